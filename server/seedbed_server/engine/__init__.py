@@ -1,0 +1,30 @@
+"""The engine: pure functions from requests to numbers, with no gRPC in sight.
+
+``describe`` validates a ``TensorSpec`` and resolves it to a law; a ``Backend`` samples any part of what it describes.
+
+>>> import numpy as np
+>>> from seedbed.v1 import Normal, TensorSpec
+>>> description = describe(TensorSpec(name="w", shape=[2, 2], seed=7, normal=Normal()))
+>>> out = np.empty(description.element_count, numpy_dtype(description.spec.dtype))
+>>> open_backend("numpy").fill(description, 0, out)
+"""
+
+from .backends import Backend, open_backend
+from .dtypes import numpy_dtype
+from .errors import Cancelled, InvalidSpec
+from .gains import calculate_gain
+from .schemes import MAX_ORTHOGONAL_ELEMENTS
+from .spec import ALGORITHM_VERSIONS, MAX_DIMENSIONS, describe
+
+__all__ = [
+    "ALGORITHM_VERSIONS",
+    "MAX_DIMENSIONS",
+    "MAX_ORTHOGONAL_ELEMENTS",
+    "Backend",
+    "Cancelled",
+    "InvalidSpec",
+    "calculate_gain",
+    "describe",
+    "numpy_dtype",
+    "open_backend",
+]

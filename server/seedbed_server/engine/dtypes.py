@@ -1,0 +1,91 @@
+"""The element types: their NumPy dtypes, their range, and rounding into them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from seedbed.v1 import DataType
+
+_NUMPY: dict[int, np.dtype[Any]] = {
+    DataType.DATA_TYPE_FLOAT32: np.dtype(np.float32),
+    DataType.DATA_TYPE_FLOAT16: np.dtype(np.float16),
+    DataType.DATA_TYPE_BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+    DataType.DATA_TYPE_FLOAT64: np.dtype(np.float64),
+}
+
+
+def is_known(data_type: int) -> bool:
+    """Whether ``data_type`` is one of the contract's element types (unspecified is not)."""
+    return data_type in _NUMPY
+
+
+def numpy_dtype(data_type: int) -> np.dtype[Any]:
+    """The NumPy dtype of a ``DataType``.
+
+    >>> numpy_dtype(DataType.DATA_TYPE_BFLOAT16)
+    dtype(bfloat16)
+    """
+    return _NUMPY[data_type]
+
+
+def largest(data_type: int) -> float:
+    """The largest finite value.
+
+    >>> largest(DataType.DATA_TYPE_FLOAT16)
+    65504.0
+    """
+    return float(ml_dtypes.finfo(_NUMPY[data_type]).max)
+
+
+def at_least(value: float, data_type: int) -> float:
+    """The smallest value of the type that is not below ``value``.
+
+    >>> at_least(0.1, DataType.DATA_TYPE_FLOAT32) >= 0.1
+    True
+    """
+    return -at_most(-value, data_type)
+
+
+def at_most(value: float, data_type: int) -> float:
+    """The largest value of the type that is not above ``value``."""
+    dtype = _NUMPY[data_type]
+    with np.errstate(over="ignore"):
+        nearest = dtype.type(value)
+    # A loop, because float64 to bfloat16 is rounded twice (by way of float32) and may be off by more than one place.
+    while float(nearest) > value:
+        nearest = np.nextafter(nearest, dtype.type(-math.inf))
+    while float(above := np.nextafter(nearest, dtype.type(math.inf))) <= value:
+        nearest = above
+    return float(nearest)
+
+
+def below(value: float, data_type: int) -> float:
+    """The largest value of the type that is below ``value``."""
+    nearest = at_most(value, data_type)
+    if nearest < value:
+        return nearest
+    dtype = _NUMPY[data_type]
+    return float(np.nextafter(dtype.type(nearest), dtype.type(-math.inf)))
+
+
+def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Rounds finite float32 values to nearest even, by integers: the definition of our bfloat16.
+
+    >>> hex(bfloat16_bits(np.float32([1.0]))[0])
+    '0x3f80'
+    """
+    bits = values.view(np.uint32)
+    return ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+
+
+def store(values: NDArray[np.float32] | NDArray[np.float64], out: NDArray[Any]) -> None:
+    """Rounds samples into ``out``, once from their base type (float32, or float64 for float64)."""
+    if out.dtype == _NUMPY[DataType.DATA_TYPE_BFLOAT16]:
+        out.view(np.uint16)[...] = bfloat16_bits(values.astype(np.float32, copy=False))
+        return
+    out[...] = values

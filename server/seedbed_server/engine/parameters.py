@@ -1,0 +1,91 @@
+"""A law's parameters as the kernels take them: rounded to the type that the law computes in.
+
+The rounding is part of the guarantee (docs/stream-v1.md, «Laws»), so it is done here, once for all backends.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from seedbed.v1 import DataType, TensorDescription
+
+from . import dtypes
+from .normal_cdf import interval_probabilities
+from .stream import Purpose, stream_of
+
+
+class UniformParameters(NamedTuple):
+    """``min(max(a + width * u, lowest), highest)``; ``a`` and ``width`` are float32 values unless dtype is float64."""
+
+    a: float
+    width: float
+    lowest: float
+    highest: float
+
+
+class NormalParameters(NamedTuple):
+    """``mean + std * z``; float32 values unless dtype is float64."""
+
+    mean: float
+    std: float
+
+
+class TruncNormalParameters(NamedTuple):
+    """``mean + std * quantile(p_below + inside * u)`` in float64, kept within ``lowest .. highest``."""
+
+    mean: float
+    std: float
+    p_below: float
+    inside: float
+    p_above: float
+    lowest: float
+    highest: float
+
+
+Parameters = UniformParameters | NormalParameters | TruncNormalParameters
+
+
+class SparseMask(NamedTuple):
+    """Which elements of each column are 0: row ``i`` is, if ``permutation(i) < zeros``."""
+
+    rows: int
+    columns: int
+    zeros: int
+    stream: int
+
+
+def parameters_of(description: TensorDescription) -> Parameters:
+    """The parameters of a random elementwise law: uniform, normal, trunc_normal, or the normal under sparse."""
+    law, dtype = description.law, description.spec.dtype
+    kind = law.WhichOneof("law")
+    if kind == "uniform":
+        a, b = law.uniform.a, law.uniform.b
+        return UniformParameters(
+            _base(a, dtype), _base(b - a, dtype), dtypes.at_least(a, dtype), dtypes.below(b, dtype)
+        )
+    if kind == "trunc_normal":
+        trunc = law.trunc_normal
+        probabilities = interval_probabilities(
+            (trunc.a - trunc.mean) / trunc.std, (trunc.b - trunc.mean) / trunc.std
+        )
+        return TruncNormalParameters(
+            trunc.mean, trunc.std, *probabilities, dtypes.at_least(trunc.a, dtype), dtypes.at_most(trunc.b, dtype)
+        )
+    if kind == "sparse":
+        return NormalParameters(0.0, _base(law.sparse.std, dtype))
+    return NormalParameters(_base(law.normal.mean, dtype), _base(law.normal.std, dtype))
+
+
+def sparse_mask(description: TensorDescription) -> SparseMask:
+    """The mask of a sparse tensor."""
+    rows, columns = description.spec.shape
+    zeros = math.ceil(description.law.sparse.sparsity * rows)
+    return SparseMask(rows, columns, zeros, stream_of(description.spec.name, Purpose.SPARSE_MASK))
+
+
+def _base(value: float, dtype: int) -> float:
+    """Rounds to the type that the law computes in: float64 for float64, float32 for all others."""
+    return value if dtype == DataType.DATA_TYPE_FLOAT64 else float(np.float32(value))

@@ -1,0 +1,357 @@
+"""Every scheme, resolved to one of a few laws: xavier, kaiming, lecun and their like are only parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from seedbed.v1 import (
+    BoundsUnit,
+    Constant,
+    Dirac,
+    Distribution,
+    Eye,
+    FanMode,
+    Kaiming,
+    Law,
+    Nonlinearity,
+    Normal,
+    Ones,
+    Orthogonal,
+    Sparse,
+    TensorSpec,
+    TruncNormal,
+    Uniform,
+    VarianceScaling,
+    Xavier,
+    Zeros,
+)
+
+from .errors import InvalidSpec
+from .fans import torch_fans, variance_scaling_fans
+from .gains import calculate_gain
+
+MAX_ORTHOGONAL_ELEMENTS = 1 << 24
+"""A shard of an orthogonal tensor needs the whole matrix, in float64, and its QR: 4096 x 4096 takes seconds."""
+
+TRUNCATED_STD = 0.87962566103423978
+"""The standard deviation of a standard normal truncated to (-2, 2), as in jax.nn.initializers."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A law, and what led to it."""
+
+    law: Law
+    fan_in: int | None = None
+    fan_out: int | None = None
+    gain: float | None = None
+
+
+def resolve(spec: TensorSpec, prefix: str = "") -> Resolution:
+    """Resolves a spec's scheme, whose shape has been validated, to a law.
+
+    Args:
+        spec: The tensor.
+        prefix: What the field paths of errors begin with, such as ``tensors[3].``.
+
+    Raises:
+        InvalidSpec: If no scheme is set, or its parameters do not fit each other or the shape.
+
+    >>> resolve(TensorSpec(shape=[3, 6], xavier_normal=Xavier())).law.normal.std
+    0.47140452079103173
+    """
+    scheme = spec.WhichOneof("scheme")
+    if scheme is None:
+        raise InvalidSpec(f"{prefix}spec.scheme", "no scheme is set; set one, such as normal or kaiming_uniform")
+    field = f"{prefix}spec.{scheme}"
+    parameters = getattr(spec, scheme)
+    _require_finite(parameters, field)
+    return _RESOLVERS[scheme](parameters, tuple(spec.shape), _Fields(field, f"{prefix}spec.shape"))
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The paths by which errors name a scheme's parameters and its tensor's shape."""
+
+    scheme: str
+    shape: str
+
+    def __getitem__(self, parameter: str) -> str:
+        return f"{self.scheme}.{parameter}"
+
+
+Shape = tuple[int, ...]
+
+
+def _require_finite(parameters: Message, field: str) -> None:
+    for descriptor, value in parameters.ListFields():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidSpec(f"{field}.{descriptor.name}", f"{value} is not finite; give a finite number")
+
+
+def _optional(parameters: Message, name: str, default: float) -> float:
+    return float(getattr(parameters, name)) if parameters.HasField(name) else default
+
+
+def _non_negative(value: float, field: str) -> float:
+    if value < 0:
+        raise InvalidSpec(field, f"{value} is negative; give 0 or more")
+    return value
+
+
+def _ordered(a: float, b: float, fields: _Fields) -> None:
+    if a > b:
+        raise InvalidSpec(fields["a"], f"expects a range [a, b], but found a={a} > b={b}; exchange them")
+
+
+# Laws. Every spread of 0 is a constant, and -0.0 is brought to 0.0, so that no law need look at either.
+
+
+def _constant(value: float) -> Law:
+    return Law(constant=Constant(val=value))
+
+
+def _uniform(a: float, b: float) -> Law:
+    if a == b:
+        return _constant(a)
+    return Law(uniform=Uniform(a=a + 0.0, b=b + 0.0))
+
+
+def _normal(mean: float, std: float) -> Law:
+    if std == 0:
+        return _constant(mean)
+    return Law(normal=Normal(mean=mean + 0.0, std=std))
+
+
+def _trunc_normal(mean: float, std: float, a: float, b: float) -> Law:
+    if std == 0 or a == b:
+        return _constant(min(max(mean, a), b))
+    return Law(trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b, bounds=BoundsUnit.BOUNDS_UNIT_ABSOLUTE))
+
+
+# Schemes.
+
+
+def _resolve_ones(_: Ones, shape: Shape, fields: _Fields) -> Resolution:
+    return Resolution(_constant(1.0))
+
+
+def _resolve_zeros(_: Zeros, shape: Shape, fields: _Fields) -> Resolution:
+    return Resolution(_constant(0.0))
+
+
+def _resolve_constant(scheme: Constant, shape: Shape, fields: _Fields) -> Resolution:
+    return Resolution(_constant(scheme.val))
+
+
+def _resolve_eye(_: Eye, shape: Shape, fields: _Fields) -> Resolution:
+    if len(shape) != 2:
+        raise InvalidSpec(
+            fields.shape, f"Only tensors with 2 dimensions are supported by eye; this one has {len(shape)}"
+        )
+    return Resolution(Law(eye=Eye()))
+
+
+def _resolve_dirac(scheme: Dirac, shape: Shape, fields: _Fields) -> Resolution:
+    if len(shape) not in (3, 4, 5):
+        raise InvalidSpec(
+            fields.shape, f"Only tensors with 3, 4, or 5 dimensions are supported by dirac; this one has {len(shape)}"
+        )
+    groups = scheme.groups if scheme.HasField("groups") else 1
+    if groups < 1:
+        raise InvalidSpec(fields["groups"], f"{groups} is less than 1; give 1 or more")
+    if shape[0] % groups:
+        raise InvalidSpec(
+            fields["groups"], f"dim 0 must be divisible by groups; {shape[0]} is not divisible by {groups}"
+        )
+    return Resolution(Law(dirac=Dirac(groups=groups)))
+
+
+def _resolve_uniform(scheme: Uniform, shape: Shape, fields: _Fields) -> Resolution:
+    a, b = scheme.a, _optional(scheme, "b", 1.0)
+    _ordered(a, b, fields)
+    return Resolution(_uniform(a, b))
+
+
+def _resolve_normal(scheme: Normal, shape: Shape, fields: _Fields) -> Resolution:
+    return Resolution(_normal(scheme.mean, _non_negative(_optional(scheme, "std", 1.0), fields["std"])))
+
+
+def _resolve_trunc_normal(scheme: TruncNormal, shape: Shape, fields: _Fields) -> Resolution:
+    mean, std = scheme.mean, _non_negative(_optional(scheme, "std", 1.0), fields["std"])
+    a, b = _optional(scheme, "a", -2.0), _optional(scheme, "b", 2.0)
+    _ordered(a, b, fields)
+    if scheme.bounds == BoundsUnit.BOUNDS_UNIT_SIGMA:
+        a, b = mean + std * a, mean + std * b
+    elif scheme.bounds not in (BoundsUnit.BOUNDS_UNIT_UNSPECIFIED, BoundsUnit.BOUNDS_UNIT_ABSOLUTE):
+        raise InvalidSpec(fields["bounds"], f"{scheme.bounds} is not a known unit; use absolute or sigma")
+    return Resolution(_trunc_normal(mean, std, a, b))
+
+
+def _xavier_std(scheme: Xavier, shape: Shape, fields: _Fields) -> tuple[float, Callable[[Law], Resolution]]:
+    gain = _non_negative(_optional(scheme, "gain", 1.0), fields["gain"])
+    fan_in, fan_out = torch_fans(shape, fields.shape)
+    std = gain * math.sqrt(2.0 / float(fan_in + fan_out)) if fan_in + fan_out else 0.0
+    return std, lambda law: Resolution(law, fan_in, fan_out, gain)
+
+
+def _resolve_xavier_uniform(scheme: Xavier, shape: Shape, fields: _Fields) -> Resolution:
+    std, resolution = _xavier_std(scheme, shape, fields)
+    bound = math.sqrt(3.0) * std
+    return resolution(_uniform(-bound, bound))
+
+
+def _resolve_xavier_normal(scheme: Xavier, shape: Shape, fields: _Fields) -> Resolution:
+    std, resolution = _xavier_std(scheme, shape, fields)
+    return resolution(_normal(0.0, std))
+
+
+def _kaiming_std(scheme: Kaiming, shape: Shape, fields: _Fields) -> tuple[float, Callable[[Law], Resolution]]:
+    modes = {FanMode.FAN_MODE_UNSPECIFIED: 0, FanMode.FAN_MODE_FAN_IN: 0, FanMode.FAN_MODE_FAN_OUT: 1}
+    if scheme.mode not in modes:
+        raise InvalidSpec(
+            fields["mode"], f"Mode {_mode_name(scheme.mode)} not supported, please use one of ['fan_in', 'fan_out']"
+        )
+    nonlinearity = scheme.nonlinearity or Nonlinearity.NONLINEARITY_LEAKY_RELU
+    gain = calculate_gain(nonlinearity, scheme.a, fields["nonlinearity"])
+    if scheme.HasField("gain"):
+        gain = _non_negative(scheme.gain, fields["gain"])
+    fans = torch_fans(shape, fields.shape)
+    fan = fans[modes[scheme.mode]]
+    std = gain / math.sqrt(fan) if fan else 0.0
+    return std, lambda law: Resolution(law, *fans, gain)
+
+
+def _resolve_kaiming_uniform(scheme: Kaiming, shape: Shape, fields: _Fields) -> Resolution:
+    std, resolution = _kaiming_std(scheme, shape, fields)
+    bound = math.sqrt(3.0) * std
+    return resolution(_uniform(-bound, bound))
+
+
+def _resolve_kaiming_normal(scheme: Kaiming, shape: Shape, fields: _Fields) -> Resolution:
+    std, resolution = _kaiming_std(scheme, shape, fields)
+    return resolution(_normal(0.0, std))
+
+
+def _resolve_orthogonal(scheme: Orthogonal, shape: Shape, fields: _Fields) -> Resolution:
+    gain = _non_negative(_optional(scheme, "gain", 1.0), fields["gain"])
+    if len(shape) < 2:
+        raise InvalidSpec(
+            fields.shape,
+            f"Only tensors with 2 or more dimensions are supported by orthogonal; this one has {len(shape)}",
+        )
+    if (elements := math.prod(shape)) > MAX_ORTHOGONAL_ELEMENTS:
+        raise InvalidSpec(
+            fields.shape,
+            f"{elements} elements are over orthogonal's limit of {MAX_ORTHOGONAL_ELEMENTS}, since any part needs the "
+            "whole matrix; use a smaller shape, or a scheme such as xavier_normal",
+        )
+    return Resolution(Law(orthogonal=Orthogonal(gain=gain)), gain=gain)
+
+
+def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution:
+    if len(shape) != 2:
+        raise InvalidSpec(
+            fields.shape, f"Only tensors with 2 dimensions are supported by sparse; this one has {len(shape)}"
+        )
+    if not 0 <= scheme.sparsity <= 1:
+        raise InvalidSpec(fields["sparsity"], f"{scheme.sparsity} is not a fraction; give one in [0, 1]")
+    std = _non_negative(_optional(scheme, "std", 0.01), fields["std"])
+    return Resolution(Law(sparse=Sparse(sparsity=scheme.sparsity, std=std)))
+
+
+def _resolve_variance_scaling(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> Resolution:
+    scale = _non_negative(_optional(scheme, "scale", 1.0), fields["scale"])
+    gain = _non_negative(_optional(scheme, "gain", 1.0), fields["gain"])
+    in_axes, out_axes, batch_axes = _axes_of(scheme, shape, fields)
+    fan_in, fan_out = variance_scaling_fans(shape, in_axes, out_axes, batch_axes)
+    denominator = _scaled_fan(scheme.mode, fan_in, fan_out, fields)
+    variance = scale / denominator if denominator else 0.0
+    law = _scaled_law(scheme.distribution, variance, gain, fields)
+    return Resolution(law, fan_in, fan_out, gain)
+
+
+def _scaled_fan(mode: int, fan_in: int, fan_out: int, fields: _Fields) -> float:
+    if mode in (FanMode.FAN_MODE_UNSPECIFIED, FanMode.FAN_MODE_FAN_IN):
+        return float(fan_in)
+    if mode == FanMode.FAN_MODE_FAN_OUT:
+        return float(fan_out)
+    if mode == FanMode.FAN_MODE_FAN_AVG:
+        return (fan_in + fan_out) / 2
+    if mode == FanMode.FAN_MODE_FAN_GEO_AVG:
+        return math.sqrt(fan_in * fan_out)
+    raise InvalidSpec(
+        fields["mode"],
+        f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg']",
+    )
+
+
+def _scaled_law(distribution: int, variance: float, gain: float, fields: _Fields) -> Law:
+    if distribution == Distribution.DISTRIBUTION_UNIFORM:
+        bound = gain * math.sqrt(3 * variance)
+        return _uniform(-bound, bound)
+    if distribution == Distribution.DISTRIBUTION_NORMAL:
+        return _normal(0.0, gain * math.sqrt(variance))
+    if distribution in (Distribution.DISTRIBUTION_UNSPECIFIED, Distribution.DISTRIBUTION_TRUNCATED_NORMAL):
+        std = gain * (math.sqrt(variance) / TRUNCATED_STD)
+        return _trunc_normal(0.0, std, -2 * std, 2 * std)
+    raise InvalidSpec(
+        fields["distribution"],
+        f"{distribution} is not a known distribution; use one of uniform, normal, truncated_normal",
+    )
+
+
+def _axes_of(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> tuple[list[int], list[int], list[int]]:
+    if len(shape) < 2 and not (scheme.HasField("in_axis") and scheme.HasField("out_axis")):
+        raise InvalidSpec(
+            fields.shape,
+            f"variance_scaling can not compute fans for {len(shape)} dimensions with its default axes; "
+            "give 2 or more dimensions, or both in_axis and out_axis",
+        )
+    seen: set[int] = set()
+    return (
+        _axes(scheme.in_axis.axes if scheme.HasField("in_axis") else [-2], shape, fields["in_axis"], seen),
+        _axes(scheme.out_axis.axes if scheme.HasField("out_axis") else [-1], shape, fields["out_axis"], seen),
+        _axes(scheme.batch_axis.axes, shape, fields["batch_axis"], seen),
+    )
+
+
+def _axes(axes: Sequence[int], shape: Shape, field: str, seen: set[int]) -> list[int]:
+    """The axes counted from the first; ``seen`` collects them, since none may be named twice."""
+    resolved = []
+    for axis in axes:
+        if not -len(shape) <= axis < len(shape):
+            raise InvalidSpec(field, f"axis {axis} is outside a shape of {len(shape)} dimensions")
+        positive = axis % len(shape)
+        if positive in seen:
+            raise InvalidSpec(field, f"axis {axis} is named twice; name each axis once")
+        seen.add(positive)
+        resolved.append(positive)
+    return resolved
+
+
+def _mode_name(mode: int) -> str:
+    return FanMode.Name(mode).removeprefix("FAN_MODE_").lower() if mode in FanMode.values() else str(mode)
+
+
+_RESOLVERS: dict[str, Callable[..., Resolution]] = {
+    "ones": _resolve_ones,
+    "zeros": _resolve_zeros,
+    "constant": _resolve_constant,
+    "eye": _resolve_eye,
+    "dirac": _resolve_dirac,
+    "uniform": _resolve_uniform,
+    "normal": _resolve_normal,
+    "trunc_normal": _resolve_trunc_normal,
+    "xavier_uniform": _resolve_xavier_uniform,
+    "xavier_normal": _resolve_xavier_normal,
+    "kaiming_uniform": _resolve_kaiming_uniform,
+    "kaiming_normal": _resolve_kaiming_normal,
+    "orthogonal": _resolve_orthogonal,
+    "sparse": _resolve_sparse,
+    "variance_scaling": _resolve_variance_scaling,
+}

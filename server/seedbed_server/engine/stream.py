@@ -1,0 +1,26 @@
+"""From names to streams: which random words belong to which tensor (docs/stream-v1.md, «Streams»)."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+
+class Purpose(bytes, Enum):
+    """What a stream's words are for; the label is BLAKE2b's personalisation."""
+
+    VALUES = b""
+    SPARSE_MASK = b"sparse.mask"
+    ORTHOGONAL = b"orthogonal"
+
+
+def stream_of(name: str, purpose: Purpose = Purpose.VALUES) -> int:
+    """The 64-bit stream of a tensor's name.
+
+    >>> hex(stream_of(""))
+    '0x9ff8b32f6e44a4e4'
+    >>> stream_of("wte.weight") == stream_of("wte.weight", Purpose.SPARSE_MASK)
+    False
+    """
+    digest = hashlib.blake2b(name.encode("utf-8"), digest_size=8, person=purpose.value).digest()
+    return int.from_bytes(digest, "little")

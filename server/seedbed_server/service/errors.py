@@ -1,0 +1,69 @@
+"""The one place where exceptions become what a client is told."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Final
+
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from seedbed_server.engine import Cancelled, InvalidSpec
+
+_log = logging.getLogger(__name__)
+
+# A status travels in HTTP/2 trailers, of which clients accept 8 KiB by default, and its text twice: as the message
+# (percent-encoded, up to three times as long) and within the details.
+_MAX_TEXT_BYTES: Final = 1024
+
+
+class ServiceError(Exception):
+    """A call that failed, with what the client is told.
+
+    Attributes:
+        status: The code and message, and for INVALID_ARGUMENT a ``google.rpc.BadRequest`` among the details.
+    """
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+def to_status(error: Exception) -> status_pb2.Status:
+    """What a client is told of ``error``; of an unexpected one, only an id that leads to it in the server's log."""
+    if isinstance(error, ServiceError):
+        return error.status
+    if isinstance(error, InvalidSpec):
+        return _bad_request(error.field, error.description)
+    if isinstance(error, Cancelled):
+        return status_pb2.Status(code=code_pb2.CANCELLED, message="the call was cancelled")
+    if isinstance(error, MemoryError):
+        _log.error("out of memory", exc_info=error)
+        return resource_exhausted("the server is short of memory; try again later, or ask for a smaller region").status
+    error_id = secrets.token_hex(4)
+    _log.error("internal error %s", error_id, exc_info=error)
+    return status_pb2.Status(
+        code=code_pb2.INTERNAL, message=f"internal error {error_id}; the server's log tells more under this id"
+    )
+
+
+def resource_exhausted(message: str) -> ServiceError:
+    """The error of a server that cannot take on more."""
+    return ServiceError(status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=message))
+
+
+def _bad_request(field: str, description: str) -> status_pb2.Status:
+    field, description = _shortened(field), _shortened(description)
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    message = _shortened(f"{field}: {description}")
+    return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message, details=[detail])
+
+
+def _shortened(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= _MAX_TEXT_BYTES:
+        return text
+    return encoded[:_MAX_TEXT_BYTES].decode(errors="ignore") + " ..."

@@ -1,0 +1,49 @@
+"""Stream messages framed by hand, byte for byte as ``SerializeToString`` would.
+
+An ordinary protobuf message copies a payload three times before gRPC sees it: into its ``bytes`` field, then into the
+serialised message, and so on. As the payload is the last field of the last field, all before it is a short header, and
+one ``join`` of header and payload makes the message with a single copy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import crc32c
+
+from seedbed.v1 import Chunk, InitModelResponse, InitTensorResponse
+
+_LENGTH_DELIMITED: Final = 2
+_PAYLOAD_TAG: Final = bytes([Chunk.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+_CHUNK_TAG: Final = bytes([InitTensorResponse.CHUNK_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+assert InitModelResponse.CHUNK_FIELD_NUMBER == InitTensorResponse.CHUNK_FIELD_NUMBER
+
+
+def with_chunk(head: bytes, element_offset: int, payload: memoryview) -> bytes:
+    """Appends a chunk to a response that has none.
+
+    Args:
+        head: A serialised ``InitTensorResponse`` or ``InitModelResponse`` without its chunk.
+        element_offset: The position of the payload's first element within the region, in elements.
+        payload: The elements, as bytes; at least one.
+
+    Returns:
+        The serialised response with the chunk and its checksum.
+
+    >>> from seedbed.v1 import InitTensorResponse
+    >>> message = InitTensorResponse.FromString(with_chunk(b"", 4, memoryview(b"12345678")))
+    >>> message.chunk.element_offset, message.chunk.payload
+    (4, b'12345678')
+    """
+    chunk = Chunk(element_offset=element_offset, crc32c=crc32c.crc32c(payload)).SerializeToString()
+    chunk += _PAYLOAD_TAG + _varint(payload.nbytes)
+    return b"".join((head, _CHUNK_TAG, _varint(len(chunk) + payload.nbytes), chunk, payload))
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,82 @@
+"""Addresses to listen on, checked before gRPC binds them.
+
+gRPC alone would take a Unix socket away from the server that listens on it, be content with ``[::1]`` where
+``localhost`` means ``127.0.0.1`` too, and say of any failure only that binding failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import stat
+from pathlib import Path
+
+_FORMS = "give HOST:PORT, such as localhost:50051 or 0.0.0.0:50051 (port 0 takes a free one), or unix:PATH"
+
+
+def check(address: str) -> None:
+    """Checks that a server can listen on ``address``.
+
+    Raises:
+        ValueError: It is not an address.
+        OSError: It cannot be listened on, because it is taken or for another reason that the text tells.
+    """
+    if address.startswith("unix:"):
+        _check_socket(address, Path(address.removeprefix("unix:")))
+        return
+    host, separator, port = address.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"listen: {address!r} is not an address; {_FORMS}")
+    _check_port(address, host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def bound(address: str, port: int) -> str:
+    """The address as clients reach it, once gRPC has chosen the port."""
+    if address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _check_socket(address: str, path: Path) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"listen: {address}: the directory {path.parent} does not exist")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(f"listen: {address}: the file exists and is not a socket; choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return  # left behind by a server that was killed; gRPC replaces it
+        except OSError as error:
+            raise _unusable(address, error) from error
+    raise OSError(errno.EADDRINUSE, f"listen: {address}: another server listens there")
+
+
+def _check_port(address: str, host: str, port: int) -> None:
+    try:
+        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise OSError(f"listen: {address}: the host is unknown ({error})") from error
+    failures = []
+    for family, kind, protocol, _, place in candidates:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise _unusable(address, error) from error
+            failures.append(error)  # such as no IPv6 here; the other family may do
+    if len(failures) == len(candidates):
+        raise _unusable(address, failures[0]) from failures[0]
+
+
+def _unusable(address: str, error: OSError) -> OSError:
+    if error.errno == errno.EADDRINUSE:
+        return OSError(error.errno, f"listen: {address}: the port is taken; stop whoever listens there or choose another")
+    return OSError(error.errno, f"listen: {address}: {error.strerror or error}")

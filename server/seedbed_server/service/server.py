@@ -1,0 +1,268 @@
+"""Binds an `InitServicer` to gRPC: threads, limits, health, listening, and a shutdown that drains.
+
+The server is gRPC's synchronous one, because that is the fastest for one stream. It holds a thread for each stream,
+which costs little while its client reads slowly: the thread sleeps, and holds one message but no buffer. Streams have
+their own thread pool, so that however many there are, health checks and the other calls are answered at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from types import FrameType
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from seedbed_server import engine
+from seedbed_server.service import listening
+from seedbed_server.service.errors import resource_exhausted, to_status
+from seedbed_server.service.servicer import (
+    DEFAULT_CHUNK_BYTES,
+    MAX_REQUEST_BYTES,
+    STREAMS,
+    UNARY,
+    InitServicer,
+    version,
+)
+
+DEFAULT_LISTEN: Final = ("127.0.0.1:50051",)
+DEFAULT_MAX_STREAMS: Final = 256
+DEFAULT_GRACE: Final = 30.0
+SERVICE_NAME: Final = "seedbed.v1.InitService"
+
+_ANSWER_THREADS: Final = 16
+_REFUSING_THREADS: Final = 8  # beside one for each stream: they tell further clients that there are too many
+_STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # else a second server shares the port and takes half of the clients, unnoticed
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # Clients may ping every 10 s, with some jitter, to see that an idle or slow connection lives ...
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # ... and this server pings, so that a client whose machine went away does not hold a stream for hours.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """A running server; see `start`.
+
+    Attributes:
+        addresses: Where it listens, with the ports that were chosen: targets for a client on this machine.
+    """
+
+    def __init__(self, servicer: InitServicer, listen: Sequence[str], max_streams: int) -> None:
+        self._streams = _Calls(max_streams)
+        self._answers = _Calls()
+        self._answer_pool = futures.ThreadPoolExecutor(_ANSWER_THREADS, "answer")
+        self._stream_pool = futures.ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "stream")
+        self._health = health.HealthServicer()
+        self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        self._grpc = grpc.server(self._answer_pool, options=_OPTIONS)
+        self._grpc.add_generic_rpc_handlers((self._handlers(servicer),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self.addresses = tuple(self._bind(address) for address in listen)
+        self._grpc.start()
+
+    @property
+    def port(self) -> int:
+        """The port of the first address.
+
+        Raises:
+            ValueError: The first address is a Unix socket.
+        """
+        return int(self.addresses[0].rpartition(":")[2])
+
+    def stop(self, grace: float = DEFAULT_GRACE) -> None:
+        """Refuses new calls, lets those in progress go on for up to ``grace`` seconds, and cancels what is left.
+
+        Returns once no call is left and nothing samples any more.
+        """
+        self._health.enter_graceful_shutdown()
+        self._grpc.stop(grace)
+        # gRPC would wait for whoever watches the health service too, which is without end.
+        finished = self._streams.wait(grace) and self._answers.wait(grace)
+        if not finished:
+            _log.warning("cancelling the calls that did not finish within %g s", grace)
+        self._grpc.stop(None)
+        self._answer_pool.shutdown()
+        self._stream_pool.shutdown()
+
+    def _bind(self, address: str) -> str:
+        listening.check(address)
+        try:
+            port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:  # taken since the check
+            raise OSError(f"listen: {address}: cannot be listened on; choose another address") from error
+        return listening.bound(address, port)
+
+    def _handlers(self, servicer: InitServicer) -> grpc.GenericRpcHandler:
+        handlers = {
+            method: grpc.unary_unary_rpc_method_handler(_answering(servicer, *rpc, self._answers))
+            for method, rpc in UNARY.items()
+        }
+        for method, rpc in STREAMS.items():
+            stream = _streaming(servicer, *rpc, self._streams)
+            stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined]
+            handlers[method] = grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+
+
+def start(
+    servicer: InitServicer, listen: Sequence[str] = ("127.0.0.1:0",), *, max_streams: int = DEFAULT_MAX_STREAMS
+) -> Server:
+    """Starts a server in this process.
+
+    Args:
+        servicer: What answers.
+        listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default a free local port.
+        max_streams: How many streams may be open at once; further ones are refused with RESOURCE_EXHAUSTED.
+            Default 256.
+
+    Raises:
+        ValueError: An argument is out of range, or not an address.
+        OSError: An address cannot be listened on, because it is taken or for another reason that the text tells.
+    """
+    if max_streams < 1:
+        raise ValueError(f"max_streams: {max_streams} is less than 1; a server needs at least one stream")
+    if not listen:
+        raise ValueError("listen: no address is given; give at least one")
+    return Server(servicer, listen, max_streams)
+
+
+def run(
+    listen: Sequence[str] = DEFAULT_LISTEN,
+    backend: str = "auto",
+    threads: int | None = None,
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    max_streams: int = DEFAULT_MAX_STREAMS,
+    grace: float = DEFAULT_GRACE,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+
+    To be called in the main thread. Prints one line once the server can be reached.
+
+    Args:
+        listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default ``127.0.0.1:50051``.
+        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``; ``auto`` obeys ``SEEDBED_BACKEND``.
+        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else what the backend finds.
+        chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
+        max_streams: How many streams may be open at once. Default 256.
+        grace: Seconds that calls in progress may go on after the first signal. Default 30.
+
+    Raises:
+        ValueError: An argument is out of range, or the backend cannot be used here.
+        OSError: An address cannot be listened on.
+    """
+    stopping = threading.Event()
+    previous: dict[signal.Signals, Any] = {}
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        stopping.set()
+
+    servicer = InitServicer(engine.open_backend(backend, threads), chunk_bytes=chunk_bytes)
+    server = start(servicer, listen, max_streams=max_streams)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous[number] = signal.signal(number, stop)
+    print(_banner(servicer, server), flush=True)
+    stopping.wait()
+    server.stop(grace)
+
+
+def _banner(servicer: InitServicer, server: Server) -> str:
+    backend = servicer.backend
+    return (
+        f"seedbed {version()} serving on {', '.join(server.addresses)}; "
+        f"backend {backend.name} on {backend.device}, threads {backend.threads} ({backend.reason})"
+    )
+
+
+class _Calls:
+    """Calls in progress, of which there may be a limited number."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def enter(self, context: grpc.ServicerContext) -> None:
+        """Counts a call until gRPC is done with it.
+
+        Raises:
+            ServiceError: There are as many as there may be.
+        """
+        with self._changed:
+            if self._count == self._limit:
+                raise resource_exhausted(f"the server is at its limit of {self._limit} streams; try again later")
+            self._count += 1
+        if not context.add_callback(self._leave):
+            self._leave()  # the client has gone already
+
+    def wait(self, timeout: float) -> bool:
+        """Waits until no call is left; False if some are left after ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count == 0, timeout)
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+
+def _answering(
+    servicer: InitServicer,
+    request_type: type[Message],
+    answer: Callable[[InitServicer, Any], Message],
+    calls: _Calls,
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+        with _errors_answered(context):
+            calls.enter(context)
+            return answer(servicer, _parsed(request_type, request)).SerializeToString()
+
+    return handle
+
+
+def _streaming(
+    servicer: InitServicer,
+    request_type: type[Message],
+    answer: Callable[[InitServicer, Any, Callable[[], bool]], Iterator[bytes]],
+    calls: _Calls,
+) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
+    def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        with _errors_answered(context):
+            calls.enter(context)
+            yield from answer(servicer, _parsed(request_type, request), lambda: not context.is_active())
+
+    return handle
+
+
+def _parsed(request_type: type[Message], request: bytes) -> Message:
+    # Here and not as gRPC's request_deserializer, whose failure would be told as an internal error of the server.
+    try:
+        return request_type.FromString(request)
+    except DecodeError as error:
+        raise engine.InvalidSpec("request", f"is not a valid {request_type.DESCRIPTOR.name} message") from error
+
+
+@contextlib.contextmanager
+def _errors_answered(context: grpc.ServicerContext) -> Iterator[None]:
+    """The edge of the service: whatever goes wrong within is told to the client as a status."""
+    try:
+        yield
+    except Exception as error:
+        status = to_status(error)
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(_STATUS_CODES[status.code], status.message)

@@ -1,0 +1,219 @@
+"""The RPCs of the contract as plain methods: messages in, messages or framed bytes out. Nothing here knows gRPC."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedbed.v1 import (
+    CalculateGainRequest,
+    CalculateGainResponse,
+    DescribeTensorRequest,
+    DescribeTensorResponse,
+    GetServerInfoRequest,
+    GetServerInfoResponse,
+    InitModelRequest,
+    InitModelResponse,
+    InitTensorRequest,
+    InitTensorResponse,
+    Limits,
+    TensorDescription,
+    TensorSlice,
+)
+from seedbed_server import engine
+from seedbed_server.service import framing
+
+DEFAULT_CHUNK_BYTES: Final = 1 << 20
+MIN_CHUNK_BYTES: Final = 8  # one element of the widest dtype
+MAX_CHUNK_BYTES: Final = 3 << 20  # with its header it fits into the 4 MiB that gRPC clients accept by default
+MAX_REQUEST_BYTES: Final = 4 << 20
+
+_IDLE_BUFFERS: Final = 16
+
+
+class InitServicer:
+    """Serves tensors from one backend.
+
+    Args:
+        backend: What samples; see `seedbed_server.engine.open_backend`.
+        chunk_bytes: The most bytes of a chunk's payload, which is cut to whole elements. Default 1 MiB.
+
+    Raises:
+        ValueError: ``chunk_bytes`` is outside ``MIN_CHUNK_BYTES .. MAX_CHUNK_BYTES``.
+    """
+
+    def __init__(self, backend: engine.Backend, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
+        if not MIN_CHUNK_BYTES <= chunk_bytes <= MAX_CHUNK_BYTES:
+            raise ValueError(f"chunk_bytes: {chunk_bytes} is not between {MIN_CHUNK_BYTES} and {MAX_CHUNK_BYTES}")
+        self.backend = backend
+        self.chunk_bytes = chunk_bytes
+        # A stream needs a buffer only while it samples, not while its client reads; so streams share a few.
+        self._idle_buffers: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
+
+    def init_tensor(self, request: InitTensorRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
+        """Streams one tensor, or a region of it, as framed ``InitTensorResponse`` messages.
+
+        Args:
+            request: The tensor, the region, and where to begin.
+            cancelled: Asked often; once it is true, the stream ends with `engine.Cancelled`.
+
+        Raises:
+            engine.InvalidSpec: The request cannot be served; raised by this call, not by the iterator.
+        """
+        description = _describe(request)
+        first_element = _within(request.first_element, description.element_count, "first_element", "the region")
+        head = InitTensorResponse(description=description).SerializeToString()
+        return self._messages(description, first_element, head, b"", cancelled)
+
+    def init_model(self, request: InitModelRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
+        """Streams many tensors as framed ``InitModelResponse`` messages.
+
+        Args:
+            request: The tensors, their regions, and where to begin.
+            cancelled: Asked often; once it is true, the stream ends with `engine.Cancelled`.
+
+        Raises:
+            engine.InvalidSpec: One of the tensors cannot be served, or the resume point does not exist; raised by this
+                call, not by the iterator.
+        """
+        resume = request.resume
+        _within(resume.tensor_index, len(request.tensors), "resume.tensor_index", "the model", "tensors")
+        elements_at_resume = 0
+        for index, tensor in enumerate(request.tensors):
+            _stop_if(cancelled)
+            description = _describe(tensor, f"tensors[{index}].")
+            if index == resume.tensor_index:
+                elements_at_resume = description.element_count
+        _within(resume.first_element, elements_at_resume, "resume.first_element", "the tensor resumed")
+        return self._model_messages(request, cancelled)
+
+    def describe_tensor(self, request: DescribeTensorRequest) -> DescribeTensorResponse:
+        """Tells what a tensor resolves to.
+
+        Raises:
+            engine.InvalidSpec: The request cannot be served.
+        """
+        return DescribeTensorResponse(description=_describe(request))
+
+    def calculate_gain(self, request: CalculateGainRequest) -> CalculateGainResponse:
+        """Computes the recommended gain of a nonlinearity.
+
+        Raises:
+            engine.InvalidSpec: There is no such nonlinearity, or the parameter is not finite.
+        """
+        param = request.param if request.HasField("param") else None
+        return CalculateGainResponse(gain=engine.calculate_gain(request.nonlinearity, param))
+
+    def get_server_info(self, _request: GetServerInfoRequest) -> GetServerInfoResponse:
+        """Tells the version, the backend and the limits."""
+        return GetServerInfoResponse(
+            version=version(),
+            algorithm_versions=engine.ALGORITHM_VERSIONS,
+            backend=self.backend.name,
+            device=self.backend.device,
+            threads=self.backend.threads,
+            limits=Limits(
+                max_dimensions=engine.MAX_DIMENSIONS,
+                max_orthogonal_elements=engine.MAX_ORTHOGONAL_ELEMENTS,
+                max_request_bytes=MAX_REQUEST_BYTES,
+                chunk_bytes=self.chunk_bytes,
+            ),
+        )
+
+    def _model_messages(self, request: InitModelRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
+        first_element = request.resume.first_element
+        for index in range(request.resume.tensor_index, len(request.tensors)):
+            # Described again, because the descriptions of 100,000 tensors are too many to keep while a client reads.
+            description = _describe(request.tensors[index], f"tensors[{index}].")
+            head = InitModelResponse(tensor_index=index, description=description).SerializeToString()
+            later_head = InitModelResponse(tensor_index=index).SerializeToString()
+            yield from self._messages(description, first_element, head, later_head, cancelled)
+            first_element = 0
+
+    def _messages(
+        self,
+        description: TensorDescription,
+        first_element: int,
+        head: bytes,
+        later_head: bytes,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[bytes]:
+        """The messages of one tensor: the first begins with ``head``, the later ones with ``later_head``."""
+        if first_element == description.element_count:
+            yield head
+            return
+        step = self.chunk_bytes // engine.numpy_dtype(description.spec.dtype).itemsize
+        for offset in range(first_element, description.element_count, step):
+            _stop_if(cancelled)
+            count = min(step, description.element_count - offset)
+            # No name for the message: it would keep the last one alive while the next is made.
+            yield self._message(head, description, offset, count, cancelled)
+            head = later_head
+
+    def _message(
+        self, head: bytes, description: TensorDescription, offset: int, count: int, cancelled: Callable[[], bool]
+    ) -> bytes:
+        buffer = self._take_buffer()
+        try:
+            dtype = engine.numpy_dtype(description.spec.dtype)
+            payload = buffer[: count * dtype.itemsize]
+            self.backend.fill(description, offset, payload.view(dtype), cancelled)
+            return framing.with_chunk(head, offset, payload.data)
+        finally:
+            self._idle_buffers.append(buffer)
+
+    def _take_buffer(self) -> NDArray[np.uint8]:
+        try:
+            return self._idle_buffers.pop()
+        except IndexError:
+            return np.empty(self.chunk_bytes, np.uint8)
+
+
+UNARY: Final = {
+    "DescribeTensor": (DescribeTensorRequest, InitServicer.describe_tensor),
+    "CalculateGain": (CalculateGainRequest, InitServicer.calculate_gain),
+    "GetServerInfo": (GetServerInfoRequest, InitServicer.get_server_info),
+}
+"""The request type and the method of every RPC that answers once."""
+
+STREAMS: Final = {
+    "InitTensor": (InitTensorRequest, InitServicer.init_tensor),
+    "InitModel": (InitModelRequest, InitServicer.init_model),
+}
+"""The request type and the method of every RPC that answers with a stream."""
+
+
+@functools.cache
+def version() -> str:
+    """The version of the software."""
+    try:
+        return importlib.metadata.version("seedbed")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _describe(
+    request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = ""
+) -> TensorDescription:
+    if not request.HasField("spec"):
+        raise engine.InvalidSpec(f"{prefix}spec", "is missing; set the tensor's shape and one scheme")
+    region = request.region if request.HasField("region") else None
+    return engine.describe(request.spec, region, prefix)
+
+
+def _within(position: int, end: int, field: str, whole: str, unit: str = "elements") -> int:
+    """Checks a point at which to resume; the end itself is one, at which nothing is left."""
+    if not 0 <= position <= end:
+        raise engine.InvalidSpec(field, f"is {position}, but {whole} has {end} {unit}; give one of 0..{end}")
+    return position
+
+
+def _stop_if(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise engine.Cancelled
