@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import stat
 from pathlib import Path
 
 _FORMS = "give HOST:PORT, such as localhost:50051 or 0.0.0.0:50051 (port 0 takes a free one), or unix:PATH"
@@ -21,7 +20,7 @@ def check(address: str) -> None:
         ValueError: It is not an address.
         OSError: It cannot be listened on, because it is taken or for another reason that the text tells.
     """
-    if address.startswith("unix:"):
+    if address.startswith("unix:") and address != "unix:":
         _check_socket(address, Path(address.removeprefix("unix:")))
         return
     host, separator, port = address.rpartition(":")
@@ -39,29 +38,25 @@ def bound(address: str, port: int) -> str:
 
 def _check_socket(address: str, path: Path) -> None:
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"listen: {address}: the directory {path.parent} does not exist")
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise FileExistsError(f"listen: {address}: the file exists and is not a socket; choose another path")
+        raise FileNotFoundError(f"listen: {address}: the directory {path.parent} does not exist; create it")
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(f"listen: {address}: there is something that is not a socket; choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
-        except ConnectionRefusedError:
-            return  # left behind by a server that was killed; gRPC replaces it
+        except (FileNotFoundError, ConnectionRefusedError):
+            return  # refused: left behind by a server that was killed; gRPC replaces it
         except OSError as error:
             raise _unusable(address, error) from error
-    raise OSError(errno.EADDRINUSE, f"listen: {address}: another server listens there")
+    raise OSError(f"listen: {address}: another server listens there; stop it or choose another path")
 
 
 def _check_port(address: str, host: str, port: int) -> None:
     try:
         candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise OSError(f"listen: {address}: the host is unknown ({error})") from error
+        raise OSError(f"listen: {address}: the host is unknown ({error}); {_FORMS}") from error
     failures = []
     for family, kind, protocol, _, place in candidates:
         try:
@@ -78,5 +73,5 @@ def _check_port(address: str, host: str, port: int) -> None:
 
 def _unusable(address: str, error: OSError) -> OSError:
     if error.errno == errno.EADDRINUSE:
-        return OSError(error.errno, f"listen: {address}: the port is taken; stop whoever listens there or choose another")
-    return OSError(error.errno, f"listen: {address}: {error.strerror or error}")
+        return OSError(f"listen: {address}: the port is taken; stop whoever listens there, or choose another port")
+    return OSError(f"listen: {address}: {error.strerror or error}; choose another address")

@@ -15,8 +15,8 @@ class LocalService:
     """Answers requests with no socket between: same validation, same chunks, same errors as a server's.
 
     Args:
-        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``; ``auto`` obeys ``SEEDBED_BACKEND``.
-        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else what the backend finds.
+        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``. Default ``SEEDBED_BACKEND``, else ``auto``.
+        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core.
         chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
 
     Raises:
@@ -24,7 +24,7 @@ class LocalService:
     """
 
     def __init__(
-        self, backend: str = "auto", threads: int | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES
+        self, backend: str | None = None, threads: int | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES
     ) -> None:
         self._servicer = InitServicer(engine.open_backend(backend, threads), chunk_bytes=chunk_bytes)
 

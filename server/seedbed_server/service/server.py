@@ -29,6 +29,8 @@ from seedbed_server.service.servicer import (
     STREAMS,
     UNARY,
     InitServicer,
+    Streaming,
+    Unary,
     version,
 )
 
@@ -39,6 +41,7 @@ SERVICE_NAME: Final = "seedbed.v1.InitService"
 
 _ANSWER_THREADS: Final = 16
 _REFUSING_THREADS: Final = 8  # beside one for each stream: they tell further clients that there are too many
+_SLACK: Final = 5.0
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server shares the port and takes half of the clients, unnoticed
@@ -89,8 +92,8 @@ class Server:
         Returns once no call is left and nothing samples any more.
         """
         self._health.enter_graceful_shutdown()
-        self._grpc.stop(grace)
-        # gRPC would wait for whoever watches the health service too, which is without end.
+        # Not left to gRPC's own grace, which waits for whoever watches the health service, and that is without end.
+        self._grpc.stop(grace + _SLACK)
         finished = self._streams.wait(grace) and self._answers.wait(grace)
         if not finished:
             _log.warning("cancelling the calls that did not finish within %g s", grace)
@@ -106,13 +109,12 @@ class Server:
             raise OSError(f"listen: {address}: cannot be listened on; choose another address") from error
         return listening.bound(address, port)
 
-    def _handlers(self, servicer: InitServicer) -> grpc.GenericRpcHandler:
-        handlers = {
-            method: grpc.unary_unary_rpc_method_handler(_answering(servicer, *rpc, self._answers))
-            for method, rpc in UNARY.items()
-        }
-        for method, rpc in STREAMS.items():
-            stream = _streaming(servicer, *rpc, self._streams)
+    def _handlers(self, servicer: InitServicer) -> grpc.GenericRpcHandler[bytes, bytes]:
+        handlers = {}
+        for method, unary in UNARY.items():
+            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, unary, self._answers))
+        for method, streaming in STREAMS.items():
+            stream = _streaming(servicer, streaming, self._streams)
             stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined]
             handlers[method] = grpc.unary_stream_rpc_method_handler(stream)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
@@ -142,7 +144,8 @@ def start(
 
 def run(
     listen: Sequence[str] = DEFAULT_LISTEN,
-    backend: str = "auto",
+    *,
+    backend: str | None = None,
     threads: int | None = None,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     max_streams: int = DEFAULT_MAX_STREAMS,
@@ -154,8 +157,8 @@ def run(
 
     Args:
         listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default ``127.0.0.1:50051``.
-        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``; ``auto`` obeys ``SEEDBED_BACKEND``.
-        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else what the backend finds.
+        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``. Default ``SEEDBED_BACKEND``, else ``auto``.
+        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core.
         chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
         max_streams: How many streams may be open at once. Default 256.
         grace: Seconds that calls in progress may go on after the first signal. Default 30.
@@ -185,7 +188,7 @@ def _banner(servicer: InitServicer, server: Server) -> str:
     backend = servicer.backend
     return (
         f"seedbed {version()} serving on {', '.join(server.addresses)}; "
-        f"backend {backend.name} on {backend.device}, threads {backend.threads} ({backend.reason})"
+        f"backend {backend.name} on {backend.device} ({backend.reason})"
     )
 
 
@@ -221,12 +224,9 @@ class _Calls:
             self._changed.notify_all()
 
 
-def _answering(
-    servicer: InitServicer,
-    request_type: type[Message],
-    answer: Callable[[InitServicer, Any], Message],
-    calls: _Calls,
-) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _answering(servicer: InitServicer, rpc: Unary, calls: _Calls) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    request_type, answer = rpc
+
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         with _errors_answered(context):
             calls.enter(context)
@@ -236,11 +236,10 @@ def _answering(
 
 
 def _streaming(
-    servicer: InitServicer,
-    request_type: type[Message],
-    answer: Callable[[InitServicer, Any, Callable[[], bool]], Iterator[bytes]],
-    calls: _Calls,
+    servicer: InitServicer, rpc: Streaming, calls: _Calls
 ) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
+    request_type, answer = rpc
+
     def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         with _errors_answered(context):
             calls.enter(context)

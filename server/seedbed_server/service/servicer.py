@@ -6,9 +6,10 @@ import functools
 import importlib.metadata
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from seedbed.v1 import (
@@ -175,18 +176,21 @@ class InitServicer:
             return np.empty(self.chunk_bytes, np.uint8)
 
 
-UNARY: Final = {
+Unary = tuple[type[Message], Callable[[InitServicer, Any], Message]]
+"""The request type and the method of an RPC that answers once."""
+
+Streaming = tuple[type[Message], Callable[[InitServicer, Any, Callable[[], bool]], Iterator[bytes]]]
+"""The request type and the method of an RPC that answers with a stream."""
+
+UNARY: Final[dict[str, Unary]] = {
     "DescribeTensor": (DescribeTensorRequest, InitServicer.describe_tensor),
     "CalculateGain": (CalculateGainRequest, InitServicer.calculate_gain),
     "GetServerInfo": (GetServerInfoRequest, InitServicer.get_server_info),
 }
-"""The request type and the method of every RPC that answers once."""
-
-STREAMS: Final = {
+STREAMS: Final[dict[str, Streaming]] = {
     "InitTensor": (InitTensorRequest, InitServicer.init_tensor),
     "InitModel": (InitModelRequest, InitServicer.init_model),
 }
-"""The request type and the method of every RPC that answers with a stream."""
 
 
 @functools.cache
@@ -198,9 +202,7 @@ def version() -> str:
         return "unknown"
 
 
-def _describe(
-    request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = ""
-) -> TensorDescription:
+def _describe(request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = "") -> TensorDescription:
     if not request.HasField("spec"):
         raise engine.InvalidSpec(f"{prefix}spec", "is missing; set the tensor's shape and one scheme")
     region = request.region if request.HasField("region") else None
