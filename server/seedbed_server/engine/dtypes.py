@@ -48,7 +48,7 @@ def at_least(value: float, data_type: int) -> float:
     >>> at_least(0.1, DataType.DATA_TYPE_FLOAT32) >= 0.1
     True
     """
-    return -at_most(-value, data_type)
+    return -at_most(-value, data_type) + 0.0  # the zero is the positive one
 
 
 def at_most(value: float, data_type: int) -> float:
@@ -84,8 +84,10 @@ def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def store(values: NDArray[np.float32] | NDArray[np.float64], out: NDArray[Any]) -> None:
-    """Rounds samples into ``out``, once from their base type (float32, or float64 for float64)."""
+    """Rounds samples into ``out``: to float64 or float32 at once, to 16 bits by way of float32."""
+    if out.dtype.itemsize == 2:
+        values = values.astype(np.float32, copy=False)
     if out.dtype == _NUMPY[DataType.DATA_TYPE_BFLOAT16]:
-        out.view(np.uint16)[...] = bfloat16_bits(values.astype(np.float32, copy=False))
+        out.view(np.uint16)[...] = bfloat16_bits(values)
         return
     out[...] = values

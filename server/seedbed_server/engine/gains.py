@@ -56,7 +56,4 @@ def calculate_gain(nonlinearity: int, param: float | None = None, field: str = "
 def _leaky_relu_gain(slope: float, field: str) -> float:
     if not math.isfinite(slope):
         raise InvalidSpec(field, f"negative_slope {slope} not a valid number; give a finite one")
-    try:
-        return math.sqrt(2.0 / (1 + slope**2))
-    except OverflowError:
-        return 0.0
+    return math.sqrt(2.0 / (1 + slope * slope))

@@ -56,6 +56,12 @@ class SparseMask(NamedTuple):
     zeros: int
     stream: int
 
+    @property
+    def bits(self) -> int:
+        """The permutation is that of 2^bits positions, walked on until it comes back among the rows."""
+        bits = (self.rows - 1).bit_length()
+        return 4 if bits == 3 else bits  # halves of 1 and 2 bits mix too slowly
+
 
 def parameters_of(description: TensorDescription) -> Parameters:
     """The parameters of a random elementwise law: uniform, normal, trunc_normal, or the normal under sparse."""

@@ -130,7 +130,8 @@ def _normal(mean: float, std: float) -> Law:
 def _trunc_normal(mean: float, std: float, a: float, b: float) -> Law:
     if std == 0 or a == b:
         return _constant(min(max(mean, a), b))
-    return Law(trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b, bounds=BoundsUnit.BOUNDS_UNIT_ABSOLUTE))
+    absolute = BoundsUnit.BOUNDS_UNIT_ABSOLUTE
+    return Law(trunc_normal=TruncNormal(mean=mean + 0.0, std=std, a=a + 0.0, b=b + 0.0, bounds=absolute))
 
 
 # Schemes.

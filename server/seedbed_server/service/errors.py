@@ -31,7 +31,11 @@ class ServiceError(Exception):
 
 
 def to_status(error: Exception) -> status_pb2.Status:
-    """What a client is told of ``error``; of an unexpected one, only an id that leads to it in the server's log."""
+    """What a client is told of ``error``; of an unexpected one, only an id that leads to it in the server's log.
+
+    >>> to_status(InvalidSpec("spec.shape[0]", "-1 is negative; give 0 or more")).message
+    'spec.shape[0]: -1 is negative; give 0 or more'
+    """
     if isinstance(error, ServiceError):
         return error.status
     if isinstance(error, InvalidSpec):

@@ -21,6 +21,11 @@ class LocalService:
 
     Raises:
         ValueError: The backend cannot be used here, or an argument is out of range.
+
+    >>> from seedbed.v1 import CalculateGainRequest, Nonlinearity
+    >>> service = LocalService("numpy")
+    >>> service.unary("CalculateGain", CalculateGainRequest(nonlinearity=Nonlinearity.NONLINEARITY_SELU)).gain
+    0.75
     """
 
     def __init__(

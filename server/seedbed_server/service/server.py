@@ -47,7 +47,7 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server shares the port and takes half of the clients, unnoticed
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     # Clients may ping every 10 s, with some jitter, to see that an idle or slow connection lives ...
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # ... and this server pings, so that a client whose machine went away does not hold a stream for hours.
     ("grpc.keepalive_time_ms", 60_000),
@@ -65,11 +65,10 @@ class Server:
     """
 
     def __init__(self, servicer: InitServicer, listen: Sequence[str], max_streams: int) -> None:
-        self._streams = _Calls(max_streams)
-        self._answers = _Calls()
+        self._streams = _Streams(max_streams)
         self._answer_pool = futures.ThreadPoolExecutor(_ANSWER_THREADS, "answer")
         self._stream_pool = futures.ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "stream")
-        self._health = health.HealthServicer()
+        self._health = _Health()
         self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
         self._grpc = grpc.server(self._answer_pool, options=_OPTIONS)
         self._grpc.add_generic_rpc_handlers((self._handlers(servicer),))
@@ -92,10 +91,9 @@ class Server:
         Returns once no call is left and nothing samples any more.
         """
         self._health.enter_graceful_shutdown()
-        # Not left to gRPC's own grace, which waits for whoever watches the health service, and that is without end.
-        self._grpc.stop(grace + _SLACK)
-        finished = self._streams.wait(grace) and self._answers.wait(grace)
-        if not finished:
+        stopped = self._grpc.stop(grace + _SLACK)  # the slack lets us cancel, and say so, before gRPC does
+        self._health.cancel_watches()
+        if not stopped.wait(grace):
             _log.warning("cancelling the calls that did not finish within %g s", grace)
         self._grpc.stop(None)
         self._answer_pool.shutdown()
@@ -112,7 +110,7 @@ class Server:
     def _handlers(self, servicer: InitServicer) -> grpc.GenericRpcHandler[bytes, bytes]:
         handlers = {}
         for method, unary in UNARY.items():
-            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, unary, self._answers))
+            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, unary))
         for method, streaming in STREAMS.items():
             stream = _streaming(servicer, streaming, self._streams)
             stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined]
@@ -134,6 +132,11 @@ def start(
     Raises:
         ValueError: An argument is out of range, or not an address.
         OSError: An address cannot be listened on, because it is taken or for another reason that the text tells.
+
+    >>> server = start(InitServicer(engine.open_backend("numpy")), ["127.0.0.1:0"])
+    >>> server.port > 0
+    True
+    >>> server.stop()
     """
     if max_streams < 1:
         raise ValueError(f"max_streams: {max_streams} is less than 1; a server needs at least one stream")
@@ -192,57 +195,72 @@ def _banner(servicer: InitServicer, server: Server) -> str:
     )
 
 
-class _Calls:
-    """Calls in progress, of which there may be a limited number."""
+class _Health(health.HealthServicer):
+    """gRPC's health service, whose watches can be ended: they would hold up a shutdown until its grace is over."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches: set[grpc.ServicerContext] = set()
+
+    def Watch(  # noqa: N802
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,
+        send_response_callback: Callable[..., None] | None = None,
+    ) -> object:
+        self._watches.add(context)
+        context.add_callback(lambda: self._watches.discard(context))
+        return super().Watch(request, context, send_response_callback)
+
+    def cancel_watches(self) -> None:
+        for context in tuple(self._watches):
+            context.cancel()  # type: ignore[no-untyped-call]
+
+
+class _Streams:
+    """Counts the open streams, of which there may be a limited number."""
+
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._count = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self.count = 0
 
     def enter(self, context: grpc.ServicerContext) -> None:
-        """Counts a call until gRPC is done with it.
+        """Counts a stream until gRPC is done with it.
 
         Raises:
             ServiceError: There are as many as there may be.
         """
-        with self._changed:
-            if self._count == self._limit:
+        with self._lock:
+            if self.count == self._limit:
                 raise resource_exhausted(f"the server is at its limit of {self._limit} streams; try again later")
-            self._count += 1
+            self.count += 1
         if not context.add_callback(self._leave):
             self._leave()  # the client has gone already
 
-    def wait(self, timeout: float) -> bool:
-        """Waits until no call is left; False if some are left after ``timeout`` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._count == 0, timeout)
-
     def _leave(self) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
+        with self._lock:
+            self.count -= 1
 
 
-def _answering(servicer: InitServicer, rpc: Unary, calls: _Calls) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _answering(servicer: InitServicer, rpc: Unary) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     request_type, answer = rpc
 
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         with _errors_answered(context):
-            calls.enter(context)
             return answer(servicer, _parsed(request_type, request)).SerializeToString()
 
     return handle
 
 
 def _streaming(
-    servicer: InitServicer, rpc: Streaming, calls: _Calls
+    servicer: InitServicer, rpc: Streaming, streams: _Streams
 ) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
     request_type, answer = rpc
 
     def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         with _errors_answered(context):
-            calls.enter(context)
+            streams.enter(context)
             yield from answer(servicer, _parsed(request_type, request), lambda: not context.is_active())
 
     return handle

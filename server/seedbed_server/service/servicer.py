@@ -47,6 +47,13 @@ class InitServicer:
 
     Raises:
         ValueError: ``chunk_bytes`` is outside ``MIN_CHUNK_BYTES .. MAX_CHUNK_BYTES``.
+
+    >>> from seedbed.v1 import Ones, TensorSpec
+    >>> servicer = InitServicer(engine.open_backend("numpy"))
+    >>> request = InitTensorRequest(spec=TensorSpec(shape=[2, 3], ones=Ones()))
+    >>> [message] = servicer.init_tensor(request, cancelled=lambda: False)
+    >>> np.frombuffer(InitTensorResponse.FromString(message).chunk.payload, np.float32)
+    array([1., 1., 1., 1., 1., 1.], dtype=float32)
     """
 
     def __init__(self, backend: engine.Backend, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters
 from ..regions import Runs
-from . import constants
+from .. import constants
 from .base import Backend, Stream
-from .constants import (
+from ..constants import (
     FEISTEL_ROUNDS,
     LN2_HIGH64,
     LN2_LOW64,
@@ -66,9 +66,8 @@ class NumbaBackend(Backend):
 
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
         size = min(mask.columns, len(out))
-        bits = (mask.rows - 1).bit_length()
         _mask(
-            u64(mask.rows), u64(mask.columns), u64(mask.zeros), u64(bits), u64(seed), u64(mask.stream), *runs,
+            u64(mask.rows), u64(mask.columns), u64(mask.zeros), u64(mask.bits), u64(seed), u64(mask.stream), *runs,
             np.full(size, -1, np.int64), np.empty((size, FEISTEL_ROUNDS), np.uint32),
             out.view(np.dtype(f"u{out.dtype.itemsize}")),
         )  # fmt: skip
@@ -520,10 +519,10 @@ def _mask(rows, columns, zeros, bits, key, counter, starts, lengths, known, keys
             slot = i64(column % u64(len(known)))
             if known[slot] != i64(column):
                 known[slot] = i64(column)
-                for half in range(2):
-                    words = _philox(u64(2) * column + u64(half), counter, key)
+                for block in range(FEISTEL_ROUNDS // 4):
+                    words = _philox(u64(FEISTEL_ROUNDS // 4) * column + u64(block), counter, key)
                     for lane in range(4):
-                        keys[slot, 4 * half + lane] = words[lane]
+                        keys[slot, 4 * block + lane] = words[lane]
             permuted = _feistel(row, keys[slot], low_bits, low_mask, high_mask)
             while permuted >= rows:
                 permuted = _feistel(permuted, keys[slot], low_bits, low_mask, high_mask)

@@ -18,7 +18,7 @@ from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
 from ..regions import Runs
 from .base import Backend, Stream
-from .constants import (
+from ..constants import (
     COS32,
     COS64,
     FEISTEL_ROUNDS,
@@ -292,11 +292,12 @@ def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
 
 
 def _permuted(row: U64, column: U64, mask: SparseMask, seed: int) -> U64:
-    bits = (mask.rows - 1).bit_length()
+    bits = mask.bits
     low_bits = (bits + 1) // 2
     stream = Stream(seed, mask.stream)
     columns, which = np.unique(column, return_inverse=True)
-    blocks = [philox(columns * np.uint64(2) + np.uint64(half), stream) for half in (0, 1)]
+    per_column = FEISTEL_ROUNDS // 4
+    blocks = [philox(columns * np.uint64(per_column) + np.uint64(block), stream) for block in range(per_column)]
     keys = [word[which] for block in blocks for word in block]
     position = _feistel(row, keys, bits, low_bits)
     while (outside := position >= np.uint64(mask.rows)).any():

@@ -1,0 +1,56 @@
+"""Fixtures of the engine's tests: every backend, and one way to sample with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seedbed.v1 import Region, TensorSpec
+from seedbed_server import engine
+
+BACKENDS = [("numpy", 1), ("numpy", 2), ("numba", 1), ("numba", 2), ("numba", 3)]
+
+_opened: dict[tuple[str, int], engine.Backend] = {}
+
+
+def open_backend(name: str, threads: int) -> engine.Backend:
+    """Opens each backend once; its pieces are small, so that small tensors are divided among threads too."""
+    if (name, threads) not in _opened:
+        backend = engine.open_backend(name, threads)
+        backend.share = 64  # type: ignore[misc]
+        _opened[name, threads] = backend
+    return _opened[name, threads]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: f"{backend[0]}-{backend[1]}")
+def backend(request: pytest.FixtureRequest) -> engine.Backend:
+    return open_backend(*request.param)
+
+
+@pytest.fixture
+def reference() -> engine.Backend:
+    return open_backend("numpy", 1)
+
+
+@pytest.fixture
+def fast() -> engine.Backend:
+    return open_backend("numba", 2)
+
+
+def sample(
+    backend: engine.Backend, spec: TensorSpec, region: tuple[Any, Any] | None = None, chunk: int | None = None
+) -> np.ndarray:
+    """Samples a tensor, or the region (start, stop) of it, in chunks of so many elements."""
+    message = Region(start=region[0], stop=region[1]) if region is not None else None
+    description = engine.describe(spec, message)
+    out = np.empty(description.element_count, engine.numpy_dtype(description.spec.dtype))
+    for first in range(0, len(out), chunk or max(len(out), 1)):
+        backend.fill(description, first, out[first : first + (chunk or len(out))])
+    extents = [stop - start for start, stop in zip(description.region.start, description.region.stop, strict=True)]
+    return out.reshape(extents)
+
+
+Sample = Callable[..., np.ndarray]

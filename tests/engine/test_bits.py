@@ -1,0 +1,110 @@
+"""The guarantee: the same bits from every backend, for every region, chunk size and number of threads."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedbed.v1 import DataType, Normal, Orthogonal, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed_server import engine
+
+from .conftest import BACKENDS, open_backend, sample
+from .strategies import dtypes, regions, specs_with_regions
+
+OTHER_BACKENDS = [backend for backend in BACKENDS if backend != ("numpy", 1)]
+
+
+def bits(array: np.ndarray) -> bytes:
+    return array.tobytes()
+
+
+@settings(max_examples=400, deadline=None)
+@given(specs_with_regions(), st.sampled_from(OTHER_BACKENDS), st.integers(1, 999))
+def test_backends_regions_and_chunks_agree_in_every_bit(case, backend, chunk) -> None:
+    spec, region = case
+    start, stop = region
+    whole = sample(open_backend("numpy", 1), spec)
+    part = sample(open_backend(*backend), spec, region, chunk)
+    assert bits(part) == bits(whole[tuple(map(slice, start, stop))])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_partition_fits_together(data) -> None:
+    shape = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple))
+    spec = TensorSpec(name="w", shape=shape, dtype=data.draw(dtypes), seed=3, normal=Normal())
+    cuts = [
+        sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=3))}) for size in shape
+    ]
+    backend = open_backend("numba", 2)
+    assembled = np.empty(shape, engine.numpy_dtype(spec.dtype))
+    for part in itertools.product(*(itertools.pairwise(cut) for cut in cuts)):
+        start, stop = zip(*part, strict=True)
+        assembled[tuple(map(slice, start, stop))] = sample(backend, spec, (start, stop))
+    assert bits(assembled) == bits(sample(open_backend("numpy", 1), spec))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_indices_reach_to_the_end_of_64_bits(data) -> None:
+    """Blocks far from 0, whose counters use more than 32 bits, in shapes as large as can be asked for."""
+    shape = data.draw(st.sampled_from([(2**62 - 1,), (2**31 - 1, 2**31), (2**20, 2**20, 2**21), (2**61, 1)]))
+    dtype = data.draw(st.sampled_from([DataType.DATA_TYPE_FLOAT16, DataType.DATA_TYPE_BFLOAT16]))
+    start = [data.draw(st.integers(0, size - 1)) for size in shape]
+    stop = [min(size, low + data.draw(st.integers(1, 20))) for low, size in zip(start, shape, strict=True)]
+    spec = TensorSpec(shape=shape, dtype=dtype, seed=1, normal=Normal())
+    numpy, numba = (sample(open_backend(name, 1), spec, (start, stop)) for name in ("numpy", "numba"))
+    assert bits(numpy) == bits(numba)
+    first = int(np.ravel_multi_index(start, shape)) if len(shape) > 1 else start[0]
+    flat = TensorSpec(shape=[2**62 - 1], dtype=dtype, seed=1, normal=Normal())
+    assert numpy.reshape(-1)[0] == sample(open_backend("numpy", 1), flat, ([first], [first + 1]))[0]
+
+
+@pytest.mark.parametrize("law", ["uniform", "normal", "trunc_normal", "sparse"])
+@pytest.mark.parametrize("dtype", DataType.values()[1:])
+def test_large_tensors_agree(law: str, dtype: int, reference, fast) -> None:
+    """Enough values to meet every branch of every function."""
+    parameters = {
+        "uniform": Uniform(a=-0.3, b=0.7), "normal": Normal(std=0.02),
+        "trunc_normal": TruncNormal(a=-3.0, b=4.0), "sparse": Sparse(sparsity=0.4),
+    }  # fmt: skip
+    spec = TensorSpec(name=law, shape=[1009, 500], dtype=dtype, seed=11, **{law: parameters[law]})
+    assert bits(sample(reference, spec)) == bits(sample(fast, spec))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (200, 130), (130, 200), (33, 8, 5), (64, 64), (5, 1), (1, 5)])
+def test_orthogonal_agrees(shape, reference, fast) -> None:
+    spec = TensorSpec(name="q", shape=shape, dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
+    assert bits(sample(reference, spec)) == bits(sample(fast, spec))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_far_bounds_agree(data) -> None:
+    """The tails of the quantile function, to the limit."""
+    near = data.draw(st.floats(-35, 35))
+    spec = TensorSpec(
+        shape=[500], dtype=data.draw(dtypes), trunc_normal=TruncNormal(a=near, b=near + data.draw(st.floats(0.5, 4)))
+    )
+    reference, fast = (sample(open_backend(name, 1), spec) for name in ("numpy", "numba"))
+    assert bits(reference) == bits(fast)
+
+
+@given(regions((50, 40, 30)))
+@settings(max_examples=20, deadline=None)
+def test_a_region_costs_what_it_holds(region) -> None:
+    """Not a promise about seconds: the backend is asked for no more elements than the region's."""
+    asked = 0
+
+    class Counting(type(open_backend("numpy", 1))):  # type: ignore[misc]
+        def sample(self, parameters, stream, runs, out):
+            nonlocal asked
+            asked += int(runs[1].sum())
+            super().sample(parameters, stream, runs, out)
+
+    part = sample(Counting(1), TensorSpec(shape=[50, 40, 30], normal=Normal()), region)
+    assert asked == part.size
