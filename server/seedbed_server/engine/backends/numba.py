@@ -37,8 +37,8 @@ u32, u64, i32, i64 = np.uint32, np.uint64, np.int32, np.int64
 _UNIFORM, _NORMAL, _TRUNC_NORMAL = 0, 1, 2
 
 
-_STRIP = 32
-"""Columns of a matrix that are worked on at once: four 512-bit registers of float64."""
+_STRIP = 64
+"""Columns of a matrix that are worked on at once, in the second-level cache."""
 
 _TILE = 1024
 """Elements that pass through scratch memory at once, in the first-level cache."""
@@ -76,20 +76,17 @@ class NumbaBackend(Backend):
         m, n = gaussian.shape
         v, tau, diagonal = np.zeros((n, m)), np.zeros(n), np.zeros(n)
         q = np.empty((m, n))
-        strip = np.empty((m, _STRIP))
         for first in range(0, n, _STRIP):
             if cancelled():
                 raise Cancelled
-            width = min(_STRIP, n - first)
-            strip[:, :width] = gaussian[:, first : first + width]
-            strip[:, width:] = 0
-            _factor_strip(strip, first, width, v, tau, diagonal)
+            strip = gaussian[:, first : first + _STRIP].copy()
+            _factor_strip(strip, first, v, tau, diagonal)
         for first in range(0, n, _STRIP):
             if cancelled():
                 raise Cancelled
-            width = min(_STRIP, n - first)
-            _unfold_strip(strip, first, width, v, tau)
-            q[:, first : first + width] = strip[:, :width]
+            strip = np.empty((m, min(_STRIP, n - first)))
+            _unfold_strip(strip, first, v, tau)
+            q[:, first : first + _STRIP] = strip
         return q * np.where(diagonal < 0, -1.0, 1.0)
 
 
@@ -538,27 +535,28 @@ def _mask(rows, columns, zeros, bits, key, counter, starts, lengths, known, keys
 
 
 @_jit
-def _reflect(strip, k, v, tau, begin):
-    """Reflects columns ``begin ...`` of the strip by the vector that is 1 at row ``k`` and ``v`` below."""
-    sums = np.empty(_STRIP)
-    for j in range(begin, _STRIP):
-        sums[j] = strip[k, j]
+def _reflect(strip, k, v, tau):
+    """Reflects every column of the strip by the vector that is 1 at row ``k`` and ``v`` below."""
+    width = strip.shape[1]
+    sums = strip[k].copy()
     for i in range(k + 1, strip.shape[0]):
-        for j in range(begin, _STRIP):
-            sums[j] += v[i] * strip[i, j]
-    for j in range(begin, _STRIP):
+        row, factor = strip[i], v[i]
+        for j in range(width):
+            sums[j] += factor * row[j]
+    for j in range(width):
         sums[j] = tau * sums[j]
         strip[k, j] -= sums[j]
     for i in range(k + 1, strip.shape[0]):
-        for j in range(begin, _STRIP):
-            strip[i, j] -= v[i] * sums[j]
+        row, factor = strip[i], v[i]
+        for j in range(width):
+            row[j] -= factor * sums[j]
 
 
 @_jit
-def _factor_strip(strip, first, width, v, tau, diagonal):
-    m = strip.shape[0]
+def _factor_strip(strip, first, v, tau, diagonal):
+    m, width = strip.shape
     for k in range(first):
-        _reflect(strip, k, v[k], tau[k], 0)
+        _reflect(strip, k, v[k], tau[k])
     for j in range(width):
         k = first + j
         alpha, sigma = strip[k, j], 0.0
@@ -570,13 +568,13 @@ def _factor_strip(strip, first, width, v, tau, diagonal):
             tau[k] = (diagonal[k] - alpha) / diagonal[k]
             for i in range(k + 1, m):
                 v[k, i] = strip[i, j] / (alpha - diagonal[k])
-        _reflect(strip, k, v[k], tau[k], j + 1)
+        _reflect(strip, k, v[k], tau[k])  # columns up to j as well, which are not looked at again
 
 
 @_jit
-def _unfold_strip(strip, first, width, v, tau):
+def _unfold_strip(strip, first, v, tau):
     strip[:] = 0
-    for j in range(width):
+    for j in range(strip.shape[1]):
         strip[first + j, j] = 1
-    for k in range(first + width - 1, -1, -1):
-        _reflect(strip, k, v[k], tau[k], 0)
+    for k in range(first + strip.shape[1] - 1, -1, -1):
+        _reflect(strip, k, v[k], tau[k])

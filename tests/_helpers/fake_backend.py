@@ -1,0 +1,50 @@
+"""A backend whose numbers a test can predict, and which counts what it is asked for."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from seedbed.v1 import TensorDescription
+from seedbed_server import engine
+
+
+class FakeBackend:
+    """Element i is i mod 2048, which every dtype down to float16 holds (bfloat16 rounds it).
+
+    Args:
+        seconds: How long a call of ``fill`` takes; it looks for cancellation each millisecond.
+        error: What ``fill`` raises.
+    """
+
+    name = "fake"
+    device = "nothing"
+    reason = "a test"
+    threads = 1
+
+    def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.fills: list[tuple[str, int, int]] = []
+        self.buffers: set[int] = set()
+        self.cancelled = threading.Event()
+
+    def fill(
+        self,
+        description: TensorDescription,
+        first_element: int,
+        out: np.ndarray,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.fills.append((description.spec.name, first_element, len(out)))
+        self.buffers.add(out.ctypes.data)
+        if self.error:
+            raise self.error
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            if cancelled():
+                self.cancelled.set()
+                raise engine.Cancelled
+            time.sleep(0.001)
+        out[...] = np.arange(first_element, first_element + len(out)) % 2048

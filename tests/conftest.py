@@ -1,0 +1,113 @@
+"""Fixtures that run a real server in a process of its own.
+
+``server`` is the target of one server that all tests share. ``start_server(**options)`` starts another; its options are
+those of `seedbed_server.service.server.run`::
+
+    def test_resume(start_server):
+        handle = start_server(backend="numpy", chunk_bytes=4096)
+        with seedbed.connect(handle.target) as client:
+            ...
+            handle.kill()
+"""
+
+import json
+import os
+import re
+import selectors
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # for _helpers, however pytest imports the test modules
+START_SECONDS = 60.0
+RUN = "import json, sys; from seedbed_server.service.server import run; run(**json.loads(sys.argv[1]))"
+
+
+class ServerHandle:
+    """A server process."""
+
+    def __init__(self, options: dict[str, Any], code: str = RUN) -> None:
+        options = {"listen": ["127.0.0.1:0"], "backend": "numpy", **options}
+        paths = [str(ROOT / "client"), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps(options)],
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+        )
+        self.banner = self._read_banner()
+        self.targets = re.search(r"serving on ([^;]+);", self.banner)[1].split(", ")
+        self.target = self.targets[0]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self) -> None:
+        """SIGKILL: connections break, nothing is said to anybody."""
+        self.process.kill()
+        self.wait()
+
+    def terminate(self, timeout: float = 30.0) -> tuple[int, str]:
+        """SIGTERM; gives the exit code and what was written to stderr once the process has ended."""
+        self.process.terminate()
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 30.0) -> tuple[int, str]:
+        self.process.communicate(timeout=timeout)
+        return self.process.returncode, self.errors()
+
+    def errors(self) -> str:
+        """What the server has written to stderr so far."""
+        self._errors.seek(0)
+        return self._errors.read()
+
+    def rss(self) -> int:
+        """Resident memory of the process, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+    def _read_banner(self) -> str:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            ready = selector.select(START_SECONDS)
+        line = self.process.stdout.readline() if ready else ""
+        if "serving on" in line:
+            return line
+        self.kill()
+        raise RuntimeError(f"the server did not start; it wrote {line!r} and, to stderr:\n{self.errors()}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is quick comes first, so that a mistake shows soon."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., ServerHandle]]:
+    """Starts servers that live no longer than the test."""
+    handles: list[ServerHandle] = []
+
+    def start(*, code: str = RUN, **options: Any) -> ServerHandle:
+        handles.append(ServerHandle(options, code))
+        return handles[-1]
+
+    yield start
+    for handle in handles:
+        handle.kill()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The target of a server with the defaults and the numpy backend."""
+    handle = ServerHandle({})
+    yield handle.target
+    handle.kill()

@@ -1,0 +1,198 @@
+"""The distributions themselves: against their exact laws, at their bounds, and where other libraries fail."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import ndtr
+
+from seedbed.v1 import DataType, Normal, Orthogonal, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed_server import engine
+
+from .conftest import open_backend, sample
+from .strategies import dtypes
+
+FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = DataType.values()[1:]
+LARGE = 10_000_000
+
+
+def exact_cdf(scheme: str, parameters, x: np.ndarray) -> np.ndarray:
+    if scheme == "uniform":
+        return (x - parameters.a) / (parameters.b - parameters.a)
+    if scheme == "normal":
+        return ndtr((x - parameters.mean) / parameters.std)
+    # from the side of the farther bound, so that nothing cancels
+    low, high, z = ((value - parameters.mean) / parameters.std for value in (parameters.a, parameters.b, x))
+    if low > 0:
+        return (ndtr(-low) - ndtr(-z)) / (ndtr(-low) - ndtr(-high))
+    return (ndtr(z) - ndtr(low)) / (ndtr(high) - ndtr(low))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
+@pytest.mark.parametrize(
+    ("scheme", "parameters"),
+    [
+        ("uniform", Uniform(a=-0.5, b=2.0)),
+        ("normal", Normal(mean=0.25, std=0.02)),
+        ("trunc_normal", TruncNormal(mean=0.0, std=1.0, a=-2.0, b=2.0)),
+        ("trunc_normal", TruncNormal(mean=0.0, std=0.002, a=-2.0, b=2.0)),
+        ("trunc_normal", TruncNormal(mean=0.0, std=1.0, a=5.0, b=5.1)),
+        ("trunc_normal", TruncNormal(mean=1.0, std=1.0, a=-9.0, b=0.0)),
+    ],
+    ids=["uniform", "normal", "trunc_normal", "wide", "far", "one-sided"],
+)
+def test_kolmogorov_smirnov(scheme, parameters, dtype, fast) -> None:
+    spec = TensorSpec(name="ks", shape=[LARGE], dtype=dtype, seed=2024, **{scheme: parameters})
+    values = np.sort(sample(fast, spec).astype(np.float64))
+    # scipy.stats.kstest, but for its search of the exact p at so many values
+    expected = exact_cdf(scheme, parameters, values)
+    steps = np.arange(LARGE + 1) / LARGE
+    distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
+    assert stats.kstwobign.sf(distance * math.sqrt(LARGE)) > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
+def test_normals_have_tails_and_no_zeros_too_many(dtype, fast) -> None:
+    spec = TensorSpec(name="tails", shape=[8_000_000], dtype=dtype, seed=1, normal=Normal())
+    z = sample(fast, spec)
+    for sigmas in (3, 4, 5):
+        expected = len(z) * 2 * stats.norm.sf(sigmas)
+        assert abs((np.abs(z) > sigmas).sum() - expected) < 5 * math.sqrt(expected) + 1
+    assert (z == 0).sum() <= 1
+    assert len(np.unique(z)) > 0.7 * len(z)
+
+
+def test_the_largest_normals() -> None:
+    from seedbed_server.engine.backends.numpy import box_muller32, box_muller64
+
+    smallest = np.zeros(1, np.uint32)
+    assert 6.6 < box_muller32(smallest, smallest)[0][0] < 6.67
+    assert 8.57 < box_muller64(np.zeros(1, np.uint64), np.zeros(1, np.uint64))[0][0] < 8.58
+
+
+def test_normals_of_a_pair_and_of_neighbours_are_uncorrelated(fast) -> None:
+    z = sample(fast, TensorSpec(name="pairs", shape=[4_000_000], normal=Normal())).astype(np.float64)
+    for lag in range(1, 9):
+        for power in (1, 2):
+            x = z**power
+            assert abs(np.corrcoef(x[:-lag], x[lag:])[0, 1]) < 5 / math.sqrt(len(z))
+
+
+@pytest.mark.parametrize(("one", "other"), [(dict(seed=1), dict(seed=2)), (dict(name="a"), dict(name="b"))])
+def test_seeds_and_names_give_independent_tensors(one, other, fast) -> None:
+    x, y = (sample(fast, TensorSpec(shape=[1_000_000], normal=Normal(), **fields)) for fields in (one, other))
+    assert abs(np.corrcoef(x, y)[0, 1]) < 5e-3
+
+
+@settings(max_examples=150, deadline=None)
+@given(dtypes, st.floats(-1000, 1000), st.floats(1e-6, 1000))
+def test_uniforms_stay_within_their_bounds(dtype, a, width) -> None:
+    spec = TensorSpec(shape=[4000], dtype=dtype, uniform=Uniform(a=a, b=a + width))
+    try:
+        x = sample(open_backend("numba", 1), spec).astype(np.float64)
+    except engine.InvalidSpec as refusal:
+        assert "lies between" in refusal.description
+        return
+    assert (a <= x).all()
+    assert (x < a + width).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(dtypes, st.floats(-20, 20), st.floats(0.01, 10), st.floats(0.05, 2))
+def test_truncated_normals_stay_within_their_bounds(dtype, a, width, std) -> None:
+    spec = TensorSpec(shape=[2000], dtype=dtype, trunc_normal=TruncNormal(a=a, b=a + width, std=std))
+    try:
+        x = sample(open_backend("numba", 1), spec).astype(np.float64)
+    except engine.InvalidSpec as refusal:
+        assert "lies between" in refusal.description or "never within" in refusal.description
+        return
+    assert (a <= x).all()
+    assert (x <= a + width).all()
+
+
+def test_half_precision_uniforms_never_reach_one(fast) -> None:
+    """torch's and MPS's do (pytorch issues 96947, 197079)."""
+    for dtype, largest in ((FLOAT16, 0.99951171875), (BFLOAT16, 0.99609375)):
+        assert sample(fast, TensorSpec(shape=[1_000_000], dtype=dtype, uniform=Uniform())).max() == largest
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2.0, 2.0), (5.0, 5.1), (0.5, 0.5001), (-31.0, -30.0), (-2000.0, 2000.0)])
+def test_truncated_normals_do_not_pile_up_on_a_bound(low, high, fast) -> None:
+    """torch's did before 2.12 (pytorch issues 145498, 155588)."""
+    spec = TensorSpec(shape=[1_000_000], dtype=FLOAT32, trunc_normal=TruncNormal(a=low, b=high))
+    values, counts = np.unique(sample(fast, spec), return_counts=True)
+    assert counts[0] + counts[-1] < 4 * counts.mean() + 20
+    assert len(values) > 800
+
+
+def test_the_quantile_is_monotonic_and_symmetric() -> None:
+    from seedbed_server.engine.backends.numpy import quantile
+
+    draws = np.sort(np.random.default_rng(5).integers(0, 2**31, 200_000)).astype(np.float64)
+    u = (draws + 0.5) * 2.0**-32
+    z, mirrored = quantile(u, 1 - u), quantile(1 - u, u)
+    assert (np.diff(z) >= 0).all()
+    assert np.array_equal(z, -mirrored)
+    assert z == pytest.approx(stats.norm.ppf(u), rel=1e-12, abs=1e-15)
+
+
+def test_16_bit_tensors_are_the_float32_tensor_rounded(fast) -> None:
+    import ml_dtypes
+
+    for parameters in ({"normal": Normal(std=2e-5)}, {"normal": Normal()}, {"sparse": Sparse(sparsity=0.5)}):
+        base = sample(fast, TensorSpec(shape=[1000, 300], dtype=FLOAT32, **parameters))
+        for dtype, numpy_dtype in ((FLOAT16, np.float16), (BFLOAT16, ml_dtypes.bfloat16)):
+            rounded = sample(fast, TensorSpec(shape=[1000, 300], dtype=dtype, **parameters))
+            assert rounded.tobytes() == base.astype(numpy_dtype).tobytes()
+
+
+# sparse
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 10, 100, 1025])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 1.0])
+def test_sparse_zeroes_as_many_in_each_column_as_torch(rows, sparsity, backend) -> None:
+    x = sample(backend, TensorSpec(shape=[rows, 7], seed=3, sparse=Sparse(sparsity=sparsity)))
+    assert ((x == 0).sum(axis=0) == math.ceil(sparsity * rows)).all()
+    assert not np.signbit(x[x == 0]).any()
+
+
+@pytest.mark.parametrize(("rows", "zeros"), [(2, 1), (3, 1), (5, 2), (6, 3), (8, 4), (10, 3)])
+def test_every_set_of_rows_is_as_likely(rows, zeros, fast) -> None:
+    x = sample(fast, TensorSpec(name="sets", shape=[rows, 300_000], sparse=Sparse(sparsity=zeros / rows)))
+    codes = ((x == 0) * (1 << np.arange(rows))[:, None]).sum(axis=0)
+    sets = [sum(1 << row for row in chosen) for chosen in itertools.combinations(range(rows), zeros)]
+    assert stats.chisquare(np.bincount(codes, minlength=1 << rows)[sets]).pvalue > 1e-4
+
+
+# orthogonal
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (60, 20), (20, 60), (16, 3, 3, 3), (1, 7), (7, 1)])
+def test_orthogonal(shape, backend) -> None:
+    q = sample(backend, TensorSpec(shape=shape, dtype=FLOAT64, orthogonal=Orthogonal(gain=2.0))).reshape(shape[0], -1)
+    product = q @ q.T if q.shape[0] <= q.shape[1] else q.T @ q
+    assert product == pytest.approx(4 * np.eye(len(product)), abs=1e-13)
+
+
+def test_orthogonal_is_uniform_by_haars_measure(fast) -> None:
+    """A column of a Haar matrix is uniform on the sphere: its first coordinate squared is Beta(1/2, (n - 1)/2)."""
+    first = [
+        sample(fast, TensorSpec(shape=[5, 5], dtype=FLOAT64, seed=seed, orthogonal=Orthogonal()))[0, 0]
+        for seed in range(2000)
+    ]
+    assert stats.kstest(np.square(first), stats.beta(0.5, 2.0).cdf).pvalue > 1e-3
+    assert abs(np.mean(np.sign(first))) < 0.1
+
+
+def test_cancelled_work_stops(backend) -> None:
+    description = engine.describe(TensorSpec(shape=[300, 300], seed=99, orthogonal=Orthogonal()))
+    with pytest.raises(engine.Cancelled):
+        backend.fill(description, 0, np.empty(10, np.float32), cancelled=lambda: True)

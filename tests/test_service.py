@@ -1,0 +1,773 @@
+"""The service: framing and the chunk pipeline as plain functions; errors, limits, health and shutdown over sockets."""
+
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent import futures
+
+import crc32c
+import grpc
+import numpy as np
+import pytest
+from _helpers.fake_backend import FakeBackend
+from _helpers.waiting import wait_until
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seedbed.v1 import (
+    CalculateGainRequest,
+    CalculateGainResponse,
+    Chunk,
+    DataType,
+    DescribeTensorRequest,
+    DescribeTensorResponse,
+    GetServerInfoRequest,
+    GetServerInfoResponse,
+    InitModelRequest,
+    InitModelResponse,
+    InitTensorRequest,
+    InitTensorResponse,
+    Normal,
+    Region,
+    ResumePoint,
+    TensorDescription,
+    TensorSlice,
+    TensorSpec,
+    Zeros,
+    init_pb2,
+)
+from seedbed_server import engine
+from seedbed_server.service import framing, listening
+from seedbed_server.service.errors import ServiceError, to_status
+from seedbed_server.service.local import LocalService
+from seedbed_server.service.server import SERVICE_NAME, start
+from seedbed_server.service.servicer import MAX_CHUNK_BYTES, MAX_REQUEST_BYTES, STREAMS, UNARY, InitServicer
+
+DTYPES = [
+    DataType.DATA_TYPE_FLOAT32,
+    DataType.DATA_TYPE_FLOAT16,
+    DataType.DATA_TYPE_BFLOAT16,
+    DataType.DATA_TYPE_FLOAT64,
+]
+RPCS = {
+    "InitTensor": (InitTensorRequest, InitTensorResponse),
+    "InitModel": (InitModelRequest, InitModelResponse),
+    "DescribeTensor": (DescribeTensorRequest, DescribeTensorResponse),
+    "CalculateGain": (CalculateGainRequest, CalculateGainResponse),
+    "GetServerInfo": (GetServerInfoRequest, GetServerInfoResponse),
+}
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
+
+
+def zeros(*shape, **fields):
+    return TensorSpec(shape=shape, zeros=Zeros(), **fields)
+
+
+def never():
+    return False
+
+
+def tensor_answers(servicer, spec, **fields):
+    request = InitTensorRequest(spec=spec, **fields)
+    return [InitTensorResponse.FromString(message) for message in servicer.init_tensor(request, never)]
+
+
+def model_answers(servicer, tensors, **fields):
+    request = InitModelRequest(tensors=tensors, **fields)
+    return [InitModelResponse.FromString(message) for message in servicer.init_model(request, never)]
+
+
+def joined(answers):
+    return b"".join(answer.chunk.payload for answer in answers)
+
+
+# Framing -------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    name=st.text(max_size=300),
+    offset=st.integers(0, 2**63 - 1),
+    payload=st.binary(min_size=1, max_size=40000),
+    index=st.integers(0, 2**32 - 1),
+)
+def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
+    chunk = Chunk(element_offset=offset, crc32c=crc32c.crc32c(payload), payload=payload)
+    for head in (
+        InitTensorResponse(),
+        InitTensorResponse(description=TensorDescription(spec=TensorSpec(name=name))),
+        InitModelResponse(tensor_index=index),
+        InitModelResponse(tensor_index=index, description=TensorDescription(spec=TensorSpec(name=name))),
+    ):
+        whole = type(head)()
+        whole.CopyFrom(head)
+        whole.chunk.CopyFrom(chunk)
+        framed = framing.with_chunk(head.SerializeToString(), offset, memoryview(payload))
+        assert type(framed) is bytes  # gRPC's server hangs on anything else
+        assert framed == whole.SerializeToString()
+
+
+@pytest.mark.parametrize("size", [127, 128, 16383, 16384, 2097151, 2097152])
+def test_framing_at_the_steps_of_varints(size):
+    payload = bytes(size)
+    chunk = Chunk(crc32c=crc32c.crc32c(payload), payload=payload)
+    assert framing.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
+
+
+# The chunk pipeline --------------------------------------------------------------------------------------------------
+
+
+def test_every_rpc_of_the_contract_is_served():
+    methods = init_pb2.DESCRIPTOR.services_by_name["InitService"].methods
+    served = {**UNARY, **STREAMS}
+    assert {method.name: method.input_type.full_name for method in methods} == {
+        name: request_type.DESCRIPTOR.full_name for name, (request_type, _) in served.items()
+    }
+    assert set(RPCS) == set(served)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("chunk_bytes", [8, 1001, 1 << 20])
+def test_chunks_follow_each_other_in_whole_elements(dtype, chunk_bytes):
+    numpy_dtype = engine.numpy_dtype(dtype)
+    answers = tensor_answers(InitServicer(FakeBackend(), chunk_bytes=chunk_bytes), zeros(700, dtype=dtype))
+
+    assert [answer.HasField("description") for answer in answers] == [True] + [False] * (len(answers) - 1)
+    assert answers[0].description.element_count == 700
+    offset = 0
+    for answer in answers:
+        assert answer.chunk.element_offset == offset
+        assert answer.chunk.crc32c == crc32c.crc32c(answer.chunk.payload)
+        assert 0 < len(answer.chunk.payload) <= chunk_bytes
+        assert len(answer.chunk.payload) % numpy_dtype.itemsize == 0
+        offset += len(answer.chunk.payload) // numpy_dtype.itemsize
+    assert joined(answers) == np.arange(700).astype(numpy_dtype).tobytes()
+
+
+def test_a_small_tensor_is_one_message():
+    assert len(tensor_answers(InitServicer(FakeBackend()), zeros(3, 4))) == 1
+
+
+def test_resume_at_every_element():
+    servicer = InitServicer(FakeBackend(), chunk_bytes=16)
+    whole = joined(tensor_answers(servicer, zeros(11)))
+    for first_element in range(12):
+        answers = tensor_answers(servicer, zeros(11), first_element=first_element)
+        assert answers[0].HasField("description")
+        assert joined(answers) == whole[4 * first_element :]
+    assert len(answers) == 1
+    assert not answers[0].HasField("chunk")
+
+
+def test_resume_a_model_at_every_point():
+    servicer = InitServicer(FakeBackend(), chunk_bytes=16)
+    tensors = [TensorSlice(spec=zeros(count, name=str(count))) for count in (5, 0, 1, 9)]
+    whole = joined(model_answers(servicer, tensors))
+    before = 0
+    for index, tensor in enumerate(tensors):
+        count = tensor.spec.shape[0]
+        for first_element in range(count + 1):
+            resume = ResumePoint(tensor_index=index, first_element=first_element)
+            answers = model_answers(servicer, tensors, resume=resume)
+            assert joined(answers) == whole[4 * (before + first_element) :]
+            # Each tensor that is left is described once, in its first message.
+            assert [a.tensor_index for a in answers if a.HasField("description")] == list(range(index, len(tensors)))
+        before += count
+    assert model_answers(servicer, tensors, resume=ResumePoint(tensor_index=len(tensors))) == []
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0, 4)])
+def test_an_empty_tensor_is_a_description_alone(shape):
+    backend = FakeBackend()
+    answers = tensor_answers(InitServicer(backend), zeros(*shape))
+    assert len(answers) == 1
+    assert answers[0].description.byte_count == 0
+    assert not answers[0].HasField("chunk")
+    assert backend.fills == []
+
+
+def test_an_empty_region_is_a_description_alone():
+    answers = tensor_answers(InitServicer(FakeBackend()), zeros(8), region=Region(start=[3], stop=[3]))
+    assert [answer.HasField("chunk") for answer in answers] == [False]
+
+
+def test_a_scalar_has_one_element():
+    assert len(joined(tensor_answers(InitServicer(FakeBackend()), zeros()))) == 4
+
+
+def test_an_empty_model_is_an_empty_stream():
+    assert model_answers(InitServicer(FakeBackend()), []) == []
+
+
+def test_a_model_may_have_two_regions_of_one_tensor():
+    spec = zeros(8, name="w")
+    tensors = [
+        TensorSlice(spec=spec, region=Region(start=[0], stop=[3])),
+        TensorSlice(spec=spec, region=Region(start=[6], stop=[8])),
+    ]
+    answers = model_answers(InitServicer(FakeBackend()), tensors)
+    assert [len(answer.chunk.payload) for answer in answers] == [12, 8]
+
+
+def test_streams_share_buffers_which_slow_readers_do_not_hold():
+    backend = FakeBackend()
+    servicer = InitServicer(backend, chunk_bytes=4096)
+    streams = [servicer.init_tensor(InitTensorRequest(spec=zeros(5000)), never) for _ in range(50)]
+    for stream in streams:
+        next(stream)
+    for stream in streams:
+        next(stream)
+    assert len(backend.buffers) == 1
+
+
+def test_cancellation_between_chunks():
+    backend = FakeBackend()
+    cancelled = threading.Event()
+    stream = InitServicer(backend).init_tensor(InitTensorRequest(spec=ENDLESS), cancelled.is_set)
+    next(stream)
+    cancelled.set()
+    with pytest.raises(engine.Cancelled):
+        next(stream)
+    assert len(backend.fills) == 1
+
+
+@pytest.mark.parametrize("chunk_bytes", [7, 0, -1, MAX_CHUNK_BYTES + 1])
+def test_chunk_bytes_out_of_range(chunk_bytes):
+    with pytest.raises(ValueError, match=f"chunk_bytes: {chunk_bytes} is not between"):
+        InitServicer(FakeBackend(), chunk_bytes=chunk_bytes)
+
+
+BAD_TENSORS = [
+    (InitTensorRequest(), "spec"),
+    (InitTensorRequest(spec=TensorSpec(shape=[2])), "spec.scheme"),
+    (InitTensorRequest(spec=zeros(-1)), "spec.shape[0]"),
+    (InitTensorRequest(spec=zeros(4), first_element=5), "first_element"),
+    (InitTensorRequest(spec=zeros(4), first_element=-1), "first_element"),
+    (InitTensorRequest(spec=zeros(9), region=Region(start=[2], stop=[4]), first_element=3), "first_element"),
+]
+GOOD = TensorSlice(spec=zeros(4))
+BAD_MODELS = [
+    (InitModelRequest(tensors=[GOOD, TensorSlice()]), "tensors[1].spec"),
+    (InitModelRequest(tensors=[GOOD, GOOD, TensorSlice(spec=zeros(-1))]), "tensors[2].spec.shape[0]"),
+    (InitModelRequest(tensors=[GOOD], resume=ResumePoint(tensor_index=2)), "resume.tensor_index"),
+    (InitModelRequest(resume=ResumePoint(tensor_index=1)), "resume.tensor_index"),
+    (InitModelRequest(tensors=[GOOD], resume=ResumePoint(first_element=5)), "resume.first_element"),
+    (InitModelRequest(tensors=[GOOD], resume=ResumePoint(first_element=-1)), "resume.first_element"),
+    (InitModelRequest(tensors=[GOOD], resume=ResumePoint(tensor_index=1, first_element=1)), "resume.first_element"),
+]
+
+
+@pytest.mark.parametrize(("request_message", "field"), BAD_TENSORS + BAD_MODELS)
+def test_bad_requests_are_refused_before_the_first_message(request_message, field):
+    backend = FakeBackend()
+    servicer = InitServicer(backend)
+    answer = servicer.init_model if isinstance(request_message, InitModelRequest) else servicer.init_tensor
+    with pytest.raises(engine.InvalidSpec) as error:
+        answer(request_message, never)
+    assert error.value.field == field
+    assert error.value.description
+    assert backend.fills == []
+
+
+WILD_INTEGERS = st.one_of(st.integers(-3, 6), st.sampled_from([1 << 20, 1 << 31, 1 << 62, (1 << 63) - 1, -1 << 63]))
+WILD_VALUES = {
+    "double": st.one_of(st.floats(), st.sampled_from([0.0, 1.0, -1.0, 2.0, 1e308, 5e-324])),
+    "int64": WILD_INTEGERS,
+    "int32": WILD_INTEGERS.map(lambda value: max(min(value, 2**31 - 1), -(2**31))),
+    "uint64": st.integers(0, 2**64 - 1),
+    "uint32": st.one_of(st.integers(0, 3), st.just(2**32 - 1)),
+    "enum": st.one_of(st.integers(0, 14), st.sampled_from([99, -1])),
+    "string": st.text(max_size=5),
+}
+TYPES = {kind: getattr(FieldDescriptor, f"TYPE_{kind.upper()}") for kind in WILD_VALUES}
+
+
+@st.composite
+def wild(draw, message_type):
+    """Any message of the type, whether or not it makes sense."""
+    message = message_type()
+    for field in message_type.DESCRIPTOR.fields:
+        if draw(st.integers(0, 3)) == 0:
+            continue
+        if field.message_type:
+            parts = wild(getattr(init_pb2, field.message_type.name))
+        else:
+            parts = next(values for kind, values in WILD_VALUES.items() if TYPES[kind] == field.type)
+        value = getattr(message, field.name)
+        if isinstance(value, Message):
+            value.CopyFrom(draw(parts))
+        elif hasattr(value, "extend"):
+            value.extend(draw(st.lists(parts, max_size=4)))
+        else:
+            setattr(message, field.name, draw(parts))
+    if message_type is TensorSpec:  # of a oneof, the last that was set remains: choose a scheme evenly
+        schemes = [field.name for field in TensorSpec.DESCRIPTOR.oneofs_by_name["scheme"].fields]
+        scheme = getattr(message, draw(st.sampled_from(schemes)))
+        scheme.CopyFrom(draw(wild(type(scheme))))
+        scheme.SetInParent()
+    return message
+
+
+@pytest.mark.parametrize("method", sorted(RPCS))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_request_is_an_internal_error(method, data):
+    """Whatever is asked for is either served or refused with the field's name; nothing is sampled here."""
+    request_type = RPCS[method][0]
+    request_message = data.draw(wild(request_type))
+    _, answer = (STREAMS | UNARY)[method]
+    arguments = (request_message, never) if method in STREAMS else (request_message,)
+    try:
+        answer(InitServicer(FakeBackend()), *arguments)
+    except engine.InvalidSpec as error:
+        refusal = error
+    else:
+        return
+    assert re.split(r"[.\[]", refusal.field)[0] in request_type.DESCRIPTOR.fields_by_name
+    assert refusal.description.isprintable()
+
+
+def test_statuses_fit_into_the_metadata_that_clients_accept():
+    for text in ("x" * 100_000, "\N{GRINNING FACE}" * 100_000):
+        status = to_status(engine.InvalidSpec(f"spec.{text}", f"{text} is too long"))
+        assert len(status.SerializeToString()) < 5000
+        assert len(status.message.encode()) < 1100
+
+
+# In this process -----------------------------------------------------------------------------------------------------
+
+
+def test_local_service_answers():
+    service = LocalService("numpy", chunk_bytes=4096)
+    description = service.unary("DescribeTensor", DescribeTensorRequest(spec=zeros(3000))).description
+    answers = list(service.stream("InitTensor", InitTensorRequest(spec=zeros(3000)), never))
+    assert description.byte_count == 12000
+    assert len(answers) == 3
+    assert joined(InitTensorResponse.FromString(answer) for answer in answers) == bytes(12000)
+
+
+def test_local_service_tells_what_is_wrong():
+    service = LocalService("numpy")
+    with pytest.raises(ServiceError) as unary:
+        service.unary("DescribeTensor", DescribeTensorRequest())
+    with pytest.raises(ServiceError) as stream:
+        list(service.stream("InitTensor", InitTensorRequest(), never))
+    with pytest.raises(ServiceError) as cancelled:
+        list(service.stream("InitTensor", InitTensorRequest(spec=ENDLESS), lambda: True))
+    assert unary.value.status == stream.value.status
+    assert bad_fields(unary.value.status) == ["spec"]
+    assert cancelled.value.status.code == code_pb2.CANCELLED
+
+
+# Over a socket -------------------------------------------------------------------------------------------------------
+
+
+class Caller:
+    """A client made of nothing but grpcio."""
+
+    def __init__(self, target, options=()):
+        self.channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1), *options])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.channel.close()
+
+    def call(self, method, request, timeout=20):
+        path = f"/{SERVICE_NAME}/{method}"
+        request = request if isinstance(request, bytes) else request.SerializeToString()
+        parse = RPCS[method][1].FromString
+        if method in STREAMS:
+            return self.channel.unary_stream(path, response_deserializer=parse)(request, timeout=timeout)
+        return self.channel.unary_unary(path, response_deserializer=parse)(request, timeout=timeout)
+
+    def refused(self, method, request):
+        """The status of a call that fails."""
+        with pytest.raises(grpc.RpcError) as error:
+            self.finish(method, request)
+        return error.value
+
+    def code_of(self, method, request):
+        try:
+            self.finish(method, request)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    def finish(self, method, request):
+        answers = self.call(method, request)
+        return list(answers) if method in STREAMS else [answers]
+
+    def health(self, service=""):
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+
+
+@pytest.fixture
+def serve():
+    """Starts servers in this process, and callers of them."""
+    running = []
+
+    def start_one(backend=None, *, chunk_bytes=4096, **options):
+        server = start(InitServicer(backend or FakeBackend(), chunk_bytes=chunk_bytes), **options)
+        caller = Caller(server.addresses[0])
+        running.append((server, caller))
+        return server, caller
+
+    yield start_one
+    for server, caller in running:
+        caller.channel.close()
+        server.stop(0)
+
+
+def details_of(error):
+    return status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+
+
+def bad_fields(status):
+    bad_request = error_details_pb2.BadRequest()
+    assert status.details[0].Unpack(bad_request)
+    return [violation.field for violation in bad_request.field_violations]
+
+
+def test_the_five_rpcs_over_a_socket(serve):
+    server, caller = serve()
+    assert server.port == int(server.addresses[0].rpartition(":")[2])
+    tensor = list(caller.call("InitTensor", InitTensorRequest(spec=zeros(3000))))
+    model = list(caller.call("InitModel", InitModelRequest(tensors=[TensorSlice(spec=zeros(3000))])))
+    assert joined(tensor) == joined(model) == (np.arange(3000) % 2048).astype(np.float32).tobytes()
+    assert caller.call("DescribeTensor", DescribeTensorRequest(spec=zeros(3))).description.element_count == 3
+    assert caller.call("CalculateGain", CalculateGainRequest(nonlinearity=1)).gain == 1
+    info = caller.call("GetServerInfo", GetServerInfoRequest())
+    assert (info.backend, info.device, info.threads) == ("fake", "nothing", 1)
+    assert tuple(info.algorithm_versions) == engine.ALGORITHM_VERSIONS
+    assert info.limits.chunk_bytes == 4096
+    assert info.limits.max_request_bytes == MAX_REQUEST_BYTES
+    assert info.limits.max_dimensions == engine.MAX_DIMENSIONS
+    assert info.version
+
+
+@pytest.mark.parametrize(
+    ("method", "request_message", "field"),
+    [("InitTensor", *bad) for bad in BAD_TENSORS[:4]]
+    + [("InitModel", *bad) for bad in BAD_MODELS[:5]]
+    + [("DescribeTensor", DescribeTensorRequest(), "spec"), ("CalculateGain", CalculateGainRequest(), "nonlinearity")],
+)
+def test_bad_requests_over_a_socket(serve, method, request_message, field):
+    _, caller = serve()
+    error = caller.refused(method, request_message)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith(f"{field}: ")
+    assert details_of(error).message == error.details()
+    assert bad_fields(details_of(error)) == [field]
+
+
+@pytest.mark.parametrize("method", RPCS)
+def test_garbage_is_an_invalid_argument(serve, method):
+    _, caller = serve()
+    error = caller.refused(method, b"\xff\xff\xff garbage")
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == f"request: is not a valid {method}Request message"
+    assert bad_fields(details_of(error)) == ["request"]
+
+
+def test_requests_that_are_too_large_are_refused(serve):
+    _, caller = serve()
+    error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(1, name="x" * (MAX_REQUEST_BYTES + 1))))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_unexpected_error_tells_only_where_to_look(serve, caplog):
+    _, caller = serve(FakeBackend(error=RuntimeError("the secret at /etc/secret")))
+    with caplog.at_level(logging.ERROR):
+        error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(3)))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    error_id = re.fullmatch(r"internal error (\w{8}); .*", error.details())[1]
+    assert "secret" not in error.details() + str(error.trailing_metadata())
+    assert f"internal error {error_id}" in caplog.text
+    assert "the secret at /etc/secret" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_too_little_memory(serve):
+    _, caller = serve(FakeBackend(error=MemoryError("Unable to allocate 3 GiB at 0x7f")))
+    error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(3)))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "memory" in error.details()
+    assert "0x7f" not in error.details()
+
+
+def test_an_unknown_method_is_unimplemented(serve):
+    _, caller = serve()
+    with pytest.raises(grpc.RpcError) as error:
+        caller.channel.unary_unary(f"/{SERVICE_NAME}/Nothing")(b"", timeout=5)
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_cancelled_call_stops_sampling_at_once(serve):
+    backend = FakeBackend(seconds=30)
+    _, caller = serve(backend)
+    call = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
+    assert wait_until(lambda: backend.fills)
+    began = time.monotonic()
+    call.cancel()
+    assert backend.cancelled.wait(5)
+    assert time.monotonic() - began < 0.5  # about a millisecond, but test machines are busy
+    assert len(backend.fills) == 1
+
+
+def test_a_cancelled_call_stops_between_chunks(serve):
+    backend = FakeBackend()
+    server, caller = serve(backend)
+    call = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
+    next(call)
+    call.cancel()
+    assert wait_until(lambda: server._streams.count == 0)
+    fills = len(backend.fills)
+    time.sleep(0.05)
+    assert len(backend.fills) <= fills + 1
+
+
+def test_a_deadline_stops_sampling(serve):
+    backend = FakeBackend(seconds=30)
+    _, caller = serve(backend)
+    call = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS), timeout=0.2)
+    assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert backend.cancelled.wait(5)
+
+
+def test_a_client_that_vanishes_stops_sampling(serve):
+    backend = FakeBackend(seconds=30)
+    server, _ = serve(backend)
+    with Caller(server.addresses[0]) as other:
+        _call = other.call("InitTensor", InitTensorRequest(spec=ENDLESS))
+        assert wait_until(lambda: backend.fills)
+    assert backend.cancelled.wait(5)
+
+
+def test_more_streams_than_the_limit(serve):
+    server, caller = serve(max_streams=2, chunk_bytes=1 << 20)
+    open_calls = [caller.call("InitTensor", InitTensorRequest(spec=ENDLESS)) for _ in range(2)]
+    for call in open_calls:
+        next(call)
+    for _ in range(20):
+        error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(1)))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.details() == "the server is at its limit of 2 streams; try again later"
+    assert caller.call("DescribeTensor", DescribeTensorRequest(spec=zeros(1))).description.element_count == 1
+    open_calls[0].cancel()
+    assert wait_until(lambda: server._streams.count == 1)
+    assert len(list(caller.call("InitTensor", InitTensorRequest(spec=zeros(1))))) == 1
+
+
+def test_health_is_answered_while_every_stream_is_busy(serve):
+    _, caller = serve(FakeBackend(seconds=30), max_streams=30)
+    calls = [caller.call("InitTensor", InitTensorRequest(spec=ENDLESS)) for _ in range(100)]
+    assert wait_until(lambda: sum(call.done() for call in calls) == 70)
+    began = time.monotonic()
+    for service in ("", SERVICE_NAME):
+        assert caller.health(service) == health_pb2.HealthCheckResponse.SERVING
+    assert time.monotonic() - began < 1
+    with pytest.raises(grpc.RpcError) as error:
+        caller.health("seedbed.v9.NoService")
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_slow_readers_do_not_hold_up_others(serve):
+    server, caller = serve(max_streams=100, chunk_bytes=1 << 20)
+    slow = [caller.call("InitTensor", InitTensorRequest(spec=ENDLESS)) for _ in range(40)]
+    for call in slow:
+        next(call)
+    with Caller(server.addresses[0]) as fast:
+        count = 10_000_000
+        answers = fast.call("InitTensor", InitTensorRequest(spec=zeros(count)))
+        assert sum(len(answer.chunk.payload) for answer in answers) == 4 * count
+
+
+def test_many_clients_at_once(serve):
+    server, _ = serve()
+
+    def fetch(size):
+        with Caller(server.addresses[0]) as caller:
+            return size, joined(caller.call("InitTensor", InitTensorRequest(spec=zeros(size))))
+
+    with futures.ThreadPoolExecutor(16) as pool:
+        for size, payload in pool.map(fetch, range(1000, 9000, 250)):
+            assert payload == (np.arange(size) % 2048).astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize("chunk_bytes", [60, 1000, 65536, 1 << 20])
+def test_the_same_bytes_whatever_the_chunk_size(serve, chunk_bytes):
+    spec = TensorSpec(shape=[50, 60], name="w", seed=7, normal=Normal())
+    region = Region(start=[3, 5], stop=[49, 58])
+    _, caller = serve(engine.open_backend("numpy"), chunk_bytes=chunk_bytes)
+    whole = np.frombuffer(joined(caller.call("InitTensor", InitTensorRequest(spec=spec))), np.float32).reshape(50, 60)
+    part = joined(caller.call("InitTensor", InitTensorRequest(spec=spec, region=region)))
+    _, peer = serve(engine.open_backend("numpy"), chunk_bytes=250)
+    assert whole.tobytes() == joined(peer.call("InitTensor", InitTensorRequest(spec=spec)))
+    assert part == whole[3:49, 5:58].tobytes()
+    assert len(np.unique(whole)) > 2900
+
+
+@pytest.mark.slow
+def test_clients_may_ping_every_ten_seconds(serve):
+    server, _ = serve()
+    options = [
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    with Caller(server.addresses[0], options) as reading_slowly, Caller(server.addresses[0], options) as idle:
+        answers = reading_slowly.call("InitTensor", InitTensorRequest(spec=ENDLESS), timeout=100)
+        next(answers)
+        idle.health()
+        states = []
+        idle.channel.subscribe(states.append)
+        time.sleep(45)  # a server that counts pings as abuse closes the connection at the fourth
+        assert len([next(answers) for _ in range(2000)]) == 2000
+        assert states == [grpc.ChannelConnectivity.READY]
+
+
+# Listening -----------------------------------------------------------------------------------------------------------
+
+
+def test_several_addresses(serve, tmp_path):
+    server, _ = serve(listen=["127.0.0.1:0", f"unix:{tmp_path}/s.sock", "localhost:0"])
+    assert server.addresses[1] == f"unix:{tmp_path}/s.sock"
+    for address in server.addresses:
+        with Caller(address) as caller:
+            assert caller.health() == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_port_that_is_taken(serve):
+    server, _ = serve()
+    for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+        with pytest.raises(OSError, match=rf"listen: {host}:{server.port}: the port is taken"):
+            start(InitServicer(FakeBackend()), [f"{host}:{server.port}"])
+
+
+def test_a_port_that_is_taken_between_check_and_bind(serve, monkeypatch):
+    server, _ = serve()
+    monkeypatch.setattr(listening, "check", lambda _address: None)
+    with pytest.raises(OSError, match="cannot be listened on"):
+        start(InitServicer(FakeBackend()), server.addresses)
+
+
+def test_a_unix_socket_that_is_taken(serve, tmp_path):
+    address = f"unix:{tmp_path}/s.sock"
+    _, caller = serve(listen=[address])
+    with pytest.raises(OSError, match="another server listens there"):
+        start(InitServicer(FakeBackend()), [address])
+    assert caller.health() == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_unix_socket_left_behind_is_replaced(serve, tmp_path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "s.sock"))
+    server, caller = serve(listen=[f"unix:{tmp_path}/s.sock"])
+    assert caller.health() == health_pb2.HealthCheckResponse.SERVING
+    server.stop(0)
+    assert not (tmp_path / "s.sock").exists()
+
+
+@pytest.mark.parametrize(
+    "address", ["", "50051", ":50051", "localhost:", "localhost:65536", "localhost:x", "host:-1", "unix:"]
+)
+def test_what_is_not_an_address(address):
+    with pytest.raises(ValueError, match=rf"listen: '{address}' is not an address; give HOST:PORT"):
+        listening.check(address)
+
+
+def test_what_cannot_be_listened_on(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for address, text in [
+        (f"unix:{tmp_path}/file", "not a socket"),
+        (f"unix:{tmp_path}/none/s.sock", "does not exist"),
+        (f"unix:{tmp_path}/{'x' * 120}", "too long"),
+        ("192.0.2.1:0", "Cannot assign requested address"),
+        ("no-such-host.invalid:0", "the host is unknown"),
+    ]:
+        with pytest.raises(OSError, match=text):
+            start(InitServicer(FakeBackend()), [address])
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_arguments_of_start():
+    with pytest.raises(ValueError, match="max_streams: 0 is less than 1"):
+        start(InitServicer(FakeBackend()), max_streams=0)
+    with pytest.raises(ValueError, match="no address is given"):
+        start(InitServicer(FakeBackend()), [])
+
+
+# The process ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_line_that_a_server_prints(start_server, tmp_path):
+    handle = start_server(listen=["127.0.0.1:0", f"unix:{tmp_path}/s.sock"])
+    assert re.fullmatch(
+        rf"seedbed \S+ serving on 127\.0\.0\.1:\d+, unix:{tmp_path}/s\.sock; "
+        r"backend numpy on .+ \(.+\)\n",
+        handle.banner,
+    )
+
+
+def test_sigterm_lets_streams_finish(start_server):
+    handle = start_server(chunk_bytes=65536)
+    with Caller(handle.target) as caller:
+        count = 10_000_000
+        answers = caller.call("InitTensor", InitTensorRequest(spec=zeros(count)), timeout=60)
+        received = len(next(answers).chunk.payload)
+        watch = health_pb2_grpc.HealthStub(caller.channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        handle.process.terminate()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with Caller(handle.target) as late:
+            assert wait_until(lambda: late.code_of("GetServerInfo", GetServerInfoRequest()) is UNAVAILABLE)
+        received += sum(len(answer.chunk.payload) for answer in answers)
+        assert received == 4 * count
+        code, errors = handle.wait(10)  # well before the grace of 30 s ends, although somebody watched the health
+    assert (code, errors) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_stalled_stream_after_the_grace(start_server, number):
+    handle = start_server(grace=0.3)
+    with Caller(handle.target) as caller:
+        stalled = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
+        next(stalled)
+        handle.process.send_signal(number)
+        code, errors = handle.wait(10)
+    assert code == 0
+    assert "cancelling the calls that did not finish within 0.3 s" in errors
+
+
+def test_a_second_signal_ends_the_process_at_once(start_server):
+    handle = start_server(grace=60)
+    with Caller(handle.target) as caller:
+        stalled = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
+        next(stalled)
+        handle.process.terminate()
+        assert wait_until(lambda: caller.code_of("GetServerInfo", GetServerInfoRequest()) is not grpc.StatusCode.OK)
+        code, _ = handle.terminate(10)
+    assert code == -signal.SIGTERM
+
+
+def test_a_second_server_on_a_port_ends_with_a_clear_error(start_server):
+    handle = start_server()
+    code = "import sys; from seedbed_server.service.server import run; run([sys.argv[1]], backend='numpy')"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, handle.target], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert f"listen: {handle.target}: the port is taken" in ended.stderr
+    assert ended.stdout == ""
