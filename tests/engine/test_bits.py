@@ -37,9 +37,7 @@ def test_backends_regions_and_chunks_agree_in_every_bit(case, backend, chunk) ->
 def test_any_partition_fits_together(data) -> None:
     shape = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple))
     spec = TensorSpec(name="w", shape=shape, dtype=data.draw(dtypes), seed=3, normal=Normal())
-    cuts = [
-        sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=3))}) for size in shape
-    ]
+    cuts = [sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=3))}) for size in shape]
     backend = open_backend("numba", 2)
     assembled = np.empty(shape, engine.numpy_dtype(spec.dtype))
     for part in itertools.product(*(itertools.pairwise(cut) for cut in cuts)):

@@ -14,7 +14,7 @@ import pytest
 # In a process of its own, with an empty cache: code that is loaded from the cache cannot be looked at.
 COMPILE = """
 import numpy as np
-from seedbed_server.engine.backends import numba as backend
+from seedbed_server.engine.backends import numba_kernels as backend
 u, p = np.uint64(1), np.ones(7)
 scratch = backend._scratch()
 backend._uniform32(p, u, u, u, np.empty(8, np.float32))

@@ -80,9 +80,7 @@ def test_xavier(shape, gain) -> None:
 @pytest.mark.parametrize(("shape", "mode", "name"), list(itertools.product(SHAPES, ["fan_in", "fan_out"], NAMES)))
 def test_kaiming(shape, mode, name) -> None:
     for slope in SLOPES if name == "leaky_relu" else [0]:
-        scheme = Kaiming(
-            a=slope, mode=f"FAN_MODE_{mode.upper()}", nonlinearity=f"NONLINEARITY_{name.upper()}"
-        )
+        scheme = Kaiming(a=slope, mode=f"FAN_MODE_{mode.upper()}", nonlinearity=f"NONLINEARITY_{name.upper()}")
         arguments = {"a": slope, "mode": mode, "nonlinearity": "linear" if name == "identity" else name}
         a, b = torch_parameters(torch.nn.init.kaiming_uniform_, shape, **arguments)
         ours = law(shape=shape, kaiming_uniform=scheme).uniform
@@ -107,7 +105,12 @@ def test_fans_come_from_the_global_shape() -> None:
     assert part.law == engine.describe(spec).law
 
 
-TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
 
 
 def equal_to_torch(ours: np.ndarray, theirs) -> bool:

@@ -62,11 +62,11 @@ def test_random123_known_answers(counter: str, key: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
 def test_random123_known_answers_compiled(counter: str, key: str, expected: str) -> None:
-    from seedbed_server.engine.backends.numba import _philox
+    from seedbed_server.engine.backends.numba_kernels import philox as compiled_philox
 
     c, k = words(counter), words(key)
     block, stream, seed = c[0] | c[1] << 32, c[2] | c[3] << 32, k[0] | k[1] << 32
-    assert list(_philox(np.uint64(block), np.uint64(stream), np.uint64(seed))) == words(expected)
+    assert list(compiled_philox(np.uint64(block), np.uint64(stream), np.uint64(seed))) == words(expected)
 
 
 @given(seeds, seeds, st.integers(0, 2**61))
@@ -82,9 +82,7 @@ def test_float32_uniforms(backend: str, name: str, seed: int, first: int) -> Non
     spec = TensorSpec(name=name, shape=[2**61 - 1], seed=seed, uniform=Uniform())
     got = sample(open_backend(backend, 1), spec, ([first], [first + 8]))
     stream = stream_of_name(name)
-    expected = [
-        Fraction(block_of_integers(seed, stream, i // 4)[i % 4] >> 8, 2**24) for i in range(first, first + 8)
-    ]
+    expected = [Fraction(block_of_integers(seed, stream, i // 4)[i % 4] >> 8, 2**24) for i in range(first, first + 8)]
     assert [Fraction(float(x)) for x in got] == expected
 
 
@@ -92,9 +90,7 @@ def test_float32_uniforms(backend: str, name: str, seed: int, first: int) -> Non
 @settings(max_examples=60, deadline=None)
 @given(name=st.text(max_size=10), seed=seeds, first=st.integers(0, 2**60 - 9))
 def test_float64_uniforms(backend: str, name: str, seed: int, first: int) -> None:
-    spec = TensorSpec(
-        name=name, shape=[2**60 - 1], seed=seed, dtype=DataType.DATA_TYPE_FLOAT64, uniform=Uniform()
-    )
+    spec = TensorSpec(name=name, shape=[2**60 - 1], seed=seed, dtype=DataType.DATA_TYPE_FLOAT64, uniform=Uniform())
     got = sample(open_backend(backend, 1), spec, ([first], [first + 5]))
     expected = []
     for i in range(first, first + 5):

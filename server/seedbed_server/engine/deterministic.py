@@ -33,13 +33,15 @@ def _ones(description: TensorDescription, first: int, count: int) -> NDArray[np.
     rows = start[0] + np.arange(first // row_length, (first + count - 1) // row_length + 1, dtype=np.int64)
     column, centre = _column_of_one(description, rows)
 
-    position = rows - start[0]
+    position: NDArray[np.int64] = rows - start[0]
     inside = np.full(len(rows), True)
     for axis, index in enumerate([column, *centre], start=1):
         inside &= (index >= start[axis]) & (index < stop[axis])
         position = position * extents[axis] + (index - start[axis])
-    position = position[inside] - first
-    return position[(position >= 0) & (position < count)]
+    position = position - first
+    inside &= (position >= 0) & (position < count)
+    ones: NDArray[np.int64] = position[inside]
+    return ones
 
 
 def _column_of_one(

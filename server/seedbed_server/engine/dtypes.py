@@ -39,7 +39,8 @@ def largest(data_type: int) -> float:
     >>> largest(DataType.DATA_TYPE_FLOAT16)
     65504.0
     """
-    return float(ml_dtypes.finfo(_NUMPY[data_type]).max)
+    dtype = _NUMPY[data_type]
+    return float(np.nextafter(dtype.type(math.inf), dtype.type(0)))
 
 
 def at_least(value: float, data_type: int) -> float:
@@ -85,9 +86,9 @@ def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def store(values: NDArray[np.float32] | NDArray[np.float64], out: NDArray[Any]) -> None:
     """Rounds samples into ``out``: to float64 or float32 at once, to 16 bits by way of float32."""
-    if out.dtype.itemsize == 2:
-        values = values.astype(np.float32, copy=False)
     if out.dtype == _NUMPY[DataType.DATA_TYPE_BFLOAT16]:
-        out.view(np.uint16)[...] = bfloat16_bits(values)
-        return
-    out[...] = values
+        out.view(np.uint16)[...] = bfloat16_bits(values.astype(np.float32, copy=False))
+    elif out.dtype == np.float16:
+        out[...] = values.astype(np.float32, copy=False)
+    else:
+        out[...] = values

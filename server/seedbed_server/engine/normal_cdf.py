@@ -6,7 +6,6 @@ bits. Ours are ~340 digits of ``decimal``, which a truncated normal needs once.
 
 from __future__ import annotations
 
-import math
 from decimal import Context, Decimal, localcontext
 from functools import cache, lru_cache
 

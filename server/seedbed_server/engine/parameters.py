@@ -74,9 +74,7 @@ def parameters_of(description: TensorDescription) -> Parameters:
         )
     if kind == "trunc_normal":
         trunc = law.trunc_normal
-        probabilities = interval_probabilities(
-            (trunc.a - trunc.mean) / trunc.std, (trunc.b - trunc.mean) / trunc.std
-        )
+        probabilities = interval_probabilities((trunc.a - trunc.mean) / trunc.std, (trunc.b - trunc.mean) / trunc.std)
         return TruncNormalParameters(
             trunc.mean, trunc.std, *probabilities, dtypes.at_least(trunc.a, dtype), dtypes.at_most(trunc.b, dtype)
         )

@@ -150,9 +150,7 @@ def _check_trunc_normal(law: Law, spec: TensorSpec, field: str) -> None:
         )
 
 
-def _check_bounds(
-    a: float, b: float, greatest: Callable[[float, int], float], spec: TensorSpec, field: str
-) -> None:
+def _check_bounds(a: float, b: float, greatest: Callable[[float, int], float], spec: TensorSpec, field: str) -> None:
     _check_holds(a, spec, field)
     _check_holds(b, spec, field)
     if dtypes.at_least(a, spec.dtype) > greatest(b, spec.dtype):

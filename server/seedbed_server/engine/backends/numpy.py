@@ -14,10 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import dtypes
-from ..errors import Cancelled
-from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
-from ..regions import Runs
-from .base import Backend, Stream
 from ..constants import (
     COS32,
     COS64,
@@ -42,8 +38,15 @@ from ..constants import (
     TURN32,
     TURN64,
 )
+from ..errors import Cancelled
+from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
+from ..regions import Runs
+from .base import Backend, Stream
 
-F32, F64, U32, U64 = NDArray[np.float32], NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
 Floats = NDArray[Any]
 
 _LOW32 = np.uint64(0xFFFFFFFF)
@@ -94,7 +97,8 @@ def _elements(runs: Runs) -> U64:
     starts, lengths = runs
     ends = np.cumsum(lengths)
     offsets = starts - (ends - lengths)
-    return (np.arange(ends[-1]) + np.repeat(offsets, lengths)).astype(np.uint64)
+    elements: U64 = (np.arange(ends[-1]) + np.repeat(offsets, lengths)).astype(np.uint64)
+    return elements
 
 
 # Words («Words»).
@@ -188,11 +192,12 @@ def log_draw32(w: U32) -> F32:
     y = polynomial(LOG32, f) * f * z
     y = y + k * np.float32(LN2_LOW32)
     y = y - np.float32(0.5) * z
-    return (f + y) + k * np.float32(LN2_HIGH32)
+    logarithm: F32 = (f + y) + k * np.float32(LN2_HIGH32)
+    return logarithm
 
 
 def cos_sin32(w: U32) -> tuple[F32, F32]:
-    """cos and sin of 2 pi w / 2^32, after Cephes's ``sinf`` and ``cosf``."""
+    """Cosine and sine of 2 pi w / 2^32, after Cephes's ``sinf`` and ``cosf``."""
     shifted = w + np.uint32(1 << 29)
     x = ((shifted & np.uint32((1 << 30) - 1)).astype(np.int32) - np.int32(1 << 29)).astype(np.float32)
     x = x * np.float32(TURN32)
@@ -241,7 +246,7 @@ def _log1p64(k: F64, f: F64) -> F64:
 
 
 def cos_sin64(draw: U64) -> tuple[F64, F64]:
-    """cos and sin of 2 pi draw / 2^53, after fdlibm's ``__kernel_cos`` and ``__kernel_sin``."""
+    """Cosine and sine of 2 pi draw / 2^53, after fdlibm's ``__kernel_cos`` and ``__kernel_sin``."""
     shifted = draw + np.uint64(1 << 50)
     x = ((shifted & np.uint64((1 << 51) - 1)).astype(np.int64) - (1 << 50)).astype(np.float64) * TURN64
     z = x * x
@@ -251,7 +256,7 @@ def cos_sin64(draw: U64) -> tuple[F64, F64]:
 
 
 def _turned(cosine: Floats, sine: Floats, quarters: U32) -> tuple[Floats, Floats]:
-    """cos and sin after adding ``quarters`` quarter turns."""
+    """Cosine and sine after adding ``quarters`` quarter turns."""
     odd = (quarters & np.uint32(1)) == 1
     c, s = np.where(odd, sine, cosine), np.where(odd, cosine, sine)
     negative_cosine = ((quarters + np.uint32(1)) & np.uint32(2)) == 2
