@@ -178,7 +178,9 @@ def run(
             signal.signal(number, handler)
         stopping.set()
 
-    servicer = InitServicer(engine.open_backend(backend, threads), chunk_bytes=chunk_bytes)
+    engine_backend = engine.open_backend(backend, threads)
+    engine_backend.prepare()  # no client shall wait for a compiler
+    servicer = InitServicer(engine_backend, chunk_bytes=chunk_bytes)
     server = start(servicer, listen, max_streams=max_streams)
     for number in (signal.SIGTERM, signal.SIGINT):
         previous[number] = signal.signal(number, stop)

@@ -13,7 +13,7 @@ from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters
 from ..regions import Runs
 from . import numba_kernels as kernels
-from .base import Backend, Stream
+from .base import Backend, Stream, never
 
 _STRIP = 64
 """Columns of a matrix that are worked on at once, in the second-level cache."""
@@ -24,6 +24,14 @@ class NumbaBackend(Backend):
 
     name = "numba"
     tile = 1 << 22
+
+    def prepare(self) -> None:
+        runs = np.array([1]), np.array([1])
+        for dtype in (np.float32, np.float64, np.float16):
+            out = np.empty(1, dtype)
+            self.sample(NormalParameters(0.0, 1.0), Stream(0, 0), runs, out)
+            self.mask(SparseMask(2, 2, 1, 0), 0, runs, out)
+        self.orthonormal(np.ones((2, 1)), never)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         law, numbers = _arguments(parameters)
