@@ -70,7 +70,7 @@ class Backend(ABC):
     def orthonormal(self, gaussian: NDArray[np.float64], cancelled: Callable[[], bool]) -> NDArray[np.float64]:
         """Q of the QR of a tall float64 matrix, diag(R) > 0, by the operations of docs/stream-v1.md, in their order."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Does now what the first tensor of each kind would have to wait for, such as compiling."""
 
     def fill(
