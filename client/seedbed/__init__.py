@@ -1,0 +1,76 @@
+"""Seedbed serves the initial weights of neural networks: the same bits on every device, for every sharding.
+
+A weight is a pure function of the seed, the tensor's name and the element's index; so any part of any tensor can be had
+from any server, and the parts fit together.
+
+>>> import seedbed
+>>> with seedbed.connect("local:") as client:
+...     w = client.kaiming_normal((256, 128), mode="fan_out", nonlinearity="relu", seed=7, name="layers.0.weight")
+>>> w.shape
+(256, 128)
+
+`connect` gives a `Client`, `seedbed.aio.connect` the same with coroutines; `spec` makes the messages that both take.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from seedbed import dtypes
+from seedbed._client import Client, connect
+from seedbed._schemes import SCHEMES, Schemes, spec
+from seedbed.errors import (
+    Cancelled,
+    Corrupted,
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    PermissionDenied,
+    ResourceExhausted,
+    SeedbedError,
+    Unauthenticated,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    import seedbed.aio as aio  # noqa: PLR0402 - mypy loses the other form in its cache
+
+    __version__: str
+
+__all__ = [
+    "SCHEMES",
+    "Cancelled",
+    "Client",
+    "Corrupted",
+    "DeadlineExceeded",
+    "InternalError",
+    "InvalidRequest",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "Schemes",
+    "SeedbedError",
+    "Unauthenticated",
+    "Unavailable",
+    "__version__",
+    "aio",
+    "connect",
+    "dtypes",
+    "spec",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports what is slow to import when it is first used."""
+    if name == "aio":
+        return importlib.import_module("seedbed.aio")
+    if name == "__version__":
+        metadata = importlib.import_module("importlib.metadata")
+        version: str = metadata.version("seedbed")
+        return version
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is imported late, too."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,172 @@
+"""How requests travel under asyncio; the counterpart of `seedbed._transport`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from google.protobuf.message import Message
+
+from seedbed._retry import Deadline
+from seedbed._transport import (
+    LOCAL,
+    RESPONSES,
+    LocalTransport,
+    channel_options,
+    check_target,
+    closed,
+    of_rpc,
+    open_service,
+    path,
+    serialize,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+
+class AioTransport(Protocol):
+    """Moves messages within an event loop."""
+
+    async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        """Asks a question that has one answer."""
+
+    def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        """Asks for a stream; closing the iterator cancels it."""
+
+    async def close(self) -> None:
+        """Ends all calls."""
+
+
+def open_transport(
+    target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+) -> AioTransport:
+    """The transport to a target.
+
+    Raises:
+        InvalidRequest: If the target is none, or ``local:`` cannot be had.
+    """
+    if target == LOCAL:
+        return AioLocalTransport(LocalTransport(open_service()))
+    return AioGrpcTransport(target, credentials, options)
+
+
+class AioGrpcTransport:
+    """A connection to a server.
+
+    Args:
+        target: Its address.
+        credentials: For TLS; None means plaintext.
+        options: Channel arguments of gRPC, which take the place of ours.
+    """
+
+    def __init__(
+        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+    ) -> None:
+        check_target(target)
+        self._target = target
+        self._credentials = credentials
+        self._options = channel_options(target, options)
+        self._channel: grpc.aio.Channel | None = None
+        self._is_closed = False
+
+    async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+
+        ask = self._open().unary_unary(path(method), serialize, RESPONSES[method].FromString)
+        try:
+            response: Message = await ask(request, timeout=deadline.remaining())
+        except grpc.aio.AioRpcError as error:
+            raise of_rpc(error, self._target, deadline) from error
+        except asyncio.CancelledError as error:
+            self._raise_if_closed(error)
+            raise
+        return response
+
+    async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+
+        call = self._open().unary_stream(path(method), serialize, None)(request, timeout=deadline.remaining())
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise of_rpc(error, self._target, deadline) from error
+        except asyncio.CancelledError as error:
+            self._raise_if_closed(error)
+            raise
+        finally:
+            call.cancel()  # after an ordinary end, this does nothing
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    def _open(self) -> grpc.aio.Channel:
+        """The channel, made when it is first used: it belongs to the loop that runs then."""
+        if self._is_closed:
+            raise closed(self._target)
+        if self._channel is None:
+            import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+
+            self._channel = (
+                grpc.aio.insecure_channel(self._target, self._options)
+                if self._credentials is None
+                else grpc.aio.secure_channel(self._target, self._credentials, self._options)
+            )
+        return self._channel
+
+    def _raise_if_closed(self, error: asyncio.CancelledError) -> None:
+        """Tells a call that `close` ended from a task that somebody cancelled, which has to end as cancelled."""
+        task = asyncio.current_task()
+        if self._is_closed and not (task and task.cancelling()):
+            raise closed(self._target) from error
+
+
+class AioLocalTransport:
+    """A service in this process; it computes in threads, so that the loop goes on.
+
+    Args:
+        transport: What answers.
+    """
+
+    def __init__(self, transport: LocalTransport) -> None:
+        self._transport = transport
+
+    async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        return await asyncio.to_thread(self._transport.unary, method, request, deadline)
+
+    async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        abandoned = threading.Event()
+        messages = self._transport.stream(method, request, deadline, abandoned.is_set)
+        step: asyncio.Future[bytes | None] | None = None
+        try:
+            while True:
+                step = asyncio.ensure_future(asyncio.to_thread(next, messages, None))
+                message = await asyncio.shield(step)
+                if message is None:
+                    return
+                yield message
+        finally:
+            abandoned.set()
+            _close_after(messages, step)
+
+    async def close(self) -> None:
+        self._transport.close()
+
+
+def _close_after(messages: Generator[bytes, None, None], step: asyncio.Future[bytes | None] | None) -> None:
+    """Closes a generator once the thread that runs in it has left it."""
+
+    def close(done: asyncio.Future[bytes | None]) -> None:
+        if not done.cancelled():
+            done.exception()  # nobody waits for it any more
+        messages.close()
+
+    if step is None or step.done():
+        messages.close()
+    else:
+        step.add_done_callback(close)

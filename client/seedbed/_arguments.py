@@ -1,0 +1,114 @@
+"""Python arguments into what a message can carry.
+
+Only what a protobuf message cannot carry is refused here; all else is the server's to judge.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Iterable, Mapping
+from typing import SupportsIndex, TypeVar
+
+import numpy as np
+
+from seedbed._types import Shape
+from seedbed.errors import InvalidRequest
+from seedbed.v1 import Axes
+
+INT32 = range(-(2**31), 2**31)
+UINT32 = range(2**32)
+INT64 = range(-(2**63), 2**63)
+UINT64 = range(2**64)
+
+_T = TypeVar("_T")
+
+
+def number(value: object, field: str, what: str) -> float:
+    """A float64; booleans, text and arrays are refused in torch's words."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidRequest(field, f"{what} {value} not a valid number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidRequest(field, f"{what} {value} is beyond the range of float64") from None
+
+
+def integer(value: object, field: str, what: str, allowed: range) -> int:
+    """An integer that the message's field can hold."""
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidRequest(field, f"{what} {value} not a valid number; give an integer")
+    try:
+        result = operator.index(value)  # type: ignore[arg-type]  # refusing what has no index is the point
+    except TypeError:
+        raise InvalidRequest(field, f"{what} {value!r} is not an integer") from None
+    if result not in allowed:
+        raise InvalidRequest(field, f"{what} {result} is outside {_span(allowed)}")
+    return result
+
+
+def _span(allowed: range) -> str:
+    low = "0" if allowed.start == 0 else f"-2^{int(math.log2(-allowed.start))}"
+    return f"{low} .. 2^{int(math.log2(allowed.stop))} - 1"
+
+
+def text(value: object, field: str) -> str:
+    """Text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise InvalidRequest(field, f"{value!r} is a {type(value).__name__}; give text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(field, f"{value!r} cannot be written in UTF-8; remove the lone surrogates") from None
+    return value
+
+
+def shape(value: Shape) -> list[int]:
+    """The dimensions; one integer means one dimension."""
+    sizes = items(value)
+    if sizes is None:
+        sizes = [value]
+    return [integer(size, f"spec.shape[{axis}]", "size", INT64) for axis, size in enumerate(sizes)]
+
+
+def axes(value: SupportsIndex | Iterable[SupportsIndex], field: str) -> Axes:
+    """A list of axes; one integer means one axis."""
+    values = items(value)
+    if values is None:
+        values = [value]
+    return Axes(axes=[integer(axis, field, "axis", INT32) for axis in values])
+
+
+def items(value: object) -> list[object] | None:
+    """What an iterable gives; None if the value is none, or text."""
+    if isinstance(value, (str, bytes)):
+        return None
+    try:
+        return list(value)  # type: ignore[call-overload, no-any-return]  # protobuf's containers are not of type Iterable
+    except TypeError:
+        return None
+
+
+def choice(value: object, choices: Mapping[str, _T], field: str, refusal: str) -> _T:
+    """The member of an enumeration that has this name.
+
+    Args:
+        value: The name.
+        choices: All names.
+        field: The field's path.
+        refusal: What is said of another value, with ``{value}`` and ``{names}`` in it.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidRequest(field, refusal.format(value=value, names=list(choices)))
+    return choices[value]
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A positive number of seconds; None, and infinity, mean no limit."""
+    if timeout is None:
+        return None
+    result = number(timeout, "timeout", "timeout")
+    if not result > 0:
+        raise InvalidRequest("timeout", f"{timeout} is no time; give seconds above 0, or None to wait for ever")
+    return None if math.isinf(result) else result

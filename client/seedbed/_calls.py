@@ -1,0 +1,206 @@
+"""What the synchronous and the asyncio client share: arguments into calls, and pieces into arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from seedbed import _arguments, _regions, dtypes
+from seedbed._schemes import nonlinearity_of
+from seedbed._stream import Assembler, ModelAssembler, Piece, TensorAssembler
+from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
+from seedbed.errors import InvalidRequest
+from seedbed.v1 import CalculateGainRequest, DescribeTensorRequest, Model, TensorSlice, TensorSpec
+
+
+class ArrayCall:
+    """A call that fills arrays.
+
+    Args:
+        assembler: What follows the stream.
+        wanted: What was asked for.
+        destination: Gives the array of a tensor by its index, or None for a new one.
+        progress: Told the bytes done and their total after each chunk.
+    """
+
+    def __init__(
+        self,
+        assembler: Assembler,
+        wanted: Sequence[TensorSlice],
+        destination: Callable[[int], Array | None],
+        progress: Progress | None,
+    ) -> None:
+        self.assembler = assembler
+        self._wanted = wanted
+        self._destination = destination
+        self._progress = progress
+        self._done = 0
+        self._total = sum(_regions.byte_count(part) for part in wanted) if progress else 0
+        self._index = -1
+        self._array: Array
+        self._elements: Array | np.flatiter[Array]
+
+    def accept(self, piece: Piece) -> tuple[str, Array] | None:
+        """Copies the piece to its place.
+
+        Returns:
+            The name and the array of the tensor, if it is complete now.
+
+        Raises:
+            InvalidRequest: If the tensor's destination is not as it has to be.
+        """
+        if piece.tensor_index != self._index:
+            self._open(piece.tensor_index)
+        if piece.values.size:
+            self._elements[piece.offset : piece.offset + piece.values.size] = piece.values
+            self._done += piece.values.nbytes
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+        return (self._wanted[piece.tensor_index].spec.name, self._array) if piece.is_last else None
+
+    def _open(self, index: int) -> None:
+        wanted = self._wanted[index]
+        given = self._destination(index)
+        if given is not None:
+            check_out(given, wanted)
+        self._index = index
+        self._array = _new_array(wanted) if given is None else given
+        plain = np.asarray(self._array)  # of a memory map or another subclass, whose own indexing may be slow or odd
+        self._elements = plain.reshape(-1) if plain.flags.c_contiguous else plain.flat
+
+
+def tensor_call(spec: TensorSpec, region: RegionLike | None, out: Array | None, progress: Progress | None) -> ArrayCall:
+    """The call for one tensor.
+
+    Raises:
+        InvalidRequest: If an argument cannot be sent, or ``out`` does not fit.
+    """
+    wanted = tensor_slice(spec, region)
+    if out is not None and _regions.is_sound(wanted):
+        check_out(out, wanted)
+    return ArrayCall(TensorAssembler(wanted), [wanted], lambda _: out, progress)
+
+
+def chunk_call(spec: TensorSpec, region: RegionLike | None, first_element: int) -> Assembler:
+    """The call for the chunks of one tensor, from some element on.
+
+    Raises:
+        InvalidRequest: If an argument cannot be sent.
+    """
+    first = _arguments.integer(first_element, "first_element", "element", _arguments.INT64)
+    return TensorAssembler(tensor_slice(spec, region), first)
+
+
+def model_call(model: ModelLike, out: Outputs | None, progress: Progress | None) -> ArrayCall:
+    """The call for many tensors.
+
+    Raises:
+        InvalidRequest: If an argument cannot be sent, or a mapping ``out`` lacks an array or has one that does not fit.
+    """
+    wanted = _slices(model)
+    names = [part.spec.name for part in wanted]
+    if isinstance(out, Mapping):
+        for part in wanted:
+            if part.spec.name not in out:
+                raise InvalidRequest("out", f"has no array for tensor {part.spec.name!r}; add one, or give a function")
+            if _regions.is_sound(part):
+                check_out(out[part.spec.name], part)
+    find = _finder(out)
+    return ArrayCall(ModelAssembler(wanted), wanted, lambda index: find(names[index]), progress)
+
+
+def describe_request(spec: TensorSpec, region: RegionLike | None) -> DescribeTensorRequest:
+    """The request for a description.
+
+    Raises:
+        InvalidRequest: If an argument cannot be sent.
+    """
+    wanted = tensor_slice(spec, region)
+    return DescribeTensorRequest(spec=wanted.spec, region=wanted.region if wanted.HasField("region") else None)
+
+
+def gain_request(nonlinearity: str, param: float | None) -> CalculateGainRequest:
+    """The request for a gain.
+
+    Raises:
+        InvalidRequest: If an argument cannot be sent.
+    """
+    return CalculateGainRequest(
+        nonlinearity=nonlinearity_of(nonlinearity, "nonlinearity"),
+        param=None if param is None else _arguments.number(param, "param", "negative_slope"),
+    )
+
+
+def tensor_slice(spec: TensorSpec, region: RegionLike | None) -> TensorSlice:
+    """A message of our own, so that the caller may change theirs while the call runs."""
+    if not isinstance(spec, TensorSpec):
+        raise InvalidRequest("spec", f"is a {type(spec).__name__}; give a TensorSpec, such as seedbed.spec(...) makes")
+    dtypes.numpy_dtype(spec.dtype)  # an array of an unknown type could not be made
+    return TensorSlice(spec=spec, region=_regions.resolve(region, spec.shape))
+
+
+def check_out(out: object, wanted: TensorSlice) -> None:
+    """Refuses an array that the part wanted does not fit into exactly.
+
+    Raises:
+        InvalidRequest: It is no array, or has another shape or dtype, or cannot be written.
+    """
+    which = f" for tensor {wanted.spec.name!r}" if wanted.spec.name else ""
+    if not isinstance(out, np.ndarray):
+        raise InvalidRequest("out", f"is a {type(out).__name__}{which}; give a NumPy array")
+    shape, dtype = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
+    if out.shape != shape:
+        raise InvalidRequest("out", f"has shape {out.shape}{which}; give one of shape {shape}, the region's")
+    if out.dtype != dtype:
+        raise InvalidRequest("out", f"has dtype {out.dtype}{which}; give one of dtype {dtype}, or ask for its dtype")
+    if not out.flags.writeable:
+        raise InvalidRequest("out", f"cannot be written{which}; give a writable array")
+
+
+def _slices(model: ModelLike) -> list[TensorSlice]:
+    items = _arguments.items(model.tensors if isinstance(model, Model) else model)
+    if items is None:
+        raise InvalidRequest(
+            "tensors", f"is a {type(model).__name__}; give a Model, or a list of TensorSpec or TensorSlice"
+        )
+    return [_slice(item, index) for index, item in enumerate(items)]
+
+
+def _slice(item: object, index: int) -> TensorSlice:
+    field = f"tensors[{index}]"
+    wanted = TensorSlice()
+    if isinstance(item, TensorSlice):
+        wanted.CopyFrom(item)
+    elif isinstance(item, TensorSpec):
+        wanted.spec.CopyFrom(item)
+    else:
+        raise InvalidRequest(field, f"is a {type(item).__name__}; give a TensorSpec or a TensorSlice")
+    try:
+        dtypes.numpy_dtype(wanted.spec.dtype)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{field}.{error.field}", error.description) from None
+    return wanted
+
+
+def _finder(out: Outputs | None) -> Callable[[str], Array | None]:
+    if out is None:
+        return lambda _: None
+    if isinstance(out, Mapping):
+        return out.__getitem__
+    if not callable(out):
+        raise InvalidRequest("out", f"is a {type(out).__name__}; give a mapping of names to arrays, or a function")
+    return out
+
+
+def _new_array(wanted: TensorSlice) -> Array:
+    shape, dtype = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
+    try:
+        return np.empty(shape, dtype)
+    except ValueError as error:  # NumPy's own limits on dimensions and on the strides of empty arrays
+        raise InvalidRequest("spec.shape", f"{shape} is no shape that NumPy can hold: {error}") from None
+    except MemoryError as error:
+        gib = math.prod(shape) * dtype.itemsize / 2**30
+        remedy = "ask for regions of it, or use iter_chunks"
+        raise MemoryError(f"{gib:.1f} GiB for tensor {wanted.spec.name!r} cannot be had; {remedy}") from error

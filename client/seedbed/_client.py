@@ -1,0 +1,288 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from seedbed import _arguments, _calls, _transport
+from seedbed._retry import Deadline, Retry
+from seedbed._schemes import Schemes
+from seedbed._stream import Assembler, Piece
+from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
+from seedbed.errors import SeedbedError
+from seedbed.v1 import (
+    CalculateGainResponse,
+    DescribeTensorResponse,
+    GetServerInfoRequest,
+    GetServerInfoResponse,
+    TensorDescription,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+_Response = TypeVar("_Response", bound=Message)
+
+
+def connect(
+    target: str,
+    *,
+    timeout: float | None = 600.0,
+    credentials: grpc.ChannelCredentials | None = None,
+    options: Sequence[tuple[str, Any]] = (),
+) -> Client:
+    """A client of one server, which is first asked when the client is first used.
+
+    Args:
+        target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process (it needs
+            ``pip install "seedbed[server]"``, and obeys the environment's SEEDBED_BACKEND and SEEDBED_THREADS).
+        timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
+        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``; default plaintext.
+        options: Channel arguments of gRPC, in place of Seedbed's own.
+
+    Raises:
+        InvalidRequest: If the target is no address, ``local:`` cannot be had, or the timeout is not above 0.
+
+    >>> import seedbed
+    >>> with seedbed.connect("local:") as client:
+    ...     w = client.kaiming_normal((256, 128), nonlinearity="relu", seed=7, name="layers.0.weight")
+    >>> w.shape, w.dtype
+    ((256, 128), dtype('float32'))
+    """
+    seconds = _arguments.seconds(timeout)
+    return Client(target, _transport.open_transport(target, credentials, options), seconds)
+
+
+class Client(Schemes[Array]):
+    """A client of one server; made by `connect`, closed by ``with`` or `close`.
+
+    It may be used from many threads at once. Each method raises `InvalidRequest` if it is asked for what cannot be
+    served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A stream that breaks is
+    resumed where it broke, within the call's timeout.
+    """
+
+    def __init__(self, target: str, transport: _transport.Transport, timeout: float | None) -> None:
+        self.target = target
+        self.timeout = timeout
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; calls still running end with `Cancelled`."""
+        self._transport.close()
+
+    def init(
+        self,
+        spec: TensorSpec,
+        region: RegionLike | None = None,
+        out: Array | None = None,
+        progress: Progress | None = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Array:
+        """Makes one tensor, or a region of it.
+
+        Args:
+            spec: The tensor, such as `seedbed.spec` makes.
+            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it.
+            out: An array of the region's shape and the spec's dtype to fill, memory-mapped or not; default a new one.
+                If the call fails, a part of it may have been filled.
+            progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk.
+            timeout: Seconds for the whole call; None waits for ever; default the client's.
+
+        Returns:
+            The new array, or ``out``.
+
+        >>> import numpy as np, seedbed
+        >>> spec = seedbed.spec("uniform", (1000, 1000), name="w")
+        >>> with seedbed.connect("local:") as client:
+        ...     shard = client.init(spec, region=np.s_[10:20, -5:])
+        >>> shard.shape
+        (10, 5)
+        """
+        return self._run(spec, region=region, out=out, progress=progress, timeout=timeout)
+
+    def iter_chunks(
+        self,
+        spec: TensorSpec,
+        region: RegionLike | None = None,
+        first_element: int = 0,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Generator[tuple[int, Array], None, None]:
+        """Makes one tensor, or a region of it, chunk by chunk: for tensors that no memory holds.
+
+        Args:
+            spec: The tensor, such as `seedbed.spec` makes.
+            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it.
+            first_element: The position within the region, in elements of its row-major order, to begin at.
+            timeout: Seconds until the last chunk, with all that is done between; None waits for ever; default the
+                client's.
+
+        Returns:
+            An iterator of the position of a chunk's first element and its elements, a read-only 1-D array. Chunks
+            follow each other without a gap; the server decides on their size. Closing the iterator ends the call.
+
+        >>> import seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     sum(len(values) for _, values in client.iter_chunks(seedbed.spec("normal", (1000, 1000))))
+        1000000
+        """
+        assembler = _calls.chunk_call(spec, region, first_element)
+        return self._chunks(assembler, self._seconds(timeout))
+
+    def init_model(
+        self,
+        model: ModelLike,
+        out: Outputs | None = None,
+        progress: Progress | None = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Generator[tuple[str, Array], None, None]:
+        """Makes many tensors in one stream.
+
+        Args:
+            model: A Model message, or TensorSpec or TensorSlice messages, in the order wanted.
+            out: The array that each tensor goes into: a mapping of all names, or a function of the name, which is asked
+                when the tensor begins and gives None for a new array. Default new arrays.
+            progress: Called as ``progress(done_bytes, total_bytes)`` of the whole model after each chunk.
+            timeout: Seconds until the last tensor, with all that is done between; None waits for ever; default the
+                client's.
+
+        Returns:
+            An iterator of names and complete arrays, in the order asked for. Closing the iterator ends the call.
+
+        >>> import seedbed
+        >>> specs = [seedbed.spec("normal", (4, 3), name="weight"), seedbed.spec("zeros", (4,), name="bias")]
+        >>> with seedbed.connect("local:") as client:
+        ...     state = dict(client.init_model(specs))
+        >>> state["bias"]
+        array([0., 0., 0., 0.], dtype=float32)
+        """
+        return self._arrays(_calls.model_call(model, out, progress), self._seconds(timeout))
+
+    def describe(
+        self, spec: TensorSpec, region: RegionLike | None = None, timeout: float | EllipsisType | None = ...
+    ) -> TensorDescription:
+        """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
+
+        Args:
+            spec: The tensor, such as `seedbed.spec` makes.
+            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it.
+            timeout: Seconds; None waits for ever; default the client's.
+
+        >>> import seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     description = client.describe(seedbed.spec("kaiming_normal", (64, 3, 5, 5), nonlinearity="tanh"))
+        >>> description.fan_in, description.gain, round(description.law.normal.std, 4)
+        (75, 1.6666666666666667, 0.1925)
+        """
+        request = _calls.describe_request(spec, region)
+        return self._ask("DescribeTensor", request, DescribeTensorResponse, timeout).description
+
+    def calculate_gain(
+        self, nonlinearity: str, param: float | None = None, timeout: float | EllipsisType | None = ...
+    ) -> float:
+        """The recommended gain of a nonlinearity, as ``torch.nn.init.calculate_gain``.
+
+        Args:
+            nonlinearity: linear, identity, conv1d to conv3d, conv_transpose1d to conv_transpose3d, sigmoid, tanh, relu,
+                leaky_relu or selu.
+            param: The negative slope of leaky_relu, 0.01 by default; not read for another nonlinearity.
+            timeout: Seconds; None waits for ever; default the client's.
+
+        >>> import seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     client.calculate_gain("leaky_relu", 1.0)
+        1.0
+        """
+        request = _calls.gain_request(nonlinearity, param)
+        return self._ask("CalculateGain", request, CalculateGainResponse, timeout).gain
+
+    def server_info(self, timeout: float | EllipsisType | None = ...) -> GetServerInfoResponse:
+        """The server's version, algorithm versions, backend, device and limits.
+
+        Args:
+            timeout: Seconds; None waits for ever; default the client's.
+
+        >>> import seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     client.server_info().limits.max_dimensions
+        64
+        """
+        return self._ask("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse, timeout)
+
+    def _run(
+        self,
+        spec: TensorSpec,
+        *,
+        region: RegionLike | None = None,
+        out: Array | None = None,
+        progress: Progress | None = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Array:
+        call = _calls.tensor_call(spec, region, out, progress)
+        [(_, array)] = self._arrays(call, self._seconds(timeout))
+        return array
+
+    def _arrays(self, call: _calls.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
+        with contextlib.closing(self._pieces(call.assembler, seconds)) as pieces:
+            for piece in pieces:
+                if finished := call.accept(piece):
+                    yield finished
+
+    def _chunks(self, assembler: Assembler, seconds: float | None) -> Generator[tuple[int, Array], None, None]:
+        with contextlib.closing(self._pieces(assembler, seconds)) as pieces:
+            for piece in pieces:
+                if piece.values.size:
+                    yield piece.offset, piece.values
+
+    def _pieces(self, assembler: Assembler, seconds: float | None) -> Generator[Piece, None, None]:
+        """All that the assembler waits for, over as many streams as it takes."""
+        deadline = Deadline(seconds)
+        retry = Retry(deadline, self.target)
+        while True:
+            try:
+                yield from self._attempt(assembler, deadline)
+            except SeedbedError as error:
+                if assembler.is_complete:
+                    return  # only the stream's end was lost
+                time.sleep(retry.delay(error, assembler.arrived))
+            else:
+                return
+
+    def _attempt(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
+        assembler.begin()
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline)
+        with contextlib.closing(stream) as messages:
+            for message in messages:
+                yield assembler.feed(message)
+        assembler.finish()
+
+    def _ask(
+        self, method: str, request: Message, response: type[_Response], timeout: float | EllipsisType | None
+    ) -> _Response:
+        deadline = Deadline(self._seconds(timeout))
+        retry = Retry(deadline, self.target)
+        while True:
+            try:
+                return cast(_Response, self._transport.unary(method, request, deadline))
+            except SeedbedError as error:
+                time.sleep(retry.delay(error))
+
+    def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
+        return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)

@@ -1,0 +1,152 @@
+"""What a description's law says about its tensor's values: its text, its moments, its density."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seedbed import dtypes
+from seedbed.v1 import DataType, TensorDescription
+
+Array = np.ndarray[Any, Any]
+
+_POINTS = 2001
+_SHOWN = 4.75  # standard deviations of an unbounded law that are worth showing; 2e-6 of the values lie beyond
+_ALL = 9.0  # standard deviations beyond which nothing counts in float64
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The density of the continuous part of a law, as a polygon over the values that are worth showing."""
+
+    x: Array
+    y: Array
+
+
+def text(description: TensorDescription) -> str:
+    """Returns the law with its parameters, such as ``normal(mean=0, std=0.02)``."""
+    kind = description.law.WhichOneof("law")
+    law = getattr(description.law, kind)
+    fields = [field for field in law.DESCRIPTOR.fields if not field.enum_type]
+    return f"{kind}({', '.join(f'{field.name}={getattr(law, field.name):.6g}' for field in fields)})"
+
+
+def key(description: TensorDescription) -> tuple[Any, ...]:
+    """Returns what two tensors have in common whose values have the same distribution."""
+    kind = description.law.WhichOneof("law")
+    shape = tuple(description.spec.shape) if kind in ("orthogonal", "sparse", "eye", "dirac") else ()
+    return description.law.SerializeToString(deterministic=True), description.spec.dtype, shape
+
+
+def atoms(description: TensorDescription) -> tuple[float, ...]:
+    """Returns the values that have a probability of their own, as the tensor's type holds them."""
+    law, shape = description.law, description.spec.shape
+    match law.WhichOneof("law"):
+        case "constant":
+            values: tuple[float, ...] = (law.constant.val,)
+        case "eye" | "dirac":
+            values = (0.0, 1.0)
+        case "sparse":
+            values = (0.0,)
+        case "orthogonal" if math.prod(shape) == 1:
+            values = (-law.orthogonal.gain, law.orthogonal.gain)
+        case _:
+            values = ()
+    return tuple(_rounded(value, description.spec.dtype) for value in values)
+
+
+def moments(description: TensorDescription) -> tuple[float, float] | None:  # noqa: PLR0911 - one for each law
+    """Returns the mean and the standard deviation of the law; None for eye and dirac, which are no distributions."""
+    law, shape = description.law, list(description.spec.shape)
+    match law.WhichOneof("law"):
+        case "constant":
+            return law.constant.val, 0.0
+        case "uniform":
+            return (law.uniform.a + law.uniform.b) / 2, (law.uniform.b - law.uniform.a) / math.sqrt(12)
+        case "normal":
+            return law.normal.mean, law.normal.std
+        case "trunc_normal":
+            x, y = _trunc_normal(description, _ALL, 10 * _POINTS)
+            mean = _integral(x * y, x)
+            return mean, math.sqrt(_integral((x - mean) ** 2 * y, x))
+        case "orthogonal":
+            return 0.0, law.orthogonal.gain / math.sqrt(max(shape[0], math.prod(shape[1:]), 1))
+        case "sparse":
+            return 0.0, law.sparse.std * math.sqrt(_filled(law.sparse.sparsity, shape))
+    return None
+
+
+def curve(description: TensorDescription) -> Curve | None:
+    """Returns the density; None if the law has none, or one with poles."""
+    law, shape = description.law, list(description.spec.shape)
+    match law.WhichOneof("law"):
+        case "uniform":
+            a, b = law.uniform.a, law.uniform.b
+            return _closed(np.array([a, b]), np.full(2, 1 / (b - a)))
+        case "normal":
+            return _normal(law.normal.mean, law.normal.std)
+        case "trunc_normal":
+            return _closed(*_trunc_normal(description, _SHOWN, _POINTS))
+        case "orthogonal":
+            return _orthogonal(law.orthogonal.gain, max(shape[0], math.prod(shape[1:])))
+        case "sparse":
+            normal = _normal(0.0, law.sparse.std)
+            filled = _filled(law.sparse.sparsity, shape)
+            return Curve(normal.x, filled * normal.y) if filled > 0 else None
+    return None
+
+
+def _rounded(value: float, dtype: int) -> float:
+    # The 16-bit types are the float32 tensor rounded, hence twice.
+    base = np.float64(value) if dtype == DataType.DATA_TYPE_FLOAT64 else np.float32(value)
+    return float(base.astype(dtypes.numpy_dtype(dtype)))
+
+
+def _normal(mean: float, std: float) -> Curve:
+    z = np.linspace(-_SHOWN, _SHOWN, _POINTS)
+    return Curve(mean + std * z, np.exp(-z * z / 2) / (std * math.sqrt(2 * math.pi)))
+
+
+def _trunc_normal(description: TensorDescription, sigmas: float, points: int) -> tuple[Array, Array]:
+    """Normalised numerically, which holds where the terms of the closed form underflow."""
+    law = description.law.trunc_normal
+    peak = min(max(law.mean, law.a), law.b)
+    distance = abs(peak - law.mean) / law.std
+    # Far out, the density falls off within std / distance of the bound.
+    reach = law.std * min(sigmas, 4 * sigmas / max(distance, 1e-9))
+    x = np.linspace(max(law.a, peak - reach), min(law.b, peak + reach), points)
+    z = np.abs(x - law.mean) / law.std
+    return _normalised(x, -(z - distance) * (z + distance) / 2)
+
+
+def _orthogonal(gain: float, n: int) -> Curve | None:
+    """A row (or column) is uniform on the sphere in ``n`` dimensions; this is the density of one coordinate."""
+    if n < 2:
+        return None  # +-gain
+    if n == 2:
+        t = np.linspace(-0.995, 0.995, _POINTS)  # not up to the poles of the arcsine law
+        return _closed(gain * t, 1 / (math.pi * gain * np.sqrt(1 - t * t)))
+    limit = min(1.0, _SHOWN / math.sqrt(n))
+    t = np.linspace(-limit, limit, _POINTS)
+    with np.errstate(divide="ignore"):
+        log_density = (n - 3) / 2 * np.log1p(-t * t) if n > 3 else np.zeros_like(t)
+    return _closed(*_normalised(gain * t, log_density))
+
+
+def _filled(sparsity: float, shape: list[int]) -> float:
+    rows = max(shape[0], 1)
+    return 1 - math.ceil(sparsity * rows) / rows
+
+
+def _normalised(x: Array, log_density: Array) -> tuple[Array, Array]:
+    y = np.exp(log_density - log_density.max())
+    return x, y / _integral(y, x)
+
+
+def _integral(y: Array, x: Array) -> float:
+    return float(np.sum((y[1:] + y[:-1]) * np.diff(x)) / 2)
+
+
+def _closed(x: Array, y: Array) -> Curve:
+    return Curve(np.concatenate((x[:1], x, x[-1:])), np.concatenate(([0.0], y, [0.0])))

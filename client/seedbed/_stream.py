@@ -1,0 +1,278 @@
+"""What a stream delivers: parsed without copying, verified, and resumable. No input or output happens here.
+
+An `Assembler` takes the messages of one stream after another, until all elements have arrived once each. The payloads
+stay views of the messages, to be copied once, into the caller's array.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import crc32c
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from seedbed import _regions, dtypes
+from seedbed._types import Array
+from seedbed.errors import Corrupted
+from seedbed.v1 import (
+    InitModelRequest,
+    InitTensorRequest,
+    Region,
+    ResumePoint,
+    TensorDescription,
+    TensorSlice,
+    TensorSpec,
+)
+
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
+_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+
+Field = tuple[int, int, memoryview]
+"""Number, wire type and content of a field; the content of a varint is its encoding."""
+
+
+class Piece(NamedTuple):
+    """Elements that have arrived and were verified."""
+
+    tensor_index: int
+    """Which of the tensors asked for they belong to."""
+    offset: int
+    """The position of the first within the region, in elements."""
+    values: Array
+    """1-D, read-only, a view of the message; without elements if the tensor has none (more)."""
+    is_last: bool
+    """Whether the tensor is complete with them."""
+
+
+class _Message(NamedTuple):
+    """InitTensorResponse and InitModelResponse."""
+
+    tensor_index: int
+    description: TensorDescription | None
+    chunk: _Chunk | None
+
+
+class _Chunk(NamedTuple):
+    element_offset: int
+    crc32c: int
+    payload: memoryview
+
+
+class Assembler:
+    """The state of a call: which elements have arrived.
+
+    Args:
+        wanted: What was asked for.
+        first_element: The position within the first tensor's region at which the caller wants to begin.
+    """
+
+    method: str
+    _description_field: int
+
+    def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0) -> None:
+        self._wanted = wanted
+        self._index = 0
+        self._position = first_element
+        self._description: TensorDescription | None = None
+        self.arrived = 0
+        """Elements and tensors that have arrived; it grows whenever something does."""
+
+    def request(self) -> InitTensorRequest | InitModelRequest:
+        """The request for all that is missing."""
+        raise NotImplementedError
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self._index == len(self._wanted)
+
+    def begin(self) -> None:
+        """A new stream begins, which describes its first tensor again."""
+        self._description = None
+
+    def feed(self, message: bytes) -> Piece:
+        """Takes the stream's next message.
+
+        Raises:
+            Corrupted: If it is not what a correct server would send now; it is as if it had not come.
+        """
+        try:
+            parsed = _parse(message, self._description_field)
+        except (IndexError, ValueError, DecodeError) as error:
+            raise Corrupted(f"a message cannot be read ({error})") from error
+        description = self._described(parsed)
+        piece = self._piece(parsed.chunk, description)
+        self._advance(piece, description)
+        return piece
+
+    def finish(self) -> None:
+        """The stream has ended without an error.
+
+        Raises:
+            Corrupted: If something is missing.
+        """
+        if not self.is_complete:
+            raise Corrupted(f"the stream ended early, at element {self._position} of {self._label()}")
+
+    def _described(self, message: _Message) -> TensorDescription:
+        if self.is_complete:
+            raise Corrupted("more tensors came than were asked for")
+        if message.tensor_index != self._index:
+            raise Corrupted(f"tensor {message.tensor_index} came where tensor {self._index} was due")
+        if (message.description is None) == (self._description is None):
+            what = "no description came before" if self._description is None else "a second description came with"
+            raise Corrupted(f"{what} the elements of {self._label()}")
+        if message.description is None:
+            assert self._description is not None  # for mypy: not both are None
+            return self._description
+        _check_description(message.description, self._wanted[self._index])
+        return message.description
+
+    def _piece(self, chunk: _Chunk | None, description: TensorDescription) -> Piece:
+        count, position = description.element_count, self._position
+        dtype = dtypes.numpy_dtype(description.spec.dtype)
+        if chunk is None:
+            if position != count:
+                raise Corrupted(f"a message without elements came at element {position} of {self._label()}")
+            return Piece(self._index, position, np.empty(0, dtype), is_last=True)
+        if chunk.element_offset != position:
+            raise Corrupted(f"element {chunk.element_offset} came where {position} was due in {self._label()}")
+        arriving, odd_bytes = divmod(len(chunk.payload), dtype.itemsize)
+        if odd_bytes or arriving > count - position or (arriving == 0 and position != count):
+            raise Corrupted(f"{len(chunk.payload)} bytes came at element {position} of {count} of {self._label()}")
+        if crc32c.crc32c(chunk.payload) != chunk.crc32c:
+            raise Corrupted(f"the checksum is wrong at element {position} of {self._label()}")
+        values = np.frombuffer(chunk.payload, dtype) if arriving else np.empty(0, dtype)
+        return Piece(self._index, position, values, is_last=position + arriving == count)
+
+    def _advance(self, piece: Piece, description: TensorDescription) -> None:
+        self._pin(description.spec.algorithm_version)
+        self._description = description
+        self._position += piece.values.size
+        self.arrived += piece.values.size
+        if piece.is_last:
+            self._index += 1
+            self._position = 0
+            self.arrived += 1
+            self._description = None
+
+    def _pin(self, version: int) -> None:
+        """Whoever resumes this call, perhaps a newer server, shall go on with the same version of the stream."""
+        if self._wanted[self._index].spec.algorithm_version:
+            return
+        for wanted in self._wanted[self._index :]:
+            wanted.spec.algorithm_version = wanted.spec.algorithm_version or version
+
+    def _label(self) -> str:
+        return f"tensor {self._wanted[self._index].spec.name!r}"
+
+
+class TensorAssembler(Assembler):
+    """A call of InitTensor."""
+
+    method = "InitTensor"
+    _description_field = 1
+
+    def __init__(self, wanted: TensorSlice, first_element: int = 0) -> None:
+        super().__init__([wanted], first_element)
+
+    def request(self) -> InitTensorRequest:
+        wanted = self._wanted[0]
+        region = wanted.region if wanted.HasField("region") else None
+        return InitTensorRequest(spec=wanted.spec, region=region, first_element=self._position)
+
+
+class ModelAssembler(Assembler):
+    """A call of InitModel."""
+
+    method = "InitModel"
+    _description_field = 2
+
+    def request(self) -> InitModelRequest:
+        if not self.arrived:
+            return InitModelRequest(tensors=self._wanted)
+        resume = ResumePoint(tensor_index=self._index, first_element=self._position)
+        return InitModelRequest(tensors=self._wanted, resume=resume)
+
+
+def _check_description(description: TensorDescription, wanted: TensorSlice) -> None:
+    """Refuses the description of anything but what was asked for."""
+    spec = TensorSpec()
+    spec.CopyFrom(wanted.spec)
+    spec.dtype = dtypes.data_type(dtypes.name_of(spec.dtype))
+    spec.algorithm_version = spec.algorithm_version or description.spec.algorithm_version
+    whole = Region(start=[0] * len(spec.shape), stop=spec.shape)
+    count = math.prod(_regions.extents(wanted))
+    agrees = (
+        description.spec == spec
+        and spec.algorithm_version > 0
+        and description.region == (wanted.region if wanted.HasField("region") else whole)
+        and description.element_count == count
+        and description.byte_count == _regions.byte_count(wanted)
+    )
+    if not agrees:
+        raise Corrupted(f"the description that came for tensor {spec.name!r} is not of what was asked for")
+
+
+def _parse(message: bytes, description_field: int) -> _Message:
+    """Reads the fields that we know, in any order; a message in parts is merged, as protobuf demands."""
+    tensor_index, chunk = 0, None
+    descriptions: list[memoryview] = []
+    for number, wire_type, content in _fields(memoryview(message)):
+        if number == description_field and wire_type == _LENGTH_DELIMITED:
+            descriptions.append(content)
+        elif number == 1 and wire_type == _VARINT:
+            tensor_index = _varint(content, 0)[0] & 0xFFFFFFFF
+        elif number == 15 and wire_type == _LENGTH_DELIMITED:
+            chunk = _parse_chunk(content, chunk or _Chunk(0, 0, memoryview(b"")))
+    description = TensorDescription.FromString(b"".join(descriptions)) if descriptions else None
+    return _Message(tensor_index, description, chunk)
+
+
+def _parse_chunk(content: memoryview, chunk: _Chunk) -> _Chunk:
+    element_offset, checksum, payload = chunk
+    for number, wire_type, value in _fields(content):
+        if number == 1 and wire_type == _VARINT:
+            element_offset = _varint(value, 0)[0] & (2**64 - 1)  # a negative one becomes one that never is due
+        elif number == 2 and wire_type == _FIXED32:
+            checksum = int.from_bytes(value, "little")
+        elif number == 15 and wire_type == _LENGTH_DELIMITED:
+            payload = value
+    return _Chunk(element_offset, checksum, payload)
+
+
+def _fields(data: memoryview) -> Iterator[Field]:
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        start, position = _extent(data, position, wire_type)
+        if position > len(data) or not 0 < number < 2**29:
+            raise ValueError(f"field {number} at byte {start} of {len(data)} ends at byte {position}")
+        yield number, wire_type, data[start:position]
+
+
+def _extent(data: memoryview, position: int, wire_type: int) -> tuple[int, int]:
+    """Where a field's content begins and ends."""
+    if wire_type == _VARINT:
+        return position, _varint(data, position)[1]
+    if wire_type == _LENGTH_DELIMITED:
+        length, position = _varint(data, position)
+        return position, position + length
+    if wire_type in _FIXED_SIZES:
+        return position, position + _FIXED_SIZES[wire_type]
+    raise ValueError(f"wire type {wire_type} at byte {position}")
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+    raise ValueError(f"a number at byte {position} is longer than 10 bytes")

@@ -1,0 +1,253 @@
+"""How requests travel: over gRPC (``host:port``, ``unix:``), or to a service in this process (``local:``).
+
+Transports move messages and turn failures into `seedbed.errors`; they neither retry nor look into a stream's messages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from google.protobuf.message import Message
+
+from seedbed import errors
+from seedbed._retry import Deadline
+from seedbed.errors import Cancelled, InvalidRequest, SeedbedError
+from seedbed.v1 import CalculateGainResponse, DescribeTensorResponse, GetServerInfoResponse
+
+if TYPE_CHECKING:
+    import grpc
+
+    from seedbed_server.service.errors import ServiceError
+    from seedbed_server.service.local import LocalService
+
+LOCAL = "local:"
+RESPONSES: dict[str, type[Message]] = {
+    "DescribeTensor": DescribeTensorResponse,
+    "CalculateGain": CalculateGainResponse,
+    "GetServerInfo": GetServerInfoResponse,
+}
+
+_MIB = 1 << 20
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # Chunks are 1 MiB by default; this leaves room for larger ones, but not for a server that floods us.
+    ("grpc.max_receive_message_length", 17 * _MIB),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A long computation, such as a large QR, sends nothing for minutes; the pings are what tells it from a dead peer.
+    ("grpc.http2.max_pings_without_data", 0),
+    # Without it, clients of one process would share one connection, and its bandwidth.
+    ("grpc.use_local_subchannel_pool", 1),
+    # gRPC would let two minutes pass between attempts to connect; our own delays are at most 5 seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "xds:")
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})", re.ASCII)
+_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
+
+
+class Transport(Protocol):
+    """Moves messages synchronously; safe to use from many threads."""
+
+    def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        """Asks a question that has one answer."""
+
+    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
+        """Asks for a stream; closing the iterator cancels it."""
+
+    def close(self) -> None:
+        """Ends all calls."""
+
+
+def open_transport(
+    target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+) -> Transport:
+    """The transport to a target.
+
+    Raises:
+        InvalidRequest: If the target is none, or ``local:`` cannot be had.
+    """
+    if target == LOCAL:
+        return LocalTransport(open_service())
+    return GrpcTransport(target, credentials, options)
+
+
+class GrpcTransport:
+    """A connection to a server.
+
+    Args:
+        target: Its address.
+        credentials: For TLS; None means plaintext.
+        options: Channel arguments of gRPC, which take the place of ours.
+    """
+
+    def __init__(
+        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+    ) -> None:
+        check_target(target)
+        import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does without
+
+        arguments = channel_options(target, options)
+        self._failures = (grpc.RpcError, ValueError)  # the latter from a channel that was closed
+        self._target = target
+        self._is_closed = False
+        self._channel = (
+            grpc.insecure_channel(target, arguments)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, arguments)
+        )
+
+    def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        try:
+            ask = self._channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
+            response: Message = ask(request, timeout=deadline.remaining())
+        except self._failures as error:
+            raise self._mapped(error, deadline) from error
+        return response
+
+    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
+        call = None
+        try:
+            start = self._channel.unary_stream(path(method), serialize, None)
+            call = start(request, timeout=deadline.remaining())
+            yield from call
+        except self._failures as error:
+            raise self._mapped(error, deadline) from error
+        finally:
+            if call is not None:
+                call.cancel()  # type: ignore[no-untyped-call]  # after an ordinary end, this does nothing
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._channel.close()
+
+    def _mapped(self, error: grpc.RpcError | ValueError, deadline: Deadline) -> Exception:
+        if self._is_closed:
+            return closed(self._target)
+        if isinstance(error, ValueError):
+            raise error
+        return of_rpc(error, self._target, deadline)
+
+
+class LocalTransport:
+    """A service in this process.
+
+    Args:
+        service: What answers.
+    """
+
+    def __init__(self, service: LocalService) -> None:
+        from seedbed_server.service.errors import ServiceError  # noqa: PLC0415 - as for open_service
+
+        self._failure = ServiceError
+        self._service = service
+        self._is_closed = False
+
+    def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        self._check_open()
+        try:
+            return self._service.unary(method, request)
+        except self._failure as error:
+            raise self._mapped(error, deadline) from error
+
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, abandoned: Callable[[], bool] = lambda: False
+    ) -> Generator[bytes, None, None]:
+        """Asks for a stream, which another thread may end by making ``abandoned`` true."""
+        self._check_open()
+
+        def cancelled() -> bool:
+            return self._is_closed or abandoned() or deadline.has_passed()
+
+        try:
+            for message in self._service.stream(method, request, cancelled):
+                if deadline.has_passed():
+                    raise deadline.exceeded(LOCAL)
+                yield message
+        except self._failure as error:
+            raise self._mapped(error, deadline) from error
+
+    def close(self) -> None:
+        self._is_closed = True
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise closed(LOCAL)
+
+    def _mapped(self, error: ServiceError, deadline: Deadline) -> SeedbedError:
+        if self._is_closed:
+            return closed(LOCAL)
+        if deadline.has_passed():
+            return deadline.exceeded(LOCAL)
+        return errors.from_status(error.status, LOCAL)
+
+
+def open_service() -> LocalService:
+    """The service in this process, with the backend that SEEDBED_BACKEND and SEEDBED_THREADS choose.
+
+    Raises:
+        InvalidRequest: If the server's packages are not installed, or the backend cannot be used here.
+    """
+    try:
+        from seedbed_server.service.local import LocalService  # noqa: PLC0415 - the thin client does without
+    except ImportError as error:
+        raise InvalidRequest(
+            "target", f'"local:" needs the server in this process: pip install "seedbed[server]" ({error})'
+        ) from error
+    try:
+        return LocalService()
+    except ValueError as error:
+        raise InvalidRequest("target", f'"local:" cannot be had: {error}') from error
+
+
+def check_target(target: object) -> None:
+    """Refuses what is no address.
+
+    Raises:
+        InvalidRequest: With what addresses look like.
+    """
+    forms = "give HOST:PORT such as localhost:50051, unix:/path, or local:"
+    if not isinstance(target, str):
+        raise InvalidRequest("target", f"is a {type(target).__name__}; {forms}")
+    if target.startswith("unix:"):
+        if not target.removeprefix("unix:").strip("/"):
+            raise InvalidRequest("target", f"{target!r} names no socket; {forms}")
+        return
+    if target.startswith(_SCHEMES):
+        return
+    match = _HOST_PORT.fullmatch(target)
+    if match is None:
+        raise InvalidRequest("target", f"{target!r} is no address; {forms}")
+    if not 0 < int(match["port"]) < 2**16:
+        raise InvalidRequest("target", f"port {match['port']} is outside 1 .. 65535; {forms}")
+
+
+def channel_options(target: str, options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """All channel arguments; the caller's take the place of ours."""
+    ours = dict(_OPTIONS)
+    if target.startswith("unix:") or _LOOPBACK.fullmatch(target):
+        ours["grpc.enable_http_proxy"] = 0
+    return list({**ours, **dict(options)}.items())
+
+
+def serialize(request: Message) -> bytes:
+    """The encoding of a request."""
+    return request.SerializeToString()
+
+
+def path(method: str) -> str:
+    """The path of an RPC."""
+    return f"/seedbed.v1.InitService/{method}"
+
+
+def closed(target: str) -> Cancelled:
+    """The error of a call on a client that was closed before or while it ran."""
+    return Cancelled(f"this client of {target} is closed; connect again")
+
+
+def of_rpc(error: grpc.RpcError, target: str, deadline: Deadline) -> SeedbedError:
+    """The error that a failed call means, with the timeout if that was why."""
+    mapped = errors.from_rpc(error, target)
+    return deadline.exceeded(target) if isinstance(mapped, errors.DeadlineExceeded) else mapped

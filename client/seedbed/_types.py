@@ -1,0 +1,33 @@
+"""The types of arguments that several modules name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import EllipsisType
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
+
+Array = npt.NDArray[Any]
+"""Of float32, float16, float64 or ``ml_dtypes.bfloat16``."""
+
+Shape = SupportsIndex | Iterable[SupportsIndex]
+"""The global shape; one integer means one dimension."""
+
+RegionLike = Region | slice | EllipsisType | tuple[slice | EllipsisType, ...]
+"""A part of a tensor: what ``np.s_[...]`` makes of slices, or a message."""
+
+ModelLike = Model | Iterable[TensorSpec | TensorSlice]
+"""Tensors, in the order wanted."""
+
+Progress = Callable[[int, int], object]
+"""Called as ``progress(done_bytes, total_bytes)`` after each chunk."""
+
+Outputs = Mapping[str, np.ndarray[Any, Any]] | Callable[[str], np.ndarray[Any, Any] | None]
+"""The array that each tensor of a model goes into, by the tensor's name."""
+
+Timeout = float | EllipsisType | None
+"""Seconds for a whole call; None waits for ever, ``...`` means the client's."""

@@ -1,0 +1,218 @@
+"""The same client with coroutines.
+
+>>> import asyncio, seedbed
+>>> async def main():
+...     async with seedbed.aio.connect("local:") as client:
+...         one, other = await asyncio.gather(
+...             client.normal((100, 100), seed=7, name="one"), client.normal((100, 100), seed=7, name="other")
+...         )
+...         async for name, array in client.init_model([seedbed.spec("zeros", (2,), name="bias")]):
+...             print(name, array)
+>>> asyncio.run(main())
+bias [0. 0.]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from seedbed import _aio_transport, _arguments, _calls
+from seedbed._retry import Deadline, Retry
+from seedbed._schemes import Schemes
+from seedbed._stream import Assembler, Piece
+from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
+from seedbed.errors import SeedbedError
+from seedbed.v1 import (
+    CalculateGainResponse,
+    DescribeTensorResponse,
+    GetServerInfoRequest,
+    GetServerInfoResponse,
+    TensorDescription,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["AsyncClient", "connect"]
+
+_Response = TypeVar("_Response", bound=Message)
+
+
+def connect(
+    target: str,
+    *,
+    timeout: float | None = 600.0,
+    credentials: grpc.ChannelCredentials | None = None,
+    options: Sequence[tuple[str, Any]] = (),
+) -> AsyncClient:
+    """A client of one server, which is first asked when the client is first used.
+
+    Args:
+        target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process, in threads. See
+            `seedbed.connect`.
+        timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
+        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``; default plaintext.
+        options: Channel arguments of gRPC, in place of Seedbed's own.
+
+    Raises:
+        InvalidRequest: If the target is no address, ``local:`` cannot be had, or the timeout is not above 0.
+
+    >>> import asyncio, seedbed
+    >>> async def main():
+    ...     async with seedbed.aio.connect("local:") as client:
+    ...         return await client.kaiming_normal((256, 128), nonlinearity="relu", seed=7, name="layers.0.weight")
+    >>> asyncio.run(main()).shape
+    (256, 128)
+    """
+    seconds = _arguments.seconds(timeout)
+    return AsyncClient(target, _aio_transport.open_transport(target, credentials, options), seconds)
+
+
+class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
+    """A client of one server for one event loop; made by `connect`, closed by ``async with`` or `close`.
+
+    Its methods are those of `seedbed.Client`, as coroutines and asynchronous iterators, with the same arguments,
+    results and errors.
+    """
+
+    def __init__(self, target: str, transport: _aio_transport.AioTransport, timeout: float | None) -> None:
+        self.target = target
+        self.timeout = timeout
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; calls still running end with `Cancelled`."""
+        await self._transport.close()
+
+    def init(
+        self,
+        spec: TensorSpec,
+        region: RegionLike | None = None,
+        out: Array | None = None,
+        progress: Progress | None = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Coroutine[Any, Any, Array]:
+        """Makes one tensor, or a region of it; see `seedbed.Client.init`."""
+        return self._run(spec, region=region, out=out, progress=progress, timeout=timeout)
+
+    def iter_chunks(
+        self,
+        spec: TensorSpec,
+        region: RegionLike | None = None,
+        first_element: int = 0,
+        timeout: float | EllipsisType | None = ...,
+    ) -> AsyncGenerator[tuple[int, Array], None]:
+        """Makes one tensor, or a region of it, chunk by chunk; see `seedbed.Client.iter_chunks`."""
+        assembler = _calls.chunk_call(spec, region, first_element)
+        return self._chunks(assembler, self._seconds(timeout))
+
+    def init_model(
+        self,
+        model: ModelLike,
+        out: Outputs | None = None,
+        progress: Progress | None = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> AsyncGenerator[tuple[str, Array], None]:
+        """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
+        return self._arrays(_calls.model_call(model, out, progress), self._seconds(timeout))
+
+    async def describe(
+        self, spec: TensorSpec, region: RegionLike | None = None, timeout: float | EllipsisType | None = ...
+    ) -> TensorDescription:
+        """Tells what a tensor resolves to, without sampling; see `seedbed.Client.describe`."""
+        request = _calls.describe_request(spec, region)
+        return (await self._ask("DescribeTensor", request, DescribeTensorResponse, timeout)).description
+
+    async def calculate_gain(
+        self, nonlinearity: str, param: float | None = None, timeout: float | EllipsisType | None = ...
+    ) -> float:
+        """The recommended gain of a nonlinearity; see `seedbed.Client.calculate_gain`."""
+        request = _calls.gain_request(nonlinearity, param)
+        return (await self._ask("CalculateGain", request, CalculateGainResponse, timeout)).gain
+
+    async def server_info(self, timeout: float | EllipsisType | None = ...) -> GetServerInfoResponse:
+        """The server's version, algorithm versions, backend, device and limits; see `seedbed.Client.server_info`."""
+        return await self._ask("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse, timeout)
+
+    def _run(
+        self,
+        spec: TensorSpec,
+        *,
+        region: RegionLike | None = None,
+        out: Array | None = None,
+        progress: Progress | None = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Coroutine[Any, Any, Array]:
+        return self._array(_calls.tensor_call(spec, region, out, progress), self._seconds(timeout))
+
+    async def _array(self, call: _calls.ArrayCall, seconds: float | None) -> Array:
+        [(_, array)] = [finished async for finished in self._arrays(call, seconds)]
+        return array
+
+    async def _arrays(self, call: _calls.ArrayCall, seconds: float | None) -> AsyncGenerator[tuple[str, Array], None]:
+        async with contextlib.aclosing(self._pieces(call.assembler, seconds)) as pieces:
+            async for piece in pieces:
+                if finished := call.accept(piece):
+                    yield finished
+
+    async def _chunks(self, assembler: Assembler, seconds: float | None) -> AsyncGenerator[tuple[int, Array], None]:
+        async with contextlib.aclosing(self._pieces(assembler, seconds)) as pieces:
+            async for piece in pieces:
+                if piece.values.size:
+                    yield piece.offset, piece.values
+
+    async def _pieces(self, assembler: Assembler, seconds: float | None) -> AsyncGenerator[Piece, None]:
+        """All that the assembler waits for, over as many streams as it takes."""
+        deadline = Deadline(seconds)
+        retry = Retry(deadline, self.target)
+        while True:
+            try:
+                async with contextlib.aclosing(self._attempt(assembler, deadline)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except SeedbedError as error:
+                if assembler.is_complete:
+                    return  # only the stream's end was lost
+                await asyncio.sleep(retry.delay(error, assembler.arrived))
+            else:
+                return
+
+    async def _attempt(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
+        assembler.begin()
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline)
+        async with contextlib.aclosing(stream) as messages:
+            async for message in messages:
+                yield assembler.feed(message)
+        assembler.finish()
+
+    async def _ask(
+        self, method: str, request: Message, response: type[_Response], timeout: float | EllipsisType | None
+    ) -> _Response:
+        deadline = Deadline(self._seconds(timeout))
+        retry = Retry(deadline, self.target)
+        while True:
+            try:
+                return cast(_Response, await self._transport.unary(method, request, deadline))
+            except SeedbedError as error:
+                await asyncio.sleep(retry.delay(error))
+
+    def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
+        return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)

@@ -1,0 +1,192 @@
+"""What can go wrong, told apart by what there is to do about it.
+
+>>> import seedbed
+>>> try:
+...     seedbed.spec("kaiming_normal", (4, 4), nonlinearity="gelu")
+... except seedbed.InvalidRequest as error:
+...     print(error.field)
+spec.kaiming_normal.nonlinearity
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import grpc
+    from google.rpc import status_pb2
+
+__all__ = [
+    "Cancelled",
+    "Corrupted",
+    "DeadlineExceeded",
+    "InternalError",
+    "InvalidRequest",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "SeedbedError",
+    "Unauthenticated",
+    "Unavailable",
+]
+
+
+class SeedbedError(Exception):
+    """Anything that Seedbed reports; the base of all others."""
+
+
+class InvalidRequest(SeedbedError, ValueError):  # noqa: N818 - the names say what happened, as gRPC's codes do
+    """The request cannot be served, now or later: it has to be changed.
+
+    Attributes:
+        field: The path of the offending field or argument, such as ``spec.uniform.b`` or ``out``.
+        description: A sentence with the value and the remedy.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(field, description)
+        self.field = field
+        self.description = description
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.description}" if self.field else self.description
+
+
+class Unavailable(SeedbedError):  # noqa: N818
+    """No server answers, or it went away and did not come back."""
+
+
+class DeadlineExceeded(SeedbedError, TimeoutError):  # noqa: N818
+    """The call took longer than its ``timeout``."""
+
+
+class Cancelled(SeedbedError):  # noqa: N818
+    """The client was closed while the call ran."""
+
+
+class Unauthenticated(SeedbedError):  # noqa: N818
+    """The server wants credentials and got none that it knows."""
+
+
+class PermissionDenied(SeedbedError):  # noqa: N818
+    """The server knows who asks, and refuses."""
+
+
+class ResourceExhausted(SeedbedError):  # noqa: N818
+    """The request is over a limit of the server, or of this client."""
+
+
+class Corrupted(SeedbedError):  # noqa: N818
+    """What arrived is not what was asked for, again and again; nothing of it was handed out as complete."""
+
+
+class InternalError(SeedbedError):
+    """The server failed; its log has the details."""
+
+
+# The codes of gRPC that are told apart, as in google.rpc.Code.
+_CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _DEADLINE_EXCEEDED = 1, 2, 3, 4
+_PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _ABORTED, _UNIMPLEMENTED = 7, 8, 10, 12
+_INTERNAL, _UNAVAILABLE, _DATA_LOSS, _UNAUTHENTICATED = 13, 14, 15, 16
+
+_NO_ANSWER = (
+    Unavailable,
+    "no Seedbed server answers at {target}; start one with `seedbed serve`, or check the address and whether it wants "
+    "TLS (credentials=)",
+)
+_FAILURE = (InternalError, "{target} failed in a way of its own; its log may tell more")
+_MEANINGS: dict[int, tuple[type[SeedbedError], str]] = {
+    # The caller's own cancelling never comes here: this is a server that stops, which breaks the streams it has.
+    _CANCELLED: _NO_ANSWER,
+    _ABORTED: _NO_ANSWER,
+    _UNAVAILABLE: _NO_ANSWER,
+    _DEADLINE_EXCEEDED: (DeadlineExceeded, "no complete answer from {target} in time; give a longer timeout"),
+    _RESOURCE_EXHAUSTED: (
+        ResourceExhausted,
+        "the request is over a limit of {target}; see client.server_info().limits",
+    ),
+    _UNAUTHENTICATED: (Unauthenticated, "{target} wants credentials; give connect(..., credentials=...)"),
+    _PERMISSION_DENIED: (PermissionDenied, "{target} refuses this to these credentials"),
+    _UNIMPLEMENTED: (
+        SeedbedError,
+        "{target} does not know this call: it is no Seedbed server, or an older one; check the address",
+    ),
+    _DATA_LOSS: (Corrupted, "{target} reports that data was lost"),
+}
+
+# How gRPC words that a message is over the limit of whoever receives it; it names the server if it is the server.
+_TOO_LARGE = "Received message larger than max"
+_REQUEST_TOO_LARGE = (
+    "the request has more bytes than {target} takes, client.server_info().limits.max_request_bytes; "
+    "ask for fewer tensors in one call"
+)
+_ANSWER_TOO_LARGE = (
+    "{target} sends larger messages than this client takes; allow them with "
+    'connect(..., options=[("grpc.max_receive_message_length", BYTES)])'
+)
+
+# gRPC reports a reset connection under INTERNAL or UNKNOWN too; by these words it can be told from a server's failure.
+_RESETS = ("RST_STREAM", "Stream removed", "Connection reset", "Socket closed", "GOAWAY")
+
+
+def from_rpc(error: grpc.RpcError, target: str) -> SeedbedError:
+    """The error that a failed call means, with what there is to do about it.
+
+    Args:
+        error: What a synchronous or asynchronous gRPC call raised.
+        target: Whom the call asked, for the message.
+    """
+    call: Any = error
+    code = int(call.code().value[0])
+    details = str(call.details() or "")
+    for key, value in call.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return from_status(_parse_status(value, code, details), target)
+    if code in (_INTERNAL, _UNKNOWN) and any(words in details for words in _RESETS):
+        code = _UNAVAILABLE
+    if code == _INVALID_ARGUMENT:
+        return InvalidRequest("", details or f"{target} refused the request")
+    if code == _RESOURCE_EXHAUSTED and _TOO_LARGE in details:
+        return ResourceExhausted(
+            (_REQUEST_TOO_LARGE if "SERVER" in details else _ANSWER_TOO_LARGE).format(target=target)
+        )
+    # These codes are set by people, whose words help; the others' are gRPC's own and mean nothing to the caller.
+    told = code in (_UNAUTHENTICATED, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED)
+    return _error(code, details if told else "", target)
+
+
+def from_status(status: status_pb2.Status, target: str) -> SeedbedError:
+    """The error that a ``google.rpc.Status`` means.
+
+    Args:
+        status: What the service made of its failure.
+        target: Whom the call asked, for the message.
+    """
+    if status.code == _INVALID_ARGUMENT:
+        return _invalid_request(status)
+    return _error(status.code, "" if status.code == _CANCELLED else status.message, target)
+
+
+def _parse_status(value: str | bytes, code: int, details: str) -> status_pb2.Status:
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - google.rpc is slow to import, failures are rare
+    from google.rpc import status_pb2  # noqa: PLC0415
+
+    try:
+        return status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode("latin-1"))
+    except DecodeError:
+        return status_pb2.Status(code=code, message=details)
+
+
+def _invalid_request(status: status_pb2.Status) -> InvalidRequest:
+    from google.rpc import error_details_pb2  # noqa: PLC0415
+
+    for detail in status.details:
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(bad_request) and bad_request.field_violations:
+            first = bad_request.field_violations[0]
+            return InvalidRequest(first.field, first.description)
+    return InvalidRequest("", status.message or "the server refused the request")
+
+
+def _error(code: int, message: str, target: str) -> SeedbedError:
+    kind, default = _MEANINGS.get(code, _FAILURE)
+    return kind(message or default.format(target=target))

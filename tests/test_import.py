@@ -1,0 +1,41 @@
+"""`import seedbed` is quick, and brings nothing along that a trainer does not have."""
+
+import json
+import subprocess
+import sys
+
+CODE = """
+import time
+start = time.perf_counter()
+import seedbed
+seconds = time.perf_counter() - start
+import json, sys
+print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
+"""
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def test_import_is_quick_and_thin():
+    attempts = [json.loads(run_python(CODE)) for _ in range(4)]
+    # The quickest of some, because the machine may be busy with other tests.
+    assert min(attempt["seconds"] for attempt in attempts) < 0.25
+    heavy = {"grpc", "google.rpc", "numba", "torch", "jax", "scipy", "click", "rich", "matplotlib", "asyncio"}
+    heavy |= {"safetensors", "seedbed_server", "seedbed.aio", "seedbed.cli"}
+    assert not heavy & set(attempts[0]["modules"])
+
+
+def test_what_is_imported_late_is_there_all_the_same():
+    out = run_python(
+        "import seedbed; print(seedbed.__version__, seedbed.aio.connect.__module__, hasattr(seedbed, 'x'))"
+    )
+    version, module, other = out.split()
+    assert version.count(".") == 2
+    assert (module, other) == ("seedbed.aio", "False")
+
+
+def test_all_that_is_promised_is_there():
+    assert run_python("from seedbed import *; print(Client.__name__, SeedbedError.__name__, aio.connect.__name__)")
