@@ -79,9 +79,13 @@ def install(folder: Path, requirements: list[str]) -> Path:
     return python
 
 
+NO_WHEELS = pytest.mark.skipif(sys.version_info >= (3, 13), reason="the oldest packages have none for this Python")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the oldest packages have no wheels for this Python")
-@pytest.mark.parametrize("requirements", [OLDEST, NEWEST], ids=["oldest", "newest"])
+@pytest.mark.parametrize(
+    "requirements", [pytest.param(OLDEST, id="oldest", marks=NO_WHEELS), pytest.param(NEWEST, id="newest")]
+)
 def test_the_client_works_with_the(requirements, server, tmp_path):
     python = install(tmp_path / "venv", requirements)
     # -I: nothing of the environment that runs the tests is seen; -W error: nothing is deprecated either.

@@ -17,10 +17,10 @@ _CUT = 40.0  # the probability beyond 40 standard deviations, 1e-350, does not s
 def interval_probabilities(alpha: float, beta: float) -> tuple[float, float, float]:
     """``(P(z < alpha), P(alpha < z < beta), P(z > beta))`` of a standard normal, each correctly rounded.
 
-    >>> interval_probabilities(-math.inf, 0.0)
+    >>> interval_probabilities(float("-inf"), 0.0)
     (0.0, 0.5, 0.5)
     >>> interval_probabilities(2.0, 3.0)
-    (0.9772498680518208, 0.02140023391654911, 0.0013498980316300946)
+    (0.9772498680518208, 0.021400233916549112, 0.0013498980316300946)
     """
     with localcontext(Context(prec=_DIGITS)):
         below_alpha, below_beta = _cdf(alpha), _cdf(beta)

@@ -62,7 +62,7 @@ def resolve(spec: TensorSpec, prefix: str = "") -> Resolution:
         InvalidSpec: If no scheme is set, or its parameters do not fit each other or the shape.
 
     >>> resolve(TensorSpec(shape=[3, 6], xavier_normal=Xavier())).law.normal.std
-    0.47140452079103173
+    0.4714045207910317
     """
     scheme = spec.WhichOneof("scheme")
     if scheme is None:
@@ -251,7 +251,8 @@ def _resolve_orthogonal(scheme: Orthogonal, shape: Shape, fields: _Fields) -> Re
             f"{elements} elements are over orthogonal's limit of {MAX_ORTHOGONAL_ELEMENTS}, since any part needs the "
             "whole matrix; use a smaller shape, or a scheme such as xavier_normal",
         )
-    return Resolution(Law(orthogonal=Orthogonal(gain=gain)), gain=gain)
+    law = Law(orthogonal=Orthogonal(gain=gain)) if gain else _constant(0.0)
+    return Resolution(law, gain=gain)
 
 
 def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution:
@@ -262,7 +263,7 @@ def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution
     if not 0 <= scheme.sparsity <= 1:
         raise InvalidSpec(fields["sparsity"], f"{scheme.sparsity} is not a fraction; give one in [0, 1]")
     std = _non_negative(_optional(scheme, "std", 0.01), fields["std"])
-    return Resolution(Law(sparse=Sparse(sparsity=scheme.sparsity, std=std)))
+    return Resolution(Law(sparse=Sparse(sparsity=scheme.sparsity, std=std)) if std else _constant(0.0))
 
 
 def _resolve_variance_scaling(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> Resolution:

@@ -21,7 +21,6 @@ from ..constants import (
     QUANTILE_FAR,
     QUANTILE_TAIL,
     SQRT_HALF_BITS64,
-    SQRT_HALF_DRAW64,
     TURN64,
 )
 
@@ -157,10 +156,7 @@ def _log1p64(k, f):
 
 @_inline
 def _log_draw64(draw):
-    near_one = draw >= u64(SQRT_HALF_DRAW64)
     k, f = _reduced64(f64(draw + u64(1)) * 2.0**-53)
-    k = 0.0 if near_one else k
-    f = f64(u64(2**53 - 1) - draw) * -(2.0**-53) if near_one else f
     return _log1p64(k, f)
 
 

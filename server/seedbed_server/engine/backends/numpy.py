@@ -34,7 +34,6 @@ from ..constants import (
     SQRT_HALF_BITS32,
     SQRT_HALF_BITS64,
     SQRT_HALF_DRAW32,
-    SQRT_HALF_DRAW64,
     TURN32,
     TURN64,
 )
@@ -216,12 +215,7 @@ def box_muller64(draw0: U64, draw1: U64) -> tuple[F64, F64]:
 
 def log_draw64(draw: U64) -> F64:
     """ln((draw + 1) / 2^53), after fdlibm's ``log``."""
-    near_one = draw >= np.uint64(SQRT_HALF_DRAW64)
-    u = (draw + np.uint64(1)).astype(np.float64) * 2.0**-53
-    k, f = _reduced64(u)
-    k = np.where(near_one, 0.0, k)
-    f = np.where(near_one, (np.uint64(2**53 - 1) - draw).astype(np.float64) * -(2.0**-53), f)
-    return _log1p64(k, f)
+    return log64((draw + np.uint64(1)).astype(np.float64) * 2.0**-53)  # exact, and so is the distance to 1
 
 
 def log64(x: F64) -> F64:

@@ -1,0 +1,262 @@
+"""Tensor files: written atomically, filled in place through memory maps, read without loading them.
+
+A file under construction lies beside its destination under a temporary name, has its full size reserved on the disk
+from the start, and takes the final name only when it is complete and synced. Whatever goes wrong before, nothing is
+left behind, and a file that bore the name already is untouched.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+from numpy.lib import format as npy_format
+
+# The names that safetensors has for our types.
+SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
+    np.dtype(np.float32): "F32",
+    np.dtype(np.float16): "F16",
+    np.dtype(ml_dtypes.bfloat16): "BF16",
+    np.dtype(np.float64): "F64",
+}
+_NUMPY_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+
+_METADATA_KEY = "__metadata__"
+_MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer ones
+_DATA_ALIGNMENT = 64
+
+
+class FileFormatError(ValueError):
+    """A file is not, or cannot be, what its name says."""
+
+
+class FileSizeError(FileFormatError):
+    """A safetensors file is shorter or longer than its header says."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a safetensors file, as the file's header describes it.
+
+    Attributes:
+        dtype: safetensors' name of the type, such as ``"F32"``.
+        shape: the dimensions.
+        start: position of the first byte in the file.
+        stop: one past the position of the last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class SafetensorsFile:
+    """The header of a safetensors file, checked; the tensors are mapped on demand."""
+
+    path: Path
+    metadata: dict[str, str]
+    tensors: dict[str, TensorEntry]
+
+    def open_tensor(self, name: str) -> np.ndarray[Any, Any]:
+        """Returns a read-only view of a tensor's data, which is paged in as it is read.
+
+        Raises:
+            KeyError: there is no tensor of that name.
+            FileFormatError: the tensor's type is not one of float16, bfloat16, float32, float64.
+        """
+        entry = self.tensors[name]
+        if entry.dtype not in _NUMPY_DTYPES:
+            raise FileFormatError(f"{self.path}: tensor {name!r} has type {entry.dtype}, which Seedbed does not make")
+        return _map(self.path, _NUMPY_DTYPES[entry.dtype], entry.shape, entry.start, "r")
+
+
+@contextlib.contextmanager
+def create_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
+    """Creates a ``.npy`` file and yields its writable, memory-mapped array; on success it replaces ``path``.
+
+    Raises:
+        FileFormatError: the type is bfloat16, which the format has no name for.
+        OSError: the file cannot be written; the disk is full.
+    """
+    if dtype == ml_dtypes.bfloat16:
+        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
+    with create_file(path) as file:
+        descr = npy_format.dtype_to_descr(dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        npy_format.write_array_header_1_0(file, header)
+        start = file.tell()
+        _reserve(file, start + math.prod(shape) * dtype.itemsize)
+        yield _map(Path(file.name), dtype, shape, start, "r+")
+
+
+@contextlib.contextmanager
+def create_safetensors(
+    path: Path, tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
+) -> Iterator[Callable[[str], np.ndarray[Any, Any]]]:
+    """Creates a safetensors file and yields a function from a tensor's name to its writable, memory-mapped array.
+
+    Each call maps one tensor, so that memory is given back as soon as its array is dropped. On success the file
+    replaces ``path``.
+
+    Args:
+        path: where the file shall be.
+        tensors: type and shape of each tensor, by name.
+        metadata: strings to keep in the header.
+
+    Raises:
+        FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
+        OSError: the file cannot be written; the disk is full.
+    """
+    header, entries = _safetensors_header(tensors, metadata)
+    with create_file(path) as file:
+        file.write(header)
+        _reserve(file, max((entry.stop for entry in entries.values()), default=len(header)))
+
+        def open_tensor(name: str) -> np.ndarray[Any, Any]:
+            dtype, shape = tensors[name]
+            return _map(Path(file.name), dtype, shape, entries[name].start, "r+")
+
+        yield open_tensor
+
+
+def read_safetensors(path: Path) -> SafetensorsFile:
+    """Reads and checks the header of a safetensors file.
+
+    Raises:
+        FileFormatError: it is not a safetensors file.
+        FileSizeError: it is cut short, or too long.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= _MAX_HEADER_BYTES:
+            raise FileFormatError(f"{path}: not a safetensors file")
+        header = file.read(length)
+    if len(header) < length:
+        raise FileFormatError(f"{path}: not a safetensors file, or cut short within its header")
+    try:
+        fields = json.loads(header)
+        metadata = dict(fields.pop(_METADATA_KEY, {}))
+        tensors = {name: _entry(value, 8 + length) for name, value in fields.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FileFormatError(f"{path}: not a safetensors file: its header is malformed") from error
+    _check_extents(path, tensors, 8 + length, size)
+    return SafetensorsFile(path, metadata, tensors)
+
+
+def _entry(value: dict[str, Any], data_start: int) -> TensorEntry:
+    begin, end = value["data_offsets"]
+    entry = TensorEntry(str(value["dtype"]), tuple(map(int, value["shape"])), data_start + begin, data_start + end)
+    if begin < 0 or end < begin or min(entry.shape, default=0) < 0:
+        raise ValueError("negative extent")
+    dtype = _NUMPY_DTYPES.get(entry.dtype)
+    if dtype is not None and end - begin != math.prod(entry.shape) * dtype.itemsize:
+        raise ValueError("extent and shape disagree")
+    return entry
+
+
+def _check_extents(path: Path, tensors: Mapping[str, TensorEntry], data_start: int, size: int) -> None:
+    end = data_start
+    for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != end:
+            raise FileFormatError(f"{path}: the data of tensor {name!r} overlaps another's or leaves a gap before it")
+        end = entry.stop
+    if size < end:
+        raise FileSizeError(f"{path}: cut short: {size} bytes of {end}")
+    if size > end:
+        raise FileSizeError(f"{path}: {size - end} bytes too long: they belong to no tensor")
+
+
+def _safetensors_header(
+    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, TensorEntry]]:
+    if _METADATA_KEY in tensors:
+        raise FileFormatError(
+            f"a tensor in a safetensors file cannot be called {_METADATA_KEY!r}; give it another name"
+        )
+    fields: dict[str, Any] = {_METADATA_KEY: dict(metadata)}
+    offset = 0
+    # Wide types first, so that every tensor is aligned to its own element size.
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: -item[1][0].itemsize):
+        end = offset + math.prod(shape) * dtype.itemsize
+        fields[name] = {"dtype": SAFETENSORS_DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _DATA_ALIGNMENT)
+    if len(text) > _MAX_HEADER_BYTES:
+        raise FileFormatError(f"the header would have {len(text)} bytes, safetensors allows {_MAX_HEADER_BYTES}")
+    del fields[_METADATA_KEY]
+    entries = {name: _entry(value, 8 + len(text)) for name, value in fields.items()}
+    return struct.pack("<Q", len(text)) + text, entries
+
+
+@contextlib.contextmanager
+def create_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a new file beside ``path`` that takes its name in the end, or vanishes on any exception.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full; ``filename`` is ``path``.
+    """
+    path = Path(os.path.realpath(path))  # through a symbolic link, so that the link stays one
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)  # the user never asked for the temporary name
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    # Makes the new name itself survive a power cut; not every file system lets directories be opened.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Gives the file its full size on the disk.
+
+    A memory map over a sparse file kills the process with SIGBUS when the disk is full; reserved space cannot run out.
+    """
+    file.flush()
+    if hasattr(os, "posix_fallocate") and size > 0:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise OSError(error.errno, error.strerror, file.name) from None
+        else:
+            return
+    file.truncate(size)
+
+
+def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, mode: str) -> np.ndarray[Any, Any]:
+    if 0 in shape:  # an empty map is an error to the system
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype=dtype, mode=mode, offset=start, shape=shape)  # type: ignore[call-overload, no-any-return]

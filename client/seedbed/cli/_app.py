@@ -1,0 +1,187 @@
+"""The commands about the service itself, and what is common to all: the group, errors, exit codes."""
+
+import json
+import signal
+import threading
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+from google.protobuf import json_format
+
+import seedbed
+from seedbed._files import FileFormatError
+from seedbed.cli import _health, _models, _schemes, _verify
+from seedbed.cli._options import bytes_text, connect, echo_rows, json_option, target_options
+
+OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
+
+HELP = """\
+The initial weights of neural networks: the same bits on every device, for every sharding.
+
+A weight is a pure function of the seed, the tensor's name and the element's index. Any part of any tensor can be made
+anywhere, and the parts fit together bit for bit.
+
+\b
+  seedbed serve                                                       serve this machine's CPU or GPU
+  seedbed get kaiming_normal --shape 4096,4096 --seed 7 -o w.npy      one tensor, or a region of it
+  seedbed model gpt2.json -o gpt2.safetensors                         a whole model
+  seedbed verify gpt2.safetensors                                     prove a file, bit for bit
+"""
+
+EPILOG = """\
+Exit codes:
+
+\b
+    0  done
+    1  verification failed; not serving
+    2  bad usage, a file that cannot be read or written, or a request that is invalid
+    3  the service is unavailable, took too long, or failed
+  130  interrupted
+"""
+
+
+@click.group(
+    help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="seedbed")
+def seedbed_command() -> None:
+    pass
+
+
+@seedbed_command.command(short_help="Serve tensors from this machine")
+@click.option(
+    "--listen", multiple=True, metavar="HOST:PORT",
+    help="HOST:PORT (port 0 takes a free one) or unix:PATH; may be repeated.  [default: 127.0.0.1:50051]",
+)  # fmt: skip
+@click.option(
+    "--backend", type=click.Choice(["auto", "numpy", "numba", "cupy"]), default="auto", envvar="SEEDBED_BACKEND",
+    show_default=True, show_envvar=True, help="What to sample with; the bits are the same.",
+)  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(min=1), envvar="SEEDBED_THREADS", show_envvar=True,
+    help="Threads that sample one chunk.  [default: what the backend finds]",
+)  # fmt: skip
+@click.option("--chunk-bytes", type=int, metavar="BYTES", help="The most bytes of a chunk.  [default: 1 MiB]")
+def serve(*, listen: tuple[str, ...], backend: str, threads: int | None, chunk_bytes: int | None) -> None:
+    """Serve tensors until SIGTERM or Ctrl-C, then finish what is in progress.
+
+    Needs the extra: pip install 'seedbed[server]'. There is no encryption and no authentication: listen on addresses
+    only that everyone who can reach them may use.
+
+    \b
+    Example:
+      seedbed serve --listen 0.0.0.0:50051
+    """  # noqa: D301
+    try:
+        from seedbed_server.service import server  # noqa: PLC0415
+    except ImportError as error:
+        raise click.ClickException(
+            f"the server is not installed ({error}); run: pip install 'seedbed[server]'"
+        ) from error
+    options: dict[str, Any] = {"listen": listen or None, "threads": threads, "chunk_bytes": chunk_bytes}
+    try:
+        server.run(backend=backend, **{name: value for name, value in options.items() if value is not None})
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@seedbed_command.command(short_help="Tell whether the service is serving")
+@target_options
+def health(*, target: str, timeout: float | None) -> None:
+    """Tell whether the service answers and is serving; exit 0 if it is, 1 if not.
+
+    For probes of containers and load balancers; asks the standard grpc.health.v1.
+
+    \b
+    Example:
+      seedbed health --target localhost:50051
+    """  # noqa: D301
+    reason = _health.not_serving(target, timeout or 5.0)
+    if reason is None:
+        click.echo("serving")
+        return
+    click.echo(f"not serving: {reason}", err=True)
+    raise click.exceptions.Exit(FAILED)
+
+
+@seedbed_command.command(short_help="Tell the service's version, backend, device and limits")
+@target_options
+@json_option
+def info(*, target: str, timeout: float | None, as_json: bool) -> None:
+    """Tell the service's version, backend, device and limits.
+
+    \b
+    Example:
+      seedbed info --target localhost:50051
+    """  # noqa: D301
+    with connect(target, timeout) as client:
+        answer = client.server_info()
+    if as_json:
+        click.echo(json.dumps(json_format.MessageToDict(answer), indent=2))
+        return
+    limits = answer.limits
+    echo_rows(
+        [
+            ("version", answer.version),
+            ("algorithm versions", ", ".join(map(str, answer.algorithm_versions))),
+            ("backend", answer.backend),
+            ("device", answer.device),
+            ("threads", str(answer.threads)),
+            ("most dimensions", str(limits.max_dimensions)),
+            ("most elements, orthogonal", f"{limits.max_orthogonal_elements:,}"),
+            ("largest request", bytes_text(limits.max_request_bytes)),
+            ("largest chunk", bytes_text(limits.chunk_bytes)),
+        ]
+    )
+
+
+seedbed_command.add_command(_schemes.get_group)
+seedbed_command.add_command(_schemes.describe_group)
+seedbed_command.add_command(_schemes.plot_group)
+seedbed_command.add_command(_models.model)
+seedbed_command.add_command(_verify.verify)
+_schemes.describe_group.add_command(_models.describe_model)
+_schemes.plot_group.add_command(_models.plot_file)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code; whatever goes wrong is one message on standard error."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = seedbed_command.main(arguments, prog_name="seedbed", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return REFUSED
+    except Exception as error:
+        return _fail(*_explain(error))
+    return result if isinstance(result, int) else OK
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    match error:
+        case click.Abort():
+            return INTERRUPTED, "interrupted"
+        case click.ClickException():
+            return REFUSED, error.format_message()
+        case seedbed.InvalidRequest() | FileFormatError():
+            return REFUSED, str(error)
+        case seedbed.SeedbedError():
+            return SERVICE, str(error)
+        case OSError():
+            return REFUSED, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    traceback.print_exception(error)
+    return BUG, "this is a bug in Seedbed; please report it with the lines above"
+
+
+def _fail(code: int, message: str) -> int:
+    click.echo(f"seedbed: {message}", err=True)
+    return code
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # An exception, so that files under construction are removed on the way out.
+    raise SystemExit(TERMINATED)

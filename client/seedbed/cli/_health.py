@@ -1,0 +1,38 @@
+"""The standard health check, grpc.health.v1, by hand: the package of its messages is an extra of the server."""
+
+import grpc
+
+import seedbed
+from seedbed import _transport
+
+_METHOD = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
+
+
+def not_serving(target: str, timeout: float) -> str | None:
+    """Returns why the target does not serve, or None if it does.
+
+    Args:
+        target: as for `seedbed.connect`.
+        timeout: seconds to wait for the answer.
+    """
+    if target == "local:":
+        with seedbed.connect(target, timeout=timeout) as client:
+            client.server_info()
+        return None
+    _transport.check_target(target)
+    with grpc.insecure_channel(target, _transport.channel_options(target, ())) as channel:
+        try:
+            answer = channel.unary_unary(_METHOD, None, None)(b"", timeout=timeout)
+        except grpc.RpcError as error:
+            return _reason(error, target)
+    return None if answer == _SERVING else f"{target} answers that it is not serving"
+
+
+def _reason(error: grpc.RpcError, target: str) -> str:
+    code = error.code()
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return f"{target} has no health service"
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{target} did not answer in time"
+    return f"{target} is not reachable" if code == grpc.StatusCode.UNAVAILABLE else f"{target}: {code.name}"

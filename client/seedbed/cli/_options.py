@@ -1,0 +1,128 @@
+"""Options that several commands share, and the types of their values."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, TypeVar
+
+import click
+
+import seedbed
+from seedbed import dtypes
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Slices = tuple[slice | EllipsisType, ...]
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Reads dimensions, ``4096,4096``; no text is a scalar's shape."""
+    plain = _plain(text).rstrip(",")
+    try:
+        return tuple(int(size) for size in plain.split(",")) if plain else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a shape; give the dimensions, such as 4096,4096") from None
+
+
+def parse_region(text: str) -> Slices:
+    """Reads a region in NumPy's notation, ``0:10,:``."""
+    plain = _plain(text)
+    return tuple(_slice(part) for part in plain.split(",")) if plain else ()
+
+
+def _slice(text: str) -> slice | EllipsisType:
+    if text == "...":
+        return ...
+    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a range; give START:STOP for each dimension, such as 0:10,:")
+    start, stop = (int(end) if end else None for end in match.groups())
+    return slice(start, stop)
+
+
+def parse_axes(text: str) -> tuple[int, ...]:
+    """Reads axes, ``-2`` or ``0,1``."""
+    plain = _plain(text)
+    try:
+        return tuple(int(axis) for axis in plain.split(",")) if plain else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of axes; give numbers, such as -2 or 0,1") from None
+
+
+def parse_seed(text: str) -> int:
+    """Reads a seed, decimal or ``0x…``."""
+    try:
+        seed = int(text, 0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not an integer") from None
+    if not 0 <= seed < 2**64:
+        raise click.BadParameter(f"{text} is outside 0 .. 2^64 - 1")
+    return seed
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s()\[\]]", "", text)
+
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+FILE = click.Path(path_type=Path)
+DTYPE = click.Choice(dtypes.NAMES)
+
+
+def target_options(command: Command) -> Command:
+    """Adds whom to ask, and how long to wait."""
+    target = click.option(
+        "--target", default="local:", envvar="SEEDBED_TARGET", show_default=True, show_envvar=True, metavar="TARGET",
+        help="Whom to ask: HOST:PORT, unix:PATH, or local: for this process itself.",
+    )  # fmt: skip
+    timeout = click.option(
+        "--timeout", type=float, metavar="SECONDS",
+        help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
+    )  # fmt: skip
+    return target(timeout(command))
+
+
+def progress_option(command: Command) -> Command:
+    """Adds whether to draw a progress bar."""
+    return click.option(
+        "--progress/--no-progress", "show_progress", default=None,
+        help="Draw a progress bar on standard error, or not.  [default: if it is a terminal and the work is long]",
+    )(command)  # fmt: skip
+
+
+def json_option(command: Command) -> Command:
+    """Adds output for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def echo_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; all columns but the last are as wide as their widest cell."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("   ".join(cells).rstrip())
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a count of things, ``1 tensor`` or ``1,000 tensors``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """Returns a shape for people, ``4096 × 4096``."""
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def bytes_text(count: int) -> str:
+    """Returns a number of bytes for people, ``32.0 MiB``."""
+    if count < 1024:
+        return f"{count} bytes"
+    exponent = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**exponent:.1f} {_UNITS[exponent - 1]}"
+
+
+def connect(target: str, timeout: float | None) -> seedbed.Client:
+    """Connects to the target of `target_options`."""
+    return seedbed.connect(target) if timeout is None else seedbed.connect(target, timeout=timeout)

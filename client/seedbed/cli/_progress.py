@@ -1,0 +1,48 @@
+"""Progress in bytes, speed and time left: on standard error, so that it never mixes with a command's output."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+Report = Callable[[int, int], None]
+
+PATIENCE = 0.5  # seconds; what is done by then needs no bar
+
+
+@contextlib.contextmanager
+def progress(label: str, wanted: bool | None) -> Iterator[Report]:
+    """Yields a function of the bytes done and the bytes in all, which draws the bar.
+
+    Args:
+        label: what is going on.
+        wanted: True draws at once, False never, None if the work is long and standard error is a terminal.
+    """
+    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+        yield lambda done, total: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+        expand=True,
+    )
+    task = bar.add_task(label, total=None)
+    visible_from = time.monotonic() + (0 if wanted else PATIENCE)
+
+    def report(done: int, total: int) -> None:
+        if not bar.live.is_started and time.monotonic() >= visible_from:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()

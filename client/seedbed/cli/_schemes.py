@@ -1,0 +1,355 @@
+"""The commands get, describe and plot: one subcommand for each scheme, generated from the client's methods.
+
+Parameters, defaults and help come from the signatures and docstrings of `seedbed._schemes`, so that a new scheme there
+is a new subcommand here.
+"""
+
+import inspect
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from google.protobuf import json_format
+
+import seedbed
+from seedbed import _laws, dtypes
+from seedbed._files import create_npy, create_safetensors
+from seedbed._schemes import Options
+from seedbed.cli import _provenance
+from seedbed.cli._models import import_plot
+from seedbed.cli._options import (
+    DTYPE,
+    FILE,
+    Slices,
+    bytes_text,
+    connect,
+    echo_rows,
+    json_option,
+    parse_axes,
+    parse_region,
+    parse_seed,
+    parse_shape,
+    progress_option,
+    shape_text,
+    target_options,
+)
+from seedbed.cli._progress import progress
+from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
+
+Run = Callable[..., None]
+Decorator = Callable[[Any], Any]
+
+# What makes an example of a scheme; the others are at home in any matrix.
+_EXAMPLES = {
+    "constant": "--shape 768 --val 0.5",
+    "ones": "--shape 768",
+    "zeros": "--shape 768",
+    "eye": "--shape 512,512",
+    "dirac": "--shape 64,64,3,3",
+    "uniform": "--shape 4096,4096 --a -0.1 --b 0.1 --seed 7",
+    "normal": "--shape 50257,768 --std 0.02 --seed 7 --name wte.weight",
+    "trunc_normal": "--shape 197,768 --std 0.02 --a -2 --b 2 --bounds sigma --seed 7",
+    "kaiming_uniform": "--shape 64,3,7,7 --nonlinearity relu --seed 7",
+    "kaiming_normal": "--shape 4096,4096 --mode fan_out --nonlinearity relu --seed 7 --region 1024:2048,:",
+    "sparse": "--shape 512,512 --sparsity 0.9 --seed 7",
+    "variance_scaling": "--shape 768,3072 --scale 1 --mode fan_in --distribution truncated_normal --seed 7",
+}
+_EXAMPLE = "--shape 4096,4096 --seed 7"
+_IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version")
+
+
+def _group(name: str, short: str, text: str, *, run: Run, output: str, options: Sequence[Decorator]) -> click.Group:
+    """Returns a command with a subcommand for each scheme, which calls ``run(spec=…, region=…, …)``."""
+    group = click.Group(name, help=text, short_help=short, subcommand_metavar="SCHEME [OPTIONS]")
+    for scheme in seedbed.SCHEMES:
+        group.add_command(_command(f"seedbed {name}", scheme, run, output, options))
+    return group
+
+
+def _command(program: str, scheme: str, run: Run, output: str, options: Sequence[Decorator]) -> click.Command:
+    method = getattr(seedbed.Client, scheme)
+    text, meanings = _documentation(method)
+    shared = {"self", "shape", *Options.__annotations__}
+    own = [parameter for name, parameter in inspect.signature(method).parameters.items() if name not in shared]
+
+    def callback(**values: Any) -> None:  # noqa: ANN401
+        parameters = {parameter.name: values.pop(parameter.name) for parameter in own}
+        parameters |= {name: values.pop(name) for name in _IN_MESSAGE}
+        given = {name: value for name, value in parameters.items() if value is not None}
+        run(spec=seedbed.spec(scheme, values.pop("shape"), **given), **values)
+
+    for decorate in reversed(options):
+        callback = decorate(callback)
+    command = click.command(
+        scheme,
+        help=f"{text}\n\n\b\nExample:\n  {program} {scheme} {_EXAMPLES.get(scheme, _EXAMPLE)}{output}",
+        short_help=text.partition("\n\n")[0].rstrip("."),
+    )(callback)
+    command.params[:0] = [_shape(meanings["shape"]), *(_option(scheme, p, meanings[p.name]) for p in own), *_COMMON]
+    return command
+
+
+def _documentation(method: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """Returns the text of a docstring before its arguments, and the meaning of each argument."""
+    head, _, rest = inspect.cleandoc(method.__doc__ or "").replace("`", "").partition("Args:\n")
+    arguments = inspect.cleandoc(re.split(r"\n(?=\S)", rest)[0])
+    meanings: dict[str, str] = {}
+    for line in re.split(r"\n(?=\w+: )", arguments):
+        name, _, meaning = line.partition(": ")
+        # What points into the Python interface is of no use here.
+        meanings[name.strip()] = re.sub(r" See Client\.\w+\.", "", " ".join(meaning.split()))
+    return head.strip(), meanings
+
+
+def _shape(meaning: str) -> click.Option:
+    text = f"{meaning.rstrip('.')}. Give the dimensions, as in 4096,4096; '' is a scalar's."
+    return click.Option(["--shape"], type=parse_shape, required=True, metavar="N,N,…", help=text)
+
+
+def _option(scheme: str, parameter: inspect.Parameter, meaning: str) -> click.Option:
+    annotation = str(parameter.annotation)
+    kind: Any = str
+    metavar = "NAME"
+    if annotation.startswith("float"):
+        kind, metavar = float, "NUMBER"
+    elif "Iterable" in annotation:
+        kind, metavar = parse_axes, "N,N,…"
+    elif annotation == "SupportsIndex":
+        kind, metavar = int, "N"
+    else:
+        meaning += _choices(scheme, parameter.name, meaning)
+    required = parameter.default is parameter.empty
+    if not required and parameter.default is not None:
+        default = parameter.default if parameter.default != () else "none"
+        meaning += f"  [default: {default}]"
+    flag = f"--{parameter.name.replace('_', '-')}"
+    return click.Option([flag, parameter.name], type=kind, required=required, metavar=metavar, help=meaning)
+
+
+def _choices(scheme: str, name: str, meaning: str) -> str:
+    """Returns the names of an enumeration, where the parameter's documentation does not list them."""
+    message = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
+    field: Any = message.fields_by_name[name]  # type: ignore[union-attr]  # a scheme is a message
+    names = [_enum_name(value.name, field) for value in field.enum_type.values if value.number]
+    return "" if any(f'"{choice}"' in meaning for choice in names) else f" One of {', '.join(names)}."
+
+
+def _enum_name(value: str, field: Any) -> str:  # noqa: ANN401 - protobuf has a field descriptor for each of its runtimes
+    unspecified: str = field.enum_type.values[0].name
+    return value.removeprefix(unspecified.removesuffix("UNSPECIFIED")).lower()
+
+
+_COMMON = [
+    click.Option(
+        ["--seed"], type=parse_seed, metavar="N", help="Any integer in 0 .. 2^64 - 1, also as 0x….  [default: 0]"
+    ),
+    click.Option(["--name"], help="The tensor's name; tensors of other names are independent of it.  [default: none]"),
+    click.Option(["--dtype"], type=DTYPE, help="The type of the elements.  [default: float32]"),
+    click.Option(
+        ["--algorithm-version"], type=int, metavar="N", help="The version of the stream.  [default: the newest]"
+    ),
+    click.Option(
+        ["--region"],
+        type=parse_region,
+        metavar="START:STOP,…",
+        help="The part wanted: a range for each dimension, as in 0:10,: or 5:,...  [default: all of it]",
+    ),
+]
+
+
+def _get(
+    *, spec: TensorSpec, region: Slices | None, output: Path, target: str, timeout: float | None,
+    show_progress: bool | None,
+) -> None:  # fmt: skip
+    if output.suffix not in (".npy", ".safetensors"):
+        raise click.BadParameter(f"{output} does not end in .npy or .safetensors", param_hint="--output")
+    start = time.monotonic()
+    with connect(target, timeout) as client, progress(output.name, show_progress) as report:
+        description = client.describe(spec, region)
+        made = TensorSlice(spec=description.spec, region=None if region is None else description.region)
+        with _create(output, made, description) as array:
+            client.init(description.spec, region=description.region, out=array, progress=report)
+    seconds = time.monotonic() - start
+    shape = shape_text(_extents(description))
+    click.echo(
+        f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {_laws.text(description)}, "
+        f"{bytes_text(description.byte_count)} in {seconds:.1f} s"
+    )
+
+
+@contextmanager
+def _create(output: Path, made: TensorSlice, description: TensorDescription) -> Iterator[Any]:
+    dtype, shape = dtypes.numpy_dtype(description.spec.dtype), _extents(description)
+    if output.suffix == ".npy":
+        with create_npy(output, dtype, shape) as array:
+            yield array
+        return
+    name = _provenance.name_in_file(made.spec)
+    with create_safetensors(output, {name: (dtype, shape)}, _provenance.metadata(made)) as open_tensor:
+        yield open_tensor(name)
+
+
+def _describe(
+    *, spec: TensorSpec, region: Slices | None, target: str, timeout: float | None, as_json: bool
+) -> None:  # fmt: skip
+    with connect(target, timeout) as client:
+        description = client.describe(spec, region)
+    if as_json:
+        click.echo(json.dumps(json_format.MessageToDict(description), indent=2))
+        return
+    echo_rows(_rows(description, region))
+
+
+def _rows(description: TensorDescription, region: Slices | None) -> Iterator[tuple[str, str]]:
+    spec, law = description.spec, description.law
+    yield "name", spec.name or "(none)"
+    yield "scheme", _scheme_text(spec)
+    yield "shape", shape_text(spec.shape)
+    if region is not None:
+        ranges = zip(description.region.start, description.region.stop, strict=True)
+        yield "region", f"[{', '.join(f'{start}:{stop}' for start, stop in ranges)}]"
+    yield "dtype", dtypes.name_of(spec.dtype)
+    yield "seed", str(spec.seed)
+    yield "algorithm version", str(spec.algorithm_version)
+    yield "law", _laws.text(description)
+    if law.HasField("uniform"):
+        yield "bounds", f"[{law.uniform.a!r}, {law.uniform.b!r})"
+    if law.HasField("trunc_normal"):
+        yield "bounds", f"[{law.trunc_normal.a!r}, {law.trunc_normal.b!r}]"
+    moments = _laws.moments(description)
+    if moments is not None:
+        yield "mean", f"{moments[0]:.10g}"
+        yield "std", f"{moments[1]:.10g}"
+    for name in ("fan_in", "fan_out"):
+        if description.HasField(name):
+            yield name, f"{getattr(description, name):,}"
+    if description.HasField("gain"):
+        yield "gain", f"{description.gain!r}"
+    yield "elements", f"{description.element_count:,}"
+    yield (
+        "bytes",
+        f"{description.byte_count:,}"
+        + (f" ({bytes_text(description.byte_count)})" if description.byte_count >= 1024 else ""),
+    )
+    yield "stream", f"0x{description.stream:016x}"
+
+
+def _plot(
+    *, spec: TensorSpec, region: Slices | None, output: Path, target: str, timeout: float | None,
+    show_progress: bool | None,
+) -> None:  # fmt: skip
+    plot = import_plot(output)
+    with connect(target, timeout) as client, progress(output.name, show_progress) as report:
+        description = client.describe(spec, region)
+        histogram = plot.LawHistogram(description)
+        done = 0
+        for _, values in client.iter_chunks(description.spec, region=description.region):
+            histogram.add(values)
+            done += values.nbytes
+            report(done, description.byte_count)
+    part = "" if region is None else f" of {shape_text(spec.shape)}"
+    facts = [
+        f"{shape_text(_extents(description))}{part}",
+        dtypes.name_of(description.spec.dtype),
+        f"seed {spec.seed}",
+    ]
+    if spec.name:
+        plot.draw([histogram], output, spec.name, "   ".join([_scheme_text(spec), *facts]))
+    else:
+        plot.draw([histogram], output, _scheme_text(spec), "   ".join(facts))
+    click.echo(
+        f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
+        f"mean {histogram.mean:.5g}, std {histogram.std:.5g}"
+    )
+
+
+def _extents(description: TensorDescription) -> tuple[int, ...]:
+    region = description.region
+    return tuple(stop - start for start, stop in zip(region.start, region.stop, strict=True))
+
+
+def _scheme_text(spec: TensorSpec) -> str:
+    """Returns the scheme as it was asked for, such as ``kaiming_normal(mode=fan_out, nonlinearity=relu)``."""
+    scheme = spec.WhichOneof("scheme")
+    parts = []
+    for field, value in getattr(spec, scheme).ListFields():
+        if field.enum_type:
+            text = _enum_name(field.enum_type.values_by_number[value].name, field)
+        elif field.message_type:
+            text = str(tuple(value.axes))
+        else:
+            text = f"{value:.6g}"
+        parts.append(f"{field.name}={text}")
+    return f"{scheme}({', '.join(parts)})" if parts else scheme
+
+
+get_group = _group(
+    "get",
+    "Make one tensor, or a region of it",
+    """Make one tensor, or a region of it, and write it to a .npy or .safetensors file.
+
+    `seedbed get SCHEME --help` explains a scheme. A safetensors file keeps in its metadata how it was made, for
+    `seedbed verify`. The output gets its name only when it is complete.
+
+    \b
+    Example:
+      seedbed get kaiming_normal --shape 4096,4096 --seed 7 --name fc.weight --dtype bfloat16 -o w.safetensors
+    """,
+    run=_get,
+    output=" -o w.safetensors",
+    options=[
+        click.option(
+            "-o",
+            "--output",
+            type=FILE,
+            required=True,
+            metavar="FILE",
+            help="What to write: a .npy or .safetensors file.",
+        ),
+        target_options,
+        progress_option,
+    ],
+)
+
+describe_group = _group(
+    "describe",
+    "Tell what a request resolves to",
+    """Tell what a request resolves to, without making anything: law, bounds, std, fans, gain, elements, bytes.
+
+    \b
+    Examples:
+      seedbed describe xavier_uniform --shape 768,3072
+      seedbed describe model examples/gpt2-124m.json
+    """,
+    run=_describe,
+    output="",
+    options=[target_options, json_option],
+)
+
+plot_group = _group(
+    "plot",
+    "Draw a tensor's histogram and its law's density",
+    """Draw a tensor's histogram with the density of its law over it.
+
+    Needs the extra: pip install 'seedbed[plot]'.
+
+    \b
+    Examples:
+      seedbed plot trunc_normal --shape 512,512 --std 0.5 --seed 7 -o w.png
+      seedbed plot file gpt2.safetensors -o gpt2.png
+    """,
+    run=_plot,
+    output=" -o w.png",
+    options=[
+        click.option(
+            "-o", "--output", type=FILE, required=True, metavar="FILE", help="The picture: a .png, .svg or .pdf file."
+        ),
+        target_options,
+        progress_option,
+    ],
+)

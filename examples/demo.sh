@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Initialises GPT-2 over a real socket: starts a server, fills a safetensors file from it, verifies and plots the file.
+#
+#   examples/demo.sh [SEEDBED]      SEEDBED is the command line to use, `seedbed` by default
+set -euo pipefail
+
+seedbed=${1:-seedbed}
+model=$(dirname "$0")/gpt2-124m.json
+out=${OUT:-out}
+mkdir -p "$out"
+file=$out/gpt2-124m.safetensors
+picture=$out/gpt2-124m.png
+
+log=$(mktemp)
+"$seedbed" serve --listen 127.0.0.1:0 >"$log" 2>&1 &
+server=$!
+stop() {
+  kill "$server" 2>/dev/null && wait "$server" || true
+  rm -f "$log"
+}
+trap stop EXIT
+
+# The server prints its address once it can be reached; port 0 let it choose a free one.
+for _ in $(seq 300); do
+  grep -q 'serving on' "$log" && break
+  kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
+  sleep 0.2
+done
+cat "$log"
+SEEDBED_TARGET=$(sed -n 's/.*serving on \([^ ,;]*\).*/\1/p' "$log")
+export SEEDBED_TARGET
+
+run() {
+  printf '\n$ seedbed %s\n' "$*"
+  "$seedbed" "$@"
+}
+run health
+run model "$model" --output "$file" --progress
+run verify "$file" --progress
+run plot file "$file" --output "$picture" --progress
+
+printf '\nMade by %s:\n' "$SEEDBED_TARGET"
+ls -lh "$file" "$picture"

@@ -1,0 +1,220 @@
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from seedbed._files import FileFormatError, create_file, create_npy, create_safetensors, read_safetensors
+
+DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]
+
+
+def bits(array):
+    return np.ascontiguousarray(array).reshape(-1).view(f"u{array.itemsize}")
+
+
+def filled(dtype, shape):
+    return np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("shape", [(3, 5), (), (7,), (0, 4), (2, 3, 4, 5)])
+def test_npy_is_read_by_numpy(tmp_path, dtype, shape):
+    path = tmp_path / "w.npy"
+    with create_npy(path, np.dtype(dtype), shape) as array:
+        array[...] = filled(dtype, shape)
+        assert not path.exists()
+    read = np.load(path)
+    assert read.dtype == dtype
+    assert read.shape == shape
+    assert (read == filled(dtype, shape)).all()
+    assert [p.name for p in tmp_path.iterdir()] == ["w.npy"]
+
+
+def test_npy_of_bfloat16_is_refused_with_the_remedy(tmp_path):
+    with (
+        pytest.raises(ValueError, match=r"bfloat16.*\.safetensors"),
+        create_npy(tmp_path / "w.npy", np.dtype(ml_dtypes.bfloat16), (2,)),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def mixed():
+    return {
+        "half": filled(np.float16, (3,)),
+        "brain": filled(ml_dtypes.bfloat16, (5, 3)),
+        "single": filled(np.float32, (2, 2, 2)),
+        "double": filled(np.float64, (7,)),
+        "empty": filled(np.float32, (0, 3)),
+        "scalar": filled(np.float32, ()),
+        "Gewicht·é": filled(np.float32, (4,)),
+    }
+
+
+def write(path, arrays, metadata):
+    with create_safetensors(path, {name: (a.dtype, a.shape) for name, a in arrays.items()}, metadata) as open_tensor:
+        for name, array in arrays.items():
+            open_tensor(name)[...] = array
+
+
+def test_safetensors_is_read_by_the_official_library(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write(path, mixed(), {"format": "pt", "note": 'quotes " and ü'})
+    with safetensors.safe_open(path, framework="np") as file:
+        assert file.metadata() == {"format": "pt", "note": 'quotes " and ü'}
+    read = safetensors.numpy.load_file(path)
+    assert read.keys() == mixed().keys()
+    for name, array in mixed().items():
+        assert read[name].shape == array.shape
+        assert (bits(read[name]) == bits(array)).all()
+
+
+def test_safetensors_is_read_by_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    load_file = pytest.importorskip("safetensors.torch").load_file
+
+    write(tmp_path / "w.safetensors", mixed(), {"format": "pt"})
+    read = load_file(tmp_path / "w.safetensors")
+    assert read["brain"].dtype == torch.bfloat16
+    assert (read["brain"].view(torch.int16).numpy().reshape(-1) == bits(mixed()["brain"]).view(np.int16)).all()
+
+
+def test_safetensors_tensors_are_aligned_to_their_elements(tmp_path):
+    write(tmp_path / "w.safetensors", mixed(), {})
+    for name, entry in read_safetensors(tmp_path / "w.safetensors").tensors.items():
+        assert entry.start % mixed()[name].itemsize == 0
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write(path, mixed(), {"a": "b"})
+    file = read_safetensors(path)
+    assert file.metadata == {"a": "b"}
+    for name, array in mixed().items():
+        read = file.open_tensor(name)
+        assert read.dtype == array.dtype
+        assert (bits(read) == bits(array)).all()
+
+
+def test_the_official_library_s_files_are_read(tmp_path):
+    safetensors.numpy.save_file({"a": filled(np.float32, (3, 2))}, tmp_path / "w.safetensors", {"k": "v"})
+    file = read_safetensors(tmp_path / "w.safetensors")
+    assert file.metadata == {"k": "v"}
+    assert (file.open_tensor("a") == filled(np.float32, (3, 2))).all()
+
+
+def test_a_tensor_cannot_be_called_like_the_metadata(tmp_path):
+    with pytest.raises(ValueError, match="__metadata__"):
+        write(tmp_path / "w.safetensors", {"__metadata__": filled(np.float32, (1,))}, {})
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_behind_by_a_failure(tmp_path, failure):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"old")
+    tensors = {"a": (np.dtype(np.float32), (4,))}
+    with pytest.raises(failure), create_safetensors(path, tensors, {}) as open_tensor:  # noqa: PT012
+        open_tensor("a")[:2] = 1
+        raise failure
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_an_existing_file_is_replaced_and_a_link_followed(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    with create_file(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_the_file_has_the_usual_permissions(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        with create_file(tmp_path / "w"):
+            pass
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "w").stat().st_mode) == 0o644
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, create_file(tmp_path / "no" / "w"):
+        pass
+    assert caught.value.filename == str(tmp_path / "no" / "w")
+
+
+def test_a_directory_is_not_replaced(tmp_path):
+    with pytest.raises(IsADirectoryError), create_file(tmp_path):
+        pass
+
+
+def test_a_long_name_is_no_problem(tmp_path):
+    with create_file(tmp_path / ("ü" * 120)):
+        pass
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from seedbed._files import create_safetensors
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    with create_safetensors(Path(sys.argv[1]), {"a": (np.dtype(np.float32), (1_000_000,))}, {}) as open_tensor:
+        open_tensor("a")[:] = 1
+except OSError as error:
+    print(error.filename, error.strerror)
+"""
+
+
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
+    path = tmp_path / "w.safetensors"
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{path} File too large"
+    assert not list(tmp_path.iterdir())
+
+
+def header(fields):
+    text = json.dumps(fields).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"hello, I am no tensor at all",
+    "a header beyond the file": (10**6).to_bytes(8, "little") + b"{}",
+    "no JSON": (4).to_bytes(8, "little") + b"{{{{",
+    "not an object": header([1]),
+    "no offsets": header({"a": {"dtype": "F32", "shape": [1]}}),
+    "shape and extent disagree": header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}) + bytes(4),
+    "negative": header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}),
+    "cut short": header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}) + bytes(4),
+    "too long": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}) + bytes(5),
+    "gap": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}) + bytes(8),
+    "metadata no object": header({"__metadata__": 3}),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"w\.safetensors"):
+        read_safetensors(path)
+
+
+def test_a_foreign_type_is_refused_only_when_opened(tmp_path):
+    safetensors.numpy.save_file({"a": np.arange(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(FileFormatError, match="I64"):
+        read_safetensors(Path(tmp_path / "w.safetensors")).open_tensor("a")
