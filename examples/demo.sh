@@ -11,6 +11,7 @@ mkdir -p "$out"
 file=$out/gpt2-124m.safetensors
 picture=$out/gpt2-124m.png
 
+echo "Starting a server; where none has run before, it compiles its kernels first, which takes some seconds."
 log=$(mktemp)
 "$seedbed" serve --listen 127.0.0.1:0 >"$log" 2>&1 &
 server=$!

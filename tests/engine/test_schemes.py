@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 from seedbed.v1 import (
     Axes,
@@ -32,8 +33,6 @@ from seedbed.v1 import (
 from seedbed_server import engine
 
 from .conftest import sample
-
-torch = pytest.importorskip("torch", reason="torch is a peer, in the extra [peers]")
 
 SHAPES = [(3, 5), (1, 1), (64, 3, 7), (16, 8, 3, 3), (2, 3, 4, 5, 6), (50257, 768)]
 GAINS = [0.5, 1.0, math.sqrt(2), 5 / 3, 1e-3]
