@@ -25,7 +25,7 @@ A weight is a pure function of the seed, the tensor's name and the element's ind
 anywhere, and the parts fit together bit for bit.
 
 \b
-  seedbed serve                                                       serve this machine's CPU or GPU
+  seedbed serve                                                       serve tensors from this machine
   seedbed get kaiming_normal --shape 4096,4096 --seed 7 -o w.npy      one tensor, or a region of it
   seedbed model gpt2.json -o gpt2.safetensors                         a whole model
   seedbed verify gpt2.safetensors                                     prove a file, bit for bit
