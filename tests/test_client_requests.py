@@ -52,7 +52,7 @@ def test_every_scheme_has_a_method_a_message_and_documentation(scheme):
         assert parameters["dtype"].default == "float32"
         assert parameters["timeout"].default is ...
         for name in list(parameters)[1:]:
-            assert f"            {name}: " in method.__doc__, name
+            assert f"\n    {name}: " in inspect.getdoc(method), name
         assert ">>> " in method.__doc__
 
 

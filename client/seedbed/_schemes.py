@@ -94,8 +94,8 @@ def _scheme(method: _Method) -> _Method:
     ]
     method.__signature__ = signature.replace(parameters=own + shared)  # type: ignore[attr-defined]
     if method.__doc__:
-        lines = "\n".join(f"            {name}: {meaning}" for name, (_, meaning) in _OPTIONS.items())
-        method.__doc__ = method.__doc__.replace("            **options: `Options`.", lines)
+        lines = "\n".join(f"    {name}: {meaning}" for name, (_, meaning) in _OPTIONS.items())
+        method.__doc__ = inspect.cleandoc(method.__doc__).replace("    **options: `Options`.", lines)
     _names.append(method.__name__)
     return method
 
