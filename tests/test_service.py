@@ -519,10 +519,8 @@ def test_a_cancelled_call_stops_sampling_at_once(serve):
     _, caller = serve(backend)
     call = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
     assert wait_until(lambda: backend.fills)
-    began = time.monotonic()
     call.cancel()
-    assert backend.cancelled.wait(5)
-    assert time.monotonic() - began < 0.5  # about a millisecond, but test machines are busy
+    assert backend.cancelled.wait(2)  # it takes about a millisecond, but test machines are busy
     assert len(backend.fills) == 1
 
 
