@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -170,23 +170,39 @@ def run(
         ValueError: An argument is out of range, or the backend cannot be used here.
         OSError: An address cannot be listened on.
     """
-    stopping = threading.Event()
-    previous: dict[signal.Signals, Any] = {}
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        stopping.set()
-
     engine_backend = engine.open_backend(backend, threads)
     engine_backend.prepare()  # no client shall wait for a compiler
     servicer = InitServicer(engine_backend, chunk_bytes=chunk_bytes)
     server = start(servicer, listen, max_streams=max_streams)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, stop)
-    print(_banner(servicer, server), flush=True)
-    stopping.wait()
+    with _signals(signal.SIGTERM, signal.SIGINT) as wait:
+        print(_banner(servicer, server), flush=True)
+        wait()
     server.stop(grace)
+
+
+@contextlib.contextmanager
+def _signals(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
+    """Gives a function that waits for one of the signals, which until the end of the block do nothing else.
+
+    Through a socket, because a handler that sets an Event is not run, or deadlocks, if the signal comes just as the
+    main thread begins to wait for the Event.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        previous = {number: signal.signal(number, lambda *_: None) for number in numbers}
+
+        def wait() -> None:
+            while reader.recv(1)[0] not in numbers:
+                pass
+
+        try:
+            yield wait
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(previous_fd)
 
 
 def _banner(servicer: InitServicer, server: Server) -> str:
