@@ -14,7 +14,7 @@ from seedbed import _arguments, _calls, _transport
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
-from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
+from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import SeedbedError
 from seedbed.v1 import (
     CalculateGainResponse,
@@ -94,7 +94,7 @@ class Client(Schemes[Array]):
         region: RegionLike | None = None,
         out: Array | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> Array:
         """Makes one tensor, or a region of it.
 
@@ -123,7 +123,7 @@ class Client(Schemes[Array]):
         spec: TensorSpec,
         region: RegionLike | None = None,
         first_element: int = 0,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> Generator[tuple[int, Array], None, None]:
         """Makes one tensor, or a region of it, chunk by chunk: for tensors that no memory holds.
 
@@ -151,7 +151,7 @@ class Client(Schemes[Array]):
         model: ModelLike,
         out: Outputs | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> Generator[tuple[str, Array], None, None]:
         """Makes many tensors in one stream.
 
@@ -175,9 +175,7 @@ class Client(Schemes[Array]):
         """
         return self._arrays(_calls.model_call(model, out, progress), self._seconds(timeout))
 
-    def describe(
-        self, spec: TensorSpec, region: RegionLike | None = None, timeout: float | EllipsisType | None = ...
-    ) -> TensorDescription:
+    def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
 
         Args:
@@ -194,9 +192,7 @@ class Client(Schemes[Array]):
         request = _calls.describe_request(spec, region)
         return self._ask("DescribeTensor", request, DescribeTensorResponse, timeout).description
 
-    def calculate_gain(
-        self, nonlinearity: str, param: float | None = None, timeout: float | EllipsisType | None = ...
-    ) -> float:
+    def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity, as ``torch.nn.init.calculate_gain``.
 
         Args:
@@ -213,7 +209,7 @@ class Client(Schemes[Array]):
         request = _calls.gain_request(nonlinearity, param)
         return self._ask("CalculateGain", request, CalculateGainResponse, timeout).gain
 
-    def server_info(self, timeout: float | EllipsisType | None = ...) -> GetServerInfoResponse:
+    def server_info(self, timeout: Timeout = ...) -> GetServerInfoResponse:
         """The server's version, algorithm versions, backend, device and limits.
 
         Args:
@@ -233,7 +229,7 @@ class Client(Schemes[Array]):
         region: RegionLike | None = None,
         out: Array | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> Array:
         call = _calls.tensor_call(spec, region, out, progress)
         [(_, array)] = self._arrays(call, self._seconds(timeout))
@@ -273,9 +269,7 @@ class Client(Schemes[Array]):
                 yield assembler.feed(message)
         assembler.finish()
 
-    def _ask(
-        self, method: str, request: Message, response: type[_Response], timeout: float | EllipsisType | None
-    ) -> _Response:
+    def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
         deadline = Deadline(self._seconds(timeout))
         retry = Retry(deadline, self.target)
         while True:
@@ -284,5 +278,5 @@ class Client(Schemes[Array]):
             except SeedbedError as error:
                 time.sleep(retry.delay(error))
 
-    def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
+    def _seconds(self, timeout: Timeout) -> float | None:
         return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from types import EllipsisType
 from typing import Any, Generic, SupportsIndex, TypedDict, TypeVar, Unpack
 
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 
 from seedbed import _arguments, dtypes
-from seedbed._types import Array, Progress, RegionLike, Shape
+from seedbed._types import Array, Progress, RegionLike, Shape, Timeout
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import (
     BoundsUnit,
@@ -53,7 +52,7 @@ class Options(TypedDict, total=False):
     region: RegionLike | None
     out: Array | None
     progress: Progress | None
-    timeout: float | EllipsisType | None
+    timeout: Timeout
 
 
 _OPTIONS: dict[str, tuple[object, str]] = {
@@ -116,7 +115,7 @@ class Schemes(Generic[R]):
         region: RegionLike | None = None,
         out: Array | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> R:
         raise NotImplementedError
 

@@ -26,7 +26,7 @@ from seedbed import _aio_transport, _arguments, _calls
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
-from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
+from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import SeedbedError
 from seedbed.v1 import (
     CalculateGainResponse,
@@ -108,7 +108,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         region: RegionLike | None = None,
         out: Array | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
         """Makes one tensor, or a region of it; see `seedbed.Client.init`."""
         return self._run(spec, region=region, out=out, progress=progress, timeout=timeout)
@@ -118,7 +118,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         spec: TensorSpec,
         region: RegionLike | None = None,
         first_element: int = 0,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[int, Array], None]:
         """Makes one tensor, or a region of it, chunk by chunk; see `seedbed.Client.iter_chunks`."""
         assembler = _calls.chunk_call(spec, region, first_element)
@@ -129,26 +129,24 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         model: ModelLike,
         out: Outputs | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[str, Array], None]:
         """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
         return self._arrays(_calls.model_call(model, out, progress), self._seconds(timeout))
 
     async def describe(
-        self, spec: TensorSpec, region: RegionLike | None = None, timeout: float | EllipsisType | None = ...
+        self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
     ) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling; see `seedbed.Client.describe`."""
         request = _calls.describe_request(spec, region)
         return (await self._ask("DescribeTensor", request, DescribeTensorResponse, timeout)).description
 
-    async def calculate_gain(
-        self, nonlinearity: str, param: float | None = None, timeout: float | EllipsisType | None = ...
-    ) -> float:
+    async def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity; see `seedbed.Client.calculate_gain`."""
         request = _calls.gain_request(nonlinearity, param)
         return (await self._ask("CalculateGain", request, CalculateGainResponse, timeout)).gain
 
-    async def server_info(self, timeout: float | EllipsisType | None = ...) -> GetServerInfoResponse:
+    async def server_info(self, timeout: Timeout = ...) -> GetServerInfoResponse:
         """The server's version, algorithm versions, backend, device and limits; see `seedbed.Client.server_info`."""
         return await self._ask("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse, timeout)
 
@@ -159,7 +157,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         region: RegionLike | None = None,
         out: Array | None = None,
         progress: Progress | None = None,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
         return self._array(_calls.tensor_call(spec, region, out, progress), self._seconds(timeout))
 
@@ -203,9 +201,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
                 yield assembler.feed(message)
         assembler.finish()
 
-    async def _ask(
-        self, method: str, request: Message, response: type[_Response], timeout: float | EllipsisType | None
-    ) -> _Response:
+    async def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
         deadline = Deadline(self._seconds(timeout))
         retry = Retry(deadline, self.target)
         while True:
@@ -214,5 +210,5 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             except SeedbedError as error:
                 await asyncio.sleep(retry.delay(error))
 
-    def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
+    def _seconds(self, timeout: Timeout) -> float | None:
         return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,3 @@ def sample(
         backend.fill(description, first, out[first : first + (chunk or len(out))])
     extents = [stop - start for start, stop in zip(description.region.start, description.region.stop, strict=True)]
     return out.reshape(extents)
-
-
-Sample = Callable[..., np.ndarray]
