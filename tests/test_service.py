@@ -47,6 +47,7 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.service import framing, listening
+from seedbed_server.service import servicer as servicer_module
 from seedbed_server.service.errors import ServiceError, to_status
 from seedbed_server.service.local import LocalService
 from seedbed_server.service.server import SERVICE_NAME, start
@@ -153,6 +154,15 @@ def test_chunks_follow_each_other_in_whole_elements(dtype, chunk_bytes):
     assert joined(answers) == np.arange(700).astype(numpy_dtype).tobytes()
 
 
+def test_messages_are_what_protobuf_serialises():
+    servicer = InitServicer(FakeBackend(), chunk_bytes=16)
+    tensors = [TensorSlice(spec=zeros(count, name="λ" * 100 * count)) for count in (9, 0, 1)]
+    for message in servicer.init_model(InitModelRequest(tensors=tensors), never):
+        assert message == InitModelResponse.FromString(message).SerializeToString()
+    for message in servicer.init_tensor(InitTensorRequest(spec=zeros(9)), never):
+        assert message == InitTensorResponse.FromString(message).SerializeToString()
+
+
 def test_a_small_tensor_is_one_message():
     assert len(tensor_answers(InitServicer(FakeBackend()), zeros(3, 4))) == 1
 
@@ -168,7 +178,9 @@ def test_resume_at_every_element():
     assert not answers[0].HasField("chunk")
 
 
-def test_resume_a_model_at_every_point():
+@pytest.mark.parametrize("kept_descriptions", [0, 1, 2, 4096])
+def test_resume_a_model_at_every_point(monkeypatch, kept_descriptions):
+    monkeypatch.setattr(servicer_module, "_KEPT_DESCRIPTIONS", kept_descriptions)
     servicer = InitServicer(FakeBackend(), chunk_bytes=16)
     tensors = [TensorSlice(spec=zeros(count, name=str(count))) for count in (5, 0, 1, 9)]
     whole = joined(model_answers(servicer, tensors))
@@ -180,7 +192,9 @@ def test_resume_a_model_at_every_point():
             answers = model_answers(servicer, tensors, resume=resume)
             assert joined(answers) == whole[4 * (before + first_element) :]
             # Each tensor that is left is described once, in its first message.
-            assert [a.tensor_index for a in answers if a.HasField("description")] == list(range(index, len(tensors)))
+            described = [answer for answer in answers if answer.HasField("description")]
+            assert [answer.tensor_index for answer in described] == list(range(index, len(tensors)))
+            assert [answer.description.spec.name for answer in described] == [t.spec.name for t in tensors[index:]]
         before += count
     assert model_answers(servicer, tensors, resume=ResumePoint(tensor_index=len(tensors))) == []
 

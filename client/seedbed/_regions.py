@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,12 +92,18 @@ def _text(part: slice) -> str:
     return f"{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}"
 
 
+def bounds(wanted: TensorSlice) -> tuple[list[int], list[int]]:
+    """The first index of the part wanted in each dimension, and one past the last."""
+    if wanted.HasField("region"):
+        return wanted.region.start[:], wanted.region.stop[:]
+    shape = wanted.spec.shape[:]
+    return [0] * len(shape), shape
+
+
 def extents(wanted: TensorSlice) -> tuple[int, ...]:
     """The shape of the part wanted."""
-    if not wanted.HasField("region"):
-        return tuple(wanted.spec.shape)
-    region = wanted.region
-    return tuple(stop - start for start, stop in zip(region.start, region.stop, strict=False))
+    start, stop = bounds(wanted)
+    return tuple(map(operator.sub, stop, start))
 
 
 def byte_count(wanted: TensorSlice) -> int:

@@ -31,7 +31,7 @@ class Deadline:
 
     def has_passed(self) -> bool:
         """Whether no time is left."""
-        return self.remaining() == 0.0
+        return self._end is not None and time.monotonic() >= self._end
 
     def exceeded(self, target: str) -> DeadlineExceeded:
         """The error that says so."""

@@ -7,8 +7,9 @@ stay views of the messages, to be copied once, into the caller's array.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import crc32c
 import numpy as np
@@ -18,9 +19,9 @@ from seedbed import _regions, dtypes
 from seedbed._types import Array
 from seedbed.errors import Corrupted
 from seedbed.v1 import (
+    DATA_TYPE_FLOAT32,
     InitModelRequest,
     InitTensorRequest,
-    Region,
     ResumePoint,
     TensorDescription,
     TensorSlice,
@@ -29,9 +30,11 @@ from seedbed.v1 import (
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
-
-Field = tuple[int, int, memoryview]
-"""Number, wire type and content of a field; the content of a varint is its encoding."""
+_INDEX_TAG = 1 << 3 | _VARINT  # a tag is a field's number and wire type
+_CHUNK_TAG = 15 << 3 | _LENGTH_DELIMITED
+_ELEMENT_OFFSET_TAG = 1 << 3 | _VARINT
+_CRC32C_TAG = 2 << 3 | _FIXED32
+_PAYLOAD_TAG = 15 << 3 | _LENGTH_DELIMITED
 
 
 class Piece(NamedTuple):
@@ -61,6 +64,9 @@ class _Chunk(NamedTuple):
     payload: memoryview
 
 
+_EMPTY_CHUNK = _Chunk(0, 0, memoryview(b""))
+
+
 class Assembler:
     """The state of a call: which elements have arrived.
 
@@ -70,7 +76,7 @@ class Assembler:
     """
 
     method: str
-    _description_field: int
+    _description_tag: int
 
     def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0) -> None:
         self._wanted = wanted
@@ -100,7 +106,7 @@ class Assembler:
             Corrupted: If it is not what a correct server would send now; it is as if it had not come.
         """
         try:
-            parsed = _parse(message, self._description_field)
+            parsed = _parse(message, self._description_tag)
         except (IndexError, ValueError, DecodeError) as error:
             raise Corrupted(f"a message cannot be read ({error})") from error
         description = self._described(parsed)
@@ -174,7 +180,7 @@ class TensorAssembler(Assembler):
     """A call of InitTensor."""
 
     method = "InitTensor"
-    _description_field = 1
+    _description_tag = 1 << 3 | _LENGTH_DELIMITED
 
     def __init__(self, wanted: TensorSlice, first_element: int = 0) -> None:
         super().__init__([wanted], first_element)
@@ -189,7 +195,7 @@ class ModelAssembler(Assembler):
     """A call of InitModel."""
 
     method = "InitModel"
-    _description_field = 2
+    _description_tag = 2 << 3 | _LENGTH_DELIMITED
 
     def request(self) -> InitModelRequest:
         if not self.arrived:
@@ -202,72 +208,75 @@ def _check_description(description: TensorDescription, wanted: TensorSlice) -> N
     """Refuses the description of anything but what was asked for."""
     spec = TensorSpec()
     spec.CopyFrom(wanted.spec)
-    spec.dtype = dtypes.data_type(dtypes.name_of(spec.dtype))
+    spec.dtype = spec.dtype or DATA_TYPE_FLOAT32
     spec.algorithm_version = spec.algorithm_version or description.spec.algorithm_version
-    whole = Region(start=[0] * len(spec.shape), stop=spec.shape)
-    count = math.prod(_regions.extents(wanted))
+    start, stop = _regions.bounds(wanted)
+    count = math.prod(map(operator.sub, stop, start))
     agrees = (
         description.spec == spec
         and spec.algorithm_version > 0
-        and description.region == (wanted.region if wanted.HasField("region") else whole)
+        and description.region.start == start
+        and description.region.stop == stop
         and description.element_count == count
-        and description.byte_count == _regions.byte_count(wanted)
+        and description.byte_count == count * dtypes.numpy_dtype(spec.dtype).itemsize
     )
     if not agrees:
         raise Corrupted(f"the description that came for tensor {spec.name!r} is not of what was asked for")
 
 
-def _parse(message: bytes, description_field: int) -> _Message:
+def _parse(message: bytes, description_tag: int) -> _Message:
     """Reads the fields that we know, in any order; a message in parts is merged, as protobuf demands."""
     tensor_index, chunk = 0, None
     descriptions: list[memoryview] = []
-    for number, wire_type, content in _fields(memoryview(message)):
-        if number == description_field and wire_type == _LENGTH_DELIMITED:
+    for tag, content in _fields(memoryview(message)):
+        if tag == description_tag:
             descriptions.append(content)
-        elif number == 1 and wire_type == _VARINT:
-            tensor_index = _varint(content, 0)[0] & 0xFFFFFFFF
-        elif number == 15 and wire_type == _LENGTH_DELIMITED:
-            chunk = _parse_chunk(content, chunk or _Chunk(0, 0, memoryview(b"")))
+        elif tag == _INDEX_TAG:
+            tensor_index = content & 0xFFFFFFFF
+        elif tag == _CHUNK_TAG:
+            chunk = _parse_chunk(content, chunk or _EMPTY_CHUNK)
     description = TensorDescription.FromString(b"".join(descriptions)) if descriptions else None
     return _Message(tensor_index, description, chunk)
 
 
 def _parse_chunk(content: memoryview, chunk: _Chunk) -> _Chunk:
     element_offset, checksum, payload = chunk
-    for number, wire_type, value in _fields(content):
-        if number == 1 and wire_type == _VARINT:
-            element_offset = _varint(value, 0)[0] & (2**64 - 1)  # a negative one becomes one that never is due
-        elif number == 2 and wire_type == _FIXED32:
+    for tag, value in _fields(content):
+        if tag == _ELEMENT_OFFSET_TAG:
+            element_offset = value & (2**64 - 1)  # a negative one becomes one that never is due
+        elif tag == _CRC32C_TAG:
             checksum = int.from_bytes(value, "little")
-        elif number == 15 and wire_type == _LENGTH_DELIMITED:
+        elif tag == _PAYLOAD_TAG:
             payload = value
     return _Chunk(element_offset, checksum, payload)
 
 
-def _fields(data: memoryview) -> Iterator[Field]:
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        number, wire_type = tag >> 3, tag & 7
-        start, position = _extent(data, position, wire_type)
-        if position > len(data) or not 0 < number < 2**29:
-            raise ValueError(f"field {number} at byte {start} of {len(data)} ends at byte {position}")
-        yield number, wire_type, data[start:position]
-
-
-def _extent(data: memoryview, position: int, wire_type: int) -> tuple[int, int]:
-    """Where a field's content begins and ends."""
-    if wire_type == _VARINT:
-        return position, _varint(data, position)[1]
-    if wire_type == _LENGTH_DELIMITED:
-        length, position = _varint(data, position)
-        return position, position + length
-    if wire_type in _FIXED_SIZES:
-        return position, position + _FIXED_SIZES[wire_type]
-    raise ValueError(f"wire type {wire_type} at byte {position}")
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """The tag of each field, and its content: of a varint its value, of all others their bytes."""
+    position, end = 0, len(data)
+    while position < end:
+        tag, start = _varint(data, position)
+        wire_type = tag & 7
+        content: Any = None
+        if wire_type == _VARINT:
+            content, position = _varint(data, start)
+        elif wire_type == _LENGTH_DELIMITED:
+            length, start = _varint(data, start)
+            position = start + length
+        elif wire_type in _FIXED_SIZES:
+            position = start + _FIXED_SIZES[wire_type]
+        else:
+            raise ValueError(f"wire type {wire_type} at byte {position}")
+        if position > end or not 8 <= tag < 2**32:
+            raise ValueError(f"field {tag >> 3} at byte {start} of {end} ends at byte {position}")
+        yield tag, data[start:position] if content is None else content
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    byte = data[position]
+    if byte < 0x80:  # as most are
+        return byte, position + 1
     result = 0
     for shift in range(0, 70, 7):
         byte = data[position]

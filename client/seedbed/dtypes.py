@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seedbed.errors import InvalidRequest
-from seedbed.v1 import DataType
+from seedbed.v1 import DATA_TYPE_UNSPECIFIED, DataType
 
 __all__ = ["NAMES", "data_type", "name_of", "numpy_dtype"]
 
@@ -23,7 +23,7 @@ _NUMBERS = {
     "bfloat16": DataType.DATA_TYPE_BFLOAT16,
     "float64": DataType.DATA_TYPE_FLOAT64,
 }
-_NAMES: dict[int, str] = {number: name for name, number in _NUMBERS.items()}
+_NAMES: dict[int, str] = {DATA_TYPE_UNSPECIFIED: "float32", **{number: name for name, number in _NUMBERS.items()}}
 
 NAMES = tuple(_NUMPY)
 """The names of all element types."""
@@ -85,7 +85,6 @@ def name_of(data_type: int) -> str:
     >>> name_of(DataType.DATA_TYPE_UNSPECIFIED)
     'float32'
     """
-    number = data_type or DataType.DATA_TYPE_FLOAT32
-    if number not in _NAMES:
+    if data_type not in _NAMES:
         raise InvalidRequest("spec.dtype", f"unknown dtype {data_type}; use one of {', '.join(NAMES)}")
-    return _NAMES[number]
+    return _NAMES[data_type]

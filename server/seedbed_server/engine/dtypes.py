@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -17,6 +18,7 @@ _NUMPY: dict[int, np.dtype[Any]] = {
     DataType.DATA_TYPE_BFLOAT16: np.dtype(ml_dtypes.bfloat16),
     DataType.DATA_TYPE_FLOAT64: np.dtype(np.float64),
 }
+_LARGEST = {number: float(np.nextafter(dtype.type(math.inf), dtype.type(0))) for number, dtype in _NUMPY.items()}
 
 
 def is_known(data_type: int) -> bool:
@@ -39,8 +41,7 @@ def largest(data_type: int) -> float:
     >>> largest(DataType.DATA_TYPE_FLOAT16)
     65504.0
     """
-    dtype = _NUMPY[data_type]
-    return float(np.nextafter(dtype.type(math.inf), dtype.type(0)))
+    return _LARGEST[data_type]
 
 
 def at_least(value: float, data_type: int) -> float:
@@ -52,17 +53,16 @@ def at_least(value: float, data_type: int) -> float:
     return -at_most(-value, data_type) + 0.0  # the zero is the positive one
 
 
+@lru_cache(maxsize=1024)  # a tensor's bounds are asked for when it is validated and again for each of its chunks
 def at_most(value: float, data_type: int) -> float:
-    """The largest value of the type that is not above ``value``."""
+    """The largest value of the type that is not above ``value``; a zero is the positive one."""
     dtype = _NUMPY[data_type]
     with np.errstate(over="ignore"):
-        nearest = dtype.type(value)
-    # A loop, because float64 to bfloat16 is rounded twice (by way of float32) and may be off by more than one place.
-    while float(nearest) > value:
-        nearest = np.nextafter(nearest, dtype.type(-math.inf))
-    while float(above := np.nextafter(nearest, dtype.type(math.inf))) <= value:
-        nearest = above
-    return float(nearest)
+        rounded = dtype.type(value)
+    # One of the two neighbours of ``value``, even of bfloat16, which is rounded twice (by way of float32).
+    if float(rounded) > value:
+        rounded = np.nextafter(rounded, dtype.type(-math.inf))
+    return float(rounded) + 0.0  # never -0.0, because the cache takes the two zeros for one
 
 
 def below(value: float, data_type: int) -> float:

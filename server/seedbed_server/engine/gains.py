@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from seedbed.v1 import Nonlinearity
+from seedbed.v1 import NONLINEARITY_LEAKY_RELU, NONLINEARITY_RELU, NONLINEARITY_SELU, NONLINEARITY_TANH, Nonlinearity
 
 from .errors import InvalidSpec
 
@@ -42,13 +42,13 @@ def calculate_gain(nonlinearity: int, param: float | None = None, field: str = "
     """
     if nonlinearity in _LINEAR:
         return 1.0
-    if nonlinearity == Nonlinearity.NONLINEARITY_TANH:
+    if nonlinearity == NONLINEARITY_TANH:
         return 5.0 / 3
-    if nonlinearity == Nonlinearity.NONLINEARITY_RELU:
+    if nonlinearity == NONLINEARITY_RELU:
         return math.sqrt(2.0)
-    if nonlinearity == Nonlinearity.NONLINEARITY_LEAKY_RELU:
+    if nonlinearity == NONLINEARITY_LEAKY_RELU:
         return _leaky_relu_gain(0.01 if param is None else param, field)
-    if nonlinearity == Nonlinearity.NONLINEARITY_SELU:
+    if nonlinearity == NONLINEARITY_SELU:
         return 3.0 / 4  # empirical; torch PR 50664
     raise InvalidSpec(field, f"Unsupported nonlinearity {nonlinearity}; use one of {nonlinearity_names()}")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seedbed.v1 import DataType, TensorDescription
+from seedbed.v1 import DATA_TYPE_FLOAT64, TensorDescription
 
 from . import dtypes
 from .normal_cdf import interval_probabilities
@@ -92,4 +92,4 @@ def sparse_mask(description: TensorDescription) -> SparseMask:
 
 def _base(value: float, dtype: int) -> float:
     """Rounds to the type that the law computes in: float64 for float64, float32 for all others."""
-    return value if dtype == DataType.DATA_TYPE_FLOAT64 else float(np.float32(value))
+    return value if dtype == DATA_TYPE_FLOAT64 else float(np.float32(value))

@@ -26,13 +26,16 @@ def runs(shape: Sequence[int], start: Sequence[int], stop: Sequence[int], first:
     (array([ 8, 12]), array([1, 2]))
     """
     inner, axis = _contiguous_tail(shape, start, stop)
-    run_length = inner if axis < 0 else (stop[axis] - start[axis]) * inner
+    if axis <= 0:  # all of it, or some of its first dimension
+        begin = start[0] * inner if axis == 0 else 0
+        return np.array([begin + first]), np.array([count])
+    run_length = (stop[axis] - start[axis]) * inner
     first_run, skipped = divmod(first, run_length)
     last_run, last_kept = divmod(first + count - 1, run_length)
 
-    starts = np.full(last_run - first_run + 1, start[axis] * inner if axis >= 0 else 0, np.int64)
+    starts = np.full(last_run - first_run + 1, start[axis] * inner, np.int64)
     remaining = np.arange(first_run, last_run + 1, dtype=np.int64)
-    for dim in reversed(range(max(axis, 0))):
+    for dim in reversed(range(axis)):
         extent = stop[dim] - start[dim]
         remaining, coordinate = np.divmod(remaining, extent)
         starts += (start[dim] + coordinate) * math.prod(shape[dim + 1 :])

@@ -5,19 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from seedbed.v1 import (
-    BoundsUnit,
+    BOUNDS_UNIT_ABSOLUTE,
+    BOUNDS_UNIT_SIGMA,
+    BOUNDS_UNIT_UNSPECIFIED,
+    DISTRIBUTION_NORMAL,
+    DISTRIBUTION_TRUNCATED_NORMAL,
+    DISTRIBUTION_UNIFORM,
+    DISTRIBUTION_UNSPECIFIED,
+    FAN_MODE_FAN_AVG,
+    FAN_MODE_FAN_GEO_AVG,
+    FAN_MODE_FAN_IN,
+    FAN_MODE_FAN_OUT,
+    FAN_MODE_UNSPECIFIED,
+    NONLINEARITY_LEAKY_RELU,
     Constant,
     Dirac,
-    Distribution,
     Eye,
     FanMode,
     Kaiming,
     Law,
-    Nonlinearity,
     Normal,
     Ones,
     Orthogonal,
@@ -41,8 +52,7 @@ TRUNCATED_STD = 0.87962566103423978
 """The standard deviation of a standard normal truncated to (-2, 2), as in jax.nn.initializers."""
 
 
-@dataclass(frozen=True)
-class Resolution:
+class Resolution(NamedTuple):
     """A law, and what led to it."""
 
     law: Law
@@ -70,10 +80,10 @@ def resolve(spec: TensorSpec, prefix: str = "") -> Resolution:
     field = f"{prefix}spec.{scheme}"
     parameters = getattr(spec, scheme)
     _require_finite(parameters, field)
-    return _RESOLVERS[scheme](parameters, tuple(spec.shape), _Fields(field, f"{prefix}spec.shape"))
+    return _RESOLVERS[scheme](parameters, spec.shape[:], _Fields(field, f"{prefix}spec.shape"))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Fields:
     """The paths by which errors name a scheme's parameters and its tensor's shape."""
 
@@ -84,7 +94,7 @@ class _Fields:
         return f"{self.scheme}.{parameter}"
 
 
-Shape = tuple[int, ...]
+Shape = list[int]
 
 
 def _require_finite(parameters: Message, field: str) -> None:
@@ -97,9 +107,10 @@ def _optional(parameters: Message, name: str, default: float) -> float:
     return float(getattr(parameters, name)) if parameters.HasField(name) else default
 
 
-def _non_negative(value: float, field: str) -> float:
+def _non_negative(parameters: Message, name: str, default: float, fields: _Fields) -> float:
+    value = _optional(parameters, name, default)
     if value < 0:
-        raise InvalidSpec(field, f"{value} is negative; give 0 or more")
+        raise InvalidSpec(fields[name], f"{value} is negative; give 0 or more")
     return value
 
 
@@ -130,8 +141,7 @@ def _normal(mean: float, std: float) -> Law:
 def _trunc_normal(mean: float, std: float, a: float, b: float) -> Law:
     if std == 0 or a == b:
         return _constant(min(max(mean, a), b))
-    absolute = BoundsUnit.BOUNDS_UNIT_ABSOLUTE
-    return Law(trunc_normal=TruncNormal(mean=mean + 0.0, std=std, a=a + 0.0, b=b + 0.0, bounds=absolute))
+    return Law(trunc_normal=TruncNormal(mean=mean + 0.0, std=std, a=a + 0.0, b=b + 0.0, bounds=BOUNDS_UNIT_ABSOLUTE))
 
 
 # Schemes.
@@ -179,22 +189,22 @@ def _resolve_uniform(scheme: Uniform, shape: Shape, fields: _Fields) -> Resoluti
 
 
 def _resolve_normal(scheme: Normal, shape: Shape, fields: _Fields) -> Resolution:
-    return Resolution(_normal(scheme.mean, _non_negative(_optional(scheme, "std", 1.0), fields["std"])))
+    return Resolution(_normal(scheme.mean, _non_negative(scheme, "std", 1.0, fields)))
 
 
 def _resolve_trunc_normal(scheme: TruncNormal, shape: Shape, fields: _Fields) -> Resolution:
-    mean, std = scheme.mean, _non_negative(_optional(scheme, "std", 1.0), fields["std"])
+    mean, std = scheme.mean, _non_negative(scheme, "std", 1.0, fields)
     a, b = _optional(scheme, "a", -2.0), _optional(scheme, "b", 2.0)
     _ordered(a, b, fields)
-    if scheme.bounds == BoundsUnit.BOUNDS_UNIT_SIGMA:
+    if scheme.bounds == BOUNDS_UNIT_SIGMA:
         a, b = mean + std * a, mean + std * b
-    elif scheme.bounds not in (BoundsUnit.BOUNDS_UNIT_UNSPECIFIED, BoundsUnit.BOUNDS_UNIT_ABSOLUTE):
+    elif scheme.bounds not in (BOUNDS_UNIT_UNSPECIFIED, BOUNDS_UNIT_ABSOLUTE):
         raise InvalidSpec(fields["bounds"], f"{scheme.bounds} is not a known unit; use absolute or sigma")
     return Resolution(_trunc_normal(mean, std, a, b))
 
 
 def _xavier_std(scheme: Xavier, shape: Shape, fields: _Fields) -> tuple[float, Callable[[Law], Resolution]]:
-    gain = _non_negative(_optional(scheme, "gain", 1.0), fields["gain"])
+    gain = _non_negative(scheme, "gain", 1.0, fields)
     fan_in, fan_out = torch_fans(shape, fields.shape)
     std = gain * math.sqrt(2.0 / float(fan_in + fan_out)) if fan_in + fan_out else 0.0
     return std, lambda law: Resolution(law, fan_in, fan_out, gain)
@@ -211,18 +221,20 @@ def _resolve_xavier_normal(scheme: Xavier, shape: Shape, fields: _Fields) -> Res
     return resolution(_normal(0.0, std))
 
 
+_TORCH_FANS = {FAN_MODE_UNSPECIFIED: 0, FAN_MODE_FAN_IN: 0, FAN_MODE_FAN_OUT: 1}
+"""Which of `torch_fans` a mode means."""
+
+
 def _kaiming_std(scheme: Kaiming, shape: Shape, fields: _Fields) -> tuple[float, Callable[[Law], Resolution]]:
-    modes = {FanMode.FAN_MODE_UNSPECIFIED: 0, FanMode.FAN_MODE_FAN_IN: 0, FanMode.FAN_MODE_FAN_OUT: 1}
-    if scheme.mode not in modes:
+    if scheme.mode not in _TORCH_FANS:
         raise InvalidSpec(
             fields["mode"], f"Mode {_mode_name(scheme.mode)} not supported, please use one of ['fan_in', 'fan_out']"
         )
-    nonlinearity = scheme.nonlinearity or Nonlinearity.NONLINEARITY_LEAKY_RELU
-    gain = calculate_gain(nonlinearity, scheme.a, fields["nonlinearity"])
-    if scheme.HasField("gain"):
-        gain = _non_negative(scheme.gain, fields["gain"])
+    nonlinearity = scheme.nonlinearity or NONLINEARITY_LEAKY_RELU
+    recommended = calculate_gain(nonlinearity, scheme.a, fields["nonlinearity"])
+    gain = _non_negative(scheme, "gain", recommended, fields)
     fans = torch_fans(shape, fields.shape)
-    fan = fans[modes[scheme.mode]]
+    fan = fans[_TORCH_FANS[scheme.mode]]
     std = gain / math.sqrt(fan) if fan else 0.0
     return std, lambda law: Resolution(law, *fans, gain)
 
@@ -239,7 +251,7 @@ def _resolve_kaiming_normal(scheme: Kaiming, shape: Shape, fields: _Fields) -> R
 
 
 def _resolve_orthogonal(scheme: Orthogonal, shape: Shape, fields: _Fields) -> Resolution:
-    gain = _non_negative(_optional(scheme, "gain", 1.0), fields["gain"])
+    gain = _non_negative(scheme, "gain", 1.0, fields)
     if len(shape) < 2:
         raise InvalidSpec(
             fields.shape,
@@ -262,13 +274,13 @@ def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution
         )
     if not 0 <= scheme.sparsity <= 1:
         raise InvalidSpec(fields["sparsity"], f"{scheme.sparsity} is not a fraction; give one in [0, 1]")
-    std = _non_negative(_optional(scheme, "std", 0.01), fields["std"])
+    std = _non_negative(scheme, "std", 0.01, fields)
     return Resolution(Law(sparse=Sparse(sparsity=scheme.sparsity, std=std)) if std else _constant(0.0))
 
 
 def _resolve_variance_scaling(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> Resolution:
-    scale = _non_negative(_optional(scheme, "scale", 1.0), fields["scale"])
-    gain = _non_negative(_optional(scheme, "gain", 1.0), fields["gain"])
+    scale = _non_negative(scheme, "scale", 1.0, fields)
+    gain = _non_negative(scheme, "gain", 1.0, fields)
     in_axes, out_axes, batch_axes = _axes_of(scheme, shape, fields)
     fan_in, fan_out = variance_scaling_fans(shape, in_axes, out_axes, batch_axes)
     denominator = _scaled_fan(scheme.mode, fan_in, fan_out, fields)
@@ -278,13 +290,13 @@ def _resolve_variance_scaling(scheme: VarianceScaling, shape: Shape, fields: _Fi
 
 
 def _scaled_fan(mode: int, fan_in: int, fan_out: int, fields: _Fields) -> float:
-    if mode in (FanMode.FAN_MODE_UNSPECIFIED, FanMode.FAN_MODE_FAN_IN):
+    if mode in (FAN_MODE_UNSPECIFIED, FAN_MODE_FAN_IN):
         return float(fan_in)
-    if mode == FanMode.FAN_MODE_FAN_OUT:
+    if mode == FAN_MODE_FAN_OUT:
         return float(fan_out)
-    if mode == FanMode.FAN_MODE_FAN_AVG:
+    if mode == FAN_MODE_FAN_AVG:
         return (fan_in + fan_out) / 2
-    if mode == FanMode.FAN_MODE_FAN_GEO_AVG:
+    if mode == FAN_MODE_FAN_GEO_AVG:
         return math.sqrt(fan_in * fan_out)
     raise InvalidSpec(
         fields["mode"],
@@ -293,12 +305,12 @@ def _scaled_fan(mode: int, fan_in: int, fan_out: int, fields: _Fields) -> float:
 
 
 def _scaled_law(distribution: int, variance: float, gain: float, fields: _Fields) -> Law:
-    if distribution == Distribution.DISTRIBUTION_UNIFORM:
+    if distribution == DISTRIBUTION_UNIFORM:
         bound = gain * math.sqrt(3 * variance)
         return _uniform(-bound, bound)
-    if distribution == Distribution.DISTRIBUTION_NORMAL:
+    if distribution == DISTRIBUTION_NORMAL:
         return _normal(0.0, gain * math.sqrt(variance))
-    if distribution in (Distribution.DISTRIBUTION_UNSPECIFIED, Distribution.DISTRIBUTION_TRUNCATED_NORMAL):
+    if distribution in (DISTRIBUTION_UNSPECIFIED, DISTRIBUTION_TRUNCATED_NORMAL):
         std = gain * (math.sqrt(variance) / TRUNCATED_STD)
         return _trunc_normal(0.0, std, -2 * std, 2 * std)
     raise InvalidSpec(

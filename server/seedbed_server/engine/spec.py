@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
-from seedbed.v1 import DataType, Law, Region, TensorDescription, TensorSpec
+from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Region, TensorDescription, TensorSpec
 
 from . import dtypes
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
-from .schemes import resolve
+from .schemes import Shape, resolve
 from .stream import stream_of
 
 ALGORITHM_VERSIONS = (1,)
@@ -20,7 +21,7 @@ MAX_DIMENSIONS = 64
 _INT64_MAX = 2**63 - 1
 
 # How far, in standard deviations, the normal law reaches: sqrt(2 ln 2^32) and sqrt(2 ln 2^53), rounded up.
-_REACH = {DataType.DATA_TYPE_FLOAT64: 8.58}
+_REACH = {DATA_TYPE_FLOAT64: 8.58}
 _REACH_FLOAT32 = 6.67
 
 _LEAST_PROBABILITY = 2.0**-960
@@ -48,12 +49,13 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
     full.dtype = _dtype(spec, prefix)
     full.algorithm_version = _algorithm_version(spec, prefix)
     itemsize = dtypes.numpy_dtype(full.dtype).itemsize
-    _check_shape(spec, itemsize, f"{prefix}spec.shape")
+    shape = spec.shape[:]
+    _check_shape(shape, itemsize, f"{prefix}spec.shape")
     resolution = resolve(full, prefix)
-    if math.prod(spec.shape):
+    if 0 not in shape:
         _check_range(resolution.law, full, prefix)
-    part = _region(region, spec, f"{prefix}region")
-    element_count = math.prod(stop - start for start, stop in zip(part.start, part.stop, strict=True))
+    part = _region(region, shape, f"{prefix}region")
+    element_count = math.prod(map(operator.sub, part.stop[:], part.start[:]))
     return TensorDescription(
         spec=full,
         region=part,
@@ -68,7 +70,7 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
 
 
 def _dtype(spec: TensorSpec, prefix: str) -> DataType:
-    dtype = spec.dtype or DataType.DATA_TYPE_FLOAT32
+    dtype = spec.dtype or DATA_TYPE_FLOAT32
     if not dtypes.is_known(dtype):
         raise InvalidSpec(
             f"{prefix}spec.dtype", f"unknown dtype {dtype}; use one of float32, float16, bfloat16, float64"
@@ -86,22 +88,20 @@ def _algorithm_version(spec: TensorSpec, prefix: str) -> int:
     return version
 
 
-def _check_shape(spec: TensorSpec, itemsize: int, field: str) -> None:
-    shape = spec.shape
+def _check_shape(shape: Shape, itemsize: int, field: str) -> None:
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidSpec(field, f"{len(shape)} dimensions are over the limit of {MAX_DIMENSIONS}; give fewer")
     for axis, size in enumerate(shape):
         if size < 0:
             raise InvalidSpec(f"{field}[{axis}]", f"{size} is negative; give 0 or more")
     # Sizes of 0 are passed over, so that fans and strides of empty tensors stay within 64 bits too.
-    elements = math.prod(size for size in shape if size)
+    elements = math.prod(filter(None, shape))
     if elements * itemsize > _INT64_MAX:
         unit = "elements" if elements > _INT64_MAX else "bytes"
-        raise InvalidSpec(field, f"{list(shape)} has more than 2^63 - 1 {unit}; give a smaller shape")
+        raise InvalidSpec(field, f"{shape} has more than 2^63 - 1 {unit}; give a smaller shape")
 
 
-def _region(region: Region | None, spec: TensorSpec, field: str) -> Region:
-    shape = spec.shape
+def _region(region: Region | None, shape: Shape, field: str) -> Region:
     if region is None:
         return Region(start=[0] * len(shape), stop=shape)
     for bound in ("start", "stop"):

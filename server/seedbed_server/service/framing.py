@@ -14,8 +14,14 @@ import crc32c
 from seedbed.v1 import Chunk, InitModelResponse, InitTensorResponse
 
 _LENGTH_DELIMITED: Final = 2
-_PAYLOAD_TAG: Final = bytes([Chunk.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
-_CHUNK_TAG: Final = bytes([InitTensorResponse.CHUNK_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+
+
+def _tag(number: int) -> bytes:
+    return bytes([number << 3 | _LENGTH_DELIMITED])
+
+
+_PAYLOAD_TAG: Final = _tag(Chunk.PAYLOAD_FIELD_NUMBER)
+_CHUNK_TAG: Final = _tag(InitTensorResponse.CHUNK_FIELD_NUMBER)
 assert InitModelResponse.CHUNK_FIELD_NUMBER == InitTensorResponse.CHUNK_FIELD_NUMBER
 
 
@@ -38,6 +44,17 @@ def with_chunk(head: bytes, element_offset: int, payload: memoryview) -> bytes:
     chunk = Chunk(element_offset=element_offset, crc32c=crc32c.crc32c(payload)).SerializeToString()
     chunk += _PAYLOAD_TAG + _varint(payload.nbytes)
     return b"".join((head, _CHUNK_TAG, _varint(len(chunk) + payload.nbytes), chunk, payload))
+
+
+def field(number: int, serialized: bytes) -> bytes:
+    """A serialised message as the field of another one, with a number below 16.
+
+    >>> from seedbed.v1 import InitTensorResponse, TensorDescription
+    >>> serialized = TensorDescription(byte_count=8).SerializeToString()
+    >>> InitTensorResponse.FromString(field(1, serialized)).description.byte_count
+    8
+    """
+    return b"".join((_tag(number), _varint(len(serialized)), serialized))
 
 
 def _varint(value: int) -> bytes:

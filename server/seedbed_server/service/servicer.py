@@ -36,6 +36,7 @@ MAX_CHUNK_BYTES: Final = 3 << 20  # with its header it fits into the 4 MiB that 
 MAX_REQUEST_BYTES: Final = 4 << 20
 
 _IDLE_BUFFERS: Final = 16
+_KEPT_DESCRIPTIONS: Final = 4096  # of about 150 bytes each: less than the message that a stream holds anyway
 
 
 class InitServicer:
@@ -92,14 +93,17 @@ class InitServicer:
         """
         resume = request.resume
         _within(resume.tensor_index, len(request.tensors), "resume.tensor_index", "the model", "tensors")
+        kept: deque[bytes] = deque()
         elements_at_resume = 0
         for index, tensor in enumerate(request.tensors):
             _stop_if(cancelled)
             description = _describe(tensor, f"tensors[{index}].")
             if index == resume.tensor_index:
                 elements_at_resume = description.element_count
+            if index >= resume.tensor_index and len(kept) < _KEPT_DESCRIPTIONS:
+                kept.append(description.SerializeToString())
         _within(resume.first_element, elements_at_resume, "resume.first_element", "the tensor resumed")
-        return self._model_messages(request, cancelled)
+        return self._model_messages(request, kept, cancelled)
 
     def describe_tensor(self, request: DescribeTensorRequest) -> DescribeTensorResponse:
         """Tells what a tensor resolves to.
@@ -134,13 +138,16 @@ class InitServicer:
             ),
         )
 
-    def _model_messages(self, request: InitModelRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
+    def _model_messages(
+        self, request: InitModelRequest, kept: deque[bytes], cancelled: Callable[[], bool]
+    ) -> Iterator[bytes]:
         first_element = request.resume.first_element
         for index in range(request.resume.tensor_index, len(request.tensors)):
-            # Described again, because the descriptions of 100,000 tensors are too many to keep while a client reads.
-            description = _describe(request.tensors[index], f"tensors[{index}].")
-            head = InitModelResponse(tensor_index=index, description=description).SerializeToString()
+            # The descriptions of 100,000 tensors are too many to keep while a client reads; the last are made again.
+            serialized = kept.popleft() if kept else _describe(request.tensors[index]).SerializeToString()
+            description = TensorDescription.FromString(serialized)
             later_head = InitModelResponse(tensor_index=index).SerializeToString()
+            head = later_head + framing.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
             yield from self._messages(description, first_element, head, later_head, cancelled)
             first_element = 0
 
@@ -153,13 +160,14 @@ class InitServicer:
         cancelled: Callable[[], bool],
     ) -> Iterator[bytes]:
         """The messages of one tensor: the first begins with ``head``, the later ones with ``later_head``."""
-        if first_element == description.element_count:
+        end = description.element_count
+        if first_element == end:
             yield head
             return
         step = self.chunk_bytes // engine.numpy_dtype(description.spec.dtype).itemsize
-        for offset in range(first_element, description.element_count, step):
+        for offset in range(first_element, end, step):
             _stop_if(cancelled)
-            count = min(step, description.element_count - offset)
+            count = min(step, end - offset)
             # No name for the message: it would keep the last one alive while the next is made.
             yield self._message(head, description, offset, count, cancelled)
             head = later_head
