@@ -9,7 +9,7 @@
 >>> open_backend("numpy").fill(description, 0, out)
 """
 
-from .backends import Backend, open_backend
+from .backends import Backend, Sampler, open_backend
 from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
@@ -23,6 +23,7 @@ __all__ = [
     "Backend",
     "Cancelled",
     "InvalidSpec",
+    "Sampler",
     "calculate_gain",
     "describe",
     "numpy_dtype",

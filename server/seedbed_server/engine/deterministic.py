@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,22 @@ from numpy.typing import NDArray
 
 from seedbed.v1 import TensorDescription
 
+from . import dtypes
 
-def fill(description: TensorDescription, first_element: int, out: NDArray[Any]) -> None:
-    """Fills ``out`` with elements ``first_element ...`` of the region."""
-    law = description.law
-    if law.WhichOneof("law") == "constant":
-        # By way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
-        out.fill(np.float64(law.constant.val) if out.dtype == np.float64 else np.float32(law.constant.val))
-        return
-    out.fill(0)
-    out[_ones(description, first_element, len(out))] = 1
+
+def constant(description: TensorDescription) -> int:
+    """The bits of a constant tensor's elements."""
+    dtype = dtypes.numpy_dtype(description.spec.dtype)
+    # By way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
+    base = np.float64 if dtype == np.float64 else np.float32
+    return int(np.array(description.law.constant.val, base).astype(dtype).view(f"u{dtype.itemsize}"))
+
+
+def fill(description: TensorDescription, first_element: int, out: NDArray[Any], _cancelled: Callable[[], bool]) -> None:
+    """Fills ``out`` with elements ``first_element ...`` of the region of an eye or dirac tensor."""
+    out.view(np.uint8).fill(0)
+    if len(out):
+        out[_ones(description, first_element, len(out))] = 1
 
 
 def _ones(description: TensorDescription, first: int, count: int) -> NDArray[np.int64]:

@@ -164,22 +164,29 @@ class InitServicer:
         if first_element == end:
             yield head
             return
-        step = self.chunk_bytes // engine.numpy_dtype(description.spec.dtype).itemsize
+        dtype = engine.numpy_dtype(description.spec.dtype)
+        step = self.chunk_bytes // dtype.itemsize
+        sampler = self.backend.sampler(description)
         for offset in range(first_element, end, step):
             _stop_if(cancelled)
-            count = min(step, end - offset)
+            byte_count = min(step, end - offset) * dtype.itemsize
             # No name for the message: it would keep the last one alive while the next is made.
-            yield self._message(head, description, offset, count, cancelled)
+            yield self._message(head, sampler, dtype, offset, byte_count, cancelled)
             head = later_head
 
     def _message(
-        self, head: bytes, description: TensorDescription, offset: int, count: int, cancelled: Callable[[], bool]
+        self,
+        head: bytes,
+        sampler: engine.Sampler,
+        dtype: np.dtype[Any],
+        offset: int,
+        byte_count: int,
+        cancelled: Callable[[], bool],
     ) -> bytes:
         buffer = self._take_buffer()
         try:
-            dtype = engine.numpy_dtype(description.spec.dtype)
-            payload = buffer[: count * dtype.itemsize]
-            self.backend.fill(description, offset, payload.view(dtype), cancelled)
+            payload = buffer[:byte_count]
+            sampler(offset, payload.view(dtype), cancelled)
             return framing.with_chunk(head, offset, payload.data)
         finally:
             self._idle_buffers.append(buffer)

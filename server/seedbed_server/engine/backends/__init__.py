@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .base import Backend
+from .base import Backend, Sampler
 
-__all__ = ["Backend", "open_backend"]
+__all__ = ["Backend", "Sampler", "open_backend"]
 
 _NAMES = ("auto", "numpy", "numba")
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, sparse_mask
 from ..regions import Runs, runs
 from ..stream import Purpose, stream_of
+
+Sampler = Callable[[int, NDArray[Any], Callable[[], bool]], None]
+"""Takes what `Backend.fill` takes, except the description."""
 
 
 def never() -> bool:
@@ -80,7 +84,7 @@ class Backend(ABC):
         out: NDArray[Any],
         cancelled: Callable[[], bool] = never,
     ) -> None:
-        """Fills ``out`` with elements of a described region.
+        """Fills ``out`` with elements of a described region; who fills many pieces of one asks for a `sampler`.
 
         Args:
             description: What ``describe`` answered.
@@ -91,41 +95,68 @@ class Backend(ABC):
         Raises:
             Cancelled: Once ``cancelled()`` is true.
         """
-        if not len(out):
-            return
-        law = description.law.WhichOneof("law")
-        if law in ("constant", "eye", "dirac"):
-            deterministic.fill(description, first_element, out)
-        elif law == "orthogonal":
-            self._fill_orthogonal(description, first_element, out, cancelled)
-        else:
-            self._fill_random(description, first_element, out, cancelled)
+        self.sampler(description)(first_element, out, cancelled)
 
-    def _fill_random(
-        self, description: TensorDescription, first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]
-    ) -> None:
+    def sampler(self, description: TensorDescription) -> Sampler:
+        """Works out what all pieces of a described region share, and returns the function that fills them."""
+        law = description.law.WhichOneof("law")
+        if law == "constant":
+            return self._constant_sampler(description)
+        if law in ("eye", "dirac"):
+            return partial(deterministic.fill, description)
+        if law == "orthogonal":
+            return partial(self._fill_orthogonal, description)
+        return self._random_sampler(description)
+
+    def repeat(self, bits: int, out: NDArray[np.unsignedinteger[Any]]) -> None:
+        """Fills ``out``, a view of elements as integers, with the bits of one element."""
+        out.fill(bits)
+
+    def _constant_sampler(self, description: TensorDescription) -> Sampler:
+        bits = deterministic.constant(description)
+
+        def fill(_first_element: int, out: NDArray[Any], _cancelled: Callable[[], bool]) -> None:
+            if bits:
+                self.repeat(bits, out.view(f"u{out.itemsize}"))
+            else:
+                out.view(np.uint8).fill(0)  # NumPy takes memset for bytes alone
+
+        return fill
+
+    def _random_sampler(self, description: TensorDescription) -> Sampler:
         where = _where(description)
         parameters = parameters_of(description)
         mask = sparse_mask(description) if description.law.WhichOneof("law") == "sparse" else None
         stream = Stream(description.spec.seed, description.stream)
 
-        def fill_piece(piece: slice) -> None:
+        def fill_piece(first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]) -> None:
             if cancelled():
                 raise Cancelled
-            part = out[piece]
-            elements = runs(*where, first_element + piece.start, len(part))
-            self.sample(parameters, stream, elements, part)
+            elements = runs(*where, first_element, len(out))
+            self.sample(parameters, stream, elements, out)
             if mask:
-                self.mask(mask, stream.seed, elements, part)
+                self.mask(mask, stream.seed, elements, out)
 
-        pieces = list(self._pieces(len(out)))
-        if self._pool is None or len(pieces) == 1:
-            for piece in pieces:
-                fill_piece(piece)
+        return partial(self._in_pieces, fill_piece)
+
+    def _in_pieces(
+        self, fill_piece: Sampler, first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]
+    ) -> None:
+        """Fills the pieces of ``out`` on as many threads as are worth while."""
+        if len(out) <= min(self.tile, 2 * self.share - 1):
+            if len(out):
+                fill_piece(first_element, out, cancelled)
             return
-        futures = [self._pool.submit(fill_piece, piece) for piece in pieces[1:]]
+        pieces = list(self._pieces(len(out)))
+        if self._pool is None:
+            for piece in pieces:
+                fill_piece(first_element + piece.start, out[piece], cancelled)
+            return
+        futures = [
+            self._pool.submit(fill_piece, first_element + piece.start, out[piece], cancelled) for piece in pieces[1:]
+        ]
         try:
-            fill_piece(pieces[0])
+            fill_piece(first_element, out[pieces[0]], cancelled)
         finally:  # also after an error: the others write into the caller's memory
             errors = [error for future in futures if (error := future.exception())]
         if errors:
@@ -141,6 +172,8 @@ class Backend(ABC):
     def _fill_orthogonal(
         self, description: TensorDescription, first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]
     ) -> None:
+        if not len(out):
+            return
         spec = description.spec
         rows = spec.shape[0]
         columns = math.prod(spec.shape[1:])

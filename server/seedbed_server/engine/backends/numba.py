@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class NumbaBackend(Backend):
             out = np.empty(1, dtype)
             self.sample(NormalParameters(0.0, 1.0), Stream(0, 0), runs, out)
             self.mask(SparseMask(2, 2, 1, 0), 0, runs, out)
+            self.repeat(1, out.view(f"u{out.itemsize}"))
         self.orthonormal(np.ones((2, 1)), never)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
@@ -43,6 +45,9 @@ class NumbaBackend(Backend):
         else:
             is_bfloat16 = out.dtype != np.float16
             kernels.fill16(law, numbers, key, counter, *runs, out.view(np.uint16), is_bfloat16)
+
+    def repeat(self, bits: int, out: NDArray[np.unsignedinteger[Any]]) -> None:
+        kernels.repeat(out.dtype.type(bits), out)
 
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
         size = min(mask.columns, len(out))
@@ -71,6 +76,7 @@ class NumbaBackend(Backend):
         return q * np.where(diagonal < 0, -1.0, 1.0)
 
 
+@lru_cache(maxsize=1024)
 def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
     numbers = np.zeros(7)
     numbers[: len(parameters)] = parameters

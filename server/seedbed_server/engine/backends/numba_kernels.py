@@ -1,5 +1,9 @@
 """The laws as scalar code that Numba compiles and LLVM vectorises; the bits are those of the numpy reference.
 
+Elements pass through tiles that stay in the first-level cache: first the words of a tile's blocks, one row for each of
+a block's four words, then the law over the rows. In one loop, the two would need more registers than there are. A tile
+holds blocks of as many runs as fit, so that short rows are nearly as fast as long ones.
+
 Numba emits plain ``fmul`` and ``fadd``, which LLVM does not fuse without fast-math (tests/engine/test_machine_code.py
 looks). It widens integers to 64 bits, and float32 with a Python number to float64: hence a type around every operation.
 Numba infers the types of arguments, so they are not annotated: ``p`` is a law's parameters, ``key`` the seed,
@@ -29,8 +33,11 @@ u32, u64, i32, i64 = np.uint32, np.uint64, np.int32, np.int64
 
 UNIFORM, NORMAL, TRUNC_NORMAL = 0, 1, 2
 
-_TILE = 1024
-"""Elements that pass through scratch memory at once, in the first-level cache."""
+_TILE = 640
+"""Blocks of a tile. (Rows of a power of two would compete for the same places in the cache.)"""
+
+_QUANTILES = 1024
+"""Quantiles of the truncated normal that are computed at once."""
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")
 _inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
@@ -39,22 +46,90 @@ _inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 # Words.
 
 
+_MULTIPLIER0, _MULTIPLIER1 = u64(0xD2511F53), u64(0xCD9E8D57)
+_LOW = u64(0xFFFFFFFF)
+
+
+# Philox4x32-10, a word in the lower half of each 64 bits; above it is rubbish. So the vectors' lanes are as wide as the
+# products, and nothing has to be packed between the rounds.
+
+
+@_inline
+def _first_round(product, high, counter, key):
+    """``product``: of the block number's lower half and the first multiplier; a loop over blocks can add it up."""
+    other = (counter & _LOW) * _MULTIPLIER1
+    return (
+        (other >> u64(32)) ^ high ^ (key & _LOW),
+        other,
+        (product >> u64(32)) ^ (counter >> u64(32)) ^ (key >> u64(32)),
+        product,
+    )
+
+
+@_inline
+def _next_key(k0, k1):
+    return (k0 + u64(0x9E3779B9)) & _LOW, (k1 + u64(0xBB67AE85)) & _LOW
+
+
+@_inline
+def _round(c, k0, k1):
+    product, other = (c[0] & _LOW) * _MULTIPLIER0, (c[2] & _LOW) * _MULTIPLIER1
+    return (other >> u64(32)) ^ c[1] ^ k0, other, (product >> u64(32)) ^ c[3] ^ k1, product
+
+
+@_inline
+def _rounds(product, high, counter, key):
+    """The words of a block."""
+    c = _first_round(product, high, counter, key)
+    k0, k1 = key & _LOW, key >> u64(32)
+    for _ in range(9):
+        k0, k1 = _next_key(k0, k1)
+        c = _round(c, k0, k1)
+    return c
+
+
+@_inline
+def _rounds_of_two(product, later, high, counter, key):
+    """The words of two blocks: one's rounds are computed while the other's wait for each other."""
+    c, d = _first_round(product, high, counter, key), _first_round(later, high, counter, key)
+    k0, k1 = key & _LOW, key >> u64(32)
+    for _ in range(9):
+        k0, k1 = _next_key(k0, k1)
+        c, d = _round(c, k0, k1), _round(d, k0, k1)
+    return c, d
+
+
 @_inline
 def philox(block, counter, key):
-    c0, c1 = u32(block), u32(block >> u64(32))
-    c2, c3 = u32(counter), u32(counter >> u64(32))
-    k0, k1 = u32(key), u32(key >> u64(32))
-    for _ in range(10):
-        product0 = u64(c0) * u64(0xD2511F53)
-        product1 = u64(c2) * u64(0xCD9E8D57)
-        c0, c1, c2, c3 = (
-            u32(u32(u32(product1 >> u64(32)) ^ c1) ^ k0),
-            u32(product1),
-            u32(u32(u32(product0 >> u64(32)) ^ c3) ^ k1),
-            u32(product0),
-        )
-        k0, k1 = u32(k0 + u32(0x9E3779B9)), u32(k1 + u32(0xBB67AE85))
-    return c0, c1, c2, c3
+    """The four words of a block."""
+    c0, c1, c2, c3 = _rounds((block & _LOW) * _MULTIPLIER0, block >> u64(32), counter, key)
+    return u32(c0), u32(c1), u32(c2), u32(c3)
+
+
+@_jit
+def _words(key, counter, block, w):
+    """The words of a tile's blocks, which follow each other; their numbers have the same upper half."""
+    high, product = block >> u64(32), (block & _LOW) * _MULTIPLIER0
+    half = _TILE // 2
+    later = product + u64(half) * _MULTIPLIER0
+    for i in range(half):
+        c, d = _rounds_of_two(product, later, high, counter, key)
+        _put(w, i, c)
+        _put(w, half + i, d)
+        product += _MULTIPLIER0
+        later += _MULTIPLIER0
+
+
+@_jit
+def _scattered_words(key, counter, high, products, w):
+    """The words of blocks anywhere, by the products of the lower halves of their numbers."""
+    for i in range(len(products)):
+        _put(w, i, _rounds(products[i], high, counter, key))
+
+
+@_inline
+def _put(w, i, words):
+    w[i], w[_TILE + i], w[2 * _TILE + i], w[3 * _TILE + i] = u32(words[0]), u32(words[1]), u32(words[2]), u32(words[3])
 
 
 @_inline
@@ -64,61 +139,55 @@ def _draw64(low, high):
 
 # Functions in float32.
 
-_LOG32 = tuple(f32(c) for c in constants.LOG32)
+# The radius needs -2 log, and g = -2 f in place of f spares a multiplication: the powers of two go into the constants,
+# whose products and sums are rounded alike.
+_LOG32 = tuple(f32(c * (-2.0) ** (i - 8) / 4) for i, c in enumerate(constants.LOG32))
 _SIN32 = tuple(f32(c) for c in constants.SIN32)
 _COS32 = tuple(f32(c) for c in constants.COS32)
-_LN2_HIGH32, _LN2_LOW32 = f32(constants.LN2_HIGH32), f32(constants.LN2_LOW32)
-_TURN32 = f32(constants.TURN32)
+_LN2_HIGH32, _LN2_LOW32 = f32(-2 * constants.LN2_HIGH32), f32(-2 * constants.LN2_LOW32)
+_TURN32 = f32(constants.TURN32 / 4)
 _SQRT_HALF_BITS32, _SQRT_HALF_DRAW32 = u32(constants.SQRT_HALF_BITS32), u32(constants.SQRT_HALF_DRAW32)
 _ONE_MINUS_SQRT_HALF_BITS32 = u32(0x3F800000 - constants.SQRT_HALF_BITS32)
 
 
 @_inline
-def _log_draw32(w):
+def _radius32(w):
     near_one = w >= _SQRT_HALF_DRAW32
     bits = u32(f32(u32(w + u32(1))).view(u32) + _ONE_MINUS_SQRT_HALF_BITS32)
     exponent = i32(i32(bits >> u32(23)) - i32(159))
-    mantissa = u32(u32(bits & u32(0x7FFFFF)) + _SQRT_HALF_BITS32).view(f32)
+    doubled = u32(u32(bits & u32(0x7FFFFF)) + u32(_SQRT_HALF_BITS32 + u32(1 << 23))).view(f32)
     k = f32(0) if near_one else f32(exponent)
-    f = f32(f32(u32(~w)) * f32(-(2.0**-32))) if near_one else f32(mantissa - f32(1))
-    z = f * f
+    g = f32(f32(u32(~w)) * f32(2.0**-31)) if near_one else f32(f32(2) - doubled)
+    z = g * g
     c = _LOG32
-    p = c[0] * f + c[1]
-    p = p * f + c[2]
-    p = p * f + c[3]
-    p = p * f + c[4]
-    p = p * f + c[5]
-    p = p * f + c[6]
-    p = p * f + c[7]
-    p = p * f + c[8]
-    y = p * f * z
+    p = c[0] * g + c[1]
+    p = p * g + c[2]
+    p = p * g + c[3]
+    p = p * g + c[4]
+    p = p * g + c[5]
+    p = p * g + c[6]
+    p = p * g + c[7]
+    p = p * g + c[8]
+    y = p * g * z
     y = y + k * _LN2_LOW32
-    y = y - f32(0.5) * z
-    return (f + y) + k * _LN2_HIGH32
+    y = y + f32(0.25) * z
+    return f32(np.sqrt(f32((g + y) + k * _LN2_HIGH32)))
 
 
 @_inline
 def _cos_sin32(w):
-    shifted = u32(w + u32(1 << 29))
-    x = f32(i32(i32(u32(shifted & u32((1 << 30) - 1))) - i32(1 << 29))) * _TURN32
+    x = f32(i32(u32(w << u32(2)))) * _TURN32  # the angle from the nearest quarter turn, times 4
     z = x * x
     sine = ((_SIN32[0] * z + _SIN32[1]) * z + _SIN32[2]) * z * x + x
     cosine = (((_COS32[0] * z + _COS32[1]) * z + _COS32[2]) * z * z - f32(0.5) * z) + f32(1)
-    quarters = u32(shifted >> u32(30))
-    odd = u32(quarters & u32(1)) != u32(0)
+    quarters = u32(w + u32(1 << 29))  # in the two highest bits
+    odd = u32(quarters & u32(1 << 30)) != u32(0)
     sine_bits, cosine_bits = f32(sine).view(u32), f32(cosine).view(u32)
     c = sine_bits if odd else cosine_bits
     s = cosine_bits if odd else sine_bits
-    negative_cosine = u32(u32(u32(quarters + u32(1)) & u32(2)) << u32(30))
-    negative_sine = u32(u32(quarters & u32(2)) << u32(30))
+    negative_cosine = u32(u32(quarters + u32(1 << 30)) & u32(1 << 31))
+    negative_sine = u32(quarters & u32(1 << 31))
     return u32(c ^ negative_cosine).view(f32), u32(s ^ negative_sine).view(f32)
-
-
-@_inline
-def _box_muller32(w0, w1):
-    radius = f32(np.sqrt(f32(f32(-2) * _log_draw32(w0))))
-    cosine, sine = _cos_sin32(w1)
-    return radius * cosine, radius * sine
 
 
 @_inline
@@ -220,78 +289,102 @@ def _quantiles(below, above, which, n):
         below[i] = below[i] if np.isnan(above[i]) else z
 
 
-# Laws: whole blocks into float32 or float64.
+# Laws: rows of words into float32 or float64.
 
 
 @_jit
-def _uniform32(p, key, counter, block, out):
+def _uniform32(p, w, out):
     a, width, lowest, highest = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3])
     unit = f32(2.0**-24)
+    scaled = width * unit
+    if scaled / unit == width:  # no bit was lost: a product is rounded alike, whichever factor is scaled
+        _stretch32(w, a, scaled, f32(1), out)
+    else:
+        _stretch32(w, a, width, unit, out)
+    # Rounding is monotone: if the first and the last draw stay inside, all do.
+    if a < lowest or f32(a + width * (f32(2**24 - 1) * unit)) > highest:
+        for i in range(len(out)):
+            out[i] = _clamped(out[i], lowest, highest)
+
+
+@_inline
+def _stretch32(w, a, width, unit, out):
     for i in range(len(out) >> 2):
-        w0, w1, w2, w3 = philox(block + u64(i), counter, key)
-        out[4 * i] = _clamped(a + width * (f32(u32(w0 >> u32(8))) * unit), lowest, highest)
-        out[4 * i + 1] = _clamped(a + width * (f32(u32(w1 >> u32(8))) * unit), lowest, highest)
-        out[4 * i + 2] = _clamped(a + width * (f32(u32(w2 >> u32(8))) * unit), lowest, highest)
-        out[4 * i + 3] = _clamped(a + width * (f32(u32(w3 >> u32(8))) * unit), lowest, highest)
+        out[4 * i] = a + width * (_draw32(w[i]) * unit)
+        out[4 * i + 1] = a + width * (_draw32(w[_TILE + i]) * unit)
+        out[4 * i + 2] = a + width * (_draw32(w[2 * _TILE + i]) * unit)
+        out[4 * i + 3] = a + width * (_draw32(w[3 * _TILE + i]) * unit)
+
+
+@_inline
+def _draw32(w):
+    return f32(i32(u32(w >> u32(8))))
 
 
 @_jit
-def _normal32(p, key, counter, block, out):
+def _normal32(p, w, out):
+    """The rows of the first and the third words are overwritten."""
     mean, std = f32(p[0]), f32(p[1])
+    radii = w.view(np.float32)
     for i in range(len(out) >> 2):
-        w0, w1, w2, w3 = philox(block + u64(i), counter, key)
-        z0, z1 = _box_muller32(w0, w1)
-        z2, z3 = _box_muller32(w2, w3)
-        out[4 * i] = mean + std * z0
-        out[4 * i + 1] = mean + std * z1
-        out[4 * i + 2] = mean + std * z2
-        out[4 * i + 3] = mean + std * z3
+        radii[i] = _radius32(w[i])
+        radii[2 * _TILE + i] = _radius32(w[2 * _TILE + i])
+    for i in range(len(out) >> 2):
+        cosine, sine = _cos_sin32(w[_TILE + i])
+        out[4 * i] = mean + std * f32(radii[i] * cosine)
+        out[4 * i + 1] = mean + std * f32(radii[i] * sine)
+        cosine, sine = _cos_sin32(w[3 * _TILE + i])
+        out[4 * i + 2] = mean + std * f32(radii[2 * _TILE + i] * cosine)
+        out[4 * i + 3] = mean + std * f32(radii[2 * _TILE + i] * sine)
 
 
 @_jit
-def _trunc_normal32(p, key, counter, block, out, below, above, which):
-    mean, std, p_below, inside, p_above, lowest, highest = p
-    for first in range(0, len(out), _TILE):
-        n = min(_TILE, len(out) - first)
+def _trunc_normal32(p, w, out):
+    mean, std, p_below, inside, p_above, lowest, highest = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+    below, above, which = np.empty(_QUANTILES), np.empty(_QUANTILES), np.empty(_QUANTILES + 1, np.int64)
+    for first in range(0, len(out), _QUANTILES):
+        n = min(_QUANTILES, len(out) - first)
         for i in range(n >> 2):
-            words = philox(block + u64((first >> 2) + i), counter, key)
+            j = (first >> 2) + i
+            words = (w[j], w[_TILE + j], w[2 * _TILE + j], w[3 * _TILE + j])
             for lane in range(4):
-                w = words[lane]
-                below[4 * i + lane] = p_below + ((f64(w) + 0.5) * 2.0**-32) * inside
-                above[4 * i + lane] = p_above + ((f64(u32(~w)) + 0.5) * 2.0**-32) * inside
+                word = words[lane]
+                below[4 * i + lane] = p_below + ((f64(word) + 0.5) * 2.0**-32) * inside
+                above[4 * i + lane] = p_above + ((f64(u32(~word)) + 0.5) * 2.0**-32) * inside
         _quantiles(below, above, which, n)
         for i in range(n):
             out[first + i] = _clamped(f32(mean + std * below[i]), f32(lowest), f32(highest))
 
 
 @_jit
-def _uniform64(p, key, counter, block, out):
+def _uniform64(p, w, out):
     a, width, lowest, highest = p[0], p[1], p[2], p[3]
     for i in range(len(out) >> 1):
-        w0, w1, w2, w3 = philox(block + u64(i), counter, key)
-        out[2 * i] = _clamped(a + width * (f64(_draw64(w0, w1)) * 2.0**-53), lowest, highest)
-        out[2 * i + 1] = _clamped(a + width * (f64(_draw64(w2, w3)) * 2.0**-53), lowest, highest)
+        draw = _draw64(w[i], w[_TILE + i])
+        out[2 * i] = _clamped(a + width * (f64(draw) * 2.0**-53), lowest, highest)
+        draw = _draw64(w[2 * _TILE + i], w[3 * _TILE + i])
+        out[2 * i + 1] = _clamped(a + width * (f64(draw) * 2.0**-53), lowest, highest)
 
 
 @_jit
-def _normal64(p, key, counter, block, out):
+def _normal64(p, w, out):
     mean, std = p[0], p[1]
     for i in range(len(out) >> 1):
-        w0, w1, w2, w3 = philox(block + u64(i), counter, key)
-        radius = np.sqrt(-2.0 * _log_draw64(_draw64(w0, w1)))
-        cosine, sine = _cos_sin64(_draw64(w2, w3))
+        radius = np.sqrt(-2.0 * _log_draw64(_draw64(w[i], w[_TILE + i])))
+        cosine, sine = _cos_sin64(_draw64(w[2 * _TILE + i], w[3 * _TILE + i]))
         out[2 * i] = mean + std * (radius * cosine)
         out[2 * i + 1] = mean + std * (radius * sine)
 
 
 @_jit
-def _trunc_normal64(p, key, counter, block, out, below, above, which):
-    mean, std, p_below, inside, p_above, lowest, highest = p
-    for first in range(0, len(out), _TILE):
-        n = min(_TILE, len(out) - first)
+def _trunc_normal64(p, w, out):
+    mean, std, p_below, inside, p_above, lowest, highest = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+    below, above, which = np.empty(_QUANTILES), np.empty(_QUANTILES), np.empty(_QUANTILES + 1, np.int64)
+    for first in range(0, len(out), _QUANTILES):
+        n = min(_QUANTILES, len(out) - first)
         for i in range(n >> 1):
-            w0, w1, w2, w3 = philox(block + u64((first >> 1) + i), counter, key)
-            draws = (_draw64(w0, w1), _draw64(w2, w3))
+            j = (first >> 1) + i
+            draws = (_draw64(w[j], w[_TILE + j]), _draw64(w[2 * _TILE + j], w[3 * _TILE + j]))
             for lane in range(2):
                 draw = draws[lane]
                 mirrored = u64(2**53 - 1) - draw
@@ -302,99 +395,141 @@ def _trunc_normal64(p, key, counter, block, out, below, above, which):
             out[first + i] = _clamped(mean + std * below[i], lowest, highest)
 
 
-# Runs: whole blocks go straight into the output, the ends of a run by way of a block of their own.
+# Runs. A tile begins at element ``taken`` of run ``run``; a block has ``1 << shift`` elements.
+
+
+@_inline
+def _segment(starts, lengths, run, taken, room, shift):
+    """The next elements of a run that fit into ``room`` blocks: their first block, the lane in it, their number."""
+    element = starts[run] + taken
+    block, lane = u64(element >> shift), element & ((1 << shift) - 1)
+    same_high = i64(u64(1 << 32) - (block & _LOW))
+    return block, lane, min(lengths[run] - taken, (min(room, same_high) << shift) - lane)
+
+
+@_inline
+def _blocks_of(lane, count, shift):
+    return (lane + count + (1 << shift) - 1) >> shift
+
+
+@_inline
+def _after(lengths, run, taken):
+    return (run + 1, 0) if taken == lengths[run] else (run, taken)
 
 
 @_jit
-def _scratch():
-    return np.empty(_TILE), np.empty(_TILE), np.empty(_TILE + 1, np.int64)
+def _draw_tile(key, counter, starts, lengths, run, taken, shift, products, w):
+    """The words of a tile: how many blocks and elements it has, and where the next one begins."""
+    block, lane, count = _segment(starts, lengths, run, taken, _TILE, shift)
+    if _blocks_of(lane, count, shift) == _TILE:  # one run fills it
+        _words(key, counter, block, w)
+        run, taken = _after(lengths, run, taken + count)
+        return _TILE, count, run, taken
+    high, blocks, elements = block >> u64(32), 0, 0
+    while run < len(starts) and blocks < _TILE:
+        block, lane, count = _segment(starts, lengths, run, taken, _TILE - blocks, shift)
+        if block >> u64(32) != high:
+            break
+        part = products[blocks : blocks + _blocks_of(lane, count, shift)]
+        for i in range(len(part)):
+            part[i] = ((block & _LOW) + u64(i)) * _MULTIPLIER0
+        blocks += len(part)
+        elements += count
+        run, taken = _after(lengths, run, taken + count)
+    _scattered_words(key, counter, high, products[:blocks], w)
+    return blocks, elements, run, taken
 
 
 @_jit
-def _blocks32(law, p, key, counter, block, out, scratch):
+def _place(values, starts, lengths, run, taken, shift, out):
+    """Copies a tile's elements, without those that are in their blocks only."""
+    blocks, position = 0, 0
+    while position < len(out):
+        _, lane, count = _segment(starts, lengths, run, taken, _TILE - blocks, shift)
+        first = (blocks << shift) + lane
+        source, target = values[first : first + count], out[position : position + count]
+        for i in range(count):
+            target[i] = source[i]
+        position += count
+        blocks += _blocks_of(lane, count, shift)
+        run, taken = _after(lengths, run, taken + count)
+
+
+@_jit
+def _law32(law, p, w, out):
     if law == UNIFORM:
-        _uniform32(p, key, counter, block, out)
+        _uniform32(p, w, out)
     elif law == NORMAL:
-        _normal32(p, key, counter, block, out)
+        _normal32(p, w, out)
     else:
-        numbers = (p[0], p[1], p[2], p[3], p[4], p[5], p[6])
-        _trunc_normal32(numbers, key, counter, block, out, scratch[0], scratch[1], scratch[2])
+        _trunc_normal32(p, w, out)
 
 
 @_jit
-def _blocks64(law, p, key, counter, block, out, scratch):
+def _law64(law, p, w, out):
     if law == UNIFORM:
-        _uniform64(p, key, counter, block, out)
+        _uniform64(p, w, out)
     elif law == NORMAL:
-        _normal64(p, key, counter, block, out)
+        _normal64(p, w, out)
     else:
-        numbers = (p[0], p[1], p[2], p[3], p[4], p[5], p[6])
-        _trunc_normal64(numbers, key, counter, block, out, scratch[0], scratch[1], scratch[2])
+        _trunc_normal64(p, w, out)
 
 
 @_jit
 def fill32(law, p, key, counter, starts, lengths, out):
-    scratch, edge = _scratch(), np.empty(4, np.float32)
-    position = 0
-    for run in range(len(starts)):
-        element, end = starts[run], position + lengths[run]
-        lane = element & 3
-        if lane:
-            _blocks32(law, p, key, counter, u64(element >> 2), edge, scratch)
-            taken = min(4 - lane, end - position)
-            out[position : position + taken] = edge[lane : lane + taken]
-            position += taken
-            element += taken
-        whole = (end - position) & ~3
-        if whole:
-            _blocks32(law, p, key, counter, u64(element >> 2), out[position : position + whole], scratch)
-            position += whole
-            element += whole
-        if position < end:
-            _blocks32(law, p, key, counter, u64(element >> 2), edge, scratch)
-            out[position:end] = edge[: end - position]
-            position = end
+    products, w = np.empty(_TILE, np.uint64), np.empty(4 * _TILE, np.uint32)
+    scratch = np.empty(4 * _TILE, np.float32)
+    run, taken, position = 0, 0, 0
+    while run < len(starts):
+        blocks, elements, next_run, next_taken = _draw_tile(key, counter, starts, lengths, run, taken, 2, products, w)
+        part, values = out[position : position + elements], scratch[: 4 * blocks]
+        if len(part) == len(values):
+            _law32(law, p, w, part)
+        else:
+            _law32(law, p, w, values)
+            _place(values, starts, lengths, run, taken, 2, part)
+        run, taken, position = next_run, next_taken, position + elements
 
 
 @_jit
 def fill64(law, p, key, counter, starts, lengths, out):
-    scratch, edge = _scratch(), np.empty(2, np.float64)
-    position = 0
-    for run in range(len(starts)):
-        element, end = starts[run], position + lengths[run]
-        if element & 1:
-            _blocks64(law, p, key, counter, u64(element >> 1), edge, scratch)
-            out[position] = edge[1]
-            position += 1
-            element += 1
-        whole = (end - position) & ~1
-        if whole:
-            _blocks64(law, p, key, counter, u64(element >> 1), out[position : position + whole], scratch)
-            position += whole
-            element += whole
-        if position < end:
-            _blocks64(law, p, key, counter, u64(element >> 1), edge, scratch)
-            out[position] = edge[0]
-            position = end
+    products, w = np.empty(_TILE, np.uint64), np.empty(4 * _TILE, np.uint32)
+    scratch = np.empty(2 * _TILE)
+    run, taken, position = 0, 0, 0
+    while run < len(starts):
+        blocks, elements, next_run, next_taken = _draw_tile(key, counter, starts, lengths, run, taken, 1, products, w)
+        part, values = out[position : position + elements], scratch[: 2 * blocks]
+        if len(part) == len(values):
+            _law64(law, p, w, part)
+        else:
+            _law64(law, p, w, values)
+            _place(values, starts, lengths, run, taken, 1, part)
+        run, taken, position = next_run, next_taken, position + elements
 
 
 @_jit
 def fill16(law, p, key, counter, starts, lengths, out, is_bfloat16):
-    scratch, values = _scratch(), np.empty(_TILE + 8, np.float32)
-    position = 0
-    for run in range(len(starts)):
-        element, end = starts[run], position + lengths[run]
-        while position < end:
-            taken = min(_TILE, end - position)
-            lane = element & 3
-            covering = (lane + taken + 3) & ~3
-            _blocks32(law, p, key, counter, u64(element >> 2), values[:covering], scratch)
-            if is_bfloat16:
-                _to_bfloat16(values[lane : lane + taken], out[position : position + taken])
-            else:
-                _to_float16(values[lane : lane + taken], out[position : position + taken])
-            position += taken
-            element += taken
+    products, w = np.empty(_TILE, np.uint64), np.empty(4 * _TILE, np.uint32)
+    values32, scratch = np.empty(4 * _TILE, np.float32), np.empty(4 * _TILE, np.uint16)
+    run, taken, position = 0, 0, 0
+    while run < len(starts):
+        blocks, elements, next_run, next_taken = _draw_tile(key, counter, starts, lengths, run, taken, 2, products, w)
+        _law32(law, p, w, values32[: 4 * blocks])
+        part, values = out[position : position + elements], scratch[: 4 * blocks]
+        if len(part) == len(values):
+            _round16(values32[: 4 * blocks], part, is_bfloat16)
+        else:
+            _round16(values32[: 4 * blocks], values, is_bfloat16)
+            _place(values, starts, lengths, run, taken, 2, part)
+        run, taken, position = next_run, next_taken, position + elements
+
+
+@_jit
+def _round16(values, out, is_bfloat16):
+    if is_bfloat16:
+        _to_bfloat16(values, out)
+    else:
+        _to_float16(values, out)
 
 
 @_jit
@@ -416,6 +551,15 @@ def _to_float16(values, out):
         # Half precision's subnormals are multiples of 2^-24, the spacing of float32 from 1/2 to 1.
         subnormal = u32(f32(u32(magnitude).view(f32) + f32(0.5)).view(u32) - u32(0x3F000000))
         out[i] = u32(sign | (normal if magnitude >= u32(0x38800000) else subnormal))
+
+
+# Constants.
+
+
+@_jit
+def repeat(bits, out):
+    for i in range(len(out)):
+        out[i] = bits
 
 
 # Sparse.
