@@ -1,1 +1,1 @@
-"""Measurements: ``python -m benchmarks`` (or ``make bench``) prints a table and writes out/benchmarks.json."""
+"""Measurements, each beside its peers' in the same run: ``python -m benchmarks --help``, or ``make bench``."""

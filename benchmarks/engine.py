@@ -1,47 +1,166 @@
-"""The engine on one core, beside torch and NumPy doing the same on one core."""
+"""The engine alone, beside torch, NumPy and JAX doing the same, and beside memset, which no sampler can pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import ctypes
+import itertools
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.measuring import Row, compare
-from seedbed.v1 import DataType, Normal, TensorSpec, TruncNormal, Uniform
+import seedbed
+from benchmarks.measuring import Part, Row, Say, Sizes, Unit, compare, is_installed, rate, usable_cores
+from benchmarks.servers import read_line, running
+from seedbed.v1 import DataType, Region, TensorSpec
 from seedbed_server import engine
 
-ELEMENTS = 1 << 22  # 16 MiB of float32: beyond the caches
-RUNS = 15
+Fill = Callable[[], object]
 
-LAWS = {
-    "uniform": ({"uniform": Uniform()}, torch.Tensor.uniform_, np.random.Generator.random),
-    "normal": ({"normal": Normal()}, torch.Tensor.normal_, np.random.Generator.standard_normal),
-    "trunc_normal": ({"trunc_normal": TruncNormal()}, torch.nn.init.trunc_normal_, None),
-}
+LAWS = ("uniform", "normal", "trunc_normal", "constant")
+PARAMETERS = {"constant": {"val": 0.5}}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+TORCH: dict[str, Callable[[torch.Tensor], object]] = {
+    "uniform": torch.Tensor.uniform_,
+    "normal": torch.Tensor.normal_,
+    "trunc_normal": torch.nn.init.trunc_normal_,
+    "constant": lambda tensor: tensor.fill_(0.5),
+}
+NUMPY = {"uniform": np.random.Generator.random, "normal": np.random.Generator.standard_normal}
+MILLIONS = "million a second"
 
 
-def ours(backend: engine.Backend, scheme: dict, dtype: str) -> Callable[[], None]:
-    spec = TensorSpec(shape=[ELEMENTS], dtype=f"DATA_TYPE_{dtype.upper()}", **scheme)
-    description = engine.describe(spec)
-    out = np.empty(ELEMENTS, engine.numpy_dtype(DataType.Value(f"DATA_TYPE_{dtype.upper()}")))
-    return partial(backend.fill, description, 0, out)
+def measure(sizes: Sizes, say: Say) -> Part:
+    part = Part(notes=["'2 threads' is ours or torch's; all else runs on one thread"])
+    if usable_cores() < 2:
+        part.notes.append("2 threads are left out: there is one core")
+    with contextlib.ExitStack() as stack:
+        jax = stack.enter_context(_jax()) if is_installed("jax") else None
+        part.notes.append("JAX: a process kept to one core" if jax else "JAX is left out: it is not installed")
+        for law, dtype in itertools.product(LAWS, DTYPES):
+            say(f"{law} {dtype}")
+            part.rows += _laws(law, dtype, sizes, jax)
+    for scheme in ("uniform", "normal"):
+        say(f"column shard, {scheme}")
+        part.rows += _column_shard(scheme, sizes)
+    say("small tensors")
+    part.rows += _small_tensors(sizes)
+    say("sparse and orthogonal")
+    part.rows += _sparse(sizes)
+    part.rows += _orthogonal(sizes)
+    return part
 
 
-def measure() -> list[Row]:
-    torch.set_num_threads(1)
-    numba, numpy = engine.open_backend("numba", 1), engine.open_backend("numpy", 1)
-    generator = np.random.default_rng(0)
-    rows: list[Row] = []
-    for law, (scheme, torch_fill, numpy_draw) in LAWS.items():
-        for dtype, torch_dtype in DTYPES.items():
-            competitors: dict[str, Callable[[], object]] = {"seedbed numba": ours(numba, scheme, dtype)}
-            if dtype == "float32":
-                competitors["seedbed numpy"] = ours(numpy, scheme, dtype)
-            if numpy_draw and dtype in ("float32", "float64"):
-                competitors["NumPy Generator"] = partial(numpy_draw, generator, ELEMENTS, dtype=dtype)
-            competitors["torch"] = partial(torch_fill, torch.empty(ELEMENTS, dtype=torch_dtype))
-            rows += compare(f"{law} {dtype}", ELEMENTS, RUNS, competitors)
+def _laws(law: str, dtype: str, sizes: Sizes, jax: Callable[[str, str, int], Fill] | None) -> list[Row]:
+    elements = sizes.engine_elements
+    out = np.empty(elements, engine.numpy_dtype(DataType.Value(f"DATA_TYPE_{dtype.upper()}")))
+    tensor = torch.empty(elements, dtype=DTYPES[dtype])
+    spec = seedbed.spec(law, (elements,), dtype=dtype, **PARAMETERS.get(law, {}))
+    competitors: dict[str, Fill] = {}
+    for backend, threads in itertools.product(("numba", "numpy"), _thread_counts()):
+        competitors[_named(f"seedbed {backend}", threads)] = _ours(backend, threads, spec, out)
+    for threads in _thread_counts():
+        competitors[_named("torch", threads)] = partial(_torch, threads, TORCH[law], tensor)
+    if law in NUMPY and dtype in ("float32", "float64"):
+        competitors["NumPy"] = partial(NUMPY[law], np.random.default_rng(0), dtype=out.dtype, out=out)
+    if jax and law != "constant":
+        competitors["JAX"] = jax(law, dtype, elements)
+    competitors["memset"] = partial(ctypes.memset, out.ctypes.data, 0, out.nbytes)
+    return compare("laws", f"{law} {dtype}", rate(MILLIONS, elements / 1e6), sizes.engine_runs, competitors)
+
+
+def _column_shard(scheme: str, sizes: Sizes) -> list[Row]:
+    """A narrow slice of columns, as tensor parallelism cuts them, beside as many elements that lie together."""
+    size = sizes.shard_columns
+    begin = size // 8
+    spec = seedbed.spec(scheme, (size, size))
+    competitors = {
+        "columns": _ours("numba", 1, spec, region=Region(start=[0, begin], stop=[size, begin + 128])),
+        "rows": _ours("numba", 1, spec, region=Region(start=[begin, 0], stop=[begin + 128, size])),
+        "torch, rows": partial(_torch, 1, TORCH[scheme], torch.empty(128, size)),
+    }
+    case = f"{scheme} float32, {size} × 128 of {size} × {size}"
+    return compare("shards", case, rate(MILLIONS, size * 128 / 1e6), 2 * sizes.engine_runs, competitors)
+
+
+def _small_tensors(sizes: Sizes) -> list[Row]:
+    count = sizes.small_tensors
+    shapes = {"equal shapes": [(1000,)] * count, "different shapes": [(1000 - count // 2 + i,) for i in range(count)]}
+    each = Unit("µs a tensor", lambda seconds: seconds / count * 1e6)
+    rows = []
+    with seedbed.connect("local:") as client:
+        for kind, wanted in shapes.items():
+            specs = [seedbed.spec("normal", shape, name=f"t{i}") for i, shape in enumerate(wanted)]
+            competitors: dict[str, Fill] = {
+                "seedbed local:": lambda specs=specs: sum(1 for _ in client.init_model(specs)),
+                "torch": partial(_torch, 1, lambda shapes: [torch.empty(s).normal_() for s in shapes], wanted),
+                "NumPy": partial(_numpy_tensors, np.random.default_rng(0), wanted),
+            }
+            case = f"{count} normals of 1,000 elements, {kind}"
+            rows += compare("small tensors", case, each, 2 * sizes.engine_runs, competitors)
     return rows
+
+
+def _sparse(sizes: Sizes) -> list[Row]:
+    size = sizes.shard_columns // 4
+    spec = seedbed.spec("sparse", (size, size), sparsity=0.9)
+    competitors = {
+        "seedbed numba": _ours("numba", 1, spec),
+        "torch": partial(_torch, 1, partial(torch.nn.init.sparse_, sparsity=0.9), torch.empty(size, size)),
+    }
+    return compare("other schemes", f"sparse {size} × {size}", rate(MILLIONS, size**2 / 1e6), 1, competitors)
+
+
+def _orthogonal(sizes: Sizes) -> list[Row]:
+    size = sizes.orthogonal_rows
+    seeds = itertools.count()
+
+    def ours() -> None:
+        _ours("numba", 1, seedbed.spec("orthogonal", (size, size), seed=next(seeds)))()  # finished matrices are kept
+
+    competitors: dict[str, Fill] = {
+        "seedbed numba": ours,
+        "torch": partial(_torch, 1, torch.nn.init.orthogonal_, torch.empty(size, size)),
+    }
+    return compare("other schemes", f"orthogonal {size} × {size}", rate(MILLIONS, size**2 / 1e6), 1, competitors)
+
+
+def _ours(
+    backend: str, threads: int, spec: TensorSpec, out: np.ndarray | None = None, region: Region | None = None
+) -> Fill:
+    description = engine.describe(spec, region)
+    if out is None:
+        out = np.empty(description.element_count, engine.numpy_dtype(description.spec.dtype))
+    return partial(engine.open_backend(backend, threads).fill, description, 0, out)
+
+
+def _torch(threads: int, function: Callable[..., object], *arguments: object) -> None:
+    torch.set_num_threads(threads)
+    function(*arguments)
+
+
+def _numpy_tensors(generator: np.random.Generator, shapes: list[tuple[int]]) -> list[np.ndarray]:
+    return [generator.standard_normal(shape, np.float32) for shape in shapes]
+
+
+def _thread_counts() -> tuple[int, ...]:
+    return (1, 2) if usable_cores() > 1 else (1,)
+
+
+def _named(name: str, threads: int) -> str:
+    return name if threads == 1 else f"{name}, {threads} threads"
+
+
+@contextlib.contextmanager
+def _jax() -> Iterator[Callable[[str, str, int], Fill]]:
+    with running([sys.executable, "-m", "benchmarks.peers", "jax"]) as process:
+        read_line(process)
+
+        def ask(law: str, dtype: str, elements: int) -> None:
+            process.stdin.write(f"{law} {dtype} {elements}\n")
+            read_line(process)
+
+        yield lambda *arguments: partial(ask, *arguments)

@@ -1,0 +1,109 @@
+"""What the figures are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.measuring import Figures, Row, ratio
+
+Measured = Callable[[Figures], float | None]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A bound for one figure, or for the ratio of two."""
+
+    what: str
+    bound: float
+    measured: Measured
+    unit: str = "×"
+    at_most: bool = False
+
+    def as_json(self, figures: Figures) -> dict[str, object]:
+        """The aim, the figure, and whether it is reached; None if it was not measured."""
+        value = self.measured(figures)
+        reached = None if value is None else (value <= self.bound if self.at_most else value >= self.bound)
+        return {
+            "what": self.what,
+            "aim": f"{'<' if self.at_most else '≥'} {self.bound:g} {self.unit}".strip(),
+            "reached": reached,
+            "measured": None if value is None else float(f"{value:.4g}"),
+        }
+
+
+def _ratio(table: str, case: str, ours: str, theirs: str) -> Measured:
+    return lambda figures: ratio(figures.find(table, case, ours), figures.find(table, case, theirs))
+
+
+def _median(table: str, case: str, name: str, unit: float = 1.0) -> Measured:
+    def measured(figures: Figures) -> float | None:
+        row = figures.find(table, case, name)
+        return None if row is None else row.median * unit
+
+    return measured
+
+
+def _worst(table: str, part_of_case: str, name: str) -> Measured:
+    """The highest median among the cases of that kind."""
+
+    def measured(figures: Figures) -> float | None:
+        return max((row.median for row in _rows(figures, table, part_of_case, name)), default=None)
+
+    return measured
+
+
+def _shard(scheme: str) -> Measured:
+    def measured(figures: Figures) -> float | None:
+        columns = next(iter(_rows(figures, "shards", scheme, "columns")), None)
+        return columns and ratio(columns, figures.find("shards", columns.case, "rows"))
+
+    return measured
+
+
+def _rows(figures: Figures, table: str, part_of_case: str, name: str) -> list[Row]:
+    return [row for row in figures.of(table) if row.name == name and part_of_case in row.case]
+
+
+def _streams_total(figures: Figures) -> float | None:
+    many = figures.find("streams", "64 streams", "seedbed TCP")
+    return ratio(many, figures.find("streams", "1 stream", "seedbed TCP"))
+
+
+_NUMBA, _TWO = "seedbed numba", "seedbed numba, 2 threads"
+_TCP, _CEILING = "seedbed TCP", "ceiling TCP"
+_F32 = "normal float32"
+
+AIMS = (
+    Aim("engine, 1 thread, uniform float32 / torch", 6, _ratio("laws", "uniform float32", _NUMBA, "torch")),
+    Aim("engine, 1 thread, normal float32 / torch", 3.5, _ratio("laws", _F32, _NUMBA, "torch")),
+    Aim("engine, 1 thread, trunc_normal float32 / torch", 2, _ratio("laws", "trunc_normal float32", _NUMBA, "torch")),
+    Aim("engine, 1 thread, normal bfloat16 / torch", 4, _ratio("laws", "normal bfloat16", _NUMBA, "torch")),
+    Aim("engine, 1 thread, constant float32 / memset", 0.9, _ratio("laws", "constant float32", _NUMBA, "memset")),
+    Aim("engine, uniform float32, 2 threads / 1", 1.7, _ratio("laws", "uniform float32", _TWO, _NUMBA)),
+    Aim("engine, normal float32, 2 threads / 1", 1.7, _ratio("laws", _F32, _TWO, _NUMBA)),
+    Aim("engine, trunc_normal float32, 2 threads / 1", 1.7, _ratio("laws", "trunc_normal float32", _TWO, _NUMBA)),
+    Aim("column shard / contiguous, uniform, per element", 0.6, _shard("uniform")),
+    Aim("column shard / contiguous, normal, per element", 0.6, _shard("normal")),
+    Aim("local:, tensors of equal shapes", 50, _worst("small tensors", "equal", "seedbed local:"), "µs each", True),
+    Aim("local:, of different shapes", 50, _worst("small tensors", "different", "seedbed local:"), "µs each", True),
+    Aim("numpy backend, 1 thread, normal float32", 25, _median("laws", _F32, "seedbed numpy"), "M/s"),
+    Aim("loopback TCP, uniform float32 / ceiling", 0.85, _ratio("transport", "uniform float32", _TCP, _CEILING)),
+    Aim("loopback TCP, normal float32 / ceiling", 0.75, _ratio("transport", _F32, _TCP, _CEILING)),
+    Aim("the same / local torch, 1 thread", 1, _ratio("transport", _F32, _TCP, "torch, no server")),
+    Aim("the same / tutorial server", 1.5, _ratio("transport", _F32, _TCP, "tutorial TCP")),
+    Aim("the same / Flight + NumPy", 3, _ratio("transport", _F32, _TCP, "Flight + NumPy TCP")),
+    Aim("first chunk of 100 GiB", 10, _median("latency", "first chunk of 100 GiB", _TCP), "ms", True),
+    Aim("1 KiB tensor, round trip, median", 1, _median("latency", "1 KiB tensor", _TCP), "ms", True),
+    Aim("server memory above idle, one huge tensor", 64, _median("memory above idle", "one tensor", "seedbed server"),
+        "MiB", True),
+    Aim("64 streams / 1 stream, total throughput", 0.9, _streams_total),
+    Aim("64 streams, slowest / fastest", 0.5, _median("fairness", "64 streams", _TCP)),
+    Aim("import seedbed", 0.25, _median("import", "import in a fresh process", "seedbed"), "s", True),
+    Aim("seedbed serve, until it answers", 2, _median("start", "to the first answer", "seedbed serve"), "s", True),
+)  # fmt: skip
+
+
+def judged(figures: Figures) -> list[dict[str, object]]:
+    """Every aim with what was measured."""
+    return [aim.as_json(figures) for aim in AIMS]

@@ -1,0 +1,96 @@
+"""Starts servers, ours and the peers', in processes of their own, and ends them whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    pid: int
+    tcp: str
+    unix: str
+
+
+Command = Callable[[list[str]], list[str]]
+
+
+def seedbed(arguments: list[str]) -> list[str]:
+    """The command of our own server, the one that users type."""
+    return [sys.executable, "-m", "seedbed.cli", "serve", *arguments]
+
+
+def peer(name: str) -> Command:
+    """The command of a peer's server."""
+    return lambda arguments: [sys.executable, "-m", "benchmarks.peers", name, *arguments]
+
+
+@contextlib.contextmanager
+def serving(command: Command, chunk_bytes: int | None = None) -> Iterator[Server]:
+    """A server on a free port and a Unix socket, which has said that it can be reached.
+
+    Raises:
+        RuntimeError: It ended without saying so.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        arguments = ["--listen", "127.0.0.1:0", "--listen", f"unix:{directory}/socket"]
+        if chunk_bytes:
+            arguments += ["--chunk-bytes", str(chunk_bytes)]
+        with running(command(arguments)) as process:
+            banner = read_line(process)
+            tcp, unix = re.search(r"serving on ([^;]+);", banner)[1].split(", ")
+            yield Server(process.pid, tcp, unix)
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A child process with pipes, ended with the block."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    """The next line that a child prints.
+
+    Raises:
+        RuntimeError: It has ended instead.
+    """
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{' '.join(process.args[1:])} ended with exit code {process.wait()}")
+    return line
+
+
+def run_python(code: str) -> str:
+    """What a fresh Python process prints."""
+    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
+
+
+def seconds_until(command: Command, answered: Callable[[str], object]) -> float:
+    """The seconds from the start of a server's process to its first answer, which ``answered`` gets over TCP."""
+    begin = time.perf_counter()
+    with serving(command) as server:
+        answered(server.tcp)
+        return time.perf_counter() - begin
