@@ -102,6 +102,8 @@ def bounds(wanted: TensorSlice) -> tuple[list[int], list[int]]:
 
 def extents(wanted: TensorSlice) -> tuple[int, ...]:
     """The shape of the part wanted."""
+    if not wanted.HasField("region"):
+        return tuple(wanted.spec.shape[:])
     start, stop = bounds(wanted)
     return tuple(map(operator.sub, stop, start))
 

@@ -206,10 +206,12 @@ class ModelAssembler(Assembler):
 
 def _check_description(description: TensorDescription, wanted: TensorSlice) -> None:
     """Refuses the description of anything but what was asked for."""
-    spec = TensorSpec()
-    spec.CopyFrom(wanted.spec)
-    spec.dtype = spec.dtype or DATA_TYPE_FLOAT32
-    spec.algorithm_version = spec.algorithm_version or description.spec.algorithm_version
+    spec = wanted.spec
+    if not (spec.dtype and spec.algorithm_version):
+        spec = TensorSpec()
+        spec.CopyFrom(wanted.spec)
+        spec.dtype = spec.dtype or DATA_TYPE_FLOAT32
+        spec.algorithm_version = spec.algorithm_version or description.spec.algorithm_version
     start, stop = _regions.bounds(wanted)
     count = math.prod(map(operator.sub, stop, start))
     agrees = (
@@ -255,13 +257,16 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
     """The tag of each field, and its content: of a varint its value, of all others their bytes."""
     position, end = 0, len(data)
     while position < end:
-        tag, start = _varint(data, position)
+        tag, start = data[position], position + 1
+        if tag >= 0x80:  # most tags, and many lengths, are a byte long
+            tag, start = _varint(data, position)
         wire_type = tag & 7
         content: Any = None
         if wire_type == _VARINT:
             content, position = _varint(data, start)
         elif wire_type == _LENGTH_DELIMITED:
-            length, start = _varint(data, start)
+            length, begin = data[start], start + 1
+            length, start = (length, begin) if length < 0x80 else _varint(data, start)
             position = start + length
         elif wire_type in _FIXED_SIZES:
             position = start + _FIXED_SIZES[wire_type]

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -14,8 +15,8 @@ class FakeBackend:
     """Element i is i mod 2048, which every dtype down to float16 holds (bfloat16 rounds it).
 
     Args:
-        seconds: How long a call of ``fill`` takes; it looks for cancellation each millisecond.
-        error: What ``fill`` raises.
+        seconds: How long a call of a sampler takes; it looks for cancellation each millisecond.
+        error: What a sampler raises.
     """
 
     name = "fake"
@@ -30,12 +31,11 @@ class FakeBackend:
         self.buffers: set[int] = set()
         self.cancelled = threading.Event()
 
-    def fill(
-        self,
-        description: TensorDescription,
-        first_element: int,
-        out: np.ndarray,
-        cancelled: Callable[[], bool] = lambda: False,
+    def sampler(self, description: TensorDescription) -> engine.Sampler:
+        return partial(self._fill, description)
+
+    def _fill(
+        self, description: TensorDescription, first_element: int, out: np.ndarray, cancelled: Callable[[], bool]
     ) -> None:
         self.fills.append((description.spec.name, first_element, len(out)))
         self.buffers.add(out.ctypes.data)

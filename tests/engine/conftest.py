@@ -19,7 +19,7 @@ def open_backend(name: str, threads: int) -> engine.Backend:
     """Opens each backend once; its pieces are small, so that small tensors are divided among threads too."""
     if (name, threads) not in _opened:
         backend = engine.open_backend(name, threads)
-        backend.share = 64  # type: ignore[misc]
+        backend.share = dict.fromkeys(backend.share, 64)  # type: ignore[misc]
         _opened[name, threads] = backend
     return _opened[name, threads]
 

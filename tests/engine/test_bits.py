@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -106,3 +107,17 @@ def test_a_region_costs_what_it_holds(region) -> None:
 
     part = sample(Counting(1), TensorSpec(shape=[50, 40, 30], normal=Normal()), region)
     assert asked == part.size
+
+
+def test_work_for_others_holds_nobody_up() -> None:
+    backend = open_backend("numba", 2)
+    spec = TensorSpec(name="w", shape=[1000], normal=Normal())
+    alone = sample(backend, spec)
+    assert backend._pool is not None
+    others = threading.Event()
+    try:
+        busy = [backend._pool.submit(others.wait) for _ in range(backend.threads)]
+        assert bits(sample(backend, spec)) == bits(alone)
+        assert not any(future.done() for future in busy)
+    finally:
+        others.set()

@@ -13,13 +13,17 @@ import crc32c
 
 from seedbed.v1 import Chunk, InitModelResponse, InitTensorResponse
 
+_VARINT: Final = 0  # protobuf's wire types
 _LENGTH_DELIMITED: Final = 2
+_FIXED32: Final = 5
 
 
-def _tag(number: int) -> bytes:
-    return bytes([number << 3 | _LENGTH_DELIMITED])
+def _tag(number: int, wire_type: int = _LENGTH_DELIMITED) -> bytes:
+    return bytes([number << 3 | wire_type])
 
 
+_OFFSET_TAG: Final = _tag(Chunk.ELEMENT_OFFSET_FIELD_NUMBER, _VARINT)
+_CHECKSUM_TAG: Final = _tag(Chunk.CRC32C_FIELD_NUMBER, _FIXED32)
 _PAYLOAD_TAG: Final = _tag(Chunk.PAYLOAD_FIELD_NUMBER)
 _CHUNK_TAG: Final = _tag(InitTensorResponse.CHUNK_FIELD_NUMBER)
 assert InitModelResponse.CHUNK_FIELD_NUMBER == InitTensorResponse.CHUNK_FIELD_NUMBER
@@ -41,8 +45,10 @@ def with_chunk(head: bytes, element_offset: int, payload: memoryview) -> bytes:
     >>> message.chunk.element_offset, message.chunk.payload
     (4, b'12345678')
     """
-    chunk = Chunk(element_offset=element_offset, crc32c=crc32c.crc32c(payload)).SerializeToString()
-    chunk += _PAYLOAD_TAG + _varint(payload.nbytes)
+    checksum = crc32c.crc32c(payload)
+    offset_field = _OFFSET_TAG + _varint(element_offset) if element_offset else b""  # zeros are left out
+    checksum_field = _CHECKSUM_TAG + checksum.to_bytes(4, "little") if checksum else b""
+    chunk = b"".join((offset_field, checksum_field, _PAYLOAD_TAG, _varint(payload.nbytes)))
     return b"".join((head, _CHUNK_TAG, _varint(len(chunk) + payload.nbytes), chunk, payload))
 
 
@@ -58,6 +64,8 @@ def field(number: int, serialized: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -52,8 +52,9 @@ class Backend(ABC):
     name: ClassVar[str]
     tile: ClassVar[int]
     """The most elements that ``sample`` is given at once: bounds the memory of temporaries."""
-    share: ClassVar[int] = 1 << 16
-    """The fewest elements that are worth a thread's while."""
+    share: ClassVar[dict[str, int]]
+    """The fewest elements of each random law that are worth a thread's while: some 0.1 ms of work, several times what
+    it takes to hand them over."""
 
     def __init__(self, threads: int | None = None, reason: str = "asked for") -> None:
         self.threads = threads or usable_cores()
@@ -126,44 +127,55 @@ class Backend(ABC):
     def _random_sampler(self, description: TensorDescription) -> Sampler:
         where = _where(description)
         parameters = parameters_of(description)
-        mask = sparse_mask(description) if description.law.WhichOneof("law") == "sparse" else None
+        law = str(description.law.WhichOneof("law"))
+        mask = sparse_mask(description) if law == "sparse" else None
         stream = Stream(description.spec.seed, description.stream)
 
-        def fill_piece(first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]) -> None:
-            if cancelled():
-                raise Cancelled
+        def fill_piece(first_element: int, out: NDArray[Any]) -> None:
             elements = runs(*where, first_element, len(out))
             self.sample(parameters, stream, elements, out)
             if mask:
                 self.mask(mask, stream.seed, elements, out)
 
-        return partial(self._in_pieces, fill_piece)
+        return partial(self._in_pieces, fill_piece, self.share[law])
 
     def _in_pieces(
-        self, fill_piece: Sampler, first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]
+        self,
+        fill_piece: Callable[[int, NDArray[Any]], None],
+        share: int,
+        first_element: int,
+        out: NDArray[Any],
+        cancelled: Callable[[], bool],
     ) -> None:
-        """Fills the pieces of ``out`` on as many threads as are worth while."""
-        if len(out) <= min(self.tile, 2 * self.share - 1):
+        """Fills the pieces of ``out``, on this thread and those of the pool that have nothing else to do."""
+        if len(out) <= min(self.tile, 2 * share - 1):
             if len(out):
-                fill_piece(first_element, out, cancelled)
+                fill_piece(first_element, out)
             return
-        pieces = list(self._pieces(len(out)))
+
+        def fill(piece: slice) -> None:
+            if cancelled():
+                raise Cancelled
+            fill_piece(first_element + piece.start, out[piece])
+
+        first, *others = self._pieces(len(out), share)
         if self._pool is None:
-            for piece in pieces:
-                fill_piece(first_element + piece.start, out[piece], cancelled)
+            for piece in (first, *others):
+                fill(piece)
             return
-        futures = [
-            self._pool.submit(fill_piece, first_element + piece.start, out[piece], cancelled) for piece in pieces[1:]
-        ]
+        futures = [(self._pool.submit(fill, piece), piece) for piece in others]
         try:
-            fill_piece(first_element, out[pieces[0]], cancelled)
+            fill(first)
+            for future, piece in reversed(futures):
+                if future.cancel():  # the pool is still at work for others
+                    fill(piece)
         finally:  # also after an error: the others write into the caller's memory
-            errors = [error for future in futures if (error := future.exception())]
+            errors = [error for future, _ in futures if not future.cancel() and (error := future.exception())]
         if errors:
             raise errors[0]
 
-    def _pieces(self, count: int) -> Iterator[slice]:
-        shares = max(1, min(self.threads, count // self.share))
+    def _pieces(self, count: int, share: int) -> Iterator[slice]:
+        shares = max(1, min(self.threads, count // share))
         length = min(self.tile, -(-count // shares))
         length = -(-length // 4) * 4  # whole Philox blocks
         for begin in range(0, count, length):

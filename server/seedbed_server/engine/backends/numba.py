@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class NumbaBackend(Backend):
 
     name = "numba"
     tile = 1 << 22
+    share: ClassVar = {"uniform": 1 << 18, "normal": 1 << 17, "trunc_normal": 1 << 14, "sparse": 1 << 11}
 
     def prepare(self) -> None:
         runs = np.array([1]), np.array([1])

@@ -56,6 +56,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     tile = 1 << 15  # temporaries stay in the second-level cache
+    share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse"), 1 << 14)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         elements = _elements(runs)
