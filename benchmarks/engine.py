@@ -30,11 +30,13 @@ TORCH: dict[str, Callable[[torch.Tensor], object]] = {
     "constant": lambda tensor: tensor.fill_(0.5),
 }
 NUMPY = {"uniform": np.random.Generator.random, "normal": np.random.Generator.standard_normal}
+CHUNK_BYTES = 1 << 20
 MILLIONS = "million a second"
 
 
 def measure(sizes: Sizes, say: Say) -> Part:
     part = Part(notes=["'2 threads' is ours or torch's; all else runs on one thread"])
+    part.notes.append("laws: again and again in a buffer of 1 MiB, as the service samples; JAX makes new arrays")
     if usable_cores() < 2:
         part.notes.append("2 threads are left out: there is one core")
     with contextlib.ExitStack() as stack:
@@ -43,6 +45,9 @@ def measure(sizes: Sizes, say: Say) -> Part:
         for law, dtype in itertools.product(LAWS, DTYPES):
             say(f"{law} {dtype}")
             part.rows += _laws(law, dtype, sizes, jax)
+    for law in LAWS:
+        say(f"{law}, a large array")
+        part.rows += _large(law, sizes)
     for scheme in ("uniform", "normal"):
         say(f"column shard, {scheme}")
         part.rows += _column_shard(scheme, sizes)
@@ -55,21 +60,51 @@ def measure(sizes: Sizes, say: Say) -> Part:
 
 
 def _laws(law: str, dtype: str, sizes: Sizes, jax: Callable[[str, str, int], Fill] | None) -> list[Row]:
-    elements = sizes.engine_elements
-    out = np.empty(elements, engine.numpy_dtype(DataType.Value(f"DATA_TYPE_{dtype.upper()}")))
-    tensor = torch.empty(elements, dtype=DTYPES[dtype])
-    spec = seedbed.spec(law, (elements,), dtype=dtype, **PARAMETERS.get(law, {}))
+    """As the service samples: a chunk after the other, in one buffer."""
+    numpy_dtype = engine.numpy_dtype(DataType.Value(f"DATA_TYPE_{dtype.upper()}"))
+    out = np.zeros(min(CHUNK_BYTES // numpy_dtype.itemsize, sizes.engine_elements), numpy_dtype)
+    chunks = sizes.engine_elements // len(out)
+    competitors = _competitors(law, dtype, out, chunks)
+    if jax and law != "constant":
+        competitors["JAX"] = jax(law, dtype, sizes.engine_elements)
+    unit = rate(MILLIONS, chunks * len(out) / 1e6)
+    return compare("laws", f"{law} {dtype}", unit, sizes.engine_runs, competitors)
+
+
+def _large(law: str, sizes: Sizes) -> list[Row]:
+    """In an array that is larger than the caches, once."""
+    out = np.zeros(sizes.large_elements, np.float32)
+    unit = rate(MILLIONS, len(out) / 1e6)
+    case = f"{law} float32, {out.nbytes / (1 << 20):g} MiB"
+    return compare("large arrays", case, unit, sizes.engine_runs, _competitors(law, "float32", out, 1))
+
+
+def _competitors(law: str, dtype: str, out: np.ndarray, chunks: int) -> dict[str, Fill]:
+    """Each fills the array so many times; all but JAX, which has no such thing as filling."""
+    spec = seedbed.spec(law, (chunks * len(out),), dtype=dtype, **PARAMETERS.get(law, {}))
+    tensor = torch.zeros(len(out), dtype=DTYPES[dtype])
     competitors: dict[str, Fill] = {}
     for backend, threads in itertools.product(("numba", "numpy"), _thread_counts()):
-        competitors[_named(f"seedbed {backend}", threads)] = _ours(backend, threads, spec, out)
+        sampler = engine.open_backend(backend, threads).sampler(engine.describe(spec))
+        competitors[_named(f"seedbed {backend}", threads)] = partial(_sample, sampler, out, chunks)
     for threads in _thread_counts():
-        competitors[_named("torch", threads)] = partial(_torch, threads, TORCH[law], tensor)
+        fill = partial(_torch, threads, TORCH[law], tensor)
+        competitors[_named("torch", threads)] = partial(_repeat, fill, chunks)
     if law in NUMPY and dtype in ("float32", "float64"):
-        competitors["NumPy"] = partial(NUMPY[law], np.random.default_rng(0), dtype=out.dtype, out=out)
-    if jax and law != "constant":
-        competitors["JAX"] = jax(law, dtype, elements)
-    competitors["memset"] = partial(ctypes.memset, out.ctypes.data, 0, out.nbytes)
-    return compare("laws", f"{law} {dtype}", rate(MILLIONS, elements / 1e6), sizes.engine_runs, competitors)
+        fill = partial(NUMPY[law], np.random.default_rng(0), dtype=out.dtype, out=out)
+        competitors["NumPy"] = partial(_repeat, fill, chunks)
+    competitors["memset"] = partial(_repeat, partial(ctypes.memset, out.ctypes.data, 0, out.nbytes), chunks)
+    return competitors
+
+
+def _sample(sampler: engine.Sampler, out: np.ndarray, chunks: int) -> None:
+    for chunk in range(chunks):
+        sampler(chunk * len(out), out, lambda: False)
+
+
+def _repeat(fill: Fill, times: int) -> None:
+    for _ in range(times):
+        fill()
 
 
 def _column_shard(scheme: str, sizes: Sizes) -> list[Row]:

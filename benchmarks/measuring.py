@@ -26,7 +26,8 @@ class Sizes:
     """How much is measured; the defaults are those that figures are published of."""
 
     engine_runs: int = 9
-    engine_elements: int = 1 << 22  # 16 MiB of float32: beyond the second-level caches
+    engine_elements: int = 1 << 22
+    large_elements: int = 1 << 24  # 64 MiB of float32: beyond the caches
     shard_columns: int = 8192
     small_tensors: int = 1000
     orthogonal_rows: int = 1024
@@ -50,6 +51,7 @@ class Sizes:
 QUICK = Sizes(
     engine_runs=2,
     engine_elements=1 << 20,
+    large_elements=1 << 22,
     shard_columns=2048,
     orthogonal_rows=256,
     transport_runs=2,
@@ -72,6 +74,7 @@ QUICK = Sizes(
 TINY = Sizes(
     engine_runs=1,
     engine_elements=1 << 16,
+    large_elements=1 << 16,
     shard_columns=512,
     small_tensors=50,
     orthogonal_rows=64,

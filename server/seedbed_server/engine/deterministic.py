@@ -14,12 +14,13 @@ from seedbed.v1 import TensorDescription
 from . import dtypes
 
 
-def constant(description: TensorDescription) -> int:
+def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
     """The bits of a constant tensor's elements."""
     dtype = dtypes.numpy_dtype(description.spec.dtype)
     # By way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
     base = np.float64 if dtype == np.float64 else np.float32
-    return int(np.array(description.law.constant.val, base).astype(dtype).view(f"u{dtype.itemsize}"))
+    bits: np.unsignedinteger[Any] = base(description.law.constant.val).astype(dtype).view(f"u{dtype.itemsize}")
+    return bits
 
 
 def fill(description: TensorDescription, first_element: int, out: NDArray[Any], _cancelled: Callable[[], bool]) -> None:

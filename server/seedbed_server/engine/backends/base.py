@@ -109,7 +109,7 @@ class Backend(ABC):
             return partial(self._fill_orthogonal, description)
         return self._random_sampler(description)
 
-    def repeat(self, bits: int, out: NDArray[np.unsignedinteger[Any]]) -> None:
+    def repeat(self, bits: np.unsignedinteger[Any], out: NDArray[np.unsignedinteger[Any]]) -> None:
         """Fills ``out``, a view of elements as integers, with the bits of one element."""
         out.fill(bits)
 
@@ -118,7 +118,7 @@ class Backend(ABC):
 
         def fill(_first_element: int, out: NDArray[Any], _cancelled: Callable[[], bool]) -> None:
             if bits:
-                self.repeat(bits, out.view(f"u{out.itemsize}"))
+                self.repeat(bits, out.view(bits.dtype))
             else:
                 out.view(np.uint8).fill(0)  # NumPy takes memset for bytes alone
 

@@ -33,7 +33,8 @@ class NumbaBackend(Backend):
             out = np.empty(1, dtype)
             self.sample(NormalParameters(0.0, 1.0), Stream(0, 0), runs, out)
             self.mask(SparseMask(2, 2, 1, 0), 0, runs, out)
-            self.repeat(1, out.view(f"u{out.itemsize}"))
+            bits = out.view(f"u{out.itemsize}")
+            self.repeat(bits[0], bits)
         self.orthonormal(np.ones((2, 1)), never)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
@@ -47,8 +48,8 @@ class NumbaBackend(Backend):
             is_bfloat16 = out.dtype != np.float16
             kernels.fill16(law, numbers, key, counter, *runs, out.view(np.uint16), is_bfloat16)
 
-    def repeat(self, bits: int, out: NDArray[np.unsignedinteger[Any]]) -> None:
-        kernels.repeat(out.dtype.type(bits), out)
+    def repeat(self, bits: np.unsignedinteger[Any], out: NDArray[np.unsignedinteger[Any]]) -> None:
+        kernels.repeat(bits, out)
 
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
         size = min(mask.columns, len(out))

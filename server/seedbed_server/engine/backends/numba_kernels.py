@@ -558,8 +558,12 @@ def _to_float16(values, out):
 
 @_jit
 def repeat(bits, out):
-    for i in range(len(out)):
+    to_line = min(len(out), (-out.ctypes.data % 64) // out.itemsize)
+    for i in range(to_line):
         out[i] = bits
+    rest = out[to_line:]
+    for i in range(len(rest)):  # from a cache line's begin: stores that cross two cost twice
+        rest[i] = bits
 
 
 # Sparse.
