@@ -17,6 +17,7 @@ from seedbed._transport import (
     channel_options,
     check_target,
     closed,
+    keep_freed_memory,
     of_rpc,
     open_service,
     path,
@@ -48,6 +49,7 @@ def open_transport(
     Raises:
         InvalidRequest: If the target is none, or ``local:`` cannot be had.
     """
+    keep_freed_memory()
     if target == LOCAL:
         return AioLocalTransport(LocalTransport(open_service()))
     return AioGrpcTransport(target, credentials, options)

@@ -121,3 +121,36 @@ def test_work_for_others_holds_nobody_up() -> None:
         assert not any(future.done() for future in busy)
     finally:
         others.set()
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT32", "BFLOAT16", "FLOAT64"])
+@pytest.mark.parametrize("law", [{"uniform": Uniform()}, {"normal": Normal()}, {"trunc_normal": TruncNormal()}])
+@pytest.mark.parametrize(
+    ("shape", "start", "stop"),
+    [
+        ([2**36], [2**34 - 7000], [2**34 + 7001]),  # where the upper half of float32's block numbers changes
+        ([2**36], [2**33 - 7001], [2**33 + 7000]),  # and of float64's
+        ([2**33, 8], [2**31 - 900, 1], [2**31 + 900, 7]),
+        ([2**33, 8], [2**30 - 900, 1], [2**30 + 900, 7]),
+    ],
+)
+def test_blocks_whose_numbers_need_more_than_32_bits_agree(shape, start, stop, law, dtype) -> None:
+    spec = TensorSpec(name="w", shape=shape, dtype=f"DATA_TYPE_{dtype}", seed=5, **law)
+    expected = sample(open_backend("numpy", 1), spec, (start, stop))
+    assert bits(sample(open_backend("numba", 1), spec, (start, stop))) == bits(expected)
+
+
+@pytest.mark.parametrize("width", [1e-45, 3e-42, 1e-38, 2.0**-102, 2.0**-102 * (1 - 2**-24), 2.0**-101 * 1.1, 1e-30])
+@pytest.mark.parametrize("a", [0.0, 1e-44, -1e-39, -1e-31])
+def test_uniforms_that_are_hardly_above_zero_agree(a, width) -> None:
+    spec = TensorSpec(name="w", shape=[5000], seed=5, uniform=Uniform(a=a, b=a + width))
+    expected = sample(open_backend("numpy", 1), spec)
+    assert bits(sample(open_backend("numba", 1), spec)) == bits(expected)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 8, 13, 128])
+def test_short_rows_agree(columns, backend) -> None:
+    spec = TensorSpec(name="w", shape=[3000, 130], seed=5, dtype=DataType.DATA_TYPE_BFLOAT16, normal=Normal())
+    region = ([7, 1], [2990, 1 + columns])
+    whole = sample(open_backend("numpy", 1), spec)
+    assert bits(sample(backend, spec, region)) == bits(whole[7:2990, 1 : 1 + columns])

@@ -53,7 +53,7 @@ class Backend(ABC):
     tile: ClassVar[int]
     """The most elements that ``sample`` is given at once: bounds the memory of temporaries."""
     share: ClassVar[dict[str, int]]
-    """The fewest elements of each random law that are worth a thread's while: some 0.1 ms of work, several times what
+    """The fewest elements of each random law that are worth a thread's while: some 0.2 ms of work, several times what
     it takes to hand them over."""
 
     def __init__(self, threads: int | None = None, reason: str = "asked for") -> None:

@@ -25,7 +25,7 @@ class NumbaBackend(Backend):
 
     name = "numba"
     tile = 1 << 22
-    share: ClassVar = {"uniform": 1 << 18, "normal": 1 << 17, "trunc_normal": 1 << 14, "sparse": 1 << 11}
+    share: ClassVar = {"uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 12}
 
     def prepare(self) -> None:
         runs = np.array([1]), np.array([1])
