@@ -81,7 +81,7 @@ def _streams_total(figures: Figures) -> float | None:
 
 
 _NUMBA, _TWO = "seedbed numba", "seedbed numba, 2 threads"
-_TCP, _CEILING = "seedbed TCP", "ceiling TCP"
+_TCP, _CEILING, _PLAIN = "seedbed TCP", "ceiling TCP", "ceiling TCP, plain client"
 _F32 = "normal float32"
 
 AIMS = (
@@ -100,9 +100,11 @@ AIMS = (
     Aim("numpy backend, 1 thread, normal float32", 25, _median("laws", _F32, "seedbed numpy"), "M/s"),
     Aim("loopback TCP, uniform float32 / ceiling", 0.85, _ratio("transport", "uniform float32", _TCP, _CEILING)),
     Aim("loopback TCP, normal float32 / ceiling", 0.75, _ratio("transport", _F32, _TCP, _CEILING)),
-    Aim("the same / local torch, 1 thread", 1, _ratio("transport", _F32, _TCP, "torch, no server")),
-    Aim("the same / tutorial server", 1.5, _ratio("transport", _F32, _TCP, "tutorial TCP")),
-    Aim("the same / Flight + NumPy", 3, _ratio("transport", _F32, _TCP, "Flight + NumPy TCP")),
+    Aim("uniform over TCP / ceiling, plain client", 0.85, _ratio("transport", "uniform float32", _TCP, _PLAIN)),
+    Aim("normal over TCP / ceiling, plain client", 0.75, _ratio("transport", _F32, _TCP, _PLAIN)),
+    Aim("normal over TCP / local torch, 1 thread", 1, _ratio("transport", _F32, _TCP, "torch, no server")),
+    Aim("normal over TCP / tutorial server", 1.5, _ratio("transport", _F32, _TCP, "tutorial TCP")),
+    Aim("normal over TCP / Flight + NumPy", 3, _ratio("transport", _F32, _TCP, "Flight + NumPy TCP")),
     Aim("first chunk of 100 GiB", 10, _median("latency", "first chunk of 100 GiB", _TCP), "ms", True),
     Aim("1 KiB tensor, round trip, median", 1, _median("latency", "1 KiB tensor", _TCP), "ms", True),
     Aim("server memory above idle, one huge tensor", 64, _median("memory above idle", "one tensor", "seedbed server"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -203,7 +204,30 @@ def serve_jax(_listen: list[str], _chunk_bytes: int) -> None:
         print("done", flush=True)
 
 
-PEERS = {"ceiling": Ceiling.serve, "tutorial": Tutorial.serve, "flight": Flight.serve, "jax": serve_jax}
+def fill_plainly(targets: list[str], _chunk_bytes: int) -> None:
+    """The ceiling's client in a process of its own: each line of the input is a number of bytes, each answer seconds.
+
+    Importing torch, or connecting with our client, has the side effect that freed messages are kept by the C library
+    (`seedbed._transport.keep_freed_memory`). This one is what gRPC gives somebody who does neither.
+    """
+    out = np.zeros(0, np.uint8)
+    with Ceiling(targets[0]) as client:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            if len(out) != int(line):
+                out = np.zeros(int(line), np.uint8)
+            begin = time.perf_counter()
+            client.fill(out)
+            print(time.perf_counter() - begin, flush=True)
+
+
+PEERS = {
+    "plain-client": fill_plainly,
+    "ceiling": Ceiling.serve,
+    "tutorial": Tutorial.serve,
+    "flight": Flight.serve,
+    "jax": serve_jax,
+}
 
 
 def _serve_grpc(service: str, handlers: dict[str, Any], listen: list[str]) -> None:

@@ -14,7 +14,7 @@ import seedbed
 from benchmarks.engine import DTYPES, PARAMETERS, TORCH
 from benchmarks.measuring import Part, Row, Say, Sizes, compare, gigabytes, in_turns, is_installed, row, timed
 from benchmarks.peers import MIB, Ceiling, Flight, Tutorial
-from benchmarks.servers import peer, serving
+from benchmarks.servers import peer, read_line, running, serving
 from benchmarks.servers import seedbed as our_server
 
 Fill = Callable[[np.ndarray], object]
@@ -55,6 +55,9 @@ class _Laws:
             "ceiling TCP": stack.enter_context(Ceiling(ceiling.tcp)),
             "ceiling Unix": stack.enter_context(Ceiling(ceiling.unix)),
         }
+        command = peer("plain-client")(["--listen", ceiling.tcp])
+        self._plain_client = stack.enter_context(running(command))
+        read_line(self._plain_client)
         tutorial = stack.enter_context(serving(peer("tutorial"), chunk_bytes))
         self._tutorial = stack.enter_context(Tutorial(tutorial.tcp))
         self._flight: Flight | None = None
@@ -65,6 +68,7 @@ class _Laws:
             f"{sizes.transport_mib} MiB in chunks of {chunk_bytes} bytes; client and server share this machine's cores",
             f"our server and the tutorial's sample with {info.backend}, {info.threads} threads; torch with one",
             "the ceiling sends a constant message, and knows neither laws nor dtypes nor checksums",
+            "its plain client is a process of its own, without torch's and our side effect on the C library's memory",
         ]
         if self._flight is None:
             self.notes.append("Flight is left out: pyarrow is not installed")
@@ -78,12 +82,17 @@ class _Laws:
             name: partial(client.init, spec, out=out) for name, client in self._ours.items()
         }
         competitors |= {name: partial(client.fill, out) for name, client in self._ceilings.items()}
+        competitors["ceiling TCP, plain client"] = partial(self._fill_plainly, out.nbytes)
         competitors["tutorial TCP"] = partial(self._tutorial.fill, spec, out)
         if self._flight and (law, dtype) == ("normal", "float32"):
             competitors["Flight + NumPy TCP"] = partial(self._flight.fill, out)
         competitors["torch, no server"] = partial(TORCH[law], tensor)
         unit = gigabytes(out.nbytes)
         return compare("transport", f"{law} {dtype}", unit, self._sizes.transport_runs, competitors)
+
+    def _fill_plainly(self, count: int) -> float:
+        self._plain_client.stdin.write(f"{count}\n")
+        return float(read_line(self._plain_client))
 
 
 def _chunk_sizes(stack: contextlib.ExitStack, sizes: Sizes) -> list[Row]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # for _helpers, however pytest imports the test modules
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
 RUN = "import json, sys; from seedbed_server.service.server import run; run(**json.loads(sys.argv[1]))"
 
