@@ -1,6 +1,8 @@
 """A tensor larger than any machine's memory, through `iter_chunks`: neither process grows."""
 
 import json
+import platform
+import resource
 import subprocess
 import sys
 
@@ -49,3 +51,22 @@ def test_a_tensor_larger_than_memory(start_server):
     assert max(told["rss"]) - told["rss"][0] < 24 * MIB, told["rss"]
     settled = server_readings[len(server_readings) // 4]
     assert max(server_readings) - settled < 24 * MIB, server_readings
+
+
+MESSAGES = """
+import resource
+import seedbed
+
+seedbed.connect("localhost:1")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    bytearray(b"x" * (1 << 20))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives freed messages back")
+def test_a_client_keeps_the_memory_of_its_messages():
+    ran = subprocess.run([sys.executable, "-c", MESSAGES], capture_output=True, check=True)
+    pages_of_messages = 200 * MIB // resource.getpagesize()
+    assert int(ran.stdout) < pages_of_messages / 10
