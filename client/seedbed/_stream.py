@@ -266,8 +266,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
             content, position = _varint(data, start)
         elif wire_type == _LENGTH_DELIMITED:
             length, begin = data[start], start + 1
-            length, start = (length, begin) if length < 0x80 else _varint(data, start)
-            position = start + length
+            if length >= 0x80:
+                length, begin = _varint(data, start)
+            start, position = begin, begin + length
         elif wire_type in _FIXED_SIZES:
             position = start + _FIXED_SIZES[wire_type]
         else:

@@ -26,8 +26,7 @@ def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
 def fill(description: TensorDescription, first_element: int, out: NDArray[Any], _cancelled: Callable[[], bool]) -> None:
     """Fills ``out`` with elements ``first_element ...`` of the region of an eye or dirac tensor."""
     out.view(np.uint8).fill(0)
-    if len(out):
-        out[_ones(description, first_element, len(out))] = 1
+    out[_ones(description, first_element, len(out))] = 1
 
 
 def _ones(description: TensorDescription, first: int, count: int) -> NDArray[np.int64]:

@@ -53,7 +53,7 @@ def at_least(value: float, data_type: int) -> float:
     return -at_most(-value, data_type) + 0.0  # the zero is the positive one
 
 
-@lru_cache(maxsize=1024)  # a tensor's bounds are asked for when it is validated and again for each of its chunks
+@lru_cache(maxsize=1024)  # a tensor's bounds are asked for when it is validated and when it is sampled
 def at_most(value: float, data_type: int) -> float:
     """The largest value of the type that is not above ``value``; a zero is the positive one."""
     dtype = _NUMPY[data_type]

@@ -24,7 +24,7 @@ from ..regions import Runs, runs
 from ..stream import Purpose, stream_of
 
 Sampler = Callable[[int, NDArray[Any], Callable[[], bool]], None]
-"""Takes what `Backend.fill` takes, except the description."""
+"""Takes what `Backend.fill` takes, except the description; ``out`` is not empty."""
 
 
 def never() -> bool:
@@ -96,7 +96,8 @@ class Backend(ABC):
         Raises:
             Cancelled: Once ``cancelled()`` is true.
         """
-        self.sampler(description)(first_element, out, cancelled)
+        if len(out):
+            self.sampler(description)(first_element, out, cancelled)
 
     def sampler(self, description: TensorDescription) -> Sampler:
         """Works out what all pieces of a described region share, and returns the function that fills them."""
@@ -149,8 +150,7 @@ class Backend(ABC):
     ) -> None:
         """Fills the pieces of ``out``, on this thread and those of the pool that have nothing else to do."""
         if len(out) <= min(self.tile, 2 * share - 1):
-            if len(out):
-                fill_piece(first_element, out)
+            fill_piece(first_element, out)
             return
 
         def fill(piece: slice) -> None:
@@ -184,8 +184,6 @@ class Backend(ABC):
     def _fill_orthogonal(
         self, description: TensorDescription, first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]
     ) -> None:
-        if not len(out):
-            return
         spec = description.spec
         rows = spec.shape[0]
         columns = math.prod(spec.shape[1:])
