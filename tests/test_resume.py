@@ -32,6 +32,7 @@ from seedbed.v1 import (
     Region,
     TensorSlice,
 )
+from seedbed_server import engine
 from seedbed_server.service.local import LocalService
 
 CHUNK = 64  # bytes; so that small tensors have many
@@ -46,7 +47,7 @@ MODEL = [
 
 @pytest.fixture(scope="module")
 def service():
-    return LocalService("numpy", 1, CHUNK)
+    return LocalService(engine.open_backend("numpy", 1), CHUNK)
 
 
 class Stream:

@@ -9,9 +9,10 @@ import numpy as np
 
 from seedbed.v1 import TensorDescription
 from seedbed_server import engine
+from seedbed_server.engine.backends.base import done
 
 
-class FakeBackend:
+class FakeBackend(engine.Backend):
     """Element i is i mod 2048, which every dtype down to float16 holds (bfloat16 rounds it).
 
     Args:
@@ -36,7 +37,7 @@ class FakeBackend:
 
     def _fill(
         self, description: TensorDescription, first_element: int, out: np.ndarray, cancelled: Callable[[], bool]
-    ) -> None:
+    ) -> Callable[[], None]:
         self.fills.append((description.spec.name, first_element, len(out)))
         self.buffers.add(out.ctypes.data)
         if self.error:
@@ -48,3 +49,4 @@ class FakeBackend:
                 raise engine.Cancelled
             time.sleep(0.001)
         out[...] = np.arange(first_element, first_element + len(out)) % 2048
+        return done

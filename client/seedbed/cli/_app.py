@@ -64,8 +64,14 @@ def seedbed_command() -> None:
     "--threads", type=click.IntRange(min=1), envvar="SEEDBED_THREADS", show_envvar=True,
     help="Threads that sample one chunk.  [default: what the backend finds]",
 )  # fmt: skip
+@click.option(
+    "--device", type=click.IntRange(min=0), envvar="SEEDBED_DEVICE", show_envvar=True,
+    help="Which GPU the backend cupy uses, counted from 0.  [default: the first]",
+)  # fmt: skip
 @click.option("--chunk-bytes", type=int, metavar="BYTES", help="The most bytes of a chunk.  [default: 1 MiB]")
-def serve(*, listen: tuple[str, ...], backend: str, threads: int | None, chunk_bytes: int | None) -> None:
+def serve(
+    *, listen: tuple[str, ...], backend: str, threads: int | None, device: int | None, chunk_bytes: int | None
+) -> None:
     """Serve tensors until SIGTERM or Ctrl-C, then finish what is in progress.
 
     Needs the extra: pip install 'seedbed[server]'. There is no encryption and no authentication: listen on addresses
@@ -81,7 +87,9 @@ def serve(*, listen: tuple[str, ...], backend: str, threads: int | None, chunk_b
         raise click.ClickException(
             f"the server is not installed ({error}); run: pip install 'seedbed[server]'"
         ) from error
-    options: dict[str, Any] = {"listen": listen or None, "threads": threads, "chunk_bytes": chunk_bytes}
+    options: dict[str, Any] = {
+        "listen": listen or None, "threads": threads, "device": device, "chunk_bytes": chunk_bytes,
+    }  # fmt: skip
     try:
         server.run(backend=backend, **{name: value for name, value in options.items() if value is not None})
     except ValueError as error:
@@ -127,7 +135,7 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
         [
             ("version", answer.version),
             ("algorithm versions", ", ".join(map(str, answer.algorithm_versions))),
-            ("backend", answer.backend),
+            ("backend", f"{answer.backend} ({answer.backend_reason})"),
             ("device", answer.device),
             ("threads", str(answer.threads)),
             ("most dimensions", str(limits.max_dimensions)),

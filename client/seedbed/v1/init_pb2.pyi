@@ -402,17 +402,19 @@ class Limits(_message.Message):
     def __init__(self, max_dimensions: _Optional[int] = ..., max_orthogonal_elements: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "algorithm_versions", "backend", "device", "threads", "limits")
+    __slots__ = ("version", "algorithm_versions", "backend", "device", "threads", "limits", "backend_reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_REASON_FIELD_NUMBER: _ClassVar[int]
     version: str
     algorithm_versions: _containers.RepeatedScalarFieldContainer[int]
     backend: str
     device: str
     threads: int
     limits: Limits
-    def __init__(self, version: _Optional[str] = ..., algorithm_versions: _Optional[_Iterable[int]] = ..., backend: _Optional[str] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    backend_reason: str
+    def __init__(self, version: _Optional[str] = ..., algorithm_versions: _Optional[_Iterable[int]] = ..., backend: _Optional[str] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., backend_reason: _Optional[str] = ...) -> None: ...

@@ -1,10 +1,9 @@
-"""The laws without chance: constant, eye and dirac. All backends share them."""
+"""The laws without chance: constant, eye and dirac."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,48 +15,77 @@ from . import dtypes
 
 def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
     """The bits of a constant tensor's elements."""
+    return _bits(description, description.law.constant.val)
+
+
+def one(description: TensorDescription) -> np.unsignedinteger[Any]:
+    """The bits of a 1."""
+    return _bits(description, 1.0)
+
+
+def _bits(description: TensorDescription, value: float) -> np.unsignedinteger[Any]:
     dtype = dtypes.numpy_dtype(description.spec.dtype)
     # By way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
     base = np.float64 if dtype == np.float64 else np.float32
-    bits: np.unsignedinteger[Any] = base(description.law.constant.val).astype(dtype).view(f"u{dtype.itemsize}")
+    bits: np.unsignedinteger[Any] = base(value).astype(dtype).view(f"u{dtype.itemsize}")
     return bits
 
 
-def fill(description: TensorDescription, first_element: int, out: NDArray[Any], _cancelled: Callable[[], bool]) -> None:
-    """Fills ``out`` with elements ``first_element ...`` of the region of an eye or dirac tensor."""
-    out.view(np.uint8).fill(0)
-    out[_ones(description, first_element, len(out))] = 1
+class Diagonal(NamedTuple):
+    """Where a region of an eye or dirac tensor has its ones: at most one in each row (index of the first dimension).
 
-
-def _ones(description: TensorDescription, first: int, count: int) -> NDArray[np.int64]:
-    """The positions of the ones among ``count`` elements of the region.
-
-    Eye and dirac have at most one 1 in each row (index of the first dimension), so that the rows tell them all.
+    Row ``r`` has its one in column ``r % period``, if that is one of the ``columns`` and in the region, at position
+    ``(r - start_row) * row_stride + (column - start_column) * column_stride + centre`` of the region.
     """
-    start, stop = description.region.start, description.region.stop
+
+    start_row: int
+    period: int
+    columns: int
+    start_column: int
+    stop_column: int
+    row_stride: int
+    column_stride: int
+    centre: int
+
+    def rows(self, first: int, count: int) -> tuple[int, int]:
+        """The rows, from and to, that the region's elements ``first .. first + count - 1`` belong to."""
+        return (
+            self.start_row + first // self.row_stride,
+            self.start_row + (first + count - 1) // self.row_stride + 1,
+        )
+
+    def positions(self, first: int, count: int) -> NDArray[np.int64]:
+        """The positions of the ones among the region's elements ``first .. first + count - 1``, from the first on."""
+        row = np.arange(*self.rows(first, count), dtype=np.int64)
+        column = row % self.period
+        inside = (column < self.columns) & (column >= self.start_column) & (column < self.stop_column)
+        position = (row - self.start_row) * self.row_stride + (column - self.start_column) * self.column_stride
+        position += self.centre - first
+        inside &= (position >= 0) & (position < count)
+        ones: NDArray[np.int64] = position[inside]
+        return ones
+
+
+def diagonal(description: TensorDescription) -> Diagonal | None:
+    """Where the ones of an eye or dirac tensor are in a region that is not empty; None if there are none."""
+    shape, start, stop = (
+        list(field) for field in (description.spec.shape, description.region.start, description.region.stop)
+    )
     extents = [high - low for low, high in zip(start, stop, strict=True)]
-    row_length = math.prod(extents[1:])
-    rows = start[0] + np.arange(first // row_length, (first + count - 1) // row_length + 1, dtype=np.int64)
-    column, centre = _column_of_one(description, rows)
-
-    position: NDArray[np.int64] = rows - start[0]
-    inside = np.full(len(rows), True)
-    for axis, index in enumerate([column, *centre], start=1):
-        inside &= (index >= start[axis]) & (index < stop[axis])
-        position = position * extents[axis] + (index - start[axis])
-    position = position - first
-    inside &= (position >= 0) & (position < count)
-    ones: NDArray[np.int64] = position[inside]
-    return ones
-
-
-def _column_of_one(
-    description: TensorDescription, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """The index of each row's 1 in the second dimension (-1: none), and in those after it."""
-    shape = description.spec.shape
-    if description.law.WhichOneof("law") == "eye":
-        return np.where(rows < shape[1], rows, -1), []
-    channels = shape[0] // description.law.dirac.groups
-    channel = rows % channels
-    return np.where(channel < shape[1], channel, -1), [np.full(len(rows), size // 2) for size in shape[2:]]
+    centre = 0
+    for size, low, extent in zip(shape[2:], start[2:], extents[2:], strict=True):
+        index = size // 2 - low
+        if not 0 <= index < extent:
+            return None
+        centre = centre * extent + index
+    groups = description.law.dirac.groups if description.law.WhichOneof("law") == "dirac" else 1
+    return Diagonal(
+        start_row=start[0],
+        period=shape[0] // groups,
+        columns=shape[1],
+        start_column=start[1],
+        stop_column=stop[1],
+        row_stride=math.prod(extents[1:]),
+        column_stride=math.prod(extents[2:]),
+        centre=centre,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,45 +13,78 @@ Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
 """The first global flat index of each run, and each run's length, in elements."""
 
 
-def runs(shape: Sequence[int], start: Sequence[int], stop: Sequence[int], first: int, count: int) -> Runs:
-    """The runs that hold elements ``first .. first + count - 1`` of a region, in the region's row-major order.
+_Index = TypeVar("_Index", int, NDArray[np.signedinteger[Any]])
+
+
+class Layout(NamedTuple):
+    """Where the runs of a region lie.
+
+    The extents are those of the region in the dimensions beyond the ones that a run covers, outermost first; the
+    strides are the global tensor's. Dimensions that can be counted as one are one.
+    """
+
+    offset: int
+    """The flat index of the region's first element."""
+    run_length: int
+    extents: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def flat_of_run(self, run: _Index) -> _Index:
+        """The flat index at which a run, or each of an array of runs, begins."""
+        flat = run * 0 + self.offset
+        for extent, stride in zip(self.extents[::-1], self.strides[::-1], strict=True):
+            run, coordinate = divmod(run, extent)
+            flat += coordinate * stride
+        return flat
+
+
+def layout(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Layout:
+    """The layout of a region that is not empty.
 
     Args:
         shape: The global shape.
         start: The region's first index in each dimension.
         stop: One past the region's last index in each dimension.
+
+    >>> layout((4, 5), (1, 2), (3, 4))
+    Layout(offset=7, run_length=2, extents=(2,), strides=(5,))
+    >>> layout((4, 5), (1, 0), (3, 5))
+    Layout(offset=5, run_length=10, extents=(), strides=())
+    """
+    offset, run_length, stride = 0, 1, 1
+    outer: list[tuple[int, int]] = []
+    for size, low, high in zip(reversed(shape), reversed(start), reversed(stop), strict=True):
+        offset += low * stride
+        extent = high - low
+        if not outer and run_length == stride:  # the run covers all dimensions so far
+            run_length *= extent
+        elif outer and stride == math.prod(outer[-1]):
+            outer[-1] = (extent * outer[-1][0], outer[-1][1])
+        elif extent > 1:
+            outer.append((extent, stride))
+        stride *= size
+    extents, strides = zip(*reversed(outer), strict=True) if outer else ((), ())
+    return Layout(offset, run_length, extents, strides)
+
+
+def runs(where: Layout, first: int, count: int) -> Runs:
+    """The runs that hold elements ``first .. first + count - 1`` of a region, in the region's row-major order.
+
+    Args:
+        where: The region's layout.
         first: A position within the region, in elements.
         count: How many elements; at least 1, and within the region.
 
-    >>> runs((4, 5), (1, 2), (3, 4), 1, 3)
+    >>> runs(layout((4, 5), (1, 2), (3, 4)), 1, 3)
     (array([ 8, 12]), array([1, 2]))
     """
-    inner, axis = _contiguous_tail(shape, start, stop)
-    if axis <= 0:  # all of it, or some of its first dimension
-        begin = start[0] * inner if axis == 0 else 0
-        return np.array([begin + first]), np.array([count])
-    run_length = (stop[axis] - start[axis]) * inner
-    first_run, skipped = divmod(first, run_length)
-    last_run, last_kept = divmod(first + count - 1, run_length)
-
-    starts = np.full(last_run - first_run + 1, start[axis] * inner, np.int64)
-    remaining = np.arange(first_run, last_run + 1, dtype=np.int64)
-    for dim in reversed(range(axis)):
-        extent = stop[dim] - start[dim]
-        remaining, coordinate = np.divmod(remaining, extent)
-        starts += (start[dim] + coordinate) * math.prod(shape[dim + 1 :])
-
-    lengths = np.full(len(starts), run_length, np.int64)
+    if not where.extents:
+        return np.array([where.offset + first]), np.array([count])
+    first_run, skipped = divmod(first, where.run_length)
+    last_run, last_kept = divmod(first + count - 1, where.run_length)
+    starts = where.flat_of_run(np.arange(first_run, last_run + 1, dtype=np.int64))
+    lengths = np.full(len(starts), where.run_length, np.int64)
     lengths[-1] = last_kept + 1
     starts[0] += skipped
     lengths[0] -= skipped
     return starts, lengths
-
-
-def _contiguous_tail(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> tuple[int, int]:
-    """How many elements the last dimensions that the region covers whole hold, and the dimension before them."""
-    inner, axis = 1, len(shape) - 1
-    while axis >= 0 and start[axis] == 0 and stop[axis] == shape[axis]:
-        inner *= shape[axis]
-        axis -= 1
-    return inner, axis

@@ -1,22 +1,24 @@
-"""The service within the calling process: the client's target ``local:``."""
+"""The service within the calling process: the client's targets ``local:`` and ``local:cuda``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from google.protobuf.message import Message
 
+from seedbed.v1 import TensorDescription, TensorSlice
 from seedbed_server import engine
 from seedbed_server.service.errors import ServiceError, to_status
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer
+from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer, describe
 
 
 class LocalService:
     """Answers requests with no socket between: same validation, same chunks, same errors as a server's.
 
     Args:
-        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``. Default ``SEEDBED_BACKEND``, else ``auto``.
-        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core.
+        backend: An open one, or a name for `engine.open_backend`. Default ``SEEDBED_BACKEND``, else ``auto``.
         chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
 
     Raises:
@@ -29,9 +31,11 @@ class LocalService:
     """
 
     def __init__(
-        self, backend: str | None = None, threads: int | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES
+        self, backend: engine.Backend | str | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES
     ) -> None:
-        self._servicer = InitServicer(engine.open_backend(backend, threads), chunk_bytes=chunk_bytes)
+        if not isinstance(backend, engine.Backend):
+            backend = engine.open_backend(backend)
+        self._servicer = InitServicer(backend, chunk_bytes=chunk_bytes)
 
     def unary(self, method: str, request: Message) -> Message:
         """Answers a request that has one answer.
@@ -44,10 +48,8 @@ class LocalService:
             ServiceError: The call failed.
         """
         _, answer = UNARY[method]
-        try:
+        with _errors_told():
             return answer(self._servicer, request)
-        except Exception as error:
-            raise ServiceError(to_status(error)) from error
 
     def stream(self, method: str, request: Message, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """Answers a request with a stream of serialised messages.
@@ -61,7 +63,61 @@ class LocalService:
             ServiceError: The call failed; raised by the iterator, as over a socket.
         """
         _, answer = STREAMS[method]
-        try:
+        with _errors_told():
             yield from answer(self._servicer, request, cancelled)
-        except Exception as error:
-            raise ServiceError(to_status(error)) from error
+
+
+class CudaService(LocalService):
+    """A service in this process that also writes straight into the memory of a GPU.
+
+    Args:
+        device: Which GPU, counted from 0. Default ``SEEDBED_DEVICE``, else the calling thread's current one.
+
+    Raises:
+        ValueError: It cannot be used.
+
+    Attributes:
+        device: The GPU, with the module ``cupy`` that drives it.
+    """
+
+    def __init__(self, device: int | None = None) -> None:
+        self._backend = engine.open_cupy(device=device)
+        self.device = self._backend.cuda
+        super().__init__(self._backend)
+
+    def describe(self, wanted: Sequence[TensorSlice], method: str) -> list[TensorDescription]:
+        """Validates what is wanted, before any of it is made, and tells what it resolves to.
+
+        Args:
+            wanted: The tensors, or one tensor.
+            method: The RPC that errors shall sound like: ``InitTensor`` or ``InitModel``.
+
+        Raises:
+            ServiceError: One of them cannot be served.
+        """
+        prefixes = ("" if method == "InitTensor" else f"tensors[{index}]." for index in itertools.count())
+        with _errors_told():
+            return [describe(part, prefix) for part, prefix in zip(wanted, prefixes, strict=False)]
+
+    def write(self, description: TensorDescription, first_element: int, count: int, pointer: int) -> None:
+        """Writes elements of a described region to the GPU's memory: at once, for the work that follows on its stream.
+
+        Args:
+            description: What `describe` answered, of a region that is not empty.
+            first_element: The position within the region, in row-major order, of the first.
+            count: How many.
+            pointer: The address, in the GPU's memory, of the first. The stream is CuPy's current one.
+
+        Raises:
+            ServiceError: The call failed.
+        """
+        with _errors_told(), self.device.use():
+            self._backend.writer(description)(first_element, count, pointer, None)
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ServiceError(to_status(error)) from error

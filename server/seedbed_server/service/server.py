@@ -150,6 +150,7 @@ def run(
     *,
     backend: str | None = None,
     threads: int | None = None,
+    device: int | None = None,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     max_streams: int = DEFAULT_MAX_STREAMS,
     grace: float = DEFAULT_GRACE,
@@ -162,6 +163,7 @@ def run(
         listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default ``127.0.0.1:50051``.
         backend: ``auto``, ``numpy``, ``numba`` or ``cupy``. Default ``SEEDBED_BACKEND``, else ``auto``.
         threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core.
+        device: Which GPU. Default ``SEEDBED_DEVICE``, else the first.
         chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
         max_streams: How many streams may be open at once. Default 256.
         grace: Seconds that calls in progress may go on after the first signal. Default 30.
@@ -170,7 +172,7 @@ def run(
         ValueError: An argument is out of range, or the backend cannot be used here.
         OSError: An address cannot be listened on.
     """
-    engine_backend = engine.open_backend(backend, threads)
+    engine_backend = engine.open_backend(backend, threads, device)
     engine_backend.prepare()  # no client shall wait for a compiler
     servicer = InitServicer(engine_backend, chunk_bytes=chunk_bytes)
     server = start(servicer, listen, max_streams=max_streams)

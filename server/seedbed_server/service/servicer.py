@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from google.protobuf.message import Message
@@ -75,7 +76,7 @@ class InitServicer:
         Raises:
             engine.InvalidSpec: The request cannot be served; raised by this call, not by the iterator.
         """
-        description = _describe(request)
+        description = describe(request)
         first_element = _within(request.first_element, description.element_count, "first_element", "the region")
         head = InitTensorResponse(description=description).SerializeToString()
         return self._messages(description, first_element, head, b"", cancelled)
@@ -97,7 +98,7 @@ class InitServicer:
         elements_at_resume = 0
         for index, tensor in enumerate(request.tensors):
             _stop_if(cancelled)
-            description = _describe(tensor, f"tensors[{index}].")
+            description = describe(tensor, f"tensors[{index}].")
             if index == resume.tensor_index:
                 elements_at_resume = description.element_count
             if index >= resume.tensor_index and len(kept) < _KEPT_DESCRIPTIONS:
@@ -111,7 +112,7 @@ class InitServicer:
         Raises:
             engine.InvalidSpec: The request cannot be served.
         """
-        return DescribeTensorResponse(description=_describe(request))
+        return DescribeTensorResponse(description=describe(request))
 
     def calculate_gain(self, request: CalculateGainRequest) -> CalculateGainResponse:
         """Computes the recommended gain of a nonlinearity.
@@ -128,6 +129,7 @@ class InitServicer:
             version=version(),
             algorithm_versions=engine.ALGORITHM_VERSIONS,
             backend=self.backend.name,
+            backend_reason=self.backend.reason,
             device=self.backend.device,
             threads=self.backend.threads,
             limits=Limits(
@@ -144,7 +146,7 @@ class InitServicer:
         first_element = request.resume.first_element
         for index in range(request.resume.tensor_index, len(request.tensors)):
             # The descriptions of 100,000 tensors are too many to keep while a client reads; the last are made again.
-            serialized = kept.popleft() if kept else _describe(request.tensors[index]).SerializeToString()
+            serialized = kept.popleft() if kept else describe(request.tensors[index]).SerializeToString()
             description = TensorDescription.FromString(serialized)
             later_head = InitModelResponse(tensor_index=index).SerializeToString()
             head = later_head + framing.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
@@ -167,35 +169,62 @@ class InitServicer:
         dtype = engine.numpy_dtype(description.spec.dtype)
         step = self.chunk_bytes // dtype.itemsize
         sampler = self.backend.sampler(description)
-        for offset in range(first_element, end, step):
-            _stop_if(cancelled)
-            byte_count = min(step, end - offset) * dtype.itemsize
-            # No name for the message: it would keep the last one alive while the next is made.
-            yield self._message(head, sampler, dtype, offset, byte_count, cancelled)
-            head = later_head
-
-    def _message(
-        self,
-        head: bytes,
-        sampler: engine.Sampler,
-        dtype: np.dtype[Any],
-        offset: int,
-        byte_count: int,
-        cancelled: Callable[[], bool],
-    ) -> bytes:
-        buffer = self._take_buffer()
+        under_way: deque[_Piece] = deque()
         try:
-            payload = buffer[:byte_count]
-            sampler(offset, payload.view(dtype), cancelled)
-            return framing.with_chunk(head, offset, payload.data)
+            for offset in range(first_element, end, step):
+                _stop_if(cancelled)
+                byte_count = min(step, end - offset) * dtype.itemsize
+                under_way.append(self._begin(sampler, dtype, offset, byte_count, cancelled))
+                if len(under_way) > self.backend.ahead:
+                    # No name for the message: it would keep the last one alive while the next is made.
+                    yield self._message(head, under_way.popleft())
+                    head = later_head
+            while under_way:
+                _stop_if(cancelled)
+                yield self._message(head, under_way.popleft())
+                head = later_head
         finally:
+            self._abandon(under_way)
+
+    def _begin(
+        self, sampler: engine.Sampler, dtype: np.dtype[Any], offset: int, byte_count: int, cancelled: Callable[[], bool]
+    ) -> _Piece:
+        buffer = self._take_buffer()
+        payload = buffer[:byte_count]
+        try:
+            return _Piece(offset, payload, buffer, sampler(offset, payload.view(dtype), cancelled))
+        except BaseException:
             self._idle_buffers.append(buffer)
+            raise
+
+    def _message(self, head: bytes, piece: _Piece) -> bytes:
+        try:
+            piece.wait()
+            return framing.with_chunk(head, piece.offset, piece.payload.data)
+        finally:
+            self._idle_buffers.append(piece.buffer)
+
+    def _abandon(self, under_way: Iterable[_Piece]) -> None:
+        """Waits for whoever still writes into the buffers."""
+        for piece in under_way:
+            with contextlib.suppress(Exception):  # the one that ended the stream is told
+                piece.wait()
+            self._idle_buffers.append(piece.buffer)
 
     def _take_buffer(self) -> NDArray[np.uint8]:
         try:
             return self._idle_buffers.pop()
         except IndexError:
-            return np.empty(self.chunk_bytes, np.uint8)
+            return self.backend.buffer(self.chunk_bytes)
+
+
+class _Piece(NamedTuple):
+    """A chunk that is being sampled."""
+
+    offset: int
+    payload: NDArray[np.uint8]
+    buffer: NDArray[np.uint8]
+    wait: Callable[[], None]
 
 
 Unary = tuple[type[Message], Callable[[InitServicer, Any], Message]]
@@ -224,7 +253,16 @@ def version() -> str:
         return "unknown"
 
 
-def _describe(request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = "") -> TensorDescription:
+def describe(request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = "") -> TensorDescription:
+    """Validates a request for a tensor and tells what it resolves to.
+
+    Args:
+        request: The request.
+        prefix: What the field paths of errors begin with, such as ``tensors[3].``.
+
+    Raises:
+        engine.InvalidSpec: It cannot be served.
+    """
     if not request.HasField("spec"):
         raise engine.InvalidSpec(f"{prefix}spec", "is missing; set the tensor's shape and one scheme")
     region = request.region if request.HasField("region") else None

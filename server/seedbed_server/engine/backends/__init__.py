@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
+import sys
+from typing import TYPE_CHECKING
 
 from .base import Backend, Sampler
 
-__all__ = ["Backend", "Sampler", "open_backend"]
+if TYPE_CHECKING:
+    from .cupy import CupyBackend
 
-_NAMES = ("auto", "numpy", "numba")
+__all__ = ["Backend", "Sampler", "open_backend", "open_cupy"]
+
+_NAMES = ("auto", "numpy", "numba", "cupy")
 
 
-def open_backend(name: str | None = None, threads: int | None = None) -> Backend:
+def open_backend(name: str | None = None, threads: int | None = None, device: int | None = None) -> Backend:
     """Opens a backend.
 
     Args:
-        name: ``auto`` (the fastest that works here), ``numpy`` or ``numba``. By default the environment variable
-            SEEDBED_BACKEND, else ``auto``.
-        threads: How many threads share the work of one call. By default the environment variable SEEDBED_THREADS,
-            else one for each core that this process may use.
+        name: ``auto`` (the fastest that works here: cupy, else numba, else numpy), or one of them. By default the
+            environment variable SEEDBED_BACKEND, else ``auto``.
+        threads: How many threads of the CPU share the work of one call. By default the environment variable
+            SEEDBED_THREADS, else one for each core that this process may use.
+        device: Which GPU, counted from 0. By default the environment variable SEEDBED_DEVICE, else the current one.
 
     Raises:
         ValueError: If there is no such backend, or it cannot be used here; says what to do.
@@ -27,40 +35,92 @@ def open_backend(name: str | None = None, threads: int | None = None) -> Backend
     'numpy'
     """
     name = name or os.environ.get("SEEDBED_BACKEND") or "auto"
-    threads = threads if threads is not None else _threads_of_environment()
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads: {threads} is less than 1; give 1 or more")
+    threads = _number(threads, "threads", "SEEDBED_THREADS", least=1)
+    device = _number(device, "device", "SEEDBED_DEVICE", least=0)
     if name not in _NAMES:
         raise ValueError(f"backend: there is no {name!r}; use one of {', '.join(_NAMES)}")
     if name == "numpy":
         return _open_numpy(threads, "asked for")
+    if name == "numba":
+        return _open_numba(threads, "asked for")
+    if name == "cupy":
+        return open_cupy(threads, device)
+    return _open_fastest(threads, device)
+
+
+def open_cupy(threads: int | None = None, device: int | None = None, reason: str = "asked for") -> CupyBackend:
+    """Opens the GPU's backend; the arguments are those of `open_backend`.
+
+    Raises:
+        ValueError: If it cannot be used here; says what to do.
+    """
+    from .cuda_device import CudaDevice, NoDevice  # noqa: PLC0415 - a backend is imported when it is chosen
+    from .cupy import CupyBackend  # noqa: PLC0415
+
+    device = _number(device, "device", "SEEDBED_DEVICE", least=0)
     try:
-        return _open_numba(threads, "asked for" if name == "numba" else "the fastest on a CPU")
-    except ImportError as error:
-        if name == "auto":
-            return _open_numpy(threads, f"numba cannot be imported ({error})")
-        raise ValueError(
-            f"backend: numba cannot be imported ({error}); run pip install 'seedbed[server]', or use numpy"
-        ) from error
+        backend = CupyBackend(CudaDevice(device), _open_fastest_cpu(threads, "for orthogonal matrices"), reason)
+        backend.check(_open_numpy(1, "the reference"))
+    except NoDevice as error:
+        raise ValueError(f"backend: cupy cannot be used: {error}; or use another backend") from error
+    return backend
+
+
+def _open_fastest(threads: int | None, device: int | None) -> Backend:
+    without = _why_no_gpu()
+    if without is None or device is not None:  # who asks for a device gets it, or is told why not
+        try:
+            return open_cupy(threads, device, "the fastest, since there is a GPU")
+        except ValueError as error:
+            if device is not None:
+                raise
+            without = str(error)
+    return _open_fastest_cpu(threads, f"the fastest without a GPU: {without}")
+
+
+def _why_no_gpu() -> str | None:
+    """What keeps cupy from being used, as far as can be told without the half second that importing it takes."""
+    if importlib.util.find_spec("cupy") is None:
+        return "cupy is not installed"
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver"
+    return None
+
+
+def _open_fastest_cpu(threads: int | None, reason: str) -> Backend:
+    try:
+        return _open_numba(threads, reason)
+    except ValueError as error:
+        return _open_numpy(threads, f"{error}; {reason}")
 
 
 def _open_numpy(threads: int | None, reason: str) -> Backend:
-    from .numpy import NumpyBackend  # noqa: PLC0415 - a backend is imported when it is chosen
+    from .numpy import NumpyBackend  # noqa: PLC0415
 
     return NumpyBackend(threads, reason)
 
 
 def _open_numba(threads: int | None, reason: str) -> Backend:
-    from .numba import NumbaBackend  # noqa: PLC0415
+    try:
+        from .numba import NumbaBackend  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(
+            f"backend: numba cannot be imported ({error}); run pip install 'seedbed[server]', or use numpy"
+        ) from error
 
     return NumbaBackend(threads, reason)
 
 
-def _threads_of_environment() -> int | None:
-    text = os.environ.get("SEEDBED_THREADS")
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"SEEDBED_THREADS: {text!r} is not a number; give 1 or more") from None
+def _number(value: int | None, what: str, variable: str, least: int) -> int | None:
+    """A number that was given, or that the environment gives."""
+    if value is None and (text := os.environ.get(variable)):
+        what = variable
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{variable}: {text!r} is not a number; give {least} or more") from None
+    if value is not None and value < least:
+        raise ValueError(f"{what}: {value} is less than {least}; give {least} or more")
+    return value

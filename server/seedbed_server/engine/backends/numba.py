@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -14,13 +13,14 @@ from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters
 from ..regions import Runs
 from . import numba_kernels as kernels
-from .base import Backend, Stream, never
+from .base import IsCancelled, Stream, never
+from .cpu import CpuBackend
 
 _STRIP = 64
 """Columns of a matrix that are worked on at once, in the second-level cache."""
 
 
-class NumbaBackend(Backend):
+class NumbaBackend(CpuBackend):
     """The compiled backend."""
 
     name = "numba"
@@ -60,7 +60,7 @@ class NumbaBackend(Backend):
             rows, columns, zeros, bits, np.uint64(seed), np.uint64(mask.stream), *runs, known, keys, bits_of_out
         )
 
-    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: Callable[[], bool]) -> NDArray[np.float64]:
+    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
         m, n = gaussian.shape
         v, tau, diagonal = np.zeros((n, m)), np.zeros(n), np.zeros(n)
         q = np.empty((m, n))

@@ -7,7 +7,6 @@ ask for. Names follow the document.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,8 @@ from ..constants import (
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
 from ..regions import Runs
-from .base import Backend, Stream
+from .base import IsCancelled, Stream
+from .cpu import CpuBackend
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -51,7 +51,7 @@ Floats = NDArray[Any]
 _LOW32 = np.uint64(0xFFFFFFFF)
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(CpuBackend):
     """The reference backend."""
 
     name = "numpy"
@@ -73,7 +73,7 @@ class NumpyBackend(Backend):
         row, column = np.divmod(_elements(runs), np.uint64(mask.columns))
         out[_permuted(row, column, mask, seed) < np.uint64(mask.zeros)] = 0
 
-    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: Callable[[], bool]) -> NDArray[np.float64]:
+    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
         a = gaussian.copy()
         m, n = a.shape
         tau = np.zeros(n)

@@ -1,0 +1,175 @@
+"""One GPU: the few calls of CUDA that the cupy backend makes, through CuPy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import cuda_kernels
+
+_INSTALL: Final = "run pip install 'seedbed[gpu]' (CUDA 13) or 'seedbed[gpu-cuda12]'"
+_DRIVER: Final = "see that nvidia-smi lists a device here (in a container: start it with --gpus all)"
+
+
+class NoDevice(Exception):  # noqa: N818 - it names what is wrong
+    """No GPU can be used; the text says why, and what to do."""
+
+
+class CudaDevice:
+    """A GPU with the kernels loaded; safe to use from many threads.
+
+    Args:
+        number: Which GPU, counted from 0. Default the calling thread's current one.
+
+    Raises:
+        NoDevice: It cannot be used.
+
+    Attributes:
+        cupy: The module.
+        number: Which GPU.
+        name: What it is, for people to read.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
+        self.cupy = _import_cupy()
+        self._runtime = self.cupy.cuda.runtime
+        try:
+            self.number = self._choose(number)
+            with self.use():
+                self._load()
+        except (self._runtime.CUDARuntimeError, self.cupy.cuda.driver.CUDADriverError) as error:
+            raise NoDevice(f"CUDA does not work: {error}; {_DRIVER}") from error
+
+    def use(self) -> contextlib.AbstractContextManager[Any]:
+        """Makes it the calling thread's current device, for a ``with`` block."""
+        device: contextlib.AbstractContextManager[Any] = self.cupy.cuda.Device(self.number)
+        return device
+
+    def stream(self) -> Any:
+        """A stream whose work waits for no other stream's."""
+        return self.cupy.cuda.Stream(non_blocking=True)
+
+    def allocate(self, byte_count: int) -> Any:
+        """Device memory, freed with the object; its ``ptr`` is the address.
+
+        Raises:
+            MemoryError: There is none.
+        """
+        with self._memory_errors():
+            return self.cupy.cuda.Memory(byte_count)
+
+    def pinned(self, byte_count: int) -> NDArray[np.uint8]:
+        """Host memory that the device copies to directly.
+
+        Raises:
+            MemoryError: There is none.
+        """
+        with self._memory_errors():
+            return np.frombuffer(self.cupy.cuda.alloc_pinned_memory(byte_count), np.uint8, byte_count)
+
+    def launch(self, kernel: str, blocks: int, arguments: Sequence[Any], stream: Any) -> None:
+        """Starts a kernel on a stream (None: CuPy's current one)."""
+        if kernel not in self._functions:
+            self._functions[kernel] = self._module.get_function(kernel)
+        self._functions[kernel]((blocks,), (cuda_kernels.THREADS,), arguments, stream=stream)
+
+    def copy_to_host(self, out: NDArray[Any], pointer: int, stream: Any) -> None:
+        """Begins to copy device memory into a contiguous array."""
+        kind = self._runtime.memcpyDeviceToHost
+        self._runtime.memcpyAsync(out.ctypes.data, pointer, out.nbytes, kind, stream.ptr)
+
+    def copy_from_host(self, pointer: int, values: NDArray[Any], stream: Any) -> None:
+        """Begins to copy a contiguous array, of ordinary memory that may be freed at once, into device memory."""
+        stream = stream or self.cupy.cuda.get_current_stream()
+        kind = self._runtime.memcpyHostToDevice
+        self._runtime.memcpyAsync(pointer, values.ctypes.data, values.nbytes, kind, stream.ptr)
+
+    def _choose(self, number: int | None) -> int:
+        count = self._runtime.getDeviceCount()
+        if count == 0:
+            raise NoDevice(f"there is no GPU; {_DRIVER}")
+        if number is None:
+            return int(self._runtime.getDevice())
+        if not 0 <= number < count:
+            raise NoDevice(f"there is no device {number}; give one of 0 .. {count - 1}")
+        return number
+
+    def _load(self) -> None:
+        properties = self._runtime.getDeviceProperties(self.number)
+        capability = f"{properties['major']}.{properties['minor']}"
+        self.name = f"{properties['name'].decode()} (device {self.number}, compute capability {capability})"
+        self._module = self.cupy.cuda.function.Module()
+        self._module.load(self._cubin(int(capability.replace(".", ""))))
+        self._functions: dict[str, Any] = {}
+
+    def _cubin(self, architecture: int) -> bytes:
+        """The compiled kernels, from CuPy's cache of compiled kernels if they are there."""
+        nvrtc = self.cupy.cuda.nvrtc
+        try:
+            key = f"{architecture} {nvrtc.getVersion()} {cuda_kernels.OPTIONS} {cuda_kernels.source()}"
+        except (ImportError, OSError, RuntimeError) as error:  # the library is looked for when it is first used
+            raise NoDevice(f"CUDA's compiler NVRTC cannot be loaded ({error}); {_INSTALL}") from error
+        directory = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
+        path = Path(directory) / f"seedbed-{hashlib.sha256(key.encode()).hexdigest()}.cubin"
+        if (kept := _read(path)) is not None:
+            return kept
+        try:
+            cubin = cuda_kernels.compiled(nvrtc, architecture)
+        except nvrtc.NVRTCError as error:
+            raise NoDevice(f"the kernels cannot be compiled for this GPU ({error}); {_INSTALL}") from error
+        _write(path, cubin)
+        return cubin
+
+    @contextlib.contextmanager
+    def _memory_errors(self) -> Any:
+        try:
+            with self.use():
+                yield
+        except self._runtime.CUDARuntimeError as error:
+            if error.status != self._runtime.errorMemoryAllocation:
+                raise
+            raise MemoryError(f"the GPU is out of memory ({error})") from error
+
+
+def _import_cupy() -> Any:
+    try:
+        return importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise NoDevice(f"cupy cannot be imported ({error}); {_INSTALL}") from error
+        raise NoDevice(f"cupy is not installed; {_INSTALL}") from error
+    except ImportError as error:
+        raise NoDevice(f"cupy cannot be imported ({error}); {_INSTALL}") from error
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of a cache's file, which begins with its digest; None if it is not there, or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:32], data[32:]
+    return content if hashlib.sha256(content).digest() == digest else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Keeps a file in the cache, if that can be written; never half of it."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise

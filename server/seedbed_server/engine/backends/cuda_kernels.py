@@ -1,0 +1,107 @@
+"""The CUDA source of the laws, compiled, and the structures that its kernels take; no GPU is needed for any of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+
+from .. import constants
+
+THREADS: Final = 256
+"""Threads of a CUDA block."""
+
+TILE: Final = 4 * THREADS
+"""Philox blocks (or 16 bytes of a constant) that a CUDA block makes."""
+
+MAX_OUTER_DIMENSIONS: Final = 40
+"""A region of at most 2^63 elements has at most 39 dimensions beside those that its runs cover: each of them is wanted
+in part, so that it has 3 elements or more; whole ones are merged into the one before (engine/regions.py)."""
+
+DRAW: Final = np.dtype(
+    [
+        ("seed", "u8"), ("stream", "u8"), ("p", "f8", 7),
+        ("rows", "u8"), ("columns", "u8"), ("zeros", "u8"), ("bits", "u8"), ("mask_stream", "u8"),
+    ]
+)  # fmt: skip
+PART: Final = np.dtype(
+    [
+        ("first", "u8"), ("count", "u8"), ("run_length", "u8"), ("first_run", "u8"), ("first_run_flat", "u8"),
+        ("skipped", "u8"), ("head", "u8"), ("blocks", "u8"), ("threads", "u8"),
+        ("inner_begin", "u8"), ("inner_end", "u8"), ("offset", "u8"), ("dimensions", "u8"),
+        ("extents", "u8", MAX_OUTER_DIMENSIONS), ("strides", "u8", MAX_OUTER_DIMENSIONS),
+    ]
+)  # fmt: skip
+DIAGONAL: Final = np.dtype(
+    [
+        ("start_row", "i8"), ("period", "i8"), ("columns", "i8"), ("start_column", "i8"), ("stop_column", "i8"),
+        ("row_stride", "i8"), ("column_stride", "i8"), ("offset", "i8"), ("first_row", "i8"), ("rows", "i8"),
+    ]
+)  # fmt: skip
+
+# CuPy's own compilations add -ftz=true, which flushes subnormals; hence ours call NVRTC directly.
+OPTIONS: Final = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+
+
+@cache
+def source() -> str:
+    """The whole source: the laws' constants as macros, and the kernels."""
+    kernels = resources.files(__package__).joinpath("cuda_kernels.cu").read_text(encoding="utf-8")
+    macros = "".join(f"#define {name} {value}\n" for name, value in _macros().items())
+    return f"{macros}\n{kernels}"
+
+
+def compiled(nvrtc: Any, architecture: int) -> bytes:
+    """The kernels' machine code.
+
+    Args:
+        nvrtc: ``cupy.cuda.nvrtc``, or what has the same functions.
+        architecture: The compute capability, such as 90.
+    """
+    program = nvrtc.createProgram(source(), "cuda_kernels.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, (f"--gpu-architecture=sm_{architecture}", *OPTIONS))
+        cubin: bytes = nvrtc.getCUBIN(program)
+        return cubin
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _macros() -> dict[str, str]:
+    # -2 log is computed from g = -2 f (cuda_kernels.cu): coefficient n of f^n becomes one of (-2)^n, all divided by 4
+    halved = [c * (-2.0) ** (i - 8) / 4 for i, c in enumerate(constants.LOG32)]
+    macros = {
+        "PHILOX_M0": f"{constants.PHILOX_M[0]:#x}u",
+        "PHILOX_M1": f"{constants.PHILOX_M[1]:#x}u",
+        "PHILOX_W0": f"{constants.PHILOX_W[0]:#x}u",
+        "PHILOX_W1": f"{constants.PHILOX_W[1]:#x}u",
+        "LOG32_HALVED": _floats(halved),
+        "SIN32": _floats(constants.SIN32),
+        "COS32": _floats(constants.COS32),
+        "SQRT_HALF_BITS32": f"{constants.SQRT_HALF_BITS32:#x}u",
+        "SQRT_HALF_DRAW32": f"{constants.SQRT_HALF_DRAW32:#x}u",
+        "LOG64": _doubles(constants.LOG64),
+        "SIN64": _doubles(constants.SIN64),
+        "COS64": _doubles(constants.COS64),
+        "SQRT_HALF_BITS64": f"{constants.SQRT_HALF_BITS64:#x}ull",
+        "FEISTEL_ROUNDS": str(constants.FEISTEL_ROUNDS),
+        "MAX_OUTER_DIMENSIONS": str(MAX_OUTER_DIMENSIONS),
+    }
+    for name in ("LN2_HIGH32", "LN2_LOW32", "TURN32"):
+        macros[name] = _floats([getattr(constants, name)])
+    for name in ("LN2_HIGH64", "LN2_LOW64", "TURN64"):
+        macros[name] = _doubles([getattr(constants, name)])
+    for name in ("QUANTILE_CENTRAL", "QUANTILE_TAIL", "QUANTILE_FAR"):
+        numerator, denominator = getattr(constants, name)
+        macros[f"{name}0"], macros[f"{name}1"] = _doubles(numerator), _doubles(denominator)
+    return macros
+
+
+def _floats(values: Any) -> str:
+    return ", ".join(f"{float(np.float32(value)).hex()}f" for value in values)
+
+
+def _doubles(values: Any) -> str:
+    return ", ".join(value.hex() for value in values)

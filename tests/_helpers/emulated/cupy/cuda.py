@@ -1,0 +1,246 @@
+"""``cupy.cuda``: devices, streams, memory, and kernels that run on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import _compiler
+
+_current = threading.local()
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+class Stream:
+    """Work that is done in its order, by a thread of its own."""
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.device = runtime.getDevice()
+        self.ptr = id(self)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=_work_off, args=[self._work], daemon=True)
+        self._thread.start()
+        _streams[self.ptr] = self
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        self._work.put(work)
+
+    def synchronize(self) -> None:
+        done = threading.Event()
+        self.enqueue(done.set)
+        done.wait()
+
+    def __enter__(self) -> Stream:
+        stack().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stack().pop()
+
+
+def _work_off(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (step := work.get()) is not None:
+        step()
+
+
+_streams: dict[int, Stream] = {}
+_null_streams: dict[int, Stream] = {}
+
+
+def stack() -> list[Stream]:
+    """The streams that the thread has entered."""
+    if not hasattr(_current, "streams"):
+        _current.streams = []
+    return _current.streams  # type: ignore[no-any-return]
+
+
+def get_current_stream() -> Stream:
+    if stack():
+        return stack()[-1]
+    device = runtime.getDevice()
+    if device not in _null_streams:
+        _null_streams[device] = Stream()
+    return _null_streams[device]
+
+
+class Device:
+    """Makes a device the thread's current one."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = runtime.getDevice() if number is None else number
+
+    def __enter__(self) -> Device:
+        self._before = runtime.getDevice()
+        _current.device = self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.device = self._before
+
+    def use(self) -> None:
+        _current.device = self.id
+
+
+class _Runtime:
+    CUDARuntimeError = CUDARuntimeError
+    errorMemoryAllocation = 2
+    memcpyHostToDevice = 1
+    memcpyDeviceToHost = 2
+
+    def getDeviceCount(self) -> int:
+        return int(os.environ.get("EMULATED_GPUS", "1"))
+
+    def getDevice(self) -> int:
+        return getattr(_current, "device", 0)
+
+    def getDeviceProperties(self, number: int) -> dict[str, Any]:
+        return {"name": b"Emulated GPU", "major": 9, "minor": 0, "totalGlobalMem": memory_limit()}
+
+    def memcpyAsync(self, target: int, source: int, byte_count: int, kind: int, stream: int) -> None:
+        if kind == self.memcpyHostToDevice:  # ordinary memory, of which CUDA takes a copy at once
+            copy = ctypes.string_at(source, byte_count)
+            _streams[stream].enqueue(lambda: ctypes.memmove(target, copy, byte_count))
+        else:
+            _streams[stream].enqueue(lambda: ctypes.memmove(target, source, byte_count))
+
+
+runtime = _Runtime()
+driver = SimpleNamespace(CUDADriverError=CUDADriverError)
+
+
+# Memory.
+
+used: dict[int, int] = {}
+"""Bytes of each device that are allocated."""
+
+most_used: dict[int, int] = {}
+_memory_lock = threading.Lock()
+
+
+def memory_limit() -> int:
+    return int(os.environ.get("EMULATED_GPU_BYTES", str(1 << 30)))
+
+
+class Memory:
+    """Bytes of the current device, full of rubbish."""
+
+    def __init__(self, byte_count: int) -> None:
+        self._device, self.size = runtime.getDevice(), byte_count
+        with _memory_lock:
+            if used.get(self._device, 0) + byte_count > memory_limit():
+                raise CUDARuntimeError(runtime.errorMemoryAllocation, "cudaErrorMemoryAllocation: out of memory")
+            used[self._device] = used.get(self._device, 0) + byte_count
+            most_used[self._device] = max(most_used.get(self._device, 0), used[self._device])
+        self._bytes = np.full(byte_count + 256, 0xA5, np.uint8)
+        self.ptr = -(-self._bytes.ctypes.data // 256) * 256
+
+    def __del__(self) -> None:
+        if hasattr(self, "_bytes"):
+            with _memory_lock:
+                used[self._device] -= self.size
+
+
+def alloc_pinned_memory(byte_count: int) -> Any:
+    return np.full(byte_count, 0x5A, np.uint8).data
+
+
+# Kernels.
+
+
+class Function:
+    def __init__(self, launcher: Any) -> None:
+        self._launcher = launcher
+
+    def __call__(self, grid: tuple[int], block: tuple[int], arguments: Any, stream: Stream | None = None) -> None:
+        values = [_by_value(argument) for argument in arguments]  # CUDA copies them when a kernel is launched
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        assert 0 < grid[0] < 2**31
+        (stream or get_current_stream()).enqueue(lambda: self._launcher(grid[0], block[0], pointers, values))
+
+
+def _by_value(argument: Any) -> np.ndarray:
+    array = np.array(argument)  # a copy
+    assert array.size == 1
+    assert array.dtype.itemsize == 8 or array.dtype.fields
+    return array
+
+
+class Module:
+    def load(self, binary: bytes) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".so") as file:
+            file.write(binary)
+            file.flush()
+            self._library = ctypes.CDLL(file.name)
+
+    def get_function(self, name: str) -> Function:
+        launch = self._library[f"launch_{name}"]
+
+        def launcher(blocks: int, threads: int, pointers: Any, _values: list[np.ndarray]) -> None:
+            launch(ctypes.c_uint(blocks), ctypes.c_uint(threads), pointers)
+
+        return Function(launcher)
+
+
+function = SimpleNamespace(Module=Module)
+
+
+class NVRTCError(RuntimeError):
+    pass
+
+
+class _Nvrtc:
+    """NVRTC's functions, with a C++ compiler behind them."""
+
+    NVRTCError = NVRTCError
+    compilations = 0
+
+    def getVersion(self) -> tuple[str, ...]:
+        return ("emulated", *_compiler.FLAGS, (Path(__file__).parent / "cuda_on_cpu.h").read_text())
+
+    def createProgram(self, source: str, name: str, headers: Any, includes: Any) -> dict[str, Any]:
+        return {"source": source}
+
+    def compileProgram(self, program: dict[str, Any], options: tuple[str, ...]) -> None:
+        self.compilations += 1
+        program["cubin"] = _compiler.library(program["source"])
+
+    def getCUBIN(self, program: dict[str, Any]) -> bytes:
+        return program["cubin"]  # type: ignore[no-any-return]
+
+    def destroyProgram(self, program: dict[str, Any]) -> None:
+        program.clear()
+
+
+nvrtc = _Nvrtc()
+
+
+@contextlib.contextmanager
+def limited(byte_count: int) -> Iterator[None]:
+    """Limits the memory, for a test."""
+    before = os.environ.get("EMULATED_GPU_BYTES")
+    os.environ["EMULATED_GPU_BYTES"] = str(byte_count)
+    try:
+        yield
+    finally:
+        os.environ.pop("EMULATED_GPU_BYTES")
+        if before is not None:
+            os.environ["EMULATED_GPU_BYTES"] = before

@@ -1,0 +1,45 @@
+// Stands in for the names of CUDA that the kernels use, so that a C++ compiler makes functions for the CPU of them.
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+using std::fabs;
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
+#define __launch_bounds__(threads)
+
+struct Index { unsigned x; };
+static thread_local Index threadIdx, blockIdx;
+
+template <class To, class From> static inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+static inline float __uint_as_float(unsigned x) { return bits_as<float>(x); }
+static inline unsigned __float_as_uint(float x) { return bits_as<unsigned>(x); }
+static inline double __longlong_as_double(long long x) { return bits_as<double>(x); }
+static inline long long __double_as_longlong(double x) { return bits_as<long long>(x); }
+static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
+
+// Runs a kernel's threads one after the other; the arguments are addresses of values, as in cuLaunchKernel.
+template <class... A, std::size_t... I>
+static void run(void (*kernel)(A...), unsigned blocks, unsigned threads, void** arguments, std::index_sequence<I...>) {
+  for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)
+    for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++)
+      kernel(*static_cast<std::remove_cv_t<A>*>(arguments[I])...);
+}
+
+#define LAUNCHER(name)                                                                              \
+  extern "C" void launch_##name(unsigned blocks, unsigned threads, void** arguments) {             \
+    [&]<class... A>(void (*kernel)(A...)) {                                                         \
+      run(kernel, blocks, threads, arguments, std::index_sequence_for<A...>());                     \
+    }(name);                                                                                        \
+  }
