@@ -23,6 +23,7 @@ OTHERS = [
     {"backend": "numba", "threads": 1, "chunk_bytes": 1 << 20},
     {"backend": "numba", "threads": 2, "chunk_bytes": 4096},
     {"backend": "numpy", "threads": 2, "chunk_bytes": 1000},
+    {"backend": "cupy", "chunk_bytes": 4096},
 ]
 
 

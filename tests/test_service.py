@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import seedbed
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -252,6 +253,79 @@ def test_cancellation_between_chunks():
     with pytest.raises(engine.Cancelled):
         next(stream)
     assert len(backend.fills) == 1
+
+
+class AheadBackend(FakeBackend):
+    """Fills when it is waited for, as late as a device may; tells what happens in which order."""
+
+    ahead = 2
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        super().__init__()
+        self.log = []
+        self.fails_at = fails_at
+
+    def sampler(self, description):
+        fill = super().sampler(description)
+
+        def begin(first_element, out, cancelled):
+            self.log.append(f"begin {first_element}")
+            if first_element == self.fails_at:
+                raise MemoryError("the GPU is out of memory")
+            out.fill(0xA5)
+
+            def wait():
+                self.log.append(f"wait {first_element}")
+                fill(first_element, out, cancelled)
+
+            return wait
+
+        return begin
+
+
+def test_pieces_are_begun_ahead_of_the_one_that_is_sent():
+    backend = AheadBackend()
+    stream = InitServicer(backend, chunk_bytes=16).init_tensor(InitTensorRequest(spec=zeros(20)), never)
+    assert backend.log == []
+    payloads = []
+    for message in stream:
+        backend.log.append("sent")
+        payloads.append(InitTensorResponse.FromString(message).chunk.payload)
+    assert " ".join(backend.log) == (
+        "begin 0 begin 4 begin 8 wait 0 sent begin 12 wait 4 sent begin 16 wait 8 sent wait 12 sent wait 16 sent"
+    )
+    assert np.frombuffer(b"".join(payloads), np.float32).tolist() == list(range(20))
+
+
+def test_a_short_tensor_is_not_begun_beyond_its_end():
+    backend = AheadBackend()
+    assert len(tensor_answers(InitServicer(backend, chunk_bytes=16), zeros(8))) == 2
+    assert backend.log == ["begin 0", "begin 4", "wait 0", "wait 4"]
+
+
+@pytest.mark.parametrize("end", ["closed", "cancelled", "failed"])
+def test_whatever_is_begun_is_waited_for_before_its_buffer_is_used_again(end):
+    backend = AheadBackend(fails_at=12 if end == "failed" else None)
+    servicer = InitServicer(backend, chunk_bytes=16)
+    cancelled = threading.Event()
+    stream = servicer.init_tensor(InitTensorRequest(spec=zeros(20)), cancelled.is_set)
+    next(stream)
+    if end == "closed":
+        stream.close()
+    else:
+        cancelled.set() if end == "cancelled" else None
+        with pytest.raises(engine.Cancelled if end == "cancelled" else MemoryError):
+            next(stream)
+    assert [step for step in backend.log if "wait" in step] == ["wait 0", "wait 4", "wait 8"]
+    assert len(servicer._idle_buffers) == len(backend.buffers) == 3
+
+
+def test_buffers_are_the_backends():
+    backend = FakeBackend()
+    mine = np.empty(64, np.uint8)
+    backend.buffer = lambda byte_count: mine[:byte_count]
+    tensor_answers(InitServicer(backend, chunk_bytes=64), zeros(100))
+    assert backend.buffers == {mine.ctypes.data}
 
 
 @pytest.mark.parametrize("chunk_bytes", [7, 0, -1, MAX_CHUNK_BYTES + 1])
@@ -519,6 +593,18 @@ def test_too_little_memory(serve):
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "memory" in error.details()
     assert "0x7f" not in error.details()
+
+
+def test_too_little_memory_of_the_device_is_told_to_that_client_alone(start_server, monkeypatch):
+    monkeypatch.setenv("EMULATED_GPU_BYTES", str(200_000))
+    target = start_server(backend="cupy").target
+    with seedbed.connect(target, timeout=1) as client:
+        with pytest.raises(seedbed.ResourceExhausted, match="short of memory"):
+            client.normal((100_000,))
+        assert client.normal((1000,), name="small").std() > 0.9
+        info = client.server_info()
+    assert (info.backend, info.backend_reason) == ("cupy", "asked for")
+    assert info.device == "Emulated GPU (device 0, compute capability 9.0)"
 
 
 def test_an_unknown_method_is_unimplemented(serve):

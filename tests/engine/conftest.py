@@ -6,20 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _helpers.emulation import emulated_cupy
 
 from seedbed.v1 import Region, TensorSpec
 from seedbed_server import engine
 
-BACKENDS = [("numpy", 1), ("numpy", 2), ("numba", 1), ("numba", 2), ("numba", 3)]
+BACKENDS = [("numpy", 1), ("numpy", 2), ("numba", 1), ("numba", 2), ("numba", 3), ("emulated", 1)]
+"""Names and threads; ``emulated`` is cupy on a GPU that runs its kernels on the CPU."""
 
 _opened: dict[tuple[str, int], engine.Backend] = {}
 
 
 def open_backend(name: str, threads: int) -> engine.Backend:
-    """Opens each backend once; its pieces are small, so that small tensors are divided among threads too."""
+    """Opens each backend once; pieces are small, so that small tensors are divided among threads too."""
     if (name, threads) not in _opened:
-        backend = engine.open_backend(name, threads)
-        backend.share = dict.fromkeys(backend.share, 64)  # type: ignore[misc]
+        if name == "emulated":
+            with emulated_cupy():
+                backend = engine.open_cupy(threads)
+        else:
+            backend = engine.open_backend(name, threads)
+            backend.share = dict.fromkeys(backend.share, 64)
         _opened[name, threads] = backend
     return _opened[name, threads]
 
@@ -32,6 +38,11 @@ def backend(request: pytest.FixtureRequest) -> engine.Backend:
 @pytest.fixture
 def reference() -> engine.Backend:
     return open_backend("numpy", 1)
+
+
+@pytest.fixture
+def emulated() -> engine.Backend:
+    return open_backend("emulated", 1)
 
 
 @pytest.fixture

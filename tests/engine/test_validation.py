@@ -182,7 +182,7 @@ def test_served(spec: TensorSpec) -> None:
 
 
 def test_backends_that_cannot_be_had() -> None:
-    with pytest.raises(ValueError, match="there is no 'tpu'; use one of auto, numpy, numba"):
+    with pytest.raises(ValueError, match="there is no 'tpu'; use one of auto, numpy, numba, cupy"):
         engine.open_backend("tpu")
     with pytest.raises(ValueError, match="threads: 0 is less than 1"):
         engine.open_backend("numpy", 0)

@@ -123,7 +123,7 @@ class CudaDevice:
         if (kept := _read(path)) is not None:
             return kept
         try:
-            cubin = cuda_kernels.compiled(nvrtc, architecture)
+            cubin = cuda_kernels.compiled(nvrtc, cuda_kernels.source(), architecture)
         except nvrtc.NVRTCError as error:
             raise NoDevice(f"the kernels cannot be compiled for this GPU ({error}); {_INSTALL}") from error
         _write(path, cubin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -53,16 +54,18 @@ def source() -> str:
     return f"{macros}\n{kernels}"
 
 
-def compiled(nvrtc: Any, architecture: int) -> bytes:
-    """The kernels' machine code.
+def compiled(nvrtc: Any, text: str, architecture: int, options: Sequence[str] = OPTIONS) -> bytes:
+    """The machine code of a CUDA source.
 
     Args:
         nvrtc: ``cupy.cuda.nvrtc``, or what has the same functions.
+        text: The source, such as `source` gives.
         architecture: The compute capability, such as 90.
+        options: What else NVRTC is told.
     """
-    program = nvrtc.createProgram(source(), "cuda_kernels.cu", (), ())
+    program = nvrtc.createProgram(text, "cuda_kernels.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture=sm_{architecture}", *OPTIONS))
+        nvrtc.compileProgram(program, (f"--gpu-architecture=sm_{architecture}", *options))
         cubin: bytes = nvrtc.getCUBIN(program)
         return cubin
     finally:

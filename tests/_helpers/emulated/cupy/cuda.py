@@ -8,6 +8,7 @@ import os
 import queue
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,9 @@ class Stream:
         self._thread.start()
         _streams[self.ptr] = self
 
+    def __del__(self) -> None:
+        self._work.put(None)
+
     def enqueue(self, work: Callable[[], None]) -> None:
         self._work.put(work)
 
@@ -62,7 +66,7 @@ def _work_off(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         step()
 
 
-_streams: dict[int, Stream] = {}
+_streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
 _null_streams: dict[int, Stream] = {}
 
 
