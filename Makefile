@@ -46,6 +46,7 @@ clean:  ## remove all that was built, the environments included
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers]'
+	command -v g++ >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
 	touch $@ .venv/demo.stamp
 
 .venv/bench.stamp: pyproject.toml | .venv/bin/python

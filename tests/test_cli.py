@@ -12,6 +12,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from _helpers.emulation import emulated_cupy
+from _helpers.waiting import wait_until
 from safetensors import safe_open
 
 import seedbed
@@ -521,6 +523,24 @@ def test_serve_serves_and_stops(ok):
         child.send_signal(signal.SIGTERM)
         _, err = child.communicate(timeout=30)
     assert (child.returncode, err) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_signal_while_serve_compiles_ends_it_quietly(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    child = process("serve", "--listen", "127.0.0.1:0", "--backend", "numba")
+    assert wait_until(lambda: list((tmp_path / "cache").glob("*/*")), 30)  # the first function is compiled
+    child.send_signal(signal.SIGTERM)
+    assert child.communicate(timeout=30) == ("", "")
+    assert child.returncode == -signal.SIGTERM
+
+
+def test_serve_on_a_gpu(seedbed_command, monkeypatch):
+    monkeypatch.setenv("SEEDBED_DEVICE", "7")
+    with emulated_cupy():
+        code, _, err = seedbed_command("serve", "--listen", "127.0.0.1:0", "--backend", "cupy")
+    assert code == 2
+    assert "there is no device 7; give one of 0 .. 0" in err
 
 
 def test_serve_refuses_what_it_cannot_do(seedbed_command):

@@ -155,7 +155,7 @@ def run(
     max_streams: int = DEFAULT_MAX_STREAMS,
     grace: float = DEFAULT_GRACE,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once, as one before it serves.
 
     To be called in the main thread. Prints one line once the server can be reached.
 
@@ -172,8 +172,9 @@ def run(
         ValueError: An argument is out of range, or the backend cannot be used here.
         OSError: An address cannot be listened on.
     """
-    engine_backend = engine.open_backend(backend, threads, device)
-    engine_backend.prepare()  # no client shall wait for a compiler
+    with _handled((signal.SIGTERM, signal.SIGINT), signal.SIG_DFL):  # an exception would lose its way in a compiler
+        engine_backend = engine.open_backend(backend, threads, device)
+        engine_backend.prepare()  # no client shall wait for a compiler
     servicer = InitServicer(engine_backend, chunk_bytes=chunk_bytes)
     server = start(servicer, listen, max_streams=max_streams)
     with _signals(signal.SIGTERM, signal.SIGINT) as wait:
@@ -193,18 +194,27 @@ def _signals(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
     with reader, writer:
         writer.setblocking(False)
         previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        previous = {number: signal.signal(number, lambda *_: None) for number in numbers}
 
         def wait() -> None:
             while reader.recv(1)[0] not in numbers:
                 pass
 
         try:
-            yield wait
+            with _handled(numbers, lambda *_: None):
+                yield wait
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             signal.set_wakeup_fd(previous_fd)
+
+
+@contextlib.contextmanager
+def _handled(numbers: Sequence[signal.Signals], handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    """Gives signals a handler for the length of the block."""
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
 
 
 def _banner(servicer: InitServicer, server: Server) -> str:
