@@ -20,6 +20,7 @@ from seedbed.v1 import (
     Eye,
     Normal,
     Orthogonal,
+    Patch,
     Region,
     Sparse,
     TensorSpec,
@@ -41,6 +42,7 @@ LAWS = {
     "constant": {"constant": Constant(val=-0.1)},
     "eye": {"eye": Eye()},
     "orthogonal": {"orthogonal": Orthogonal(gain=2.0)},
+    "patched": {"normal": Normal(), "patches": [Patch(region=Region(start=[9, 2], stop=[51, 7]), val=3.0)]},
 }
 
 

@@ -16,6 +16,7 @@ from seedbed.v1 import (
     Normal,
     Ones,
     Orthogonal,
+    Patch,
     Region,
     Sparse,
     TensorSpec,
@@ -29,6 +30,10 @@ from seedbed_server import engine
 
 HALF = DataType.DATA_TYPE_FLOAT16
 NAN, INF = math.nan, math.inf
+
+
+def _patch(start: list[int], stop: list[int], val: float = 0.0) -> Patch:
+    return Patch(region=Region(start=start, stop=stop), val=val)
 
 
 def tensor(shape=(4, 6), **fields) -> TensorSpec:
@@ -103,6 +108,25 @@ REFUSED = {
         tensor((5,), orthogonal=Orthogonal()), "spec.shape", "Only tensors with 2 or more dimensions"
     ),
     "orthogonal too large": (tensor((8192, 8192), orthogonal=Orthogonal()), "spec.shape", "over orthogonal's limit"),
+    "a patch of no part": (
+        tensor(zeros=Zeros(), patches=[Patch(val=1.0)]), "spec.patches[0].region", "is missing; set the part"
+    ),
+    "a patch outside": (
+        tensor((2, 2), zeros=Zeros(), patches=[_patch([0, 0], [1, 1]), _patch([0, 0], [2, 3])]),
+        "spec.patches[1].region.stop[1]", "3 is outside the dimension's size 2",
+    ),
+    "a patch of another rank": (
+        tensor((2, 2), zeros=Zeros(), patches=[_patch([0], [1])]), "spec.patches[0].region.start", "has 1 dimensions"
+    ),
+    "a patch of nan": (
+        tensor((2,), zeros=Zeros(), patches=[_patch([0], [1], NAN)]), "spec.patches[0].val", "nan is not finite"
+    ),
+    "a patch beyond half": (
+        tensor((2,), dtype=HALF, zeros=Zeros(), patches=[_patch([0], [1], 1e6)]), "spec.patches[0].val", "65504.0"
+    ),
+    "too many patches": (
+        tensor((2,), zeros=Zeros(), patches=[_patch([0], [1])] * 1025), "spec.patches", "1025 are over the limit"
+    ),
     "constant beyond half": (tensor(dtype=HALF, constant=Constant(val=1e6)), "spec.constant", "beyond 65504.0"),
     "bound beyond half": (tensor(dtype=HALF, uniform=Uniform(b=1e6)), "spec.uniform", "beyond 65504.0"),
     "trunc bound beyond half": (tensor(dtype=HALF, trunc_normal=TruncNormal(b=1e6)), "spec.trunc_normal", "65504.0"),

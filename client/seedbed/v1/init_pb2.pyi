@@ -194,12 +194,13 @@ class VarianceScaling(_message.Message):
     def __init__(self, scale: _Optional[float] = ..., mode: _Optional[_Union[FanMode, str]] = ..., distribution: _Optional[_Union[Distribution, str]] = ..., in_axis: _Optional[_Union[Axes, _Mapping]] = ..., out_axis: _Optional[_Union[Axes, _Mapping]] = ..., batch_axis: _Optional[_Union[Axes, _Mapping]] = ..., gain: _Optional[float] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "shape", "dtype", "seed", "algorithm_version", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling")
+    __slots__ = ("name", "shape", "dtype", "seed", "algorithm_version", "patches", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
     ONES_FIELD_NUMBER: _ClassVar[int]
     ZEROS_FIELD_NUMBER: _ClassVar[int]
     CONSTANT_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +221,7 @@ class TensorSpec(_message.Message):
     dtype: DataType
     seed: int
     algorithm_version: int
+    patches: _containers.RepeatedCompositeFieldContainer[Patch]
     ones: Ones
     zeros: Zeros
     constant: Constant
@@ -235,7 +237,7 @@ class TensorSpec(_message.Message):
     orthogonal: Orthogonal
     sparse: Sparse
     variance_scaling: VarianceScaling
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., seed: _Optional[int] = ..., algorithm_version: _Optional[int] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., seed: _Optional[int] = ..., algorithm_version: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("start", "stop")
@@ -244,6 +246,14 @@ class Region(_message.Message):
     start: _containers.RepeatedScalarFieldContainer[int]
     stop: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, start: _Optional[_Iterable[int]] = ..., stop: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Patch(_message.Message):
+    __slots__ = ("region", "val")
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    VAL_FIELD_NUMBER: _ClassVar[int]
+    region: Region
+    val: float
+    def __init__(self, region: _Optional[_Union[Region, _Mapping]] = ..., val: _Optional[float] = ...) -> None: ...
 
 class TensorSlice(_message.Message):
     __slots__ = ("spec", "region")

@@ -15,20 +15,12 @@ from . import dtypes
 
 def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
     """The bits of a constant tensor's elements."""
-    return _bits(description, description.law.constant.val)
+    return dtypes.bits_of(description.law.constant.val, description.spec.dtype)
 
 
 def one(description: TensorDescription) -> np.unsignedinteger[Any]:
     """The bits of a 1."""
-    return _bits(description, 1.0)
-
-
-def _bits(description: TensorDescription, value: float) -> np.unsignedinteger[Any]:
-    dtype = dtypes.numpy_dtype(description.spec.dtype)
-    # By way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
-    base = np.float64 if dtype == np.float64 else np.float32
-    bits: np.unsignedinteger[Any] = base(value).astype(dtype).view(f"u{dtype.itemsize}")
-    return bits
+    return dtypes.bits_of(1.0, description.spec.dtype)
 
 
 class Diagonal(NamedTuple):

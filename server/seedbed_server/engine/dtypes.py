@@ -74,6 +74,18 @@ def below(value: float, data_type: int) -> float:
     return float(np.nextafter(dtype.type(nearest), dtype.type(-math.inf)))
 
 
+def bits_of(value: float, data_type: int) -> np.unsignedinteger[Any]:
+    """The bits of a value, rounded by way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
+
+    >>> hex(bits_of(1.0, DataType.DATA_TYPE_BFLOAT16))
+    '0x3f80'
+    """
+    dtype = _NUMPY[data_type]
+    base = np.float64 if dtype == np.float64 else np.float32
+    bits: np.unsignedinteger[Any] = base(value).astype(dtype).view(f"u{dtype.itemsize}")
+    return bits
+
+
 def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Rounds finite float32 values to nearest even, by integers: the definition of our bfloat16.
 

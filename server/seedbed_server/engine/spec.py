@@ -11,6 +11,7 @@ from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Regi
 from . import dtypes
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
+from .patches import MAX_PATCHES
 from .schemes import Shape, resolve
 from .stream import stream_of
 
@@ -54,6 +55,7 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
     resolution = resolve(full, prefix)
     if 0 not in shape:
         _check_range(resolution.law, full, prefix)
+    _check_patches(full, prefix)
     part = _region(region, shape, f"{prefix}region")
     element_count = math.prod(map(operator.sub, part.stop[:], part.start[:]))
     return TensorDescription(
@@ -117,6 +119,21 @@ def _region(region: Region | None, shape: Shape, field: str) -> Region:
         if stop > size:
             raise InvalidSpec(f"{field}.stop[{axis}]", f"{stop} is outside the dimension's size {size}")
     return region
+
+
+def _check_patches(spec: TensorSpec, prefix: str) -> None:
+    if len(spec.patches) > MAX_PATCHES:
+        raise InvalidSpec(
+            f"{prefix}spec.patches", f"{len(spec.patches)} are over the limit of {MAX_PATCHES}; give fewer, larger ones"
+        )
+    for index, patch in enumerate(spec.patches):
+        field = f"{prefix}spec.patches[{index}]"
+        if not patch.HasField("region"):
+            raise InvalidSpec(f"{field}.region", "is missing; set the part that has the value")
+        _region(patch.region, spec.shape[:], f"{field}.region")
+        if not math.isfinite(patch.val):
+            raise InvalidSpec(f"{field}.val", f"{patch.val} is not finite; give a finite number")
+        _check_holds(patch.val, spec, f"{field}.val")
 
 
 def _check_range(law: Law, spec: TensorSpec, prefix: str) -> None:

@@ -68,6 +68,11 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
     ({"zeros": {}}, [2, 2], None, ["FLOAT64"]),
     ({"eye": {}}, [4, 6], ([1, 0], [4, 3]), ["FLOAT32"]),
     ({"dirac": {"groups": "2"}}, [6, 2, 3, 4], None, ["FLOAT32", "FLOAT16"]),
+    ({"normal": {}, "patches": [{"region": {"start": [2, 0], "stop": [3, 5]}, "val": 0.1}]}, [4, 5], None,
+     ["FLOAT32", "BFLOAT16"]),
+    ({"uniform": {}, "patches": [{"region": {"start": [1, 1], "stop": [6, 4]}, "val": 3.0},
+                                 {"region": {"start": [2, 3], "stop": [4, 7]}, "val": -1.0}]},
+     [6, 7], ([0, 2], [5, 6]), ["FLOAT64"]),
 ]  # fmt: skip
 
 SEEDS = {"FLOAT32": 0, "FLOAT16": 7, "BFLOAT16": 0xFEDCBA9876543210, "FLOAT64": 2**64 - 1}

@@ -19,6 +19,7 @@ from seedbed.v1 import TensorDescription
 from .. import deterministic, dtypes
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, sparse_mask
+from ..patches import Patch, patches_of
 from ..regions import Layout, Runs, layout, runs
 from ..stream import Purpose, stream_of
 from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, usable_cores
@@ -60,7 +61,8 @@ class CpuBackend(Backend):
         """Q of the QR of a tall float64 matrix, diag(R) > 0, by the operations of docs/stream-v1.md, in their order."""
 
     def sampler(self, description: TensorDescription) -> Sampler:
-        return partial(_at_once, self._filler(description))
+        patches = patches_of(description) if description.spec.patches else []
+        return partial(_at_once, self._filler(description), patches)
 
     def _filler(self, description: TensorDescription) -> _Filler:
         law = description.law.WhichOneof("law")
@@ -191,8 +193,12 @@ def _ones_filler(description: TensorDescription) -> _Filler:
     return fill
 
 
-def _at_once(fill: _Filler, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
+def _at_once(
+    fill: _Filler, patches: list[Patch], first_element: int, out: NDArray[Any], cancelled: IsCancelled
+) -> Wait:
     fill(first_element, out, cancelled)
+    for patch in patches:
+        patch.apply(first_element, out)
     return done
 
 

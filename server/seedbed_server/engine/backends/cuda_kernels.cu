@@ -452,11 +452,24 @@ template <class T> INLINE void ones(const Diagonal& d, u64 first, u64 count, T o
   if (position >= 0 && position < i64(count)) out[position] = one;
 }
 
+// Overwrites the elements of some runs: those of PART's layout, in which flat indices are positions in the region.
+template <class T> INLINE void patch(const Part& part, T bits, T* out) {
+#pragma unroll 1
+  for (u32 item = 0; item < ITEMS; item++) {
+    const u64 thread = u64(blockIdx.x) * TILE + item * THREADS + threadIdx.x;
+    if (thread >= part.threads) return;
+    u64 element, run = quotient_and_rest(thread, part.run_length, element);
+    const i64 position = i64(flat_of_run(part, part.first_run + run) + element - part.first);
+    if (position >= 0 && position < i64(part.count)) out[position] = bits;
+  }
+}
+
 #define DETERMINISTIC(bits, T)                                                                                \
   extern "C" __global__ void repeat_##bits(u64 count, u64 value, T* out) { repeat(count, T(value), out); }    \
   extern "C" __global__ void ones_##bits(VALUE(Diagonal) d, u64 first, u64 count, u64 one, T* out) {          \
     ones(d, first, count, T(one), out);                                                                       \
-  }
+  }                                                                                                           \
+  extern "C" __global__ void patch_##bits(VALUE(Part) part, u64 value, T* out) { patch(part, T(value), out); }
 
 DETERMINISTIC(16, u16)
 DETERMINISTIC(32, u32)

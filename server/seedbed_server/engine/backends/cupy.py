@@ -15,6 +15,8 @@ from seedbed.v1 import DataType, Normal, TensorDescription, TensorSpec, TruncNor
 from .. import deterministic, dtypes
 from ..errors import Cancelled
 from ..parameters import parameters_of, sparse_mask
+from ..patches import Patch, patches_of
+from ..regions import Layout
 from ..spec import describe
 from . import cuda_kernels
 from .base import Backend, IsCancelled, Sampler, Wait
@@ -90,6 +92,12 @@ class CupyBackend(Backend):
 
     def writer(self, description: TensorDescription) -> Writer:
         """The function that writes parts of a described region, which is not empty, to the device's memory."""
+        write = self._writer(description)
+        if not description.spec.patches:
+            return write
+        return partial(self._write_patched, write, [(patch, _part(patch.where)) for patch in patches_of(description)])
+
+    def _writer(self, description: TensorDescription) -> Writer:
         law = str(description.law.WhichOneof("law"))
         if law == "orthogonal":
             return partial(self._write_from_host, description)
@@ -167,6 +175,26 @@ class CupyBackend(Backend):
         arguments = (where, np.uint64(first), np.uint64(count), np.uint64(one), pointer)
         self.cuda.launch(f"ones_{8 * one.itemsize}", -(-(end - begin) // cuda_kernels.THREADS), arguments, stream)
 
+    def _write_patched(
+        self,
+        write: Writer,
+        patches: list[tuple[Patch, NDArray[Any]]],
+        first: int,
+        count: int,
+        pointer: int,
+        stream: Any,
+    ) -> None:
+        write(first, count, pointer, stream)
+        for patch, template in patches:
+            touched = patch.touched(first, count)
+            if not touched:
+                continue
+            part = template.copy()
+            part["first"], part["count"], part["first_run"] = first, count, touched.start
+            part["threads"] = threads = len(touched) * patch.where.run_length
+            kernel = f"patch_{8 * patch.bits.itemsize}"
+            self.cuda.launch(kernel, -(-threads // TILE), (part, np.uint64(patch.bits), pointer), stream)
+
     def _write_from_host(
         self, description: TensorDescription, first: int, count: int, pointer: int, stream: Any
     ) -> None:
@@ -199,12 +227,8 @@ class _Parts:
         dtype = dtypes.numpy_dtype(description.spec.dtype)
         self._itemsize = dtype.itemsize
         self._per_block = 2 if dtype == np.float64 else 4
-        self._layout = where = layout_of(description)
-        self._template = np.zeros(1, cuda_kernels.PART)
-        self._template["offset"], self._template["run_length"] = where.offset, where.run_length
-        self._template["dimensions"] = dimensions = len(where.extents)
-        self._template["extents"][0, :dimensions] = where.extents
-        self._template["strides"][0, :dimensions] = where.strides
+        self._layout = layout_of(description)
+        self._template = _part(self._layout)
 
     def __call__(self, first: int, count: int, pointer: int) -> tuple[NDArray[Any], int]:
         """The structure for elements ``first .. first + count - 1``, to go to an address; how many threads it takes."""
@@ -224,6 +248,16 @@ class _Parts:
             first, count, where.run_length, first_run, flat, skipped, head, blocks, threads, *inner,
         )  # fmt: skip
         return part, threads
+
+
+def _part(where: Layout) -> NDArray[Any]:
+    """The structure of a layout, without the elements that are wanted."""
+    part = np.zeros(1, cuda_kernels.PART)
+    part["offset"], part["run_length"] = where.offset, where.run_length
+    part["dimensions"] = dimensions = len(where.extents)
+    part["extents"][0, :dimensions] = where.extents
+    part["strides"][0, :dimensions] = where.strides
+    return part
 
 
 def _blocks(elements: int, per_block: int) -> int:
