@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import ml_dtypes
 import pytest
+from _helpers.emulation import emulated_cupy
 
 from seedbed.cli import main
 
@@ -16,8 +18,11 @@ def blocks(language):
 
 def test_the_python_runs(capsys):
     namespace = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), namespace)
+    with emulated_cupy() as cupy:
+        namespace["tensor"] = cupy.empty((4096, 4096), ml_dtypes.bfloat16)
+        for block in blocks("python"):
+            exec(compile(block, "README.md", "exec"), namespace)
+    assert (namespace["tensor"].get()[1024:2048] == namespace["shard"]).all()
     out = capsys.readouterr().out
     assert "uniform {" in out
     assert "spec.uniform" in out

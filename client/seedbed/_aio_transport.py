@@ -17,12 +17,14 @@ from seedbed._transport import (
     channel_options,
     check_target,
     closed,
+    is_cuda,
     keep_freed_memory,
     of_rpc,
     open_service,
     path,
     serialize,
 )
+from seedbed.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import grpc
@@ -47,8 +49,11 @@ def open_transport(
     """The transport to a target.
 
     Raises:
-        InvalidRequest: If the target is none, or ``local:`` cannot be had.
+        InvalidRequest: If the target is none or ``local:cuda``, or ``local:`` cannot be had.
     """
+    if is_cuda(target):
+        remedy = f'use seedbed.connect("{target}"), whose calls return before the GPU is done'
+        raise InvalidRequest("target", f'"{target}" has no coroutines; {remedy}')
     keep_freed_memory()
     if target == LOCAL:
         return AioLocalTransport(LocalTransport(open_service()))

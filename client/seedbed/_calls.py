@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -99,15 +100,9 @@ def model_call(model: ModelLike, out: Outputs | None, progress: Progress | None)
     Raises:
         InvalidRequest: If an argument cannot be sent, or a mapping ``out`` lacks an array or has one that does not fit.
     """
-    wanted = _slices(model)
+    wanted = slices(model)
     names = [part.spec.name for part in wanted]
-    if isinstance(out, Mapping):
-        for part in wanted:
-            if part.spec.name not in out:
-                raise InvalidRequest("out", f"has no array for tensor {part.spec.name!r}; add one, or give a function")
-            if _regions.is_sound(part):
-                check_out(out[part.spec.name], part)
-    find = _finder(out)
+    find = finder(out, wanted, check_out)
     return ArrayCall(ModelAssembler(wanted), wanted, lambda index: find(names[index]), progress)
 
 
@@ -147,19 +142,38 @@ def check_out(out: object, wanted: TensorSlice) -> None:
     Raises:
         InvalidRequest: It is no array, or has another shape or dtype, or cannot be written.
     """
-    which = f" for tensor {wanted.spec.name!r}" if wanted.spec.name else ""
+    which = label(wanted)
     if not isinstance(out, np.ndarray):
         raise InvalidRequest("out", f"is a {type(out).__name__}{which}; give a NumPy array")
-    shape, dtype = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
-    if out.shape != shape:
-        raise InvalidRequest("out", f"has shape {out.shape}{which}; give one of shape {shape}, the region's")
-    if out.dtype != dtype:
-        raise InvalidRequest("out", f"has dtype {out.dtype}{which}; give one of dtype {dtype}, or ask for its dtype")
+    check_fit(out.shape, out.dtype, wanted)
     if not out.flags.writeable:
         raise InvalidRequest("out", f"cannot be written{which}; give a writable array")
 
 
-def _slices(model: ModelLike) -> list[TensorSlice]:
+def check_fit(shape: tuple[int, ...], dtype: np.dtype[Any], wanted: TensorSlice) -> None:
+    """Refuses another shape or dtype than those of the part wanted.
+
+    Raises:
+        InvalidRequest: They differ.
+    """
+    which, fitting = label(wanted), (_regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype))
+    if shape != fitting[0]:
+        raise InvalidRequest("out", f"has shape {shape}{which}; give one of shape {fitting[0]}, the region's")
+    if dtype != fitting[1]:
+        raise InvalidRequest("out", f"has dtype {dtype}{which}; give one of dtype {fitting[1]}, or ask for its dtype")
+
+
+def label(wanted: TensorSlice) -> str:
+    """The tensor in an error about ``out``."""
+    return f" for tensor {wanted.spec.name!r}" if wanted.spec.name else ""
+
+
+def slices(model: ModelLike) -> list[TensorSlice]:
+    """The parts of a model, as messages of our own.
+
+    Raises:
+        InvalidRequest: If it is no model.
+    """
     items = _arguments.items(model.tensors if isinstance(model, Model) else model)
     if items is None:
         raise InvalidRequest(
@@ -184,10 +198,27 @@ def _slice(item: object, index: int) -> TensorSlice:
     return wanted
 
 
-def _finder(out: Outputs | None) -> Callable[[str], Array | None]:
+def finder(
+    out: Outputs | None, wanted: Sequence[TensorSlice], check: Callable[[object, TensorSlice], None]
+) -> Callable[[str], Array | None]:
+    """The function that gives a tensor's array by its name.
+
+    Args:
+        out: A mapping, a function, or None.
+        wanted: The tensors.
+        check: Refuses an array that does not fit; asked at once for those of a mapping.
+
+    Raises:
+        InvalidRequest: If a mapping lacks an array or has one that does not fit.
+    """
     if out is None:
         return lambda _: None
     if isinstance(out, Mapping):
+        for part in wanted:
+            if part.spec.name not in out:
+                raise InvalidRequest("out", f"has no array for tensor {part.spec.name!r}; add one, or give a function")
+            if _regions.is_sound(part):
+                check(out[part.spec.name], part)
         return out.__getitem__
     if not callable(out):
         raise InvalidRequest("out", f"is a {type(out).__name__}; give a mapping of names to arrays, or a function")

@@ -41,14 +41,19 @@ def connect(
     """A client of one server, which is first asked when the client is first used.
 
     Args:
-        target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process (it needs
-            ``pip install "seedbed[server]"``, and obeys the environment's SEEDBED_BACKEND and SEEDBED_THREADS).
+        target: ``host:port``; ``unix:/path``; ``local:``, which serves within this process (it needs
+            ``pip install "seedbed[server]"``, and obeys the environment's SEEDBED_BACKEND and SEEDBED_THREADS); or
+            ``local:cuda``, which samples straight into the memory of this process's NVIDIA GPU (it needs
+            ``pip install "seedbed[gpu]"``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
+            device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
+            the GPU is done: see `seedbed._cuda.CudaClient`.
         timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
         credentials: For TLS, such as ``grpc.ssl_channel_credentials()``; default plaintext.
         options: Channel arguments of gRPC, in place of Seedbed's own.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` cannot be had, or the timeout is not above 0.
+        InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, or the timeout is not
+            above 0.
 
     >>> import seedbed
     >>> with seedbed.connect("local:") as client:
@@ -57,6 +62,10 @@ def connect(
     ((256, 128), dtype('float32'))
     """
     seconds = _arguments.seconds(timeout)
+    if _transport.is_cuda(target):
+        from seedbed._cuda import CudaClient  # noqa: PLC0415 - it imports this module
+
+        return CudaClient(target, _transport.open_cuda_service(target), seconds)
     return Client(target, _transport.open_transport(target, credentials, options), seconds)
 
 

@@ -5,9 +5,11 @@ Transports move messages and turn failures into `seedbed.errors`; they neither r
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from google.protobuf.message import Message
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     import grpc
 
     from seedbed_server.service.errors import ServiceError
-    from seedbed_server.service.local import LocalService
+    from seedbed_server.service.local import CudaService, LocalService
+
+_T = TypeVar("_T")
 
 LOCAL = "local:"
 RESPONSES: dict[str, type[Message]] = {
@@ -45,6 +49,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+_CUDA = re.compile(r"local:cuda(:\d{1,4})?", re.ASCII)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "xds:")
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})", re.ASCII)
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
@@ -149,19 +154,25 @@ class LocalTransport:
 
     Args:
         service: What answers.
+        target: What errors call it.
     """
 
-    def __init__(self, service: LocalService) -> None:
+    def __init__(self, service: LocalService, target: str = LOCAL) -> None:
         from seedbed_server.service.errors import ServiceError  # noqa: PLC0415 - as for open_service
 
         self._failure = ServiceError
         self._service = service
+        self._target = target
         self._is_closed = False
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
+        return self.call(partial(self._service.unary, method, request), deadline)
+
+    def call(self, ask: Callable[[], _T], deadline: Deadline) -> _T:
+        """Asks the service, by any of its methods that answer once."""
         self._check_open()
         try:
-            return self._service.unary(method, request)
+            return ask()
         except self._failure as error:
             raise self._mapped(error, deadline) from error
 
@@ -177,7 +188,7 @@ class LocalTransport:
         try:
             for message in self._service.stream(method, request, cancelled):
                 if deadline.has_passed():
-                    raise deadline.exceeded(LOCAL)
+                    raise deadline.exceeded(self._target)
                 yield message
         except self._failure as error:
             raise self._mapped(error, deadline) from error
@@ -187,14 +198,14 @@ class LocalTransport:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise closed(LOCAL)
+            raise closed(self._target)
 
     def _mapped(self, error: ServiceError, deadline: Deadline) -> SeedbedError:
         if self._is_closed:
-            return closed(LOCAL)
+            return closed(self._target)
         if deadline.has_passed():
-            return deadline.exceeded(LOCAL)
-        return errors.from_status(error.status, LOCAL)
+            return deadline.exceeded(self._target)
+        return errors.from_status(error.status, self._target)
 
 
 def open_service() -> LocalService:
@@ -203,16 +214,41 @@ def open_service() -> LocalService:
     Raises:
         InvalidRequest: If the server's packages are not installed, or the backend cannot be used here.
     """
-    try:
+    with _refusals(LOCAL, 'pip install "seedbed[server]"'):
         from seedbed_server.service.local import LocalService  # noqa: PLC0415 - the thin client does without
-    except ImportError as error:
-        raise InvalidRequest(
-            "target", f'"local:" needs the server in this process: pip install "seedbed[server]" ({error})'
-        ) from error
-    try:
+
         return LocalService()
+
+
+def is_cuda(target: object) -> bool:
+    """Whether the target is a GPU of this process."""
+    return isinstance(target, str) and _CUDA.fullmatch(target) is not None
+
+
+def open_cuda_service(target: str) -> CudaService:
+    """The service in this process that writes to the memory of a GPU.
+
+    Args:
+        target: One for which `is_cuda` is true.
+
+    Raises:
+        InvalidRequest: If packages are not installed, or the GPU cannot be used.
+    """
+    number = target.removeprefix("local:cuda").removeprefix(":")
+    with _refusals(target, 'pip install "seedbed[gpu]" (CUDA 13) or "seedbed[gpu-cuda12]"'):
+        from seedbed_server.service.local import CudaService  # noqa: PLC0415 - as for open_service
+
+        return CudaService(int(number) if number else None)
+
+
+@contextlib.contextmanager
+def _refusals(target: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise InvalidRequest("target", f'"{target}" needs the server in this process: {remedy} ({error})') from error
     except ValueError as error:
-        raise InvalidRequest("target", f'"local:" cannot be had: {error}') from error
+        raise InvalidRequest("target", f'"{target}" cannot be had: {error}') from error
 
 
 def check_target(target: object) -> None:
@@ -221,7 +257,7 @@ def check_target(target: object) -> None:
     Raises:
         InvalidRequest: With what addresses look like.
     """
-    forms = "give HOST:PORT such as localhost:50051, unix:/path, or local:"
+    forms = "give HOST:PORT such as localhost:50051, unix:/path, or local: (local:cuda for arrays on a GPU)"
     if not isinstance(target, str):
         raise InvalidRequest("target", f"is a {type(target).__name__}; {forms}")
     if target.startswith("unix:"):

@@ -56,7 +56,7 @@ def connect(
 
     Args:
         target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process, in threads. See
-            `seedbed.connect`.
+            `seedbed.connect`, which alone has ``local:cuda``: its calls return before the GPU is done.
         timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
         credentials: For TLS, such as ``grpc.ssl_channel_credentials()``; default plaintext.
         options: Channel arguments of gRPC, in place of Seedbed's own.

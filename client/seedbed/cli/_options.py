@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 import seedbed
-from seedbed import dtypes
+from seedbed import _transport, dtypes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Slices = tuple[slice | EllipsisType, ...]
@@ -74,13 +74,20 @@ def target_options(command: Command) -> Command:
     """Adds whom to ask, and how long to wait."""
     target = click.option(
         "--target", default="local:", envvar="SEEDBED_TARGET", show_default=True, show_envvar=True, metavar="TARGET",
-        help="Whom to ask: HOST:PORT, unix:PATH, or local: for this process itself.",
+        help="Whom to ask: HOST:PORT, unix:PATH, or local: for this process itself.", callback=_on_host,
     )  # fmt: skip
     timeout = click.option(
         "--timeout", type=float, metavar="SECONDS",
         help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
     return target(timeout(command))
+
+
+def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
+    if _transport.is_cuda(target):
+        remedy = "give local:, which samples on a GPU too if SEEDBED_BACKEND is cupy"
+        raise click.BadParameter(f"{target} makes arrays on the GPU, for programs in Python; {remedy}")
+    return target
 
 
 def progress_option(command: Command) -> Command:

@@ -62,7 +62,7 @@ def open_cupy(threads: int | None = None, device: int | None = None, reason: str
         backend = CupyBackend(CudaDevice(device), _open_fastest_cpu(threads, "for orthogonal matrices"), reason)
         backend.check(_open_numpy(1, "the reference"))
     except NoDevice as error:
-        raise ValueError(f"backend: cupy cannot be used: {error}; or use another backend") from error
+        raise ValueError(f"backend: cupy cannot be used: {error}") from error
     return backend
 
 

@@ -137,7 +137,7 @@ used: dict[int, int] = {}
 """Bytes of each device that are allocated."""
 
 most_used: dict[int, int] = {}
-_memory_lock = threading.Lock()
+_memory_lock = threading.RLock()  # memory may be freed, by the garbage collector, while some is allocated
 
 
 def memory_limit() -> int:
@@ -218,7 +218,7 @@ class _Nvrtc:
     compilations = 0
 
     def getVersion(self) -> tuple[str, ...]:
-        return ("emulated", *_compiler.FLAGS, (Path(__file__).parent / "cuda_on_cpu.h").read_text())
+        return ("emulated", *_compiler.compiler(), *_compiler.FLAGS, (Path(__file__).parent / "cuda_on_cpu.h").read_text())
 
     def createProgram(self, source: str, name: str, headers: Any, includes: Any) -> dict[str, Any]:
         return {"source": source}
