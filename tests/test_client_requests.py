@@ -13,7 +13,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 import seedbed
-from seedbed import _transport, aio, errors
+from seedbed import _targets, aio, errors
 from seedbed._regions import resolve
 from seedbed.v1 import DataType, FanMode, Model, Nonlinearity, Normal, Region, TensorSlice, TensorSpec
 
@@ -361,7 +361,7 @@ def test_bad_targets(target):
     for connect in (seedbed.connect, aio.connect):
         error = refusal(connect, target)
         assert error.field == "target"
-        assert "give HOST:PORT such as localhost:50051, unix:/path, or local:" in error.description
+        assert "give HOST:PORT such as localhost:50051, several as HOST:PORT,HOST:PORT" in error.description
 
 
 @pytest.mark.parametrize(
@@ -373,12 +373,12 @@ def test_good_targets(target):
 
 
 def test_channel_options():
-    options = dict(_transport.channel_options("localhost:1", [("grpc.keepalive_time_ms", 7)]))
+    options = dict(_targets.parse("localhost:1", [("grpc.keepalive_time_ms", 7)]).options)
     assert options["grpc.keepalive_time_ms"] == 7
     assert options["grpc.enable_http_proxy"] == 0
-    assert "grpc.enable_http_proxy" in dict(_transport.channel_options("[::1]:1", []))
-    assert "grpc.enable_http_proxy" not in dict(_transport.channel_options("localhost.example.com:1", []))
-    assert "grpc.enable_http_proxy" not in dict(_transport.channel_options("10.0.0.1:1", []))
+    assert "grpc.enable_http_proxy" in dict(_targets.parse("[::1]:1").options)
+    assert "grpc.enable_http_proxy" not in dict(_targets.parse("localhost.example.com:1").options)
+    assert "grpc.enable_http_proxy" not in dict(_targets.parse("10.0.0.1:1").options)
 
 
 class Failure(grpc.RpcError):

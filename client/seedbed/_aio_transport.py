@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
+from seedbed import _targets
 from seedbed._retry import Deadline
+from seedbed._targets import LOCAL, is_cuda
 from seedbed._transport import (
-    LOCAL,
     RESPONSES,
     LocalTransport,
-    channel_options,
-    check_target,
     closed,
-    is_cuda,
     keep_freed_memory,
     of_rpc,
     open_service,
@@ -38,6 +36,9 @@ class AioTransport(Protocol):
 
     def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         """Asks for a stream; closing the iterator cancels it."""
+
+    def replicas(self) -> int:
+        """How many servers take turns to answer."""
 
     async def close(self) -> None:
         """Ends all calls."""
@@ -72,10 +73,9 @@ class AioGrpcTransport:
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
     ) -> None:
-        check_target(target)
+        self._parsed = _targets.parse(target, options)
         self._target = target
         self._credentials = credentials
-        self._options = channel_options(target, options)
         self._channel: grpc.aio.Channel | None = None
         self._is_closed = False
 
@@ -107,6 +107,9 @@ class AioGrpcTransport:
         finally:
             call.cancel()  # after an ordinary end, this does nothing
 
+    def replicas(self) -> int:
+        return self._parsed.replicas()
+
     async def close(self) -> None:
         self._is_closed = True
         if self._channel is not None:
@@ -120,9 +123,9 @@ class AioGrpcTransport:
             import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
             self._channel = (
-                grpc.aio.insecure_channel(self._target, self._options)
+                grpc.aio.insecure_channel(self._parsed.address, self._parsed.options)
                 if self._credentials is None
-                else grpc.aio.secure_channel(self._target, self._credentials, self._options)
+                else grpc.aio.secure_channel(self._parsed.address, self._credentials, self._parsed.options)
             )
         return self._channel
 
@@ -160,6 +163,9 @@ class AioLocalTransport:
         finally:
             abandoned.set()
             _close_after(messages, step)
+
+    def replicas(self) -> int:
+        return 1
 
     async def close(self) -> None:
         self._transport.close()

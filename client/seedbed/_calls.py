@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from seedbed import _arguments, _regions, dtypes
+from seedbed import _arguments, _regions, _stripes, dtypes
 from seedbed._schemes import nonlinearity_of
 from seedbed._stream import Assembler, ModelAssembler, Piece, TensorAssembler
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
 from seedbed.errors import InvalidRequest
-from seedbed.v1 import CalculateGainRequest, DescribeTensorRequest, Model, TensorSlice, TensorSpec
+from seedbed.v1 import CalculateGainRequest, DescribeTensorRequest, Model, TensorDescription, TensorSlice, TensorSpec
 
 
 class ArrayCall:
@@ -34,7 +34,7 @@ class ArrayCall:
         progress: Progress | None,
     ) -> None:
         self.assembler = assembler
-        self._wanted = wanted
+        self.wanted = wanted
         self._destination = destination
         self._progress = progress
         self._done = 0
@@ -59,10 +59,10 @@ class ArrayCall:
             self._done += piece.values.nbytes
             if self._progress is not None:
                 self._progress(self._done, self._total)
-        return (self._wanted[piece.tensor_index].spec.name, self._array) if piece.is_last else None
+        return (self.wanted[piece.tensor_index].spec.name, self._array) if piece.is_last else None
 
     def _open(self, index: int) -> None:
-        wanted = self._wanted[index]
+        wanted = self.wanted[index]
         given = self._destination(index)
         if given is not None:
             check_out(given, wanted)
@@ -82,6 +82,32 @@ def tensor_call(spec: TensorSpec, region: RegionLike | None, out: Array | None, 
     if out is not None and _regions.is_sound(wanted):
         check_out(out, wanted)
     return ArrayCall(TensorAssembler(wanted), [wanted], lambda _: out, progress)
+
+
+def large_part(call: ArrayCall) -> TensorSlice | None:
+    """The part of a tensor that a call wants, if it is worth dividing among several servers."""
+    [wanted] = call.wanted
+    return wanted if _regions.is_sound(wanted) and _stripes.is_large(wanted) else None
+
+
+def striped_calls(
+    description: TensorDescription, out: Array | None, progress: Progress | None, most: int
+) -> tuple[Array, list[ArrayCall]]:
+    """The array of a large tensor, and calls that fill it from several servers at once.
+
+    Args:
+        description: What one of them says of the part wanted, whose version of the stream all are asked for.
+        out: The array, of the part's shape and dtype; None for a new one.
+        progress: Told the bytes done and their total after each chunk, by one thread at a time.
+        most: How many calls there may be.
+    """
+    wanted = TensorSlice(spec=description.spec, region=description.region)
+    array = _new_array(wanted) if out is None else out
+    progress_of = _stripes.summed(progress, description.byte_count) if progress else lambda: None
+    calls = []
+    for part, where in _stripes.split(wanted, most):
+        calls.append(ArrayCall(TensorAssembler(part), [part], [array[where]].__getitem__, progress_of()))
+    return array, calls
 
 
 def chunk_call(spec: TensorSpec, region: RegionLike | None, first_element: int) -> Assembler:

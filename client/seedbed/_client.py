@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from seedbed import _arguments, _calls, _transport
+from seedbed import _arguments, _calls, _targets, _transport
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
@@ -22,6 +23,7 @@ from seedbed.v1 import (
     GetServerInfoRequest,
     GetServerInfoResponse,
     TensorDescription,
+    TensorSlice,
     TensorSpec,
 )
 
@@ -38,11 +40,12 @@ def connect(
     credentials: grpc.ChannelCredentials | None = None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> Client:
-    """A client of one server, which is first asked when the client is first used.
+    """A client of one server, or of several replicas, which are first asked when the client is first used.
 
     Args:
-        target: ``host:port``; ``unix:/path``; ``local:``, which serves within this process (it needs
-            ``pip install "seedbed[server]"``, and obeys the environment's SEEDBED_BACKEND and SEEDBED_THREADS); or
+        target: ``host:port``; ``host1:port,host2:port`` or ``dns:///name:port``, replicas among which calls take turns
+            and large tensors are divided (see `Client`); ``unix:/path``; ``local:``, which serves within this process
+            (it needs ``pip install "seedbed[server]"``, and obeys SEEDBED_BACKEND and SEEDBED_THREADS); or
             ``local:cuda``, which samples straight into the memory of this process's NVIDIA GPU (it needs
             ``pip install "seedbed[gpu]"``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
             device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
@@ -62,7 +65,7 @@ def connect(
     ((256, 128), dtype('float32'))
     """
     seconds = _arguments.seconds(timeout)
-    if _transport.is_cuda(target):
+    if _targets.is_cuda(target):
         from seedbed._cuda import CudaClient  # noqa: PLC0415 - it imports this module
 
         return CudaClient(target, _transport.open_cuda_service(target), seconds)
@@ -70,7 +73,11 @@ def connect(
 
 
 class Client(Schemes[Array]):
-    """A client of one server; made by `connect`, closed by ``with`` or `close`.
+    """A client of a service; made by `connect`, closed by ``with`` or `close`.
+
+    Of several replicas, those that answer and say that they serve take turns: each call is another's, and so is the
+    rest of a stream that broke. `init` and the methods of the schemes ask all of them at once, each for a part, if a
+    tensor has 32 MiB or more. All give the same bits.
 
     It may be used from many threads at once. Each method raises `InvalidRequest` if it is asked for what cannot be
     served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A stream that breaks is
@@ -182,7 +189,7 @@ class Client(Schemes[Array]):
         >>> state["bias"]
         array([0., 0., 0., 0.], dtype=float32)
         """
-        return self._arrays(_calls.model_call(model, out, progress), self._seconds(timeout))
+        return self._model(_calls.model_call(model, out, progress), self._seconds(timeout))
 
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
@@ -240,25 +247,46 @@ class Client(Schemes[Array]):
         progress: Progress | None = None,
         timeout: Timeout = ...,
     ) -> Array:
-        call = _calls.tensor_call(spec, region, out, progress)
-        [(_, array)] = self._arrays(call, self._seconds(timeout))
+        call, deadline = _calls.tensor_call(spec, region, out, progress), Deadline(self._seconds(timeout))
+        if (wanted := _calls.large_part(call)) and (most := self._transport.replicas()) > 1:
+            return self._striped(wanted, most, out, progress, deadline)
+        [(_, array)] = self._arrays(call, deadline)
         return array
 
-    def _arrays(self, call: _calls.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
-        with contextlib.closing(self._pieces(call.assembler, seconds)) as pieces:
+    def _striped(
+        self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
+    ) -> Array:
+        """A large tensor from several servers at once."""
+        request = _calls.describe_request(wanted.spec, wanted.region if wanted.HasField("region") else None)
+        description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
+        array, calls = _calls.striped_calls(description, out, progress, most)
+        with ThreadPoolExecutor(len(calls), "seedbed-stripe") as pool:
+            stripes = [pool.submit(list, self._arrays(call, deadline)) for call in calls]
+            try:
+                for stripe in as_completed(stripes):
+                    stripe.result()
+            except BaseException:
+                deadline.end()  # of the others
+                raise
+        return array
+
+    def _arrays(self, call: _calls.ArrayCall, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
+        with contextlib.closing(self._pieces(call.assembler, deadline)) as pieces:
             for piece in pieces:
                 if finished := call.accept(piece):
                     yield finished
 
+    def _model(self, call: _calls.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
+        yield from self._arrays(call, Deadline(seconds))
+
     def _chunks(self, assembler: Assembler, seconds: float | None) -> Generator[tuple[int, Array], None, None]:
-        with contextlib.closing(self._pieces(assembler, seconds)) as pieces:
+        with contextlib.closing(self._pieces(assembler, Deadline(seconds))) as pieces:
             for piece in pieces:
                 if piece.values.size:
                     yield piece.offset, piece.values
 
-    def _pieces(self, assembler: Assembler, seconds: float | None) -> Generator[Piece, None, None]:
+    def _pieces(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        deadline = Deadline(seconds)
         retry = Retry(deadline, self.target)
         while True:
             try:
@@ -279,7 +307,9 @@ class Client(Schemes[Array]):
         assembler.finish()
 
     def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
-        deadline = Deadline(self._seconds(timeout))
+        return self._answer(method, request, response, Deadline(self._seconds(timeout)))
+
+    def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
         retry = Retry(deadline, self.target)
         while True:
             try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
+from collections.abc import Callable, Iterator
 
 from seedbed.errors import Corrupted, DeadlineExceeded, SeedbedError, Unavailable
 
@@ -24,6 +26,22 @@ class Deadline:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
+        self._cancels: set[Callable[[], object]] = set()
+
+    @contextlib.contextmanager
+    def ending(self, cancel: Callable[[], object]) -> Iterator[None]:
+        """Within the block, `end` calls ``cancel``."""
+        self._cancels.add(cancel)
+        try:
+            yield
+        finally:
+            self._cancels.discard(cancel)
+
+    def end(self) -> None:
+        """Ends the call now, in whatever threads it runs."""
+        self._end = time.monotonic()
+        for cancel in tuple(self._cancels):
+            cancel()
 
     def remaining(self) -> float | None:
         """Seconds left, at least 0; None if there is no end."""

@@ -6,7 +6,6 @@ Transports move messages and turn failures into `seedbed.errors`; they neither r
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from seedbed import errors
+from seedbed import _targets, errors
 from seedbed._retry import Deadline
+from seedbed._targets import LOCAL
 from seedbed.errors import Cancelled, InvalidRequest, SeedbedError
 from seedbed.v1 import CalculateGainResponse, DescribeTensorResponse, GetServerInfoResponse
 
@@ -27,32 +27,13 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-LOCAL = "local:"
 RESPONSES: dict[str, type[Message]] = {
     "DescribeTensor": DescribeTensorResponse,
     "CalculateGain": CalculateGainResponse,
     "GetServerInfo": GetServerInfoResponse,
 }
 
-_MIB = 1 << 20
-_LARGER_THAN_MESSAGES = 8 * _MIB
-_OPTIONS: tuple[tuple[str, Any], ...] = (
-    # Chunks are 1 MiB by default; this leaves room for larger ones, but not for a server that floods us.
-    ("grpc.max_receive_message_length", 17 * _MIB),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # A long computation, such as a large QR, sends nothing for minutes; the pings are what tells it from a dead peer.
-    ("grpc.http2.max_pings_without_data", 0),
-    # Without it, clients of one process would share one connection, and its bandwidth.
-    ("grpc.use_local_subchannel_pool", 1),
-    # gRPC would let two minutes pass between attempts to connect; our own delays are at most 5 seconds.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
-_CUDA = re.compile(r"local:cuda(:\d{1,4})?", re.ASCII)
-_SCHEMES = ("dns:", "ipv4:", "ipv6:", "xds:")
-_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})", re.ASCII)
-_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
+_LARGER_THAN_MESSAGES = 8 << 20
 
 
 class Transport(Protocol):
@@ -63,6 +44,9 @@ class Transport(Protocol):
 
     def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
         """Asks for a stream; closing the iterator cancels it."""
+
+    def replicas(self) -> int:
+        """How many servers take turns to answer."""
 
     def close(self) -> None:
         """Ends all calls."""
@@ -104,18 +88,20 @@ class GrpcTransport:
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
     ) -> None:
-        check_target(target)
+        self._parsed = parsed = _targets.parse(target, options)
         import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does without
 
-        arguments = channel_options(target, options)
         self._failures = (grpc.RpcError, ValueError)  # the latter from a channel that was closed
         self._target = target
         self._is_closed = False
         self._channel = (
-            grpc.insecure_channel(target, arguments)
+            grpc.insecure_channel(parsed.address, parsed.options)
             if credentials is None
-            else grpc.secure_channel(target, credentials, arguments)
+            else grpc.secure_channel(parsed.address, credentials, parsed.options)
         )
+
+    def replicas(self) -> int:
+        return self._parsed.replicas()
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         try:
@@ -130,7 +116,8 @@ class GrpcTransport:
         try:
             start = self._channel.unary_stream(path(method), serialize, None)
             call = start(request, timeout=deadline.remaining())
-            yield from call
+            with deadline.ending(call.cancel):
+                yield from call
         except self._failures as error:
             raise self._mapped(error, deadline) from error
         finally:
@@ -193,6 +180,9 @@ class LocalTransport:
         except self._failure as error:
             raise self._mapped(error, deadline) from error
 
+    def replicas(self) -> int:
+        return 1
+
     def close(self) -> None:
         self._is_closed = True
 
@@ -220,16 +210,11 @@ def open_service() -> LocalService:
         return LocalService()
 
 
-def is_cuda(target: object) -> bool:
-    """Whether the target is a GPU of this process."""
-    return isinstance(target, str) and _CUDA.fullmatch(target) is not None
-
-
 def open_cuda_service(target: str) -> CudaService:
     """The service in this process that writes to the memory of a GPU.
 
     Args:
-        target: One for which `is_cuda` is true.
+        target: One for which `seedbed._targets.is_cuda` is true.
 
     Raises:
         InvalidRequest: If packages are not installed, or the GPU cannot be used.
@@ -249,36 +234,6 @@ def _refusals(target: str, remedy: str) -> Iterator[None]:
         raise InvalidRequest("target", f'"{target}" needs the server in this process: {remedy} ({error})') from error
     except ValueError as error:
         raise InvalidRequest("target", f'"{target}" cannot be had: {error}') from error
-
-
-def check_target(target: object) -> None:
-    """Refuses what is no address.
-
-    Raises:
-        InvalidRequest: With what addresses look like.
-    """
-    forms = "give HOST:PORT such as localhost:50051, unix:/path, or local: (local:cuda for arrays on a GPU)"
-    if not isinstance(target, str):
-        raise InvalidRequest("target", f"is a {type(target).__name__}; {forms}")
-    if target.startswith("unix:"):
-        if not target.removeprefix("unix:").strip("/"):
-            raise InvalidRequest("target", f"{target!r} names no socket; {forms}")
-        return
-    if target.startswith(_SCHEMES):
-        return
-    match = _HOST_PORT.fullmatch(target)
-    if match is None:
-        raise InvalidRequest("target", f"{target!r} is no address; {forms}")
-    if not 0 < int(match["port"]) < 2**16:
-        raise InvalidRequest("target", f"port {match['port']} is outside 1 .. 65535; {forms}")
-
-
-def channel_options(target: str, options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """All channel arguments; the caller's take the place of ours."""
-    ours = dict(_OPTIONS)
-    if target.startswith("unix:") or _LOOPBACK.fullmatch(target):
-        ours["grpc.enable_http_proxy"] = 0
-    return list({**ours, **dict(options)}.items())
 
 
 def serialize(request: Message) -> bytes:

@@ -34,6 +34,7 @@ from seedbed.v1 import (
     GetServerInfoRequest,
     GetServerInfoResponse,
     TensorDescription,
+    TensorSlice,
     TensorSpec,
 )
 
@@ -132,7 +133,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[str, Array], None]:
         """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
-        return self._arrays(_calls.model_call(model, out, progress), self._seconds(timeout))
+        return self._model(_calls.model_call(model, out, progress), self._seconds(timeout))
 
     async def describe(
         self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
@@ -159,27 +160,58 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         progress: Progress | None = None,
         timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
-        return self._array(_calls.tensor_call(spec, region, out, progress), self._seconds(timeout))
+        return self._array(_calls.tensor_call(spec, region, out, progress), out, progress, self._seconds(timeout))
 
-    async def _array(self, call: _calls.ArrayCall, seconds: float | None) -> Array:
-        [(_, array)] = [finished async for finished in self._arrays(call, seconds)]
+    async def _array(
+        self, call: _calls.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
+    ) -> Array:
+        deadline = Deadline(seconds)
+        if wanted := _calls.large_part(call):
+            most = await asyncio.to_thread(self._transport.replicas)  # it may have to ask the name service
+            if most > 1:
+                return await self._striped(wanted, most, out, progress, deadline)
+        [(_, array)] = [finished async for finished in self._arrays(call, deadline)]
         return array
 
-    async def _arrays(self, call: _calls.ArrayCall, seconds: float | None) -> AsyncGenerator[tuple[str, Array], None]:
-        async with contextlib.aclosing(self._pieces(call.assembler, seconds)) as pieces:
+    async def _striped(
+        self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
+    ) -> Array:
+        """A large tensor from several servers at once."""
+        request = _calls.describe_request(wanted.spec, wanted.region if wanted.HasField("region") else None)
+        description = (await self._answer("DescribeTensor", request, DescribeTensorResponse, deadline)).description
+        array, calls = _calls.striped_calls(description, out, progress, most)
+        stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]
+        try:
+            await asyncio.gather(*stripes)
+        finally:
+            for stripe in stripes:
+                stripe.cancel()  # those that an error of another left behind
+            await asyncio.gather(*stripes, return_exceptions=True)
+        return array
+
+    async def _finished(self, call: _calls.ArrayCall, deadline: Deadline) -> None:
+        async for _ in self._arrays(call, deadline):
+            pass
+
+    async def _model(self, call: _calls.ArrayCall, seconds: float | None) -> AsyncGenerator[tuple[str, Array], None]:
+        async with contextlib.aclosing(self._arrays(call, Deadline(seconds))) as arrays:
+            async for finished in arrays:
+                yield finished
+
+    async def _arrays(self, call: _calls.ArrayCall, deadline: Deadline) -> AsyncGenerator[tuple[str, Array], None]:
+        async with contextlib.aclosing(self._pieces(call.assembler, deadline)) as pieces:
             async for piece in pieces:
                 if finished := call.accept(piece):
                     yield finished
 
     async def _chunks(self, assembler: Assembler, seconds: float | None) -> AsyncGenerator[tuple[int, Array], None]:
-        async with contextlib.aclosing(self._pieces(assembler, seconds)) as pieces:
+        async with contextlib.aclosing(self._pieces(assembler, Deadline(seconds))) as pieces:
             async for piece in pieces:
                 if piece.values.size:
                     yield piece.offset, piece.values
 
-    async def _pieces(self, assembler: Assembler, seconds: float | None) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        deadline = Deadline(seconds)
         retry = Retry(deadline, self.target)
         while True:
             try:
@@ -202,7 +234,9 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         assembler.finish()
 
     async def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
-        deadline = Deadline(self._seconds(timeout))
+        return await self._answer(method, request, response, Deadline(self._seconds(timeout)))
+
+    async def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
         retry = Retry(deadline, self.target)
         while True:
             try:

@@ -3,7 +3,7 @@
 import grpc
 
 import seedbed
-from seedbed import _transport
+from seedbed import _targets
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
@@ -20,8 +20,8 @@ def not_serving(target: str, timeout: float) -> str | None:
         with seedbed.connect(target, timeout=timeout) as client:
             client.server_info()
         return None
-    _transport.check_target(target)
-    with grpc.insecure_channel(target, _transport.channel_options(target, ())) as channel:
+    parsed = _targets.parse(target)
+    with grpc.insecure_channel(parsed.address, parsed.options) as channel:
         try:
             answer = channel.unary_unary(_METHOD, None, None)(b"", timeout=timeout)
         except grpc.RpcError as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 import seedbed
-from seedbed import _transport, dtypes
+from seedbed import _targets, dtypes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Slices = tuple[slice | EllipsisType, ...]
@@ -84,7 +84,7 @@ def target_options(command: Command) -> Command:
 
 
 def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
-    if _transport.is_cuda(target):
+    if _targets.is_cuda(target):
         remedy = "give local:, which samples on a GPU too if SEEDBED_BACKEND is cupy"
         raise click.BadParameter(f"{target} makes arrays on the GPU, for programs in Python; {remedy}")
     return target

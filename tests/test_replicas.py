@@ -1,0 +1,250 @@
+"""Several servers as one: turns, stripes, and a replica that dies, is dead, or does not serve."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+from _helpers.fake_backend import FakeBackend
+from _helpers.waiting import wait_until
+from grpc_health.v1 import health_pb2
+
+import seedbed
+from seedbed import _stripes, _targets
+from seedbed.v1 import Region, TensorSlice, TensorSpec
+from seedbed_server.service.server import SERVICE_NAME, start
+from seedbed_server.service.servicer import InitServicer
+
+LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+# Targets -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "address", "replicas"),
+    [
+        ("10.0.0.1:1,10.0.0.2:2", "ipv4:10.0.0.1:1,10.0.0.2:2", 2),
+        ("10.0.0.1:1, 10.0.0.1:1", "ipv4:10.0.0.1:1", 1),
+        ("[::1]:1,10.0.0.2:2", "ipv6:[::1]:1,[::ffff:10.0.0.2]:2", 2),
+        ("10.0.0.1:1", "10.0.0.1:1", 1),
+        ("dns:///127.0.0.1:1", "dns:///127.0.0.1:1", 1),
+        ("dns:///no-such-host.invalid:1", "dns:///no-such-host.invalid:1", 1),
+        ("unix:/a,b", "unix:/a,b", 1),
+    ],
+)
+def test_what_a_target_means_to_grpc(target, address, replicas):
+    parsed = _targets.parse(target)
+    assert (parsed.address, parsed.replicas()) == (address, replicas)
+    assert ("round_robin" in dict(parsed.options).get("grpc.service_config", "")) == (address[:3] in ("ipv", "dns"))
+
+
+def test_hosts_of_one_name_are_counted(monkeypatch):
+    found = [(2, 1, 6, "", (f"10.0.0.{i}", 50051)) for i in range(3)]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+    assert _targets.parse("dns:///seedbed.default.svc:50051").replicas() == 3
+
+
+@pytest.mark.parametrize("target", ["a:1,", "a:1,b", "a:1,b:0", "a:1;b:2", "a:1,unix:/b"])
+def test_bad_lists(target):
+    with pytest.raises(seedbed.InvalidRequest, match=r"^target: "):
+        seedbed.connect(target)
+
+
+def test_hosts_that_nobody_knows():
+    with pytest.raises(seedbed.Unavailable, match=r"none of the hosts of a\.invalid:1,b\.invalid:1 is known"):
+        seedbed.connect("a.invalid:1,b.invalid:1")
+
+
+# Stripes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 1 << 20), (1, 7, 1 << 23), (1 << 26,), (3, 1 << 25)])
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_stripes_cover_the_part_once_and_in_order(shape, most):
+    start = [1] * len(shape)
+    wanted = TensorSlice(
+        spec=TensorSpec(shape=[size + 2 for size in shape], zeros={}),
+        region=Region(start=start, stop=[size + 1 for size in shape]),
+    )
+    counted = 0
+    for part, where in _stripes.split(wanted, most):
+        extents = [high - low for low, high in zip(part.region.start, part.region.stop, strict=True)]
+        place = [range(size)[cut] for size, cut in zip(shape, where, strict=False)]
+        assert [len(cut) for cut in place] == extents[: len(place)]
+        assert part.region.start[len(place) - 1] == 1 + place[-1].start
+        assert place[-1].start * np.prod(shape[len(place) :], dtype=int) == counted
+        counted += int(np.prod(extents))
+    assert counted == np.prod(shape)
+
+
+def test_small_tensors_are_not_divided():
+    assert not _stripes.is_large(TensorSlice(spec=TensorSpec(shape=[(32 << 20) // 4 - 1])))
+    assert len(_stripes.split(TensorSlice(spec=TensorSpec(shape=[48 << 18])), 8)) == 3
+    assert len(_stripes.split(TensorSlice(spec=TensorSpec()), 8)) == 1
+
+
+# Servers in this process, which tell what they are asked for ---------------------------------------------------------
+
+
+@pytest.fixture
+def servers():
+    """Starts servers of these backends; gives the target of all, and the servers."""
+    started = []
+
+    def begin(*backends):
+        started.extend(start(InitServicer(backend)) for backend in backends)
+        return ",".join(server.addresses[0] for server in started), started
+
+    yield begin
+    for server in started:
+        server.stop(0)
+
+
+def counting(count):
+    """What fake backends make: element i is i mod 2048 of what each stripe asks for."""
+    return np.arange(count, dtype=np.float32) % 2048
+
+
+def test_calls_take_turns(servers):
+    backends = FakeBackend(), FakeBackend()
+    target, _ = servers(*backends)
+    with seedbed.connect(target) as client:
+        assert wait_until(lambda: client.zeros((4,)).any() or all(backend.fills for backend in backends))
+        for backend in backends:
+            backend.fills.clear()
+        for _ in range(10):
+            client.zeros((4,))
+    assert [len(backend.fills) for backend in backends] == [5, 5]
+
+
+def ask_sync(target, spec, **options):
+    with seedbed.connect(target, timeout=30) as client:
+        return client.init(spec, **options)
+
+
+def ask_async(target, spec, **options):
+    async def ask():
+        async with seedbed.aio.connect(target, timeout=30) as client:
+            return await client.init(spec, **options)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [ask_sync, ask_async])
+def test_a_large_tensor_comes_from_all_at_once(servers, ask):
+    backends = FakeBackend(), FakeBackend()
+    target, _ = servers(*backends)
+    ask(target, seedbed.spec("zeros", (4,)))  # both are connected soon after
+    time.sleep(0.3)
+    for backend in backends:
+        backend.fills.clear()
+    done = []
+    out = np.empty((1000, 32 << 10), np.float32)[:, ::2]
+    assert ask(target, LARGE, out=out, progress=lambda *bytes_: done.append(bytes_)) is out
+    half = counting(500 * (16 << 10)).reshape(500, -1)
+    assert (out[:500] == half).all()
+    assert (out[500:] == half).all()
+    assert [sum(count for _, _, count in backend.fills) for backend in backends] == [500 * (16 << 10)] * 2
+    assert done[-1] == (out.nbytes, out.nbytes)
+    assert [total for total, _ in done] == sorted(total for total, _ in done)
+
+
+@pytest.mark.parametrize("ask", [ask_sync, ask_async])
+def test_an_error_of_one_ends_the_others(servers, ask):
+    slow = FakeBackend(seconds=30)
+    target, _ = servers(slow, FakeBackend(error=RuntimeError("a bug")))
+    began = time.monotonic()
+    with pytest.raises(seedbed.InternalError):
+        list(iter(lambda: ask(target, LARGE), None))  # until both are connected and have a stripe
+    assert time.monotonic() - began < 10
+    assert not slow.fills or slow.cancelled.wait(5)
+
+
+@pytest.mark.parametrize("ask", [ask_sync, ask_async])
+def test_a_bad_request_is_refused_before_any_stripe(servers, ask):
+    backends = FakeBackend(), FakeBackend()
+    target, _ = servers(*backends)
+    spec = seedbed.spec("normal", (1000, 16 << 10), std=-1.0)
+    with pytest.raises(seedbed.InvalidRequest) as error:
+        ask(target, spec)
+    assert error.value.field == "spec.normal.std"
+    assert not any(backend.fills for backend in backends)
+
+
+def test_a_server_that_says_it_does_not_serve_is_passed_over(servers):
+    backends = FakeBackend(), FakeBackend()
+    target, (first, _) = servers(*backends)
+    first._health.set(SERVICE_NAME, NOT_SERVING)
+    with seedbed.connect(target) as client:
+        for _ in range(20):
+            client.zeros((4,))
+            time.sleep(0.01)
+    assert not backends[0].fills
+
+
+# Server processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(start_server):
+    return start_server(backend="numba"), start_server(backend="numba", chunk_bytes=100_000)
+
+
+def target_of(*handles):
+    return ",".join(handle.target for handle in handles)
+
+
+@pytest.fixture(scope="module")
+def large():
+    with seedbed.connect("local:") as client:
+        return client.init(LARGE)
+
+
+@pytest.mark.parametrize("ask", [ask_sync, ask_async])
+def test_stripes_of_different_servers_fit_together(pair, large, ask):
+    assert ask(target_of(*pair), LARGE).tobytes() == large.tobytes()
+    region = np.s_[7:990, 3:]
+    assert ask(target_of(*pair), LARGE, region=region).tobytes() == large[region].tobytes()
+
+
+def test_a_replica_that_was_never_there(pair, large):
+    pair[0].kill()
+    assert ask_sync(target_of(*pair), LARGE).tobytes() == large.tobytes()
+
+
+def test_all_replicas_gone(pair):
+    for handle in pair:
+        handle.kill()
+    with pytest.raises(seedbed.Unavailable):
+        ask_sync(target_of(*pair), LARGE)
+
+
+@pytest.mark.parametrize("ask", [ask_sync, ask_async])
+def test_a_replica_killed_in_the_middle_of_a_tensor(pair, large, ask):
+    kill = killer(pair[0])
+    assert ask(target_of(*pair), LARGE, progress=lambda done, total: done > total / 4 and kill()).tobytes() == (
+        large.tobytes()
+    )
+    assert pair[0].process.returncode is not None
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_replica_killed_in_the_middle_of_a_model(pair, which):
+    """Whichever of them had the stream: the other goes on where it broke."""
+    specs = [seedbed.spec("normal", (200, 1000), name=f"layers.{i}.weight") for i in range(30)]
+    kill = killer(pair[which])
+    with seedbed.connect("local:") as local, seedbed.connect(target_of(*pair), timeout=30) as client:
+        expected = local.init_model(specs)
+        for index, (name, array) in enumerate(client.init_model(specs)):
+            assert (name, array.tobytes()) == (lambda pair: (pair[0], pair[1].tobytes()))(next(expected))
+            if index == 10:
+                kill()
+    assert index == 29
+
+
+def killer(handle):
+    once = threading.Lock()
+    return lambda: once.acquire(blocking=False) and handle.kill()
