@@ -1,0 +1,321 @@
+"""JAX: each process asks for the shards of its own devices, and each shard once; and initializers for Flax.
+
+>>> import jax, seedbed.jax
+>>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+>>> rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+>>> spec = seedbed.spec("normal", (8 * jax.device_count(), 4), std=0.02, name="wte")
+>>> with seedbed.connect("local:") as client:
+...     wte = seedbed.jax.init_array(client, spec, rows)
+>>> wte.sharding == rows
+True
+
+It needs ``pip install "seedbed[jax]"``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+
+from seedbed import _calls, _regions, _schemes, _targets, dtypes
+from seedbed._client import Client
+from seedbed._types import Array, Progress, RegionLike, Shape
+from seedbed.errors import InvalidRequest
+from seedbed.v1 import TensorSlice, TensorSpec
+
+__all__ = ["init_array", "init_tree", "initializer"]
+
+_MAX_REQUEST_BYTES: Final = 4 << 20
+_SLICE_OVERHEAD: Final = 12  # its tag and length, and the version of the stream, which resumed requests add
+_REQUEST_OVERHEAD: Final = 32  # the point to resume at
+_OF_TENSOR: Final = re.compile(r"tensors\[(\d+)\]\.spec")
+
+
+def init_array(
+    client: Client, spec: TensorSpec, sharding: jax.sharding.Sharding, progress: Progress | None = None
+) -> jax.Array:
+    """Makes one array; no more of it than the shards of this process's devices is asked for, or held.
+
+    Its values do not depend on the sharding. A shard that several of the devices need is asked for once.
+
+    Args:
+        client: Of any target but ``local:cuda``.
+        spec: The tensor, such as `seedbed.spec` makes.
+        sharding: How the array is laid out over devices, those of other processes included.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of this process's shards after each chunk.
+
+    Raises:
+        InvalidRequest: If the tensor cannot be served, the sharding does not fit its shape, or it is float64 and JAX
+            is not in its 64-bit mode.
+        SeedbedError: If the server cannot be reached or fails.
+
+    >>> import jax, seedbed.jax
+    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> with seedbed.connect("local:") as client:
+    ...     seedbed.jax.init_array(client, seedbed.spec("eye", (2, 3), dtype="bfloat16"), device)
+    Array([[1, 0, 0],
+           [0, 1, 0]], dtype=bfloat16)
+    """
+    [array] = _init(client, [_Tensor(spec, sharding, "spec")], progress)
+    return array
+
+
+def init_tree(client: Client, specs: Any, shardings: Any, progress: Progress | None = None) -> Any:  # noqa: ANN401
+    """Makes a tree of arrays, as `init_array` makes one, by one request (or more, if it were larger than 4 MiB).
+
+    All tensors are validated before the first is sampled.
+
+    Args:
+        client: Of any target but ``local:cuda``.
+        specs: A tree whose leaves are TensorSpec messages. A tensor is named by its spec alone, not by its place in the
+            tree; two with the same name and seed are not independent.
+        shardings: A tree of the same structure whose leaves are shardings, or a prefix of it: a sharding in the place
+            of a subtree is that of all its tensors.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of all of this process's shards after each chunk.
+
+    Returns:
+        The tree with an array in the place of each spec.
+
+    Raises:
+        InvalidRequest: If a tensor cannot be served, a sharding does not fit it, or the trees do not fit each other.
+        SeedbedError: If the server cannot be reached or fails.
+
+    The trees of a Flax model follow from its abstract parameters, for which nothing is computed:
+
+    >>> import jax, seedbed.jax
+    >>> def spec_of(path, leaf):
+    ...     name = jax.tree_util.keystr(path, simple=True, separator=".")
+    ...     scheme = "zeros" if name.endswith("bias") else "xavier_uniform"
+    ...     return seedbed.spec(scheme, leaf.shape, dtype=leaf.dtype, name=name, seed=7)
+    >>> abstract = {  # such as jax.eval_shape(model.init, jax.random.key(0), x)
+    ...     "dense": {"kernel": jax.ShapeDtypeStruct((4, 3), "float32"), "bias": jax.ShapeDtypeStruct((3,), "float32")}
+    ... }
+    >>> specs = jax.tree_util.tree_map_with_path(spec_of, abstract)
+    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> with seedbed.connect("local:") as client:
+    ...     params = seedbed.jax.init_tree(client, specs, device)
+    >>> params["dense"]["bias"]
+    Array([0., 0., 0.], dtype=float32)
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(specs)
+    tensors = [
+        _Tensor(spec, sharding, f"specs{jax.tree_util.keystr(path)}")
+        for (path, spec), sharding in zip(leaves, _broadcast(shardings, specs), strict=True)
+    ]
+    return jax.tree.unflatten(structure, _init(client, tensors, progress))
+
+
+def initializer(
+    client: Client, scheme: str, *, name: str, seed: SupportsIndex = 0, **parameters: object
+) -> Callable[..., jax.Array]:
+    """A function ``(key, shape, dtype) -> Array``, for where Flax takes one of `jax.nn.initializers`.
+
+    **The key is ignored.** A JAX key is no seed of Seedbed's: the values follow from ``name`` and ``seed`` alone. So
+    each parameter needs an initializer with a name of its own: two layers with the same one begin with equal weights,
+    whatever their keys. In Flax's linen, ``"/".join(self.path)`` tells modules apart. A stack of layers has one name
+    for all: under ``nn.scan`` they would begin equal, under a ``vmap`` over keys they are refused. Make it by
+    `init_tree`, from one spec of the stacked shape.
+
+    Outside of transformations the array is made at once. While JAX traces, as in ``jax.jit(model.init)``, only the
+    parameters are looked at: the server is asked whenever the compiled function runs (by `jax.pure_callback`), so the
+    client must be open then, and its errors come quoted in JAX's. ``jax.eval_shape`` asks nothing.
+    Since one device receives the whole array before ``jit`` distributes it, `init_tree` is better for large weights;
+    both make equal ones.
+
+    Args:
+        client: Of any target but ``local:cuda``.
+        scheme: One of `seedbed.SCHEMES`.
+        name: The parameter's name.
+        seed: Any integer in 0 .. 2^64 - 1.
+        **parameters: Those of the scheme's method; a ``dtype`` counts where the function is called without one.
+
+    Raises:
+        InvalidRequest: If the scheme is unknown, or a message cannot carry a parameter. The function raises it if its
+            shape or dtype cannot be served.
+        TypeError: If the scheme has no such parameter.
+
+    >>> import jax, seedbed.jax
+    >>> with seedbed.connect("local:") as client:
+    ...     init = seedbed.jax.initializer(client, "xavier_uniform", name="dense.kernel", seed=7)
+    ...     w = init(jax.random.key(0), (3, 4), "bfloat16")
+    >>> w.shape, w.dtype
+    ((3, 4), dtype(bfloat16))
+    """
+    _check_client(client)
+    parameters |= {"name": name, "seed": seed}
+    _schemes.spec(scheme, (), **parameters)  # what is wrong with them is told here, not within the model
+
+    def init(key: jax.Array | None, shape: Shape, dtype: Any = None) -> jax.Array:  # noqa: ANN401
+        spec = _schemes.spec(scheme, shape, **(parameters if dtype is None else parameters | {"dtype": dtype}))
+        _check_x64(spec, "spec")
+        return _when_run(client, spec)(key) if _is_traced(key) else jnp.asarray(client.init(spec))
+
+    return init
+
+
+class _Tensor:
+    """A tensor, and the parts of it that this process needs, each once.
+
+    Args:
+        spec: The tensor.
+        sharding: How it is laid out.
+        field: What errors call its spec.
+    """
+
+    def __init__(self, spec: TensorSpec, sharding: jax.sharding.Sharding, field: str) -> None:
+        with _called(field):
+            self.spec = _calls.tensor_slice(spec, None).spec
+        self.field = field
+        self._sharding = sharding
+        _check_x64(self.spec, field)
+        parts = map(self._part, _indices(tuple(spec.shape), sharding, field))
+        self.parts = {_key(part): part for part in parts}
+
+    def assemble(self, values: Iterator[Array]) -> jax.Array:
+        """The array, once its parts come in their order."""
+        shards = dict(zip(self.parts, values, strict=False))
+        return jax.make_array_from_callback(
+            tuple(self.spec.shape),
+            self._sharding,
+            lambda index: shards[_key(self._part(index))],
+            dtypes.numpy_dtype(self.spec.dtype),  # a process without a shard could not tell otherwise
+        )
+
+    def _part(self, index: RegionLike | None) -> TensorSlice:
+        return _calls.tensor_slice(self.spec, index)
+
+
+def _key(part: TensorSlice) -> tuple[int, ...]:
+    return (*part.region.start, *part.region.stop)
+
+
+def _indices(shape: tuple[int, ...], sharding: object, field: str) -> Iterable[tuple[slice, ...] | None]:
+    """The part that each device of this process needs."""
+    if not isinstance(sharding, jax.sharding.Sharding):
+        remedy = "give a jax.sharding.Sharding, such as NamedSharding(mesh, PartitionSpec(...))"
+        raise InvalidRequest("sharding", f"of {field} is {sharding!r}; {remedy}")
+    try:
+        return sharding.addressable_devices_indices_map(shape).values()
+    except IndexError:
+        raise InvalidRequest("sharding", f"of {field} has more dimensions than its shape {shape}: {sharding}") from None
+    except ValueError as error:
+        raise InvalidRequest("sharding", f"of {field} does not fit its shape {shape}: {error}") from None
+
+
+def _broadcast(shardings: object, specs: object) -> list[Any]:
+    """The sharding of each spec."""
+    try:
+        tree = jax.tree.map(lambda sharding, subtree: jax.tree.map(lambda _: sharding, subtree), shardings, specs)
+    except ValueError as error:
+        raise InvalidRequest("shardings", f"are not as the specs are, nor a prefix: {error}") from None
+    return jax.tree.leaves(tree)
+
+
+def _init(client: Client, tensors: Sequence[_Tensor], progress: Progress | None) -> list[jax.Array]:
+    _check_client(client)
+    requests = list(_requests(part for tensor in tensors for part in tensor.parts.values()))
+    if len(requests) > 1:  # a server validates a request before it samples, but not those that follow
+        for tensor in tensors:
+            with _called(tensor.field):
+                client.describe(tensor.spec)
+    fields = [tensor.field for tensor in tensors for _ in tensor.parts]
+    with contextlib.closing(_values(client, requests, fields, progress)) as values:
+        arrays = [tensor.assemble(values) for tensor in tensors]
+        next(values, None)  # the stream ends here by itself; closed before, it would be cancelled
+    return arrays
+
+
+def _requests(parts: Iterable[TensorSlice]) -> Iterator[list[TensorSlice]]:
+    """As few requests as the server's limit allows."""
+    request: list[TensorSlice] = []
+    size = _REQUEST_OVERHEAD
+    for part in parts:
+        part_size = part.ByteSize() + _SLICE_OVERHEAD
+        if request and size + part_size > _MAX_REQUEST_BYTES:
+            yield request
+            request, size = [], _REQUEST_OVERHEAD
+        request.append(part)
+        size += part_size
+    if request:
+        yield request
+
+
+def _values(
+    client: Client, requests: Sequence[Sequence[TensorSlice]], fields: Sequence[str], progress: Progress | None
+) -> Generator[Array, None, None]:
+    """The values of all parts, in their order."""
+    sizes = [sum(map(_regions.byte_count, request)) for request in requests]
+    first, done = 0, 0
+    for request, size in zip(requests, sizes, strict=True):
+        report = progress and partial(_report, progress, done, sum(sizes))
+        try:
+            for _, values in client.init_model(request, progress=report):
+                yield values
+        except InvalidRequest as error:
+            raise _of_part(error, fields[first:]) from None
+        first += len(request)
+        done += size
+
+
+def _report(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
+
+
+def _of_part(error: InvalidRequest, fields: Sequence[str]) -> InvalidRequest:
+    """The error with the path of a spec within the caller's tree, in place of a part's number."""
+    match = _OF_TENSOR.match(error.field)
+    if match is None:
+        return error
+    return InvalidRequest(fields[int(match[1])] + error.field[match.end() :], error.description)
+
+
+@contextlib.contextmanager
+def _called(field: str) -> Iterator[None]:
+    """Names a spec in errors as the caller knows it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(field + error.field.removeprefix("spec"), error.description) from None
+
+
+def _check_client(client: Client) -> None:
+    if _targets.is_cuda(client.target):
+        raise InvalidRequest("client", f'arrays of "{client.target}" are CuPy\'s; use seedbed.connect("local:")')
+
+
+def _check_x64(spec: TensorSpec, field: str) -> None:
+    """Refuses what JAX would silently make float32 of."""
+    dtype = dtypes.numpy_dtype(spec.dtype)
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        remedy = 'set jax.config.update("jax_enable_x64", True), or ask for float32'
+        raise InvalidRequest(f"{field}.dtype", f"{dtype} needs JAX's 64-bit mode; {remedy}")
+
+
+def _is_traced(key: object) -> bool:
+    """Whether JAX traces now; under vmap only the key tells, and under jit the key may be a constant."""
+    return isinstance(key, jax.core.Tracer) or isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def _when_run(client: Client, spec: TensorSpec) -> Callable[[jax.Array | None], jax.Array]:
+    """Asks for the tensor when the computation runs that is being traced.
+
+    As a constant it would be asked for by `jax.eval_shape`, too, and be a part of the compiled program.
+    """
+    result = jax.ShapeDtypeStruct(tuple(spec.shape), dtypes.numpy_dtype(spec.dtype))  # type: ignore[no-untyped-call]
+
+    @jax.custom_batching.custom_vmap
+    def ask(_: jax.Array | None) -> Any:  # noqa: ANN401
+        return jax.pure_callback(lambda: client.init(spec), result)
+
+    @ask.def_vmap
+    def refuse(axis_size: int, *_: object) -> Any:  # noqa: ANN401
+        remedy = "make them by init_tree, from one spec of the stacked shape"
+        raise InvalidRequest("name", f"{spec.name!r} cannot be that of {axis_size} parameters, under vmap; {remedy}")
+
+    return ask
