@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from _helpers.command import process
 from _helpers.emulation import emulated_cupy
 from _helpers.waiting import wait_until
 from safetensors import safe_open
@@ -66,18 +67,6 @@ def ok(seedbed_command):
 def tiny(tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
     return tmp_path / "tiny.json"
-
-
-def process(*arguments, **options):
-    paths = [str(ROOT / "client"), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, "-m", "seedbed.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        **options,
-    )
 
 
 def expected(scheme, *arguments, **options):

@@ -11,7 +11,14 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from seedbed._files import FileFormatError, create_file, create_npy, create_safetensors, read_safetensors
+from seedbed._files import (
+    FileFormatError,
+    create_file,
+    create_npy,
+    create_safetensors,
+    read_safetensors,
+    stream_safetensors,
+)
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]
 
@@ -161,6 +168,28 @@ def test_a_directory_is_not_replaced(tmp_path):
 def test_a_long_name_is_no_problem(tmp_path):
     with create_file(tmp_path / ("ü" * 120)):
         pass
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    (tmp_path / ".w.0123abcd.part").write_bytes(b"left")
+    (tmp_path / ".other.0123abcd.part").write_bytes(b"of another file")
+    with create_file(tmp_path / "w") as first:
+        first.write(b"first")
+        with create_file(tmp_path / "w") as second:
+            second.write(b"second")
+        assert sorted(path.name for path in tmp_path.glob(".*")) == [".other.0123abcd.part", Path(first.name).name]
+    assert (tmp_path / "w").read_bytes() == b"first"
+
+
+def test_pieces_are_written_in_any_order(tmp_path):
+    tensors = {name: (array.dtype, array.shape) for name, array in mixed().items()}
+    with stream_safetensors(tmp_path / "w", tensors, {}) as write_piece:
+        for name, array in reversed(mixed().items()):
+            half = array.size // 2
+            write_piece(name, half, array.reshape(-1)[half:])
+            write_piece(name, 0, array.reshape(-1)[:half])
+    write(tmp_path / "same", mixed(), {})
+    assert (tmp_path / "w").read_bytes() == (tmp_path / "same").read_bytes()
 
 
 FULL_DISK = """

@@ -1,12 +1,14 @@
-"""Tensor files: written atomically, filled in place through memory maps, read without loading them.
+"""Tensor files: written atomically, filled in place, read without loading them.
 
 A file under construction lies beside its destination under a temporary name, has its full size reserved on the disk
 from the start, and takes the final name only when it is complete and synced. Whatever goes wrong before, nothing is
-left behind, and a file that bore the name already is untouched.
+left behind, and a file that bore the name already is untouched. A killed process leaves its temporary file; the next
+that writes to the same destination removes it.
 """
 
 import contextlib
 import errno
+import glob
 import json
 import math
 import os
@@ -29,6 +31,9 @@ SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float64): "F64",
 }
 _NUMPY_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+
+Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Type and shape of each tensor, by name."""
 
 _METADATA_KEY = "__metadata__"
 _MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer ones
@@ -102,7 +107,7 @@ def create_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iter
 
 @contextlib.contextmanager
 def create_safetensors(
-    path: Path, tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
+    path: Path, tensors: Layout, metadata: Mapping[str, str]
 ) -> Iterator[Callable[[str], np.ndarray[Any, Any]]]:
     """Creates a safetensors file and yields a function from a tensor's name to its writable, memory-mapped array.
 
@@ -118,16 +123,52 @@ def create_safetensors(
         FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
         OSError: the file cannot be written; the disk is full.
     """
-    header, entries = _safetensors_header(tensors, metadata)
-    with create_file(path) as file:
-        file.write(header)
-        _reserve(file, max((entry.stop for entry in entries.values()), default=len(header)))
+    with _laid_out(path, tensors, metadata) as (file, entries):
 
         def open_tensor(name: str) -> np.ndarray[Any, Any]:
             dtype, shape = tensors[name]
             return _map(Path(file.name), dtype, shape, entries[name].start, "r+")
 
         yield open_tensor
+
+
+@contextlib.contextmanager
+def stream_safetensors(
+    path: Path, tensors: Layout, metadata: Mapping[str, str]
+) -> Iterator[Callable[[str, int, np.ndarray[Any, Any]], object]]:
+    """Creates a safetensors file and yields a function that writes a piece of a tensor: name, first element, values.
+
+    No memory is needed but the pieces', and writing is faster than through a memory map, whose every page faults. On
+    success the file replaces ``path``.
+
+    Args:
+        path: where the file shall be.
+        tensors: type and shape of each tensor, by name.
+        metadata: strings to keep in the header.
+
+    Raises:
+        FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
+        OSError: the file cannot be written; the disk is full.
+    """
+    with _laid_out(path, tensors, metadata) as (file, entries):
+
+        def write(name: str, first: int, values: np.ndarray[Any, Any]) -> None:
+            file.seek(entries[name].start + first * values.itemsize)
+            file.write(values.view(np.uint8).data)
+
+        yield write
+
+
+@contextlib.contextmanager
+def _laid_out(
+    path: Path, tensors: Layout, metadata: Mapping[str, str]
+) -> Iterator[tuple[BinaryIO, dict[str, TensorEntry]]]:
+    """Creates a safetensors file with its header and room for the data."""
+    header, entries = _safetensors_header(tensors, metadata)
+    with create_file(path) as file:
+        file.write(header)
+        _reserve(file, max((entry.stop for entry in entries.values()), default=len(header)))
+        yield file, entries
 
 
 def read_safetensors(path: Path) -> SafetensorsFile:
@@ -180,9 +221,7 @@ def _check_extents(path: Path, tensors: Mapping[str, TensorEntry], data_start: i
         raise FileSizeError(f"{path}: {size - end} bytes too long: they belong to no tensor")
 
 
-def _safetensors_header(
-    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, TensorEntry]]:
+def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorEntry]]:
     if _METADATA_KEY in tensors:
         raise FileFormatError(
             f"a tensor in a safetensors file cannot be called {_METADATA_KEY!r}; give it another name"
@@ -213,9 +252,10 @@ def create_file(path: Path) -> Iterator[BinaryIO]:
     path = Path(os.path.realpath(path))  # through a symbolic link, so that the link stays one
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+    _remove_abandoned(path)
+    temporary = path.with_name(_temporary_name(path, secrets.token_hex(4)))
     try:
-        with temporary.open("x+b") as file:
+        with _open_locked(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -227,6 +267,42 @@ def create_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _temporary_name(path: Path, unique: str) -> str:
+    return f".{path.name[:40]}.{unique}.part"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes the temporary files of processes that were killed while they wrote to the same path."""
+    for temporary in path.parent.glob(_temporary_name(Path(glob.escape(path.name[:40])), "?" * 8)):
+        with contextlib.suppress(OSError), temporary.open("r+b") as file:
+            if _lock(file, wait=False):
+                temporary.unlink()
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """Creates a file whose lock tells others that it is in use."""
+    while True:
+        file = path.open("x+b")
+        _lock(file, wait=True)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another process took it for abandoned in the moment before it was locked
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Locks a file until it is closed, if only by its process's death; False if another has it, or there are no locks.
+
+    Where there are none, as on some network file systems, no file is ever taken for abandoned.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _sync_directory(path: Path) -> None:

@@ -2,23 +2,25 @@
 
 import contextlib
 import fnmatch
-import functools
 import json
+import re
+import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import click
-import numpy as np
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _laws, dtypes
-from seedbed._files import SafetensorsFile, create_safetensors, read_safetensors
+from seedbed import _checkpoints, _laws, dtypes
+from seedbed._files import SafetensorsFile, read_safetensors
 from seedbed.cli import _provenance
+from seedbed.cli._checkpoints import write_checkpoint, write_file
+from seedbed.cli._jobs import jobs_option
 from seedbed.cli._options import (
     DTYPE,
     FILE,
@@ -32,13 +34,13 @@ from seedbed.cli._options import (
     shape_text,
     target_options,
 )
-from seedbed.cli._progress import Report, progress
+from seedbed.cli._progress import Report, adder, progress
 from seedbed.cli._provenance import name_in_file, region_of
-from seedbed.v1 import Model, TensorDescription, TensorSpec
+from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 
 _BLOCK_BYTES = 16 << 20  # what is read of a file at once
-
-Array = np.ndarray[Any, Any]
+_MAX_SHARD_SIZE = 5_000_000_000
+_SPECS_PER_REQUEST = 1_000
 
 
 def load_model(path: Path) -> Model:
@@ -102,30 +104,111 @@ def _complete(model: Model, client: seedbed.Client) -> None:
             spec.algorithm_version = newest
 
 
-def _named(path: Path, model: Model, error: seedbed.InvalidRequest) -> click.ClickException:
-    """Says of a refusal which field of the model file it means."""
+def _named(
+    path: Path, model: Model, asked: Sequence[TensorSpec], error: seedbed.InvalidRequest
+) -> click.ClickException:
+    """Says of a refusal which field of the model file it means.
+
+    Args:
+        path: of the model file.
+        model: what is in it.
+        asked: the tensors of the request, whose numbers the refusal tells.
+        error: the refusal.
+    """
     field = error.field.replace(".spec", "", 1)
     name = ""
-    if field.startswith("tensors["):
-        index = int(field[len("tensors[") : field.index("]")])
-        name = f" (tensor {model.tensors[index].name!r})"
+    match = re.match(r"tensors\[(\d+)\]", field)
+    if match:
+        spec = asked[int(match[1])]
+        index = [tensor.name for tensor in model.tensors].index(spec.name)
+        field = f"tensors[{index}]{field[match.end() :]}"
+        name = f" (tensor {spec.name!r})"
     return click.ClickException(f"{path}: {field}: {error.description}{name}")
+
+
+def _parse_size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Reads a number of bytes, ``5GB`` or ``2GiB``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(I?)B)?", text.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a size; give bytes, such as 5GB, 500MB or 2GiB")
+    number, unit, binary = match.groups()
+    size = int(Fraction(number) * (1024 if binary else 1000) ** ("KMGT".index(unit) + 1 if unit else 0))
+    if size < 1:
+        raise click.BadParameter(f"{text!r} is less than a byte")
+    return size
+
+
+def _parse_worker(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Reads which of how many workers this is, ``0/4``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not I/N; give the worker's number and how many there are, such as 0/4")
+    worker, workers = map(int, match.groups())
+    if worker >= workers:
+        raise click.BadParameter(f"there is no worker {text}; they are counted from 0, give 0/N to N-1/N")
+    return worker, workers
+
+
+def _select(path: Path, model: Model, patterns: Sequence[str]) -> Model:
+    """Returns the tensors whose names match any of the patterns; all, if there are none."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in model.tensors):
+            raise click.BadParameter(f"no tensor of {path} is called {pattern!r}", param_hint="--tensors")
+    specs = [spec for spec in model.tensors if any(fnmatch.fnmatchcase(spec.name, p) for p in patterns or ["*"])]
+    return Model(name=model.name, tensors=specs)
+
+
+def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, int] | None) -> bool:
+    """Tells what kind of output is meant; refuses options of the other kind, and what is in its place."""
+    is_file = output.suffix == ".safetensors"
+    if is_file and (max_shard_size or worker):
+        option = "--max-shard-size" if max_shard_size else "--shard"
+        raise click.BadParameter(f"{output} is one file, but {option} is of a directory", param_hint="--output")
+    if is_file == output.is_dir() and output.exists():
+        found = "a directory" if is_file else "a file"
+        raise click.BadParameter(
+            f"{output} is {found}; give FILE.safetensors for one file, any other name for a directory of files",
+            param_hint="--output",
+        )
+    return not is_file
 
 
 @click.command(short_help="Make all tensors of a model file")
 @click.argument("file", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, metavar="OUT.safetensors", help="The file to write.")
+@click.option(
+    "-o", "--output", type=FILE, required=True, metavar="OUT",
+    help="What to write: one file if OUT ends in .safetensors, else a directory of files with an index.",
+)  # fmt: skip
 @click.option(
     "--seed", type=parse_seed, metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
 )
 @click.option("--dtype", type=DTYPE, help="Use this dtype for all tensors.  [default: each tensor's own]")
+@click.option(
+    "--tensors", "patterns", multiple=True, metavar="PATTERN",
+    help="Only tensors of such names, as in 'model.layers.[0-3].*'; may be repeated.  [default: all]",
+)  # fmt: skip
+@click.option(
+    "--max-shard-size", callback=_parse_size, metavar="SIZE",
+    help="The most bytes of a file in a directory, as in 500MB or 2GiB; a larger tensor has a file to itself."
+    "  [default: 5GB]",
+)  # fmt: skip
+@click.option(
+    "--shard", "worker", callback=_parse_worker, metavar="I/N",
+    help="Write only the I-th of N parts of a directory, counted from 0: N workers, 0/N to N-1/N, write all of it.",
+)  # fmt: skip
+@jobs_option
 @target_options
 @progress_option
 def model(
-    *, file: Path, output: Path, seed: int | None, dtype: str | None, target: str, timeout: float | None,
+    *, file: Path, output: Path, seed: int | None, dtype: str | None, patterns: tuple[str, ...],
+    max_shard_size: int | None, worker: tuple[int, int] | None, jobs: int, target: str, timeout: float | None,
     show_progress: bool | None,
 ) -> None:  # fmt: skip
-    """Make all tensors of a model file and write them to a safetensors file.
+    """Make all tensors of a model file and write them to a safetensors file, or to a directory of several.
 
     FILE is the canonical JSON form of seedbed.v1.Model, which lists name, shape, dtype, seed and scheme of each tensor:
 
@@ -135,41 +218,58 @@ def model(
         {"name": "fc.bias", "shape": [64], "zeros": {}}
       ]}
 
-    The output gets its name only when it is complete, and keeps in its metadata how it was made, for `seedbed verify`.
+    A file gets its name only when it is complete, and keeps in its metadata how it was made, for `seedbed verify`.
+
+    A directory is a checkpoint as Hugging Face's libraries write and read it: model-00001-of-00004.safetensors and so
+    on, and model.safetensors.index.json when all are complete; or model.safetensors alone, if that has room for all.
+    The same command resumes what was interrupted: complete files are kept. Which tensor is in which file follows from
+    FILE, --tensors, --dtype and --max-shard-size alone, so that workers of any scheduler write a checkpoint together,
+    each its --shard, with no word between them.
 
     \b
-    Example:
+    Examples:
       seedbed model examples/gpt2-124m.json -o gpt2.safetensors --seed 7
+      seedbed model examples/llama-3.1-8b.json -o llama --max-shard-size 5GB
+      seedbed model examples/llama-3.1-8b.json -o llama --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
     """  # noqa: D301
-    wanted = load_model(file)
+    is_directory = _is_directory(output, max_shard_size, worker)
+    loaded = load_model(file)
+    wanted = _select(file, loaded, patterns)
     _override(wanted, seed, dtype)
-    if output.suffix != ".safetensors":
-        raise click.BadParameter(f"{output} does not end in .safetensors", param_hint="--output")
     start = time.monotonic()
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
         _complete(wanted, client)
-        try:
-            size = _write_model(client, wanted, output, report)
-        except seedbed.InvalidRequest as error:
-            raise _named(file, wanted, error) from error
+        _check(client, file, loaded, wanted)
+        shards = _checkpoints.plan(wanted, max_shard_size or _MAX_SHARD_SIZE if is_directory else sys.maxsize)
+        mine = _checkpoints.share(shards, *worker) if worker else shards
+        written, lacking = mine, 0
+        if is_directory:
+            written, lacking = write_checkpoint(client, output, shards, mine, jobs, report)
+        else:
+            write_file(client, output, shards[0], adder(report, shards[0].size))
     seconds = time.monotonic() - start
-    click.echo(f"{output}: {plural(len(wanted.tensors), 'tensor')}, {bytes_text(size)} in {seconds:.1f} s")
+    files = f"{plural(len(written), 'file')}, " if is_directory else ""
+    tensors = plural(sum(len(shard.model.tensors) for shard in written), "tensor")
+    kept = f"; {plural(len(mine) - len(written), 'file')} complete before" if len(mine) > len(written) else ""
+    rest = f"; {lacking} of {plural(len(shards), 'file')} still missing" if lacking else ""
+    size = bytes_text(sum(shard.size for shard in written))
+    click.echo(f"{output}: {files}{tensors}, {size} in {seconds:.1f} s{kept}{rest}")
 
 
-def _write_model(client: seedbed.Client, wanted: Model, output: Path, report: Report) -> int:
-    """Fills the file tensor by tensor and returns the bytes of its data."""
-    sizes: list[int] = []
-    with ExitStack() as stack:
-        # The file is created when the first tensor arrives: by then the server has found every spec to be sound.
-        @functools.cache
-        def open_tensor() -> Callable[[str], Array]:
-            shapes = {spec.name: (dtypes.numpy_dtype(spec.dtype), tuple(spec.shape)) for spec in wanted.tensors}
-            return stack.enter_context(create_safetensors(output, shapes, _provenance.metadata(wanted)))
+def _check(client: seedbed.Client, file: Path, loaded: Model, wanted: Model) -> None:
+    """Has the server judge all tensors before any is written: it is asked for none of their elements."""
+    for first in range(0, len(wanted.tensors), _SPECS_PER_REQUEST):
+        asked = wanted.tensors[first : first + _SPECS_PER_REQUEST]
+        nothing = [TensorSlice(spec=spec, region=_nothing(spec)) for spec in asked]
+        try:
+            list(client.init_model(nothing))
+        except seedbed.InvalidRequest as error:
+            raise _named(file, loaded, asked, error) from error
 
-        for _, array in client.init_model(wanted, out=lambda name: open_tensor()(name), progress=report):  # noqa: PLW0108
-            sizes.append(array.nbytes)
-        open_tensor()  # a model of no tensors is a file, too
-    return sum(sizes)
+
+def _nothing(spec: TensorSpec) -> Region:
+    origin = [0] * len(spec.shape)
+    return Region(start=origin, stop=origin)
 
 
 @click.command("model", short_help="All tensors of a model file")
@@ -206,7 +306,8 @@ def _describe(client: seedbed.Client, file: Path, wanted: Model, index: int) -> 
         return client.describe(wanted.tensors[index])
     except seedbed.InvalidRequest as error:
         field = error.field.removeprefix("spec").removeprefix(".")
-        raise _named(file, wanted, seedbed.InvalidRequest(f"tensors[{index}].{field}", error.description)) from error
+        refusal = seedbed.InvalidRequest(f"tensors[{index}].{field}", error.description)
+        raise _named(file, wanted, wanted.tensors, refusal) from error
 
 
 @click.command("file", short_help="The values in a safetensors file")

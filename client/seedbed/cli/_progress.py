@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 Report = Callable[[int, int], None]
+Add = Callable[[int], None]
 
 PATIENCE = 0.5  # seconds; what is done by then needs no bar
 
@@ -46,3 +48,17 @@ def progress(label: str, wanted: bool | None) -> Iterator[Report]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def adder(report: Report, total: int) -> Add:
+    """Returns a function of the bytes just done, for threads that share a bar."""
+    lock = threading.Lock()
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            report(done, total)
+
+    return add

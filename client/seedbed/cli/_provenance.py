@@ -2,7 +2,8 @@
 
 The metadata, all strings: ``format`` (``pt``, which transformers wants), ``seedbed.version``, and for people
 ``seedbed.algorithm_version`` and ``seedbed.seed``. What counts is the canonical JSON of the message that was served:
-``seedbed.model`` holds a ``Model``, ``seedbed.slice`` a ``TensorSlice``.
+``seedbed.model`` holds a ``Model``, ``seedbed.slice`` a ``TensorSlice``. The files of one checkpoint have
+``seedbed.checkpoint`` in common, the digest of all their models.
 """
 
 import importlib.metadata
@@ -16,12 +17,14 @@ from seedbed._files import FileFormatError, SafetensorsFile
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
 UNNAMED = "tensor"  # what a tensor of no name is called in a file, where it needs one
+CHECKPOINT = "seedbed.checkpoint"
 
 
-def metadata(made: Model | TensorSlice) -> dict[str, str]:
+def metadata(made: Model | TensorSlice, checkpoint: str | None = None) -> dict[str, str]:
     """Returns the metadata of a file that holds these tensors; their dtypes and algorithm versions are set."""
     specs = made.tensors if isinstance(made, Model) else [made.spec]
     return {
+        **({} if checkpoint is None else {CHECKPOINT: checkpoint}),
         "format": "pt",
         "seedbed.version": importlib.metadata.version("seedbed"),
         "seedbed.algorithm_version": _distinct(spec.algorithm_version for spec in specs),

@@ -1,5 +1,7 @@
-"""The command verify: a file against what its own metadata tell of its making."""
+"""The command verify: files against what their own metadata tell of their making."""
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,83 +9,197 @@ import click
 import numpy as np
 
 import seedbed
-from seedbed import dtypes
-from seedbed._files import SAFETENSORS_DTYPES, FileSizeError, SafetensorsFile, read_safetensors
+from seedbed import _checkpoints, dtypes
+from seedbed._checkpoints import INDEX, ONE_FILE, Shard
+from seedbed._files import SAFETENSORS_DTYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
 from seedbed._regions import extents
 from seedbed.cli import _provenance
+from seedbed.cli._jobs import jobs_option, run_jobs
 from seedbed.cli._options import FILE, bytes_text, connect, plural, progress_option, shape_text, target_options
-from seedbed.cli._progress import Report, progress
-from seedbed.v1 import TensorSlice
+from seedbed.cli._progress import Add, Report, adder, progress
+from seedbed.v1 import Model
 
 Array = np.ndarray[Any, Any]
+Verdict = tuple[list[SafetensorsFile], list[str]]  # what was verified, and what is wrong
 
 
 class Differs(Exception):  # noqa: N818
     """A file that is not what its metadata say; the message tells where."""
 
 
-@click.command(short_help="Prove a safetensors file, bit for bit")
-@click.argument("file", type=FILE)
+@click.command(short_help="Prove a safetensors file, or a directory of them, bit for bit")
+@click.argument("path", metavar="FILE|DIR", type=FILE)
+@jobs_option
 @target_options
 @progress_option
-def verify(*, file: Path, target: str, timeout: float | None, show_progress: bool | None) -> None:
+def verify(*, path: Path, jobs: int, target: str, timeout: float | None, show_progress: bool | None) -> None:
     """Prove a safetensors file: make every tensor again from the file's metadata and compare each bit.
 
     Exit 0 if all are equal. Otherwise exit 1, and the message names the first tensor and element that differ, what was
     expected there and what was found.
 
+    Of a directory that `seedbed model` wrote, all files and the index are proved, and there is a message for each file
+    that is missing, wrong or too many. To mend it, remove what is wrong and run `seedbed model` again: it writes no
+    more than what is missing.
+
     \b
-    Example:
+    Examples:
       seedbed verify gpt2.safetensors --target localhost:50051
+      seedbed verify llama
     """  # noqa: D301
-    try:
-        content = read_safetensors(file)
-        wanted = _provenance.slices(_provenance.made_by(content))
-        _check_layout(content, wanted)
-        with connect(target, timeout) as client, progress(f"verify {file.name}", show_progress) as report:
-            size = _check_tensors(client, content, wanted, report)
-    except (Differs, FileSizeError) as error:
-        click.echo(f"seedbed: verification failed: {error}", err=True)
-        raise click.exceptions.Exit(1) from error
-    seeds, versions = (content.metadata.get(key, "?") for key in ("seedbed.seed", "seedbed.algorithm_version"))
+    with connect(target, timeout) as client, progress(f"verify {path.name}", show_progress) as report:
+        verify_all = _verify_directory if path.is_dir() else _verify_file
+        files, problems = verify_all(client, path, jobs, report)
+    if problems:
+        for problem in problems:
+            click.echo(f"seedbed: verification failed: {problem}", err=True)
+        raise click.exceptions.Exit(1)
+    count = f"{plural(len(files), 'file')}, " if path.is_dir() else ""
+    tensors = plural(sum(len(file.tensors) for file in files), "tensor")
     click.echo(
-        f"{file}: verified, {plural(len(wanted), 'tensor')}, {bytes_text(size)}, equal bit for bit "
-        f"(seed {seeds}, algorithm version {versions})"
+        f"{path}: verified, {count}{tensors}, {bytes_text(sum(map(_size, files)))}, equal bit for bit "
+        f"(seed {_union(files, 'seedbed.seed')}, algorithm version {_union(files, 'seedbed.algorithm_version')})"
     )
 
 
-def _check_layout(content: SafetensorsFile, wanted: dict[str, TensorSlice]) -> None:
-    for name in content.tensors:
+def _union(files: Sequence[SafetensorsFile], key: str) -> str:
+    values = {value for file in files for value in file.metadata.get(key, "?").split(",")}
+    return ",".join(sorted(values, key=lambda value: (len(value), value)))
+
+
+def _size(file: SafetensorsFile) -> int:
+    return sum(entry.stop - entry.start for entry in file.tensors.values())
+
+
+def _verify_file(client: seedbed.Client, path: Path, _jobs: int, report: Report) -> Verdict:
+    try:
+        file = _open(path)
+        _check_tensors(client, file, adder(report, _size(file)))
+    except (Differs, FileSizeError) as error:
+        return [], [str(error)]
+    return [file], []
+
+
+def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: Report) -> Verdict:
+    index = _checkpoints.read_index(folder)
+    names = _file_names(folder, index)
+    files, problems = _open_all(folder, names)
+    problems += [
+        f"{path}: does not belong to the checkpoint"
+        for path in sorted(folder.glob("*.safetensors"))
+        if path.name not in names
+    ]
+    problems += _check_kinship(files)
+    problems += _check_index(folder, index, files, names)
+    add = adder(report, sum(map(_size, files)))
+
+    def check(file: SafetensorsFile) -> str | None:
+        try:
+            _check_tensors(client, file, add)
+        except Differs as error:
+            return str(error)
+        return None
+
+    problems += filter(None, run_jobs(client, jobs, check, files))
+    return files, problems
+
+
+def _file_names(folder: Path, index: object) -> list[str]:
+    """Returns the names of all files that the checkpoint should have, going by the index, or else by those it has."""
+    counts = list(filter(None, map(_checkpoints.file_count, _weight_map(index).values())))
+    counts = counts or list(filter(None, (_checkpoints.file_count(path.name) for path in folder.iterdir())))
+    if not counts:
+        raise FileFormatError(f"{folder}: not a checkpoint: it has neither {ONE_FILE} nor {INDEX}")
+    return _checkpoints.file_names(max(counts))
+
+
+def _open_all(folder: Path, names: Sequence[str]) -> Verdict:
+    files: list[SafetensorsFile] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            files.append(_open(folder / name))
+        except FileNotFoundError:
+            problems.append(f"{folder / name}: missing")
+        except (Differs, FileFormatError) as error:
+            problems.append(str(error))
+    return files, problems
+
+
+def _check_kinship(files: Sequence[SafetensorsFile]) -> Iterator[str]:
+    """Tells which files were made from another model file, or with other options, than most."""
+    checkpoints = [file.metadata.get(_provenance.CHECKPOINT) for file in files]
+    for [most, _] in Counter(checkpoints).most_common(1):
+        for file, checkpoint in zip(files, checkpoints, strict=True):
+            if checkpoint != most:
+                yield f"{file.path}: is of another checkpoint than the other files"
+
+
+def _check_index(folder: Path, index: object, files: Sequence[SafetensorsFile], names: Sequence[str]) -> Iterator[str]:
+    """Compares the index with the headers of the files; of files that are missing it tells nothing."""
+    path = folder / INDEX
+    if len(names) == 1:
+        if path.exists():
+            yield f"{path}: does not belong to a checkpoint of one file"
+        return
+    if index is None:
+        yield f"{path}: {'is not JSON' if path.exists() else 'missing'}"
+        return
+    wanted = _checkpoints.index(list(map(_shard, files)))
+    tensors, found = wanted["weight_map"], _weight_map(index)
+    absent = {*names} - {file.path.name for file in files}
+    for name in sorted({*tensors, *found}):
+        if tensors.get(name) != found.get(name) and (name in tensors or found[name] not in absent):
+            yield f"{path}: tensor {name!r}: expected {tensors.get(name)}, found {found.get(name)}"
+    sizes = index.get("metadata") if isinstance(index, dict) else None
+    if len(files) == len(names) and sizes != wanted["metadata"]:
+        yield f"{path}: metadata: expected {wanted['metadata']}, found {sizes}"
+
+
+def _weight_map(index: object) -> dict[str, str]:
+    match index:
+        case {"weight_map": dict(entries)}:
+            return {str(name): str(file) for name, file in entries.items()}
+    return {}
+
+
+def _shard(file: SafetensorsFile) -> Shard:
+    specs = [part.spec for part in _provenance.slices(_provenance.made_by(file)).values()]
+    return Shard(file.path.name, Model(tensors=specs), _size(file), file.metadata.get(_provenance.CHECKPOINT))
+
+
+def _open(path: Path) -> SafetensorsFile:
+    """Reads a file's header, and compares the layout that it tells with that of the tensors in its metadata."""
+    file = read_safetensors(path)
+    wanted = _provenance.slices(_provenance.made_by(file))
+    for name in file.tensors:
         if name not in wanted:
-            raise Differs(f"{content.path}: tensor {name!r} is in the file, but not in its metadata")
+            raise Differs(f"{path}: tensor {name!r} is in the file, but not in its metadata")
     for name, part in wanted.items():
-        if name not in content.tensors:
-            raise Differs(f"{content.path}: tensor {name!r} is in the metadata, but not in the file")
-        found = content.tensors[name]
+        if name not in file.tensors:
+            raise Differs(f"{path}: tensor {name!r} is in the metadata, but not in the file")
+        found = file.tensors[name]
         dtype, shape = SAFETENSORS_DTYPES[dtypes.numpy_dtype(part.spec.dtype)], extents(part)
         if (found.dtype, found.shape) != (dtype, shape):
             raise Differs(
-                f"{content.path}: tensor {name!r}: expected {dtype} {shape_text(shape)}, "
+                f"{path}: tensor {name!r}: expected {dtype} {shape_text(shape)}, "
                 f"found {found.dtype} {shape_text(found.shape)}"
             )
+    return file
 
 
-def _check_tensors(
-    client: seedbed.Client, content: SafetensorsFile, wanted: dict[str, TensorSlice], report: Report
-) -> int:
-    total = sum(entry.stop - entry.start for entry in content.tensors.values())
-    done = 0
-    for name, part in wanted.items():
-        found = content.open_tensor(name)
-        for first, expected in client.iter_chunks(part.spec, _provenance.region_of(part)):
-            difference = _difference(expected, found.reshape(-1)[first : first + expected.size])
-            if difference is not None:
-                index, words = difference
-                element = ", ".join(str(int(i)) for i in np.unravel_index(first + index, found.shape))
-                raise Differs(f"{content.path}: tensor {name!r}, element [{element}]: {words}")
-            done += expected.nbytes
-            report(done, total)
-    return total
+def _check_tensors(client: seedbed.Client, file: SafetensorsFile, add: Add) -> None:
+    with file.path.open("rb") as data:
+        for name, part in _provenance.slices(_provenance.made_by(file)).items():
+            entry = file.tensors[name]
+            data.seek(entry.start)
+            for first, expected in client.iter_chunks(part.spec, _provenance.region_of(part)):
+                difference = _difference(expected, np.frombuffer(data.read(expected.nbytes), expected.dtype))
+                if difference is not None:
+                    index, words = difference
+                    element = ", ".join(str(int(i)) for i in np.unravel_index(first + index, entry.shape))
+                    raise Differs(f"{file.path}: tensor {name!r}, element [{element}]: {words}")
+                add(expected.nbytes)
 
 
 def _difference(expected: Array, found: Array) -> tuple[int, str] | None:
