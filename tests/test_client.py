@@ -375,9 +375,26 @@ def test_messages_over_a_limit(server):
         with pytest.raises(seedbed.ResourceExhausted, match="sends larger messages than this client takes; allow them"):
             client.ones(1000)
         limit = client.server_info().limits.max_request_bytes
-        names = ["x" * (limit // 16)] * 17
-        with pytest.raises(seedbed.ResourceExhausted, match=r"more bytes than .* takes, .*; ask for fewer tensors"):
-            list(client.init_model([seedbed.spec("ones", (), name=name) for name in names]))
+        with pytest.raises(seedbed.ResourceExhausted, match=r"more bytes than .* takes"):
+            client.ones((), name="x" * limit)
+
+
+def test_models_that_no_request_can_hold(server, local):
+    """Twenty requests' worth, in order; the last tensor is validated before the first is sampled."""
+    specs = [seedbed.spec("normal", (3,), name=f"{'x' * 250_000}{i}") for i in range(320)]
+
+    async def ask():
+        async with seedbed.aio.connect(server) as client:
+            return [(name, array.tobytes()) async for name, array in client.init_model(specs)]
+
+    expected = [(spec.name, local.init(spec).tobytes()) for spec in specs]
+    with seedbed.connect(server) as client:
+        assert [(name, array.tobytes()) for name, array in client.init_model(specs)] == expected
+        assert asyncio.run(ask()) == expected
+        specs[300].normal.std = -1.0
+        with pytest.raises(seedbed.InvalidRequest) as error:
+            next(client.init_model(specs))
+    assert error.value.field == "tensors[300].spec.normal.std"
 
 
 def test_clients_name_themselves(local):

@@ -16,7 +16,7 @@ from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
-from seedbed.errors import SeedbedError
+from seedbed.errors import InvalidRequest, SeedbedError
 from seedbed.v1 import (
     CalculateGainResponse,
     DescribeTensorResponse,
@@ -296,14 +296,18 @@ class Client(Schemes[Array]):
                     return  # only the stream's end was lost
                 time.sleep(retry.delay(error, assembler.arrived))
             else:
-                return
+                if assembler.is_complete:
+                    return
 
     def _attempt(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
         assembler.begin()
         stream = self._transport.stream(assembler.method, assembler.request(), deadline)
         with contextlib.closing(stream) as messages:
-            for message in messages:
-                yield assembler.feed(message)
+            try:
+                for message in messages:
+                    yield assembler.feed(message)
+            except InvalidRequest as error:
+                raise assembler.renamed(error) from error
         assembler.finish()
 
     def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from seedbed import _regions, dtypes
 from seedbed._types import Array
-from seedbed.errors import Corrupted
+from seedbed.errors import Corrupted, InvalidRequest
 from seedbed.v1 import (
     DATA_TYPE_FLOAT32,
     InitModelRequest,
@@ -30,6 +31,9 @@ from seedbed.v1 import (
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+_MAX_REQUEST_BYTES = (4 << 20) - 64  # what servers take, without the point to resume at
+_PART_OVERHEAD = 12  # a tensor's tag and length in the request, and the version of the stream, which is pinned later
+_OF_TENSOR = re.compile(r"tensors\[(\d+)\]")
 _INDEX_TAG = 1 << 3 | _VARINT  # a tag is a field's number and wire type
 _CHUNK_TAG = 15 << 3 | _LENGTH_DELIMITED
 _ELEMENT_OFFSET_TAG = 1 << 3 | _VARINT
@@ -80,6 +84,7 @@ class Assembler:
 
     def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0) -> None:
         self._wanted = wanted
+        self._window = range(len(wanted))  # the tensors that the last request asked for
         self._index = 0
         self._position = first_element
         self._description: TensorDescription | None = None
@@ -87,8 +92,12 @@ class Assembler:
         """Elements and tensors that have arrived; it grows whenever something does."""
 
     def request(self) -> InitTensorRequest | InitModelRequest:
-        """The request for all that is missing."""
+        """The next request: for what is missing, or as much of it as a request can hold."""
         raise NotImplementedError
+
+    def renamed(self, error: InvalidRequest) -> InvalidRequest:
+        """The error that a request got, with the field as it is in all that is wanted."""
+        return error
 
     @property
     def is_complete(self) -> bool:
@@ -118,16 +127,16 @@ class Assembler:
         """The stream has ended without an error.
 
         Raises:
-            Corrupted: If something is missing.
+            Corrupted: If something is missing of what was asked for.
         """
-        if not self.is_complete:
+        if self._index != self._window.stop:
             raise Corrupted(f"the stream ended early, at element {self._position} of {self._label()}")
 
     def _described(self, message: _Message) -> TensorDescription:
-        if self.is_complete:
+        if self._index == self._window.stop:
             raise Corrupted("more tensors came than were asked for")
-        if message.tensor_index != self._index:
-            raise Corrupted(f"tensor {message.tensor_index} came where tensor {self._index} was due")
+        if (index := self._window.start + message.tensor_index) != self._index:
+            raise Corrupted(f"tensor {index} came where tensor {self._index} was due")
         if (message.description is None) == (self._description is None):
             what = "no description came before" if self._description is None else "a second description came with"
             raise Corrupted(f"{what} the elements of {self._label()}")
@@ -192,16 +201,55 @@ class TensorAssembler(Assembler):
 
 
 class ModelAssembler(Assembler):
-    """A call of InitModel."""
+    """A call of InitModel, or several if one request cannot hold all tensors.
+
+    A server validates a request before it samples. So the later requests are first made as if they were to be resumed
+    at their ends: then nothing is sent.
+    """
 
     method = "InitModel"
     _description_tag = 2 << 3 | _LENGTH_DELIMITED
 
+    def __init__(self, wanted: Sequence[TensorSlice]) -> None:
+        super().__init__(wanted)
+        self._windows = _windows(wanted)
+        self._unchecked = self._windows[1:]
+
     def request(self) -> InitModelRequest:
-        if not self.arrived:
-            return InitModelRequest(tensors=self._wanted)
-        resume = ResumePoint(tensor_index=self._index, first_element=self._position)
-        return InitModelRequest(tensors=self._wanted, resume=resume)
+        if self._unchecked:
+            window = self._window = self._unchecked[0]
+            resume: ResumePoint | None = ResumePoint(tensor_index=len(window))
+        else:
+            window = self._window = next(window for window in self._windows if self._index in window or not window)
+            index = self._index - window.start
+            begun = index or self._position
+            resume = ResumePoint(tensor_index=index, first_element=self._position) if begun else None
+        return InitModelRequest(tensors=self._wanted[window.start : window.stop], resume=resume)
+
+    def finish(self) -> None:
+        if self._unchecked:
+            self._unchecked = self._unchecked[1:]
+        else:
+            super().finish()
+
+    def renamed(self, error: InvalidRequest) -> InvalidRequest:
+        match = _OF_TENSOR.match(error.field)
+        if match is None or not self._window.start:
+            return error
+        field = f"tensors[{self._window.start + int(match[1])}]{error.field[match.end() :]}"
+        return InvalidRequest(field, error.description)
+
+
+def _windows(wanted: Sequence[TensorSlice]) -> list[range]:
+    """Consecutive tensors whose requests are within a server's limit."""
+    windows, begin, size = [], 0, 0
+    for index, part in enumerate(wanted):
+        part_size = part.ByteSize() + _PART_OVERHEAD
+        if index > begin and size + part_size > _MAX_REQUEST_BYTES:
+            windows.append(range(begin, index))
+            begin, size = index, 0
+        size += part_size
+    return [*windows, range(begin, len(wanted))]
 
 
 def _check_description(description: TensorDescription, wanted: TensorSlice) -> None:

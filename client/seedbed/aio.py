@@ -27,7 +27,7 @@ from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
-from seedbed.errors import SeedbedError
+from seedbed.errors import InvalidRequest, SeedbedError
 from seedbed.v1 import (
     CalculateGainResponse,
     DescribeTensorResponse,
@@ -223,14 +223,18 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
                     return  # only the stream's end was lost
                 await asyncio.sleep(retry.delay(error, assembler.arrived))
             else:
-                return
+                if assembler.is_complete:
+                    return
 
     async def _attempt(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
         assembler.begin()
         stream = self._transport.stream(assembler.method, assembler.request(), deadline)
         async with contextlib.aclosing(stream) as messages:
-            async for message in messages:
-                yield assembler.feed(message)
+            try:
+                async for message in messages:
+                    yield assembler.feed(message)
+            except InvalidRequest as error:
+                raise assembler.renamed(error) from error
         assembler.finish()
 
     async def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
