@@ -1,0 +1,47 @@
+"""From the device to the host: fresh values in pinned memory, beside mere copies of as many bytes."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+import numpy as np
+
+from benchmarks.measuring import Row, compare, gigabytes
+from benchmarks.on_gpu.bench import MIB, Bench, described, ratios
+from seedbed.v1 import TensorDescription
+from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES
+
+
+def to_the_host(bench: Bench) -> list[Row]:
+    """What a host gets of a tensor: at once, and in pieces of a chunk each."""
+    size = bench.sizes.host_bytes
+    source, out = bench.backend.cuda.allocate(size), bench.backend.buffer(size)
+    rows = []
+    for law in ("uniform", "normal"):
+        description = described(law, "float32", (size // 4,))
+        works = {
+            "pinned copy": partial(bench.gpu.to_host, out, source.ptr),
+            "fill": partial(bench.backend.fill, description, 0, out.view(np.float32)),
+            "pieces ahead": partial(_pieces_ahead, bench, description),
+        }
+        timed = {name: partial(bench.gpu.host_seconds, work) for name, work in works.items()}
+        found = compare("to the host", f"{law} float32", gigabytes(size), bench.sizes.runs, timed)
+        rows += [*found, *ratios("fill / copy", found, "fill", "pinned copy")]
+        rows += ratios("pieces / copy", found, "pieces ahead", "pinned copy")
+    bench.notes.append(f"{size / MIB:.4g} MiB each; pieces of {DEFAULT_CHUNK_BYTES / MIB:g} MiB")
+    return rows
+
+
+def _pieces_ahead(bench: Bench, description: TensorDescription) -> None:
+    """What `InitServicer` does for a stream, but for the messages: pieces that are begun before they are waited for."""
+    ahead, sampler = bench.backend.ahead, bench.backend.sampler(description)
+    buffers = [bench.backend.buffer(DEFAULT_CHUNK_BYTES).view(np.float32) for _ in range(ahead + 1)]
+    under_way: deque = deque()
+    for piece, first in enumerate(range(0, description.element_count, len(buffers[0]))):
+        if len(under_way) > ahead:
+            under_way.popleft()()  # then its buffer, the next one in turn, is free
+        out = buffers[piece % len(buffers)][: description.element_count - first]
+        under_way.append(sampler(first, out, lambda: False))
+    for wait in under_way:
+        wait()
