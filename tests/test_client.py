@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seedbed
+from seedbed import _stream
 from seedbed.v1 import DataType, Model, Region, TensorSlice, TensorSpec
 
 SPECS = [
@@ -395,6 +396,22 @@ def test_models_that_no_request_can_hold(server, local):
         with pytest.raises(seedbed.InvalidRequest) as error:
             next(client.init_model(specs))
     assert error.value.field == "tensors[300].spec.normal.std"
+
+
+def test_requests_keep_to_the_limit_even_when_resumed(monkeypatch):
+    monkeypatch.setattr(_stream, "_MAX_REQUEST_BYTES", 600)
+    tensors = [TensorSlice(spec=seedbed.spec("normal", (2**40,), name=f"{i:050}")) for i in range(40)]
+    assembler = _stream.ModelAssembler(tensors)
+    counts = []
+    while (request := assembler.request()).resume.tensor_index:  # those that only validate
+        counts.append(len(request.tensors))
+        assembler.finish()
+    for part in request.tensors:
+        part.spec.algorithm_version = 1
+    request.resume.tensor_index, request.resume.first_element = 2**31, 2**62
+    assert request.ByteSize() <= 600 + 64
+    assert sum(counts) + len(request.tensors) == 40
+    assert max(counts) == len(request.tensors) > 3
 
 
 def test_clients_name_themselves(local):

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 import seedbed
 import seedbed.jax
-from seedbed.v1 import InitModelRequest, ResumePoint, TensorSlice
+from seedbed.v1 import TensorSlice
 
 # Tests are collected before any runs, and so before any could have looked for devices.
 jax.config.update("jax_platforms", "cpu")
@@ -231,43 +231,6 @@ def test_progress_counts_the_bytes_of_the_parts(local, mesh):
     assert told[-1] == (total, total)
     assert told == sorted(told)
     assert len(told) == 7 * 4
-
-
-def test_requests_keep_to_the_limit_even_when_resumed(asked, local, mesh, monkeypatch):
-    monkeypatch.setattr(seedbed.jax, "_MAX_REQUEST_BYTES", 600)
-    told = []
-    sharding = NamedSharding(mesh, PartitionSpec("b"))
-    specs = tree_of_specs()
-    tree = seedbed.jax.init_tree(asked, specs, sharding, progress=lambda *numbers: told.append(numbers))
-    assert all_same(tree, jax.tree.map(local.init, specs))
-    assert len(asked.requests) == 3
-    for parts in asked.requests:
-        resumed = InitModelRequest(tensors=parts, resume=ResumePoint(tensor_index=2**32 - 1, first_element=2**63 - 1))
-        for part in resumed.tensors:
-            part.spec.algorithm_version = 1
-        assert resumed.ByteSize() <= 600
-    assert told[-1][0] == told[-1][1] == told[0][1]
-    assert told == sorted(told)
-
-
-def test_all_is_validated_before_the_first_request_even_if_there_are_many(asked, mesh, monkeypatch):
-    monkeypatch.setattr(seedbed.jax, "_MAX_REQUEST_BYTES", 300)
-    specs = {**tree_of_specs(), "z": seedbed.spec("xavier_normal", (8,))}
-    with pytest.raises(seedbed.InvalidRequest, match=r"specs\['z'\].shape: Fan in"):
-        seedbed.jax.init_tree(asked, specs, NamedSharding(mesh, PartitionSpec("b")))
-    assert not asked.requests
-
-
-def test_a_server_takes_the_largest_request(server, mesh):
-    name = "n" * 4000
-    specs = [seedbed.spec("ones", (8,), name=f"{name}{i}") for i in range(300)]
-    with seedbed.connect(server) as client:
-        asked = Asked(client)
-        arrays = seedbed.jax.init_tree(asked, specs, NamedSharding(mesh, PartitionSpec("b")))
-    assert all(bool((array == 1).all()) for array in arrays)
-    sizes = [InitModelRequest(tensors=parts).ByteSize() for parts in asked.requests]
-    assert len(sizes) == 2
-    assert (4 << 20) - 30_000 < sizes[0] <= 4 << 20
 
 
 def test_refusals_of_trees(local, mesh):

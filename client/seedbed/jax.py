@@ -17,13 +17,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, Final, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 
-from seedbed import _calls, _regions, _schemes, _targets, dtypes
+from seedbed import _calls, _schemes, _targets, dtypes
 from seedbed._client import Client
 from seedbed._types import Array, Progress, RegionLike, Shape
 from seedbed.errors import InvalidRequest
@@ -31,9 +30,6 @@ from seedbed.v1 import TensorSlice, TensorSpec
 
 __all__ = ["init_array", "init_tree", "initializer"]
 
-_MAX_REQUEST_BYTES: Final = 4 << 20
-_SLICE_OVERHEAD: Final = 12  # its tag and length, and the version of the stream, which resumed requests add
-_REQUEST_OVERHEAD: Final = 32  # the point to resume at
 _OF_TENSOR: Final = re.compile(r"tensors\[(\d+)\]\.spec")
 
 
@@ -67,7 +63,7 @@ def init_array(
 
 
 def init_tree(client: Client, specs: Any, shardings: Any, progress: Progress | None = None) -> Any:  # noqa: ANN401
-    """Makes a tree of arrays, as `init_array` makes one, by one request (or more, if it were larger than 4 MiB).
+    """Makes a tree of arrays, as `init_array` makes one, in one stream.
 
     All tensors are validated before the first is sampled.
 
@@ -219,52 +215,22 @@ def _broadcast(shardings: object, specs: object) -> list[Any]:
 
 def _init(client: Client, tensors: Sequence[_Tensor], progress: Progress | None) -> list[jax.Array]:
     _check_client(client)
-    requests = list(_requests(part for tensor in tensors for part in tensor.parts.values()))
-    if len(requests) > 1:  # a server validates a request before it samples, but not those that follow
-        for tensor in tensors:
-            with _called(tensor.field):
-                client.describe(tensor.spec)
-    fields = [tensor.field for tensor in tensors for _ in tensor.parts]
-    with contextlib.closing(_values(client, requests, fields, progress)) as values:
+    with contextlib.closing(_values(client, tensors, progress)) as values:
         arrays = [tensor.assemble(values) for tensor in tensors]
         next(values, None)  # the stream ends here by itself; closed before, it would be cancelled
     return arrays
 
 
-def _requests(parts: Iterable[TensorSlice]) -> Iterator[list[TensorSlice]]:
-    """As few requests as the server's limit allows."""
-    request: list[TensorSlice] = []
-    size = _REQUEST_OVERHEAD
-    for part in parts:
-        part_size = part.ByteSize() + _SLICE_OVERHEAD
-        if request and size + part_size > _MAX_REQUEST_BYTES:
-            yield request
-            request, size = [], _REQUEST_OVERHEAD
-        request.append(part)
-        size += part_size
-    if request:
-        yield request
-
-
-def _values(
-    client: Client, requests: Sequence[Sequence[TensorSlice]], fields: Sequence[str], progress: Progress | None
-) -> Generator[Array, None, None]:
+def _values(client: Client, tensors: Sequence[_Tensor], progress: Progress | None) -> Generator[Array, None, None]:
     """The values of all parts, in their order."""
-    sizes = [sum(map(_regions.byte_count, request)) for request in requests]
-    first, done = 0, 0
-    for request, size in zip(requests, sizes, strict=True):
-        report = progress and partial(_report, progress, done, sum(sizes))
-        try:
-            for _, values in client.init_model(request, progress=report):
-                yield values
-        except InvalidRequest as error:
-            raise _of_part(error, fields[first:]) from None
-        first += len(request)
-        done += size
-
-
-def _report(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)
+    parts = [part for tensor in tensors for part in tensor.parts.values()]
+    if not parts:
+        return
+    try:
+        for _, values in client.init_model(parts, progress=progress):
+            yield values
+    except InvalidRequest as error:
+        raise _of_part(error, [tensor.field for tensor in tensors for _ in tensor.parts]) from None
 
 
 def _of_part(error: InvalidRequest, fields: Sequence[str]) -> InvalidRequest:

@@ -218,7 +218,8 @@ class _Nvrtc:
     compilations = 0
 
     def getVersion(self) -> tuple[str, ...]:
-        return ("emulated", *_compiler.compiler(), *_compiler.FLAGS, (Path(__file__).parent / "cuda_on_cpu.h").read_text())
+        header = Path(__file__).parent / "cuda_on_cpu.h"
+        return ("emulated", *_compiler.compiler(), *_compiler.FLAGS, header.read_text())
 
     def createProgram(self, source: str, name: str, headers: Any, includes: Any) -> dict[str, Any]:
         return {"source": source}
