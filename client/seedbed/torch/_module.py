@@ -1,0 +1,256 @@
+"""Fills the tensors of a module in place."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch.distributed.tensor import DTensor
+
+from seedbed import _arguments, dtypes
+from seedbed._client import Client
+from seedbed._cuda import CudaClient
+from seedbed._schemes import spec
+from seedbed._types import Array, Progress
+from seedbed.errors import InvalidRequest
+from seedbed.torch._shards import local_parts
+from seedbed.v1 import Model, TensorSlice, TensorSpec
+
+Rule = tuple[str, str, Mapping[str, object]]
+"""A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
+
+
+def init_module(
+    module: torch.nn.Module,
+    client: Client,
+    seed: int | None = None,
+    model: Model | None = None,
+    rules: Sequence[Rule] | None = None,
+    progress: Progress | bool | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Fills a module's parameters in place, each rank its own shards alone.
+
+    Parameters may be plain tensors or the DTensors of ``fully_shard``, ``parallelize_module`` or both, on the CPU or on
+    a GPU; those on the meta device are materialised first. No rank talks to another. Tied parameters are filled once,
+    and stay tied. What is filled is the same for every sharding, bit for bit.
+
+    Buffers are filled if the model lists them, and else left as and where they are; one on the meta device has no
+    values, so build the module with `on_meta`.
+
+    With the target ``local:cuda`` parameters have to be on the GPU, and are sampled in place there; with other targets
+    those on a GPU are sampled in the CPU's memory, one after another, and copied.
+
+    Args:
+        module: The module. If the call fails once sampling has begun, it is partly filled: do not use it.
+        client: A client, such as ``seedbed.connect("local:")``.
+        seed: The seed of every tensor; default the model's own, or 0 with rules.
+        model: What `record` gives, or a model file: the scheme of each parameter, by name.
+        rules: In place of a model: `Rule`, of which the first that matches a parameter's name counts, such as
+            ``[("*.bias", "zeros", {}), ("*", "normal", {"std": 0.02})]``.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True writes a line on rank 0.
+        device: Where tensors on the meta device go; a DTensor goes where its mesh is.
+
+    Raises:
+        InvalidRequest: If model or rules do not fit the module, before anything is changed; or if the server refuses
+            what they ask for.
+        SeedbedError: If the server cannot be reached, or fails.
+
+    >>> import seedbed, torch, seedbed.torch
+    >>> layer = torch.nn.Linear(64, 64)
+    >>> rules = [("*bias", "zeros", {}), ("*", "kaiming_normal", {"nonlinearity": "relu"})]
+    >>> with seedbed.connect("local:") as client:
+    ...     seedbed.torch.init_module(layer, client, seed=7, rules=rules)
+    >>> bool((layer.bias == 0).all()), round(layer.weight.std().item(), 1)
+    (True, 0.2)
+    """
+    if model is not None and rules is None:
+        specs = _specs_of_model(module, model, seed)
+    elif rules is not None and model is None:
+        specs = _specs_by_rules(module, rules, seed or 0)
+    else:
+        raise InvalidRequest("model", "give either a model or rules")
+    _check_buffers(module, specs)
+    _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
+    _materialise(module, device)
+    _fill(_wanted(module, specs), client, _printer() if progress is True else progress or None)
+
+
+def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replaces tensors of a module, as ``module.to`` does, but what is tied stays tied.
+
+    Args:
+        module: The module; parts of it may be wrapped by ``fully_shard``.
+        change: Gives the new tensor, or the same.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    changed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old one, so that no other gets its id
+
+    def change_once(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in changed:
+            changed[id(tensor)] = tensor, change(tensor)
+        return changed[id(tensor)][1]
+
+    # What `to` and `to_empty` are made of; FSDP takes part in it.
+    module._apply(change_once)  # type: ignore[no-untyped-call]
+    for first, *others in names.values():
+        for other in others:
+            owner, _, name = other.rpartition(".")
+            setattr(module.get_submodule(owner), name, module.get_parameter(first))
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """The name of a tensor's element type, as Seedbed's if it has it."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None) -> dict[str, TensorSpec]:
+    parameters = dict(module.named_parameters())
+    tensors = {**parameters, **dict(module.named_buffers())}
+    specs = {given.name: given for given in model.tensors}
+    if len(specs) < len(model.tensors):
+        raise InvalidRequest("model", "has several tensors of one name")
+    if missing := parameters.keys() - specs.keys():
+        raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
+    if unknown := specs.keys() - tensors.keys():
+        raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
+    for name, given in specs.items():
+        _check(tensors[name], given)
+    if seed is None:
+        return specs
+    number = _arguments.integer(seed, "seed", "seed", _arguments.UINT64)
+    return {name: _with_seed(given, number) for name, given in specs.items()}
+
+
+def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
+    if tuple(tensor.shape) != tuple(given.shape):
+        raise InvalidRequest(
+            given.name, f"has shape {tuple(tensor.shape)} in the module and {tuple(given.shape)} in the model"
+        )
+    if dtype_name(tensor) != (name := dtypes.name_of(given.dtype)):
+        raise InvalidRequest(given.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
+
+
+def _with_seed(given: TensorSpec, seed: int) -> TensorSpec:
+    result = TensorSpec()
+    result.CopyFrom(given)
+    result.seed = seed
+    return result
+
+
+def _specs_by_rules(module: torch.nn.Module, rules: Sequence[Rule], seed: int) -> dict[str, TensorSpec]:
+    specs, unmatched = {}, []
+    for name, tensor in module.named_parameters():
+        rule = next((rule for rule in rules if fnmatch.fnmatchcase(name, rule[0])), None)
+        if rule is None:
+            unmatched.append(name)
+            continue
+        _, scheme, parameters = rule
+        specs[name] = spec(scheme, tensor.shape, **parameters, name=name, dtype=dtype_name(tensor), seed=seed)
+    if unmatched:
+        raise InvalidRequest("rules", f'match none of {_listed(unmatched)}; end them with ("*", scheme, parameters)')
+    return specs
+
+
+def _listed(unordered: Iterable[str]) -> str:
+    names = sorted(unordered)
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> None:
+    for name, buffer in module.named_buffers():
+        if buffer.is_meta and name not in specs:
+            remedy = "build the module with seedbed.torch.on_meta, which keeps the values of buffers"
+            raise InvalidRequest(
+                name, f"is a buffer on the meta device, without values, and not in the model; {remedy}"
+            )
+
+
+def _materialise(module: torch.nn.Module, device: torch.device | str) -> None:
+    def on_device(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_meta:
+            return tensor
+        place = tensor.device_mesh.device_type if isinstance(tensor, DTensor) else device
+        return torch.empty_like(tensor, device=place)
+
+    convert(module, on_device)
+
+
+class _Wanted(NamedTuple):
+    part: TensorSlice
+    memory: torch.Tensor
+
+
+def _wanted(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_Wanted]:
+    """What this rank asks for, and where it goes."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return [
+        _Wanted(TensorSlice(spec=given, region=region), memory)
+        for name, given in specs.items()
+        for region, memory in local_parts(name, tensors[name])
+    ]
+
+
+@torch.no_grad()
+def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) -> None:
+    memories: dict[str, list[torch.Tensor]] = {}
+    for part, memory in wanted:
+        memories.setdefault(part.spec.name, []).append(memory)
+    arrays = client.init_model(
+        [part for part, _ in wanted],
+        out=lambda name: _destination(memories[name].pop(0), client),
+        progress=progress,
+    )
+    for (_, array), (_, memory) in zip(arrays, wanted, strict=True):
+        if isinstance(array, np.ndarray) and not _is_in_reach(memory):
+            memory.copy_(_as_tensor(array))
+
+
+def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one
+    """What the client fills: the tensor's own memory, if it can reach that."""
+    if isinstance(client, CudaClient):
+        return memory
+    return _as_array(memory) if _is_in_reach(memory) else None
+
+
+def _is_in_reach(memory: torch.Tensor) -> bool:
+    """Whether NumPy can write there."""
+    return memory.device.type == "cpu"
+
+
+def _as_array(tensor: torch.Tensor) -> Array:
+    """The same memory as a NumPy array."""
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()
+    return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+
+
+def _as_tensor(array: Array) -> torch.Tensor:
+    """The same memory as a tensor."""
+    if array.dtype != ml_dtypes.bfloat16:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+
+
+def _printer() -> Progress | None:
+    """Writes one line, on rank 0."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return None
+    shown = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // total
+        if percent != shown:
+            shown = percent
+            end = "\n" if done == total else ""
+            print(f"\rinitialising: {percent} % of {total / 1e6:,.0f} MB", end=end, file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,461 @@
+"""`seedbed.torch.record`: what is read off a model's code is what torch would do."""
+
+import copy
+import json
+import math
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import json_format
+from torch import nn
+
+import seedbed
+import seedbed.torch
+from seedbed.v1 import Model
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+LAYERS = {
+    "Linear": lambda: nn.Linear(300, 200),
+    "Linear without bias": lambda: nn.Linear(300, 200, bias=False),
+    "Conv1d": lambda: nn.Conv1d(30, 40, 5),
+    "Conv2d": lambda: nn.Conv2d(30, 40, 3, groups=2),
+    "Conv3d": lambda: nn.Conv3d(10, 20, 3),
+    "ConvTranspose1d": lambda: nn.ConvTranspose1d(30, 40, 5),
+    "ConvTranspose2d": lambda: nn.ConvTranspose2d(30, 40, 3),
+    "ConvTranspose3d": lambda: nn.ConvTranspose3d(10, 20, 3),
+    "Embedding": lambda: nn.Embedding(100, 50),
+    "Embedding with padding": lambda: nn.Embedding(100, 50, padding_idx=3),
+    "Embedding with padding from the end": lambda: nn.Embedding(100, 50, padding_idx=-1),
+    "EmbeddingBag": lambda: nn.EmbeddingBag(100, 50, padding_idx=0),
+    "LSTM": lambda: nn.LSTM(30, 40, 2, bidirectional=True, proj_size=20),
+    "GRU": lambda: nn.GRU(30, 40, 2),
+    "RNN": lambda: nn.RNN(30, 40),
+    "LSTMCell": lambda: nn.LSTMCell(30, 40),
+    "MultiheadAttention": lambda: nn.MultiheadAttention(64, 4, add_bias_kv=True),
+    "MultiheadAttention, kdim": lambda: nn.MultiheadAttention(64, 4, kdim=32, vdim=16),
+    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(64, 4, 128),
+    "TransformerEncoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), 2),
+    "TransformerDecoder": lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(64, 4, 128), 2),
+    "Transformer": lambda: nn.Transformer(64, 4, 2, 2, 128, batch_first=True),
+    "Bilinear": lambda: nn.Bilinear(20, 30, 40),
+    "PReLU": lambda: nn.PReLU(7, init=0.1),
+    "BatchNorm1d": lambda: nn.BatchNorm1d(7),
+    "BatchNorm2d": lambda: nn.BatchNorm2d(7),
+    "LayerNorm": lambda: nn.LayerNorm((7, 5)),
+    "RMSNorm": lambda: nn.RMSNorm(7),
+    "GroupNorm": lambda: nn.GroupNorm(2, 8),
+    "InstanceNorm2d": lambda: nn.InstanceNorm2d(7, affine=True, track_running_stats=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def _default_dtype():
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with seedbed.connect("local:") as client:
+        yield client
+
+
+@pytest.mark.filterwarnings("ignore:the model's code fills")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("build", LAYERS.values(), ids=LAYERS)
+def test_layers_of_torch(client, build, dtype):
+    """Names and shapes are the module's, and torch's own values are as the law says."""
+    torch.manual_seed(1)
+    torch.set_default_dtype(dtype)
+    real, model = build(), seedbed.torch.record(build, seed=5)
+    floating = {name: buffer for name, buffer in real.named_buffers() if buffer.is_floating_point()}
+    tensors = {**dict(real.named_parameters()), **floating}
+    assert [spec.name for spec in model.tensors] == list(tensors)
+    for spec in model.tensors:
+        assert seedbed.dtypes.name_of(spec.dtype) == str(dtype).removeprefix("torch.")
+        assert spec.seed == 5
+        tensor = tensors[spec.name].detach().double()
+        assert tuple(spec.shape) == tensor.shape
+        for patch in spec.patches:
+            box = tuple(map(slice, patch.region.start, patch.region.stop))
+            assert (tensor[box] == patch.val).all()
+            tensor[box] = torch.nan
+        assert_has_law(tensor[~tensor.isnan()], client.describe(spec).law)
+
+
+def assert_has_law(values, law):
+    kind = law.WhichOneof("law")
+    parameters = getattr(law, kind)
+    if kind == "constant":
+        assert torch.allclose(values, torch.tensor(parameters.val, dtype=torch.float64), rtol=1e-2)
+        return
+    low, high = -math.inf, math.inf
+    if kind == "uniform":
+        low, high = parameters.a * 1.004, parameters.b * 1.004  # bfloat16 rounds
+        mean, std = (parameters.a + parameters.b) / 2, (parameters.b - parameters.a) / math.sqrt(12)
+    else:
+        mean, std = parameters.mean, parameters.std
+    error = 5 / math.sqrt(values.numel())
+    assert (low <= values).all()
+    assert (values <= high).all()
+    assert abs(values.mean() - mean) < std * error + 1e-4
+    assert abs(values.std() / std - 1) < error
+
+
+def transformers_model(name):
+    import transformers as hf
+
+    if name == "gpt2-124m":
+        return lambda: hf.GPT2LMHeadModel(hf.GPT2Config())
+    if name == "vit-b16":
+        return lambda: hf.ViTForImageClassification(hf.ViTConfig(num_labels=1000))
+    if name == "resnet-50":
+        return lambda: hf.ResNetForImageClassification(hf.ResNetConfig(num_labels=1000))
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    config = hf.LlamaConfig(
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        max_position_embeddings=131072,
+        rope_parameters=rope,
+        dtype="bfloat16",
+    )
+    return lambda: hf.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.slow  # to import transformers takes seconds
+@pytest.mark.parametrize("name", ["gpt2-124m", "llama-3.1-8b", "vit-b16", "resnet-50"])
+def test_models_of_transformers(client, name):
+    """As the model files, which were written from other people's reading of the same code."""
+    expected = json_format.Parse((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"), Model())
+    recorded = {spec.name: spec for spec in seedbed.torch.record(transformers_model(name)).tensors}
+    extra = recorded.keys() - {spec.name for spec in expected.tensors}
+    assert all(name.endswith(("running_mean", "running_var")) for name in extra)
+    for spec in expected.tensors:
+        mine = recorded[spec.name]
+        assert mine.shape == spec.shape
+        assert mine.dtype == spec.dtype
+        assert client.describe(mine).law == client.describe(spec).law
+
+
+def test_composed_initialisers_are_recognised(client):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.orthogonal = nn.Parameter(torch.empty(6, 4))
+            self.sparse = nn.Parameter(torch.zeros(6, 4))
+            self.dirac = nn.Parameter(torch.randn(6, 2, 3))
+            self.eye = nn.Parameter(torch.empty(6, 4))
+            self.real_eye = nn.Parameter(torch.ones(6, 4))
+            self.made_eye = nn.Parameter(torch.eye(4))
+            self.truncated = nn.Parameter(torch.zeros(1, 4, dtype=torch.bfloat16))
+            nn.init.orthogonal_(self.orthogonal, gain=2)
+            nn.init.sparse_(self.sparse, sparsity=0.5, std=0.1)
+            nn.init.dirac_(self.dirac, groups=3)
+            nn.init.eye_(self.eye)
+            nn.init.eye_(self.real_eye)
+            with torch.device("cpu"):  # a mode of torch's own between us and the function
+                nn.init.trunc_normal_(self.truncated, 0.5, 2.0, -1.0, 3.0)
+
+    specs = {spec.name: spec for spec in seedbed.torch.record(Net).tensors}
+    assert specs["orthogonal"].orthogonal.gain == 2
+    assert (specs["sparse"].sparse.sparsity, specs["sparse"].sparse.std) == (0.5, 0.1)
+    assert specs["dirac"].dirac.groups == 3
+    assert {specs[name].WhichOneof("scheme") for name in ("eye", "real_eye", "made_eye")} == {"eye"}
+    bounds = specs["truncated"].trunc_normal
+    assert (bounds.mean, bounds.std, bounds.a, bounds.b) == (0.5, 2, -1, 3)
+    assert client.describe(specs["truncated"]).law.trunc_normal.a == -1
+
+
+def parameter(fill, shape=(4, 6), dtype=torch.float32):
+    """A module of one parameter, and the code that fills it, or gives another in its place."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(shape, dtype=dtype))
+            with torch.no_grad():
+                result = fill(self.weight)
+            if isinstance(result, nn.Parameter):
+                self.weight = result
+
+    return Net
+
+
+def test_transformers_initialisation_under_its_guard():
+    """As transformers 5 calls it: replaced functions of torch.nn.init, and orthogonal_ by a float32 detour."""
+    init = pytest.importorskip("transformers.initialization")
+
+    def fill(weight):
+        with init.guard_torch_init_functions():
+            nn.init.normal_(weight, std=3)
+            init.orthogonal_(weight)
+
+    [spec] = seedbed.torch.record(parameter(fill, dtype=torch.bfloat16)).tensors
+    assert spec.WhichOneof("scheme") == "orthogonal"
+
+
+RECORDED = {
+    "the last fill counts": (lambda w: w.normal_().uniform_(2, 3), {"uniform": {"a": 2, "b": 3}}),
+    "a draw that is used up": (lambda w: w.normal_().mul_(2).zero_(), {"zeros": {}}),
+    "constants are folded": (lambda w: w.zero_().add_(1).mul_(0.5), {"constant": {"val": 0.5}}),
+    "folded out of place": (lambda w: nn.Parameter(w.fill_(2.0) * 3), {"constant": {"val": 6}}),
+    "a copy of a constant": (lambda w: w.copy_(torch.full((6,), 0.25)), {"constant": {"val": 0.25}}),
+    "rand": (lambda w: nn.Parameter(torch.rand(3)), {"uniform": {"b": 1}}),
+    "randn": (lambda w: nn.Parameter(torch.randn(3)), {"normal": {"std": 1}}),
+    "randn_like": (lambda w: nn.Parameter(torch.randn_like(w)), {"normal": {"std": 1}}),
+    "torch.normal": (lambda w: nn.Parameter(torch.normal(1.0, 2.0, (3,))), {"normal": {"mean": 1, "std": 2}}),
+    "ones times": (lambda w: nn.Parameter(torch.ones(8) * 0.5), {"constant": {"val": 0.5}}),
+    "a legacy constructor": (lambda w: nn.Parameter(torch.Tensor(3, 4).normal_()), {"normal": {"std": 1}}),
+    "drawn where ones were": (lambda w: nn.Parameter(nn.init.normal_(torch.ones(1), std=3)), {"normal": {"std": 3}}),
+    "zeros_like": (lambda w: nn.Parameter(torch.zeros_like(w.normal_())), {"zeros": {}}),
+    "new_full": (lambda w: w.copy_(w.new_full((6,), 2)), {"constant": {"val": 2}}),
+    "torch.tensor": (lambda w: nn.Parameter(torch.tensor([3.0], device=w.device)), {"constant": {"val": 3}}),
+    "on the meta device": (lambda w: nn.Parameter(torch.ones(3, device="meta") / 2), {"constant": {"val": 0.5}}),
+    "through a transposed view": (lambda w: w.t().uniform_(0, 1), {"uniform": {"b": 1}}),
+    "through a flat view": (lambda w: w.view(-1).normal_(), {"normal": {"std": 1}}),
+    "through .data": (lambda w: w.data.normal_(std=2), {"normal": {"std": 2}}),
+    "a part of a drawn tensor": (lambda w: nn.Parameter(w.normal_()[1:]), {"normal": {"std": 1}}),
+    "narrowed": (lambda w: nn.Parameter(w.normal_().to(torch.bfloat16)), {"normal": {"std": 1}}),
+    "item of a constant": (lambda w: w.fill_(w.fill_(3.0)[0, 0].item() + 1), {"constant": {"val": 4}}),
+    "turned in place": (lambda w: nn.Parameter(torch.empty(3, 4).normal_().t_().detach_()), {"normal": {"std": 1}}),
+    "nothing to fill": (lambda w: nn.Parameter(torch.empty(0, 3)), {"zeros": {}}),
+}
+
+
+@pytest.mark.parametrize(("fill", "expected"), RECORDED.values(), ids=RECORDED)
+def test_what_is_recorded(fill, expected):
+    [spec] = seedbed.torch.record(parameter(fill)).tensors
+    kind = spec.WhichOneof("scheme")
+    assert {kind: json_format.MessageToDict(getattr(spec, kind))} == expected
+    assert not spec.patches
+
+
+def test_data_may_be_replaced():
+    """Whether the new tensor or the old one has memory."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.empty(3))
+            self.a.data = torch.full((3,), 2.0)
+            self.b = nn.Parameter(torch.zeros(3))
+            self.b.data = torch.randn(3)
+
+    a, b = seedbed.torch.record(Net).tensors
+    assert a.constant.val == 2
+    assert b.HasField("normal")
+
+
+PATCHED = {
+    "a row": (lambda w: w.normal_()[2].zero_(), [((2, 0), (3, 6), 0)]),
+    "an element": (lambda w: w.normal_()[2, 3].fill_(5), [((2, 3), (3, 4), 5)]),
+    "assignment": (lambda w: w.normal_().__setitem__((slice(1, 3), slice(2, None)), 4), [((1, 2), (3, 6), 4)]),
+    "a column": (lambda w: w.normal_().t()[1].fill_(1), [((0, 1), (4, 2), 1)]),
+    "two, overlapping": (
+        lambda w: (w.normal_()[:2].fill_(1), w[1:3].fill_(2)),
+        [((0, 0), (2, 6), 1), ((1, 0), (3, 6), 2)],
+    ),
+    "on a constant": (lambda w: w.fill_(1)[:, 2:4].fill_(7), [((0, 2), (4, 4), 7)]),
+    "before the fill": (lambda w: (w.normal_(), w[1].fill_(1), w.uniform_()), []),
+    "with what is there": (lambda w: w.zero_()[1].zero_(), []),
+}
+
+
+@pytest.mark.parametrize(("fill", "expected"), PATCHED.values(), ids=PATCHED)
+def test_constant_parts_become_patches(fill, expected):
+    [spec] = seedbed.torch.record(parameter(fill)).tensors
+    assert [(tuple(p.region.start), tuple(p.region.stop), p.val) for p in spec.patches] == expected
+
+
+@pytest.mark.parametrize("part", [np.s_[1:3, 2:], np.s_[2:3, 3:4], np.s_[0:1, 0:1], np.s_[3:4]])
+def test_parts_of_a_tensor_that_has_memory(client, part):
+    def fill(_):
+        values = torch.zeros(4, 6)
+        values[part] = 2
+        return nn.Parameter(values)
+
+    [spec] = seedbed.torch.record(parameter(fill)).tensors
+    assert np.array_equal(client.init(spec), fill(None).detach().numpy())
+    assert len(spec.patches) == 1
+
+
+REFUSED = {
+    "arithmetic on a draw": (lambda w: w.normal_().mul_(0.5), "mul_"),
+    "arithmetic out of place": (lambda w: nn.Parameter(torch.randn(3) * 0.5), "mul"),
+    "a norm of a draw": (lambda w: nn.Parameter(w.normal_() / w.norm()), "div"),
+    "a random part": (lambda w: w.zero_()[1:].normal_(), "normal of a part"),
+    "a part by an index": (lambda w: w.normal_().index_fill_(0, torch.tensor([1]), 0), "index_fill_"),
+    "a part with steps": (lambda w: w.normal_()[::2].fill_(0), "no box"),
+    "another distribution": (lambda w: w.exponential_(), "exponential_"),
+    "another, of one element": (lambda w: nn.Parameter(torch.ones(1).cauchy_()), "cauchy_"),
+    "never filled": (lambda w: None, "never initialised"),
+    "half filled": (lambda w: w[:2].zero_(), "never initialised"),
+    "computed": (lambda w: nn.Parameter(torch.arange(5.0)), "computes"),
+    "computed, copied": (lambda w: w.copy_(torch.arange(24.0).view(4, 6)), "computes"),
+    "computed, repeated": (lambda w: w.copy_(torch.arange(6.0)), "computes"),
+    "computed in parts": (lambda w: [row.copy_(torch.arange(6.0)) for row in w], "computes"),
+    "drawn rows, repeated": (lambda w: w.copy_(torch.randn(6)), "repeated"),
+    "drawn rows, expanded": (lambda w: w.copy_(torch.randn(1, 6).expand(4, 6)), "repeated"),
+    "drawn, seen as integers": (lambda w: w.normal_().view(torch.int32).fill_(7), "int32"),
+    "drawn, a part seen as integers": (lambda w: w.normal_().view(torch.int16)[0].fill_(7), "int16"),
+    "a part of ones": (lambda w: nn.Parameter(nn.init.normal_(torch.ones(4)[1:])._base), "normal of a part"),
+    "infinite": (lambda w: w.fill_(torch.inf), "inf"),
+    "infinite, with memory": (lambda w: nn.Parameter(torch.full((3,), torch.inf)), "not finite"),
+    "widened": (lambda w: nn.Parameter(w.to(torch.bfloat16).normal_().float()), "bfloat16"),
+    "an orthogonal matrix seen otherwise": (lambda w: nn.init.orthogonal_(w.t()), "another shape"),
+    "complex": (lambda w: nn.Parameter(torch.zeros(3, dtype=torch.complex64)), "complex64"),
+}
+
+
+@pytest.mark.parametrize(("fill", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_replayed_is_an_error(fill, words):
+    with pytest.raises(seedbed.InvalidRequest, match=words) as error:
+        seedbed.torch.record(parameter(fill))
+    assert error.value.field == "weight"
+
+
+READS = {
+    "item": lambda w: w.fill_(w.normal_().sum().item()),
+    "if": lambda w: w.zero_() if (w.normal_() > 0).any() else w.fill_(1),
+    "tolist": lambda w: w.normal_().tolist(),
+    "nonzero": lambda w: w.normal_().nonzero(),
+}
+
+
+@pytest.mark.parametrize("fill", READS.values(), ids=READS)
+def test_reading_what_was_drawn_is_an_error(fill):
+    with pytest.raises(seedbed.InvalidRequest, match="drawn") as error:
+        seedbed.torch.record(parameter(fill))
+    assert "shape" in str(error.value)
+
+
+def test_the_code_may_compute_with_real_numbers():
+    """What has nothing to do with weights works: masks, tables, numbers read from tensors."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            rates = [rate.item() for rate in torch.linspace(0, 0.2, 3)]
+            self.layers = nn.ModuleList(nn.Sequential(nn.Linear(3, 3), nn.Dropout(rate)) for rate in rates)
+            self.register_buffer("mask", torch.tril(torch.ones(4, 4)).bool())
+            self.register_buffer("frequencies", 1 / 10 ** (torch.arange(4.0) / 4))
+            self.register_buffer("scale", torch.tensor(0.5))
+            self.register_buffer("projection", torch.randn(3, 3))
+            self.register_buffer("count", torch.tensor(0))
+            assert rates[2] == pytest.approx(0.2)
+
+    assert [spec.name for spec in seedbed.torch.record(Net).tensors][6:] == ["scale", "projection"]
+    module = seedbed.torch.on_meta(Net)
+    assert all(parameter.is_meta for parameter in module.parameters())
+    assert module.mask.sum() == 10
+    assert module.frequencies[0] == 1
+    assert module.count == 0
+
+
+def test_deep_copies_keep_what_buffers_hold():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.arange(4.0))
+            self.register_buffer("drawn", torch.zeros(4).normal_())
+            self.register_buffer("constant", torch.full((4,), 2.0))
+
+    with pytest.warns(UserWarning, match=r"0\.drawn = 1\.drawn"):
+        model = seedbed.torch.record(lambda: nn.ModuleList([net := Net(), copy.deepcopy(net)]))
+    schemes = [spec.WhichOneof("scheme") for spec in model.tensors]
+    assert schemes == ["normal", "constant", "normal", "constant"]
+    module = seedbed.torch.on_meta(lambda: copy.deepcopy(Net()))
+    assert module.table.tolist() == [0, 1, 2, 3]
+
+
+def test_tied_parameters_are_one():
+    def build():
+        module = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+        module["head"].weight = module["embedding"].weight
+        return module
+
+    [spec] = seedbed.torch.record(build).tensors
+    assert spec.name == "embedding.weight"
+    module = seedbed.torch.on_meta(build)
+    assert module["head"].weight is module["embedding"].weight
+
+
+def test_parameters_that_share_memory_are_refused():
+    def build():
+        module = nn.ModuleList([nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)])
+        module[1].weight.data = module[0].weight.data
+        return module
+
+    with pytest.raises(seedbed.InvalidRequest, match=r"1\.weight: shares memory with 0\.weight"):
+        seedbed.torch.record(build)
+
+
+def test_parts_of_one_drawing_are_independent():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            both = torch.randn(4, 3)
+            self.a, self.b = nn.Parameter(both[:2]), nn.Parameter(both[2:])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(seedbed.torch.record(Net).tensors) == 2
+
+
+def test_copies_of_a_drawing_are_told_of():
+    layer = nn.TransformerEncoderLayer
+    with pytest.warns(UserWarning, match=r"layers\.0\.linear1\.weight = layers\.1\.linear1\.weight"):
+        seedbed.torch.record(lambda: nn.TransformerEncoder(layer(8, 2, 8, batch_first=True), 2))
+
+
+@pytest.mark.parametrize("wrap", ["weight_norm", "spectral_norm"])
+def test_parametrisations_that_compute_are_refused(wrap):
+    with pytest.raises(seedbed.InvalidRequest, match=r"^parametrizations\.weight\..*: \w+ on values"):
+        seedbed.torch.record(lambda: getattr(nn.utils.parametrizations, wrap)(nn.Linear(3, 4)))
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(seedbed.InvalidRequest, match="returned a Tensor"):
+        seedbed.torch.record(lambda: torch.zeros(3))
+
+
+def test_torch_is_as_before():
+    """Modes, generators and functions are left as they were, also after an error."""
+    state = torch.get_rng_state()
+    with pytest.raises(seedbed.InvalidRequest):
+        seedbed.torch.record(parameter(lambda w: w.normal_().exp_()))
+    seedbed.torch.record(lambda: nn.Linear(3, 3))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert nn.Linear(3, 3).weight.device.type == "cpu"
+    assert nn.init.orthogonal_(torch.empty(3, 3)).abs().max() <= 1
+
+
+def test_recording_needs_no_memory_for_weights():
+    """16 GiB of weights; what is measured is Python's memory, which the modules themselves take."""
+    tracemalloc.start()
+    model = seedbed.torch.record(lambda: nn.Sequential(*(nn.Linear(2**16, 2**14) for _ in range(4))))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(math.prod(spec.shape) for spec in model.tensors) * 4 > 16 * 2**30
+    assert peak < 8 << 20
+
+
+def test_a_recorded_model_is_a_model_file():
+    model = seedbed.torch.record(lambda: nn.Embedding(5, 3, padding_idx=1))
+    assert json_format.Parse(json.dumps(json_format.MessageToDict(model)), Model()) == model
