@@ -125,3 +125,29 @@ def server() -> Iterator[str]:
     handle = ServerHandle({})
     yield handle.target
     handle.kill()
+
+
+@pytest.fixture
+def seedbed_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command and gives exit code, output and error output."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from seedbed.cli import main
+
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def ok(seedbed_command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Runs a command that succeeds and gives its output."""
+
+    def run(*arguments: object) -> str:
+        code, out, err = seedbed_command(*arguments)
+        assert (code, err) == (0, "")
+        return out
+
+    return run

@@ -18,7 +18,6 @@ from safetensors import safe_open
 
 import seedbed
 from seedbed import _checkpoints
-from seedbed.cli import main
 from seedbed.v1 import Model
 
 INDEX = "model.safetensors.index.json"
@@ -46,30 +45,6 @@ def _folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("SEEDBED_TARGET", raising=False)
     write_model("m.json", TENSORS)
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command and gives exit code, output and error output."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def ok(run):
-    """Runs a command that succeeds and gives its output."""
-
-    def ok(*arguments):
-        code, out, err = run(*arguments)
-        assert (code, err) == (0, "")
-        return out
-
-    return ok
 
 
 @pytest.fixture
@@ -191,17 +166,19 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_refusals(run, arguments, message):
+def test_refusals(seedbed_command, arguments, message):
     Path("d.safetensors").mkdir()
-    code, out, err = run("model", "m.json", "-o", "ckpt", *arguments)
+    code, out, err = seedbed_command("model", "m.json", "-o", "ckpt", *arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert not Path("ckpt").exists()
 
 
-def test_an_unsound_tensor_is_named_before_anything_is_written(run):
+def test_an_unsound_tensor_is_named_before_anything_is_written(seedbed_command):
     write_model("m.json", [*TENSORS, {"name": "bad", "shape": [3], "normal": {"std": -1}}])
-    code, _, err = run("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE, "--tensors", "l*", "--tensors", "bad")
+    code, _, err = seedbed_command(
+        "model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE, "--tensors", "l*", "--tensors", "bad"
+    )
     assert code == 2
     assert f"m.json: tensors[{len(TENSORS)}].normal.std: " in err
     assert not Path("ckpt").exists()
@@ -237,7 +214,7 @@ def llama(transformers):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [gpt2, llama])
-def test_transformers_reads_and_writes_the_same(run, make):
+def test_transformers_reads_and_writes_the_same(seedbed_command, make):
     transformers = pytest.importorskip("transformers")
     theirs = make(transformers)
     theirs.save_pretrained("theirs", max_shard_size="100KB")
@@ -245,7 +222,7 @@ def test_transformers_reads_and_writes_the_same(run, make):
     names = [name for name in theirs.state_dict() if name in index["weight_map"]]
     shapes = {name: list(theirs.state_dict()[name].shape) for name in names}
     write_model("m.json", [{"name": name, "shape": shapes[name], "normal": {"std": 0.02}} for name in names])
-    assert run("model", "m.json", "-o", "ours", "--max-shard-size", "100KB")[0] == 0
+    assert seedbed_command("model", "m.json", "-o", "ours", "--max-shard-size", "100KB")[0] == 0
     assert Path("ours", INDEX).read_text() == Path("theirs", INDEX).read_text()
     for name in set(index["weight_map"].values()):
         with safe_open(f"ours/{name}", "pt") as our, safe_open(f"theirs/{name}", "pt") as their:
@@ -286,11 +263,11 @@ def test_workers_write_one_checkpoint_together(checkpoint, ok):
     ok("verify", "ours")
 
 
-def test_the_index_comes_from_the_worker_that_finishes_last(ok, run):
+def test_the_index_comes_from_the_worker_that_finishes_last(ok, seedbed_command):
     command = ("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE, "--shard")
     assert "2 of 4 files still missing" in ok(*command, "0/2")
     assert not Path("ckpt", INDEX).exists()
-    code, _, err = run("verify", "ckpt")
+    code, _, err = seedbed_command("verify", "ckpt")
     assert code == 1
     assert err.count(".safetensors: missing") == 2
     assert f"ckpt/{INDEX}: missing" in err
@@ -326,18 +303,18 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS.keys())
-def test_another_checkpoint_is_not_written_over(checkpoint, run, options):
+def test_another_checkpoint_is_not_written_over(checkpoint, seedbed_command, options):
     (checkpoint / INDEX).unlink()
     whole = digests(checkpoint)
-    code, _, err = run("model", "m.json", "-o", "ckpt", *options)
+    code, _, err = seedbed_command("model", "m.json", "-o", "ckpt", *options)
     assert code == 2
     assert "is of another checkpoint; remove it, or choose another directory" in err
     assert digests(checkpoint) == whole
 
 
-def test_another_index_is_not_written_over(checkpoint, run):
+def test_another_index_is_not_written_over(checkpoint, seedbed_command):
     (checkpoint / INDEX).write_text("{}")
-    code, _, err = run("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE)
+    code, _, err = seedbed_command("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE)
     assert code == 2
     assert f"ckpt/{INDEX} is of another checkpoint" in err
 
@@ -401,26 +378,26 @@ def test_memory_is_bounded_by_chunks(server):
 # verification
 
 
-def test_a_corrupted_byte_is_found_and_named(checkpoint, run):
+def test_a_corrupted_byte_is_found_and_named(checkpoint, seedbed_command):
     path = checkpoint / FILES[0]
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         begin = json.loads(file.read(length))["layers.0.weight"]["data_offsets"][0]
         file.seek(8 + length + begin + 4 * (3 * 128 + 5))
         file.write(np.float32(0.25).tobytes())
-    code, out, err = run("verify", "ckpt")
+    code, out, err = seedbed_command("verify", "ckpt")
     assert (code, out) == (1, "")
     assert f"{path}: tensor 'layers.0.weight', element [3, 5]: expected " in err
     assert err.count("\n") == 1
 
 
-def test_all_that_is_wrong_is_named(checkpoint, ok, run):
+def test_all_that_is_wrong_is_named(checkpoint, ok, seedbed_command):
     ok("model", "m.json", "-o", "other", "--max-shard-size", SIZE, "--seed", "3")
     (checkpoint / FILES[0]).write_bytes((checkpoint / FILES[0]).read_bytes()[:-1])
     (checkpoint / FILES[1]).write_bytes(Path("other", FILES[1]).read_bytes())
     (checkpoint / "more.safetensors").write_bytes(b"")
     (checkpoint / "model-00005-of-00009.safetensors").write_bytes(b"")
-    code, _, err = run("verify", "ckpt")
+    code, _, err = seedbed_command("verify", "ckpt")
     assert code == 1
     named = {line.removeprefix("seedbed: verification failed: ckpt/").split(": ")[0] for line in err.splitlines()}
     assert named == {*FILES[:2], "more.safetensors", "model-00005-of-00009.safetensors"}
@@ -437,21 +414,21 @@ INDICES = {
 
 
 @pytest.mark.parametrize(("change", "message"), INDICES.values(), ids=INDICES.keys())
-def test_a_wrong_index(checkpoint, run, change, message):
+def test_a_wrong_index(checkpoint, seedbed_command, change, message):
     index = json.loads((checkpoint / INDEX).read_text())
     change(index)
     (checkpoint / INDEX).write_text(json.dumps(index))
-    code, _, err = run("verify", "ckpt")
+    code, _, err = seedbed_command("verify", "ckpt")
     assert code == 1
     assert f"ckpt/{INDEX}: {message}" in err
 
 
-def test_an_index_that_is_not_json(checkpoint, run):
+def test_an_index_that_is_not_json(checkpoint, seedbed_command):
     (checkpoint / INDEX).write_text("{")
-    assert f"ckpt/{INDEX}: is not JSON" in run("verify", "ckpt")[2]
+    assert f"ckpt/{INDEX}: is not JSON" in seedbed_command("verify", "ckpt")[2]
 
 
-def test_verify_refuses_a_directory_that_is_no_checkpoint(run):
-    code, _, err = run("verify", ".")
+def test_verify_refuses_a_directory_that_is_no_checkpoint(seedbed_command):
+    code, _, err = seedbed_command("verify", ".")
     assert code == 2
     assert "not a checkpoint" in err

@@ -18,7 +18,6 @@ from _helpers.waiting import wait_until
 from safetensors import safe_open
 
 import seedbed
-from seedbed.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {
@@ -37,30 +36,6 @@ def _environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("SEEDBED_TARGET", raising=False)
-
-
-@pytest.fixture
-def seedbed_command(capsys):
-    """Runs a command and gives exit code, output and error output."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def ok(seedbed_command):
-    """Runs a command that succeeds and gives its output."""
-
-    def run(*arguments):
-        code, out, err = seedbed_command(*arguments)
-        assert (code, err) == (0, "")
-        return out
-
-    return run
 
 
 @pytest.fixture
