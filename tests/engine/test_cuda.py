@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -293,6 +297,55 @@ def test_a_device_without_memory_is_refused(cupy: ModuleType) -> None:
         pytest.raises(ValueError, match=r"out of memory .*; stop whoever"),
     ):
         engine.open_backend("cupy")
+
+
+def test_a_device_whose_kernels_fail_is_refused(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise cupy.cuda.driver.CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+
+    monkeypatch.setattr(cuda_device.CudaDevice, "launch", fail)
+    with pytest.raises(ValueError, match=r"Emulated GPU .* fails: CUDA_ERROR_LAUNCH_FAILED"):
+        engine.open_backend("cupy")
+
+
+def test_the_emulated_cupy_has_nothing_that_the_real_one_lacks(cupy: ModuleType) -> None:
+    """Else the tests would pass with names that are not there."""
+    root = Path(__file__).parents[2]
+    sources = "".join(
+        (root / path).read_text(encoding="utf-8")
+        for path in (
+            "server/seedbed_server/engine/backends/cuda_device.py",
+            "server/seedbed_server/engine/backends/cuda_kernels.py",
+            "client/seedbed/_cuda.py",
+        )
+    )
+    names = set(re.findall(r"(?<!\w)_?cupy\.((?:cuda\.)?\w+(?:\.[A-Z]\w+)?)", sources))
+    names |= {f"cuda.runtime.{name}" for name in re.findall(r"_runtime\.(\w+)", sources)}
+    names |= {f"cuda.nvrtc.{name}" for name in re.findall(r"nvrtc\.(\w+)", sources)}
+    assert len(names) > 20
+    missing = [name for name in sorted(names) if not _has(cupy, name)]
+    real = subprocess.run(
+        [sys.executable, "-c", HAS_NAMES, *sorted(names)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert (missing, real) == ([], [])
+
+
+HAS_NAMES = """
+import functools, sys, cupy
+for name in sys.argv[1:]:
+    try:
+        functools.reduce(getattr, name.split("."), cupy)
+    except AttributeError:
+        print(name)
+"""
+
+
+def _has(module: ModuleType, name: str) -> bool:
+    try:
+        functools.reduce(getattr, name.split("."), module)
+    except AttributeError:
+        return False
+    return True
 
 
 # The cache of compiled kernels.

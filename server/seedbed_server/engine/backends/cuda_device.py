@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import cuda_kernels
 
+_OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation
 _INSTALL: Final = "run pip install 'seedbed[gpu]' (CUDA 13) or 'seedbed[gpu-cuda12]'"
 _DRIVER: Final = "see that nvidia-smi lists a device here (in a container: start it with --gpus all)"
 
@@ -46,8 +47,13 @@ class CudaDevice:
             self.number = self._choose(number)
             with self.use():
                 self._load()
-        except (self._runtime.CUDARuntimeError, self.cupy.cuda.driver.CUDADriverError) as error:
+        except self.errors as error:
             raise NoDevice(f"CUDA does not work: {error}; {_DRIVER}") from error
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What CUDA's failures are."""
+        return self._runtime.CUDARuntimeError, self.cupy.cuda.driver.CUDADriverError
 
     def use(self) -> contextlib.AbstractContextManager[Any]:
         """Makes it the calling thread's current device, for a ``with`` block."""
@@ -135,7 +141,7 @@ class CudaDevice:
             with self.use():
                 yield
         except self._runtime.CUDARuntimeError as error:
-            if error.status != self._runtime.errorMemoryAllocation:
+            if error.status != _OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"the GPU is out of memory ({error})") from error
 

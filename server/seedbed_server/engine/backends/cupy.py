@@ -81,6 +81,8 @@ class CupyBackend(Backend):
                     raise NoDevice(f"{self.device} makes other bits of {law} than the reference; please report it")
         except MemoryError as error:
             raise NoDevice(f"{error}; stop whoever else uses the GPU, or choose another") from error
+        except self.cuda.errors as error:
+            raise NoDevice(f"{self.device} fails: {error}") from error
 
     def buffer(self, byte_count: int) -> NDArray[np.uint8]:
         return self.cuda.pinned(byte_count)

@@ -106,7 +106,6 @@ class Device:
 
 class _Runtime:
     CUDARuntimeError = CUDARuntimeError
-    errorMemoryAllocation = 2
     memcpyHostToDevice = 1
     memcpyDeviceToHost = 2
 
@@ -151,7 +150,7 @@ class Memory:
         self._device, self.size = runtime.getDevice(), byte_count
         with _memory_lock:
             if used.get(self._device, 0) + byte_count > memory_limit():
-                raise CUDARuntimeError(runtime.errorMemoryAllocation, "cudaErrorMemoryAllocation: out of memory")
+                raise CUDARuntimeError(2, "cudaErrorMemoryAllocation: out of memory")
             used[self._device] = used.get(self._device, 0) + byte_count
             most_used[self._device] = max(most_used.get(self._device, 0), used[self._device])
         self._bytes = np.full(byte_count + 256, 0xA5, np.uint8)
