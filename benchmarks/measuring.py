@@ -46,6 +46,8 @@ class Sizes:
     streams_seconds: float = 3.0
     streams_most: int = 256
     memory_gib: float = 20.0
+    checkpoint_runs: int = 3
+    checkpoint_layers: int = 6
 
 
 QUICK = Sizes(
@@ -69,6 +71,8 @@ QUICK = Sizes(
     streams_seconds=0.8,
     streams_most=64,
     memory_gib=1.0,
+    checkpoint_runs=1,
+    checkpoint_layers=1,
 )
 
 TINY = Sizes(
@@ -93,6 +97,8 @@ TINY = Sizes(
     streams_seconds=0.2,
     streams_most=4,
     memory_gib=0.05,
+    checkpoint_runs=1,
+    checkpoint_layers=1,
 )
 
 

@@ -17,6 +17,7 @@ TABLES = {
     "transport": {"transport", "chunk sizes"},
     "latency": {"latency", "model", "import", "start"},
     "scale": {"elements", "streams", "fairness", "one tensor", "memory above idle"},
+    "training": {"record", "module", "checkpoint", "replicas"},
 }
 MAY_BE_ZERO = {"memory above idle", "fairness"}
 OPTIONAL = {"jax": ("engine", "JAX"), "pyarrow": ("transport", "Flight + NumPy TCP")}

@@ -30,9 +30,7 @@ class LocalService:
     0.75
     """
 
-    def __init__(
-        self, backend: engine.Backend | str | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES
-    ) -> None:
+    def __init__(self, backend: engine.Backend | str | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
         if not isinstance(backend, engine.Backend):
             backend = engine.open_backend(backend)
         self._servicer = InitServicer(backend, chunk_bytes=chunk_bytes)

@@ -163,9 +163,7 @@ class CpuBackend(Backend):
             dtypes.store(flat[start : start + length] * gain, out[begin : begin + length])
             begin += length
 
-    def _orthogonal(
-        self, stream: Stream, rows: int, columns: int, cancelled: IsCancelled
-    ) -> NDArray[np.float64]:
+    def _orthogonal(self, stream: Stream, rows: int, columns: int, cancelled: IsCancelled) -> NDArray[np.float64]:
         gaussian = np.empty(rows * columns)
         for begin in range(0, len(gaussian), self.tile):
             part = gaussian[begin : begin + self.tile]
