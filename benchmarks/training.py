@@ -1,0 +1,141 @@
+"""What a training job does: recording a model, filling its modules, writing checkpoints, asking several servers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+import seedbed
+import seedbed.torch
+from benchmarks.measuring import MILLISECONDS, Part, Row, Say, Sizes, compare, gigabytes
+from benchmarks.servers import ROOT, serving
+from benchmarks.servers import seedbed as our_server
+from seedbed.cli import main as command
+
+LLAMA = ROOT / "examples" / "llama-3.1-8b.json"
+LAYER_BYTES = 436_224_000
+
+
+def measure(sizes: Sizes, say: Say) -> Part:
+    torch.set_num_threads(2)
+    part = Part()
+    say("recording")
+    part.rows += _record(sizes)
+    say("filling a module")
+    part.rows += _fill(sizes)
+    say("checkpoints")
+    part.rows += _checkpoint(sizes, part.notes)
+    say("several servers")
+    part.rows += _replicas(sizes)
+    return part
+
+
+def _gpt2() -> torch.nn.Module:
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config())
+
+
+def _llama() -> torch.nn.Module:
+    config = transformers.LlamaConfig(
+        vocab_size=128256, intermediate_size=14336, num_key_value_heads=8, rope_theta=500000.0, dtype="bfloat16"
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+def _record(sizes: Sizes) -> list[Row]:
+    """The laws of a model's parameters, read off its code; Llama's have 8 billion elements."""
+    builds = {"GPT-2, 124 M": _gpt2, "Llama 3.1, 8 B": _llama}
+    competitors: dict[str, Callable[[], object]] = {
+        name: partial(seedbed.torch.record, build) for name, build in builds.items()
+    }
+    return compare("record", "seedbed.torch.record", MILLISECONDS, sizes.model_runs, competitors)
+
+
+def _fill(sizes: Sizes) -> list[Row]:
+    """GPT-2 from nothing to weights in torch's memory, beside its own construction."""
+    model = seedbed.torch.record(_gpt2)
+
+    def fill(client: seedbed.Client) -> None:
+        seedbed.torch.init_module(seedbed.torch.on_meta(_gpt2), client, model=model)
+
+    with serving(our_server) as server, seedbed.connect(server.tcp) as tcp, seedbed.connect("local:") as local:
+        competitors: dict[str, Callable[[], object]] = {
+            "local:": lambda: fill(local),
+            "TCP": lambda: fill(tcp),
+            "transformers alone": _gpt2,
+        }
+        return compare("module", "GPT-2, 498 MB", MILLISECONDS, sizes.model_runs, competitors)
+
+
+def _checkpoint(sizes: Sizes, notes: list[str]) -> list[Row]:
+    """Some layers of Llama in bfloat16, in files on this machine's disk, beside a plain file of as many bytes."""
+    layers = sizes.checkpoint_layers
+    byte_count = layers * LAYER_BYTES
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serving(our_server))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "checkpoint"
+        write = ["model", str(LLAMA), "-o", str(folder), "--max-shard-size", "500MB"]
+        write += ["--tensors", f"model.layers.[0-{layers - 1}].*"]
+        competitors: dict[str, Callable[[], float]] = {"a file, written and synced": lambda: _plain(folder, byte_count)}
+        for name, target in {"local:": "local:", "TCP": server.tcp}.items():
+            competitors[f"write {name}"] = partial(_written, folder, [*write, "--target", target])
+            competitors[f"verify {name}"] = partial(_verified, folder, [*write, "--target", target], target)
+        case = f"{layers} of the 32 layers of Llama 3.1 8B, {byte_count / 1e9:.2f} GB"
+        rows = compare("checkpoint", case, gigabytes(byte_count), sizes.checkpoint_runs, competitors)
+    slower = min(row.median for row in rows if row.name.startswith("write"))
+    notes.append(f"all 16.06 GB of Llama 3.1 8B would take {16.06 / slower:.0f} s, at the slower rate of writing")
+    return rows
+
+
+def _plain(folder: Path, byte_count: int) -> float:
+    """As the file system takes it: pieces of 1 MiB, one after another."""
+    piece = np.ones(1 << 20, np.uint8).data
+    begin = time.perf_counter()
+    with tempfile.NamedTemporaryFile(dir=folder.parent) as file:
+        for _ in range(byte_count >> 20):
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return time.perf_counter() - begin
+
+
+def _written(folder: Path, write: list[str]) -> float:
+    shutil.rmtree(folder, ignore_errors=True)
+    return _timed(write)
+
+
+def _verified(folder: Path, write: list[str], target: str) -> float:
+    if not folder.exists():
+        _timed(write)
+    return _timed(["verify", str(folder), "--target", target])
+
+
+def _timed(arguments: list[str]) -> float:
+    begin = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = command(arguments)
+    assert code == 0, arguments
+    return time.perf_counter() - begin
+
+
+def _replicas(sizes: Sizes) -> list[Row]:
+    """One large tensor from one server, and from two at once, which share this machine's cores."""
+    out = np.zeros((1024, sizes.transport_mib << 8), np.float32)
+    spec = seedbed.spec("trunc_normal", out.shape)
+    with contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(serving(our_server)).tcp for _ in range(2))
+        competitors: dict[str, Callable[[], object]] = {
+            name: partial(stack.enter_context(seedbed.connect(target)).init, spec, out=out)
+            for name, target in {"one server": one, "two servers": f"{one},{other}"}.items()
+        }
+        return compare("replicas", "trunc_normal float32", gigabytes(out.nbytes), sizes.transport_runs, competitors)
