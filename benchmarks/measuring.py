@@ -46,8 +46,9 @@ class Sizes:
     streams_seconds: float = 3.0
     streams_most: int = 256
     memory_gib: float = 20.0
+    gpt2_layers: int = 12
     checkpoint_runs: int = 3
-    checkpoint_layers: int = 6
+    checkpoint_tensors: str = "model.layers.[0-5].*"
 
 
 QUICK = Sizes(
@@ -72,7 +73,7 @@ QUICK = Sizes(
     streams_most=64,
     memory_gib=1.0,
     checkpoint_runs=1,
-    checkpoint_layers=1,
+    checkpoint_tensors="model.layers.0.*",
 )
 
 TINY = Sizes(
@@ -97,8 +98,9 @@ TINY = Sizes(
     streams_seconds=0.2,
     streams_most=4,
     memory_gib=0.05,
+    gpt2_layers=1,
     checkpoint_runs=1,
-    checkpoint_layers=1,
+    checkpoint_tensors="model.layers.0.self_attn.k_proj.*",
 )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import io
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from google.protobuf import json_format
 
 import seedbed
 import seedbed.torch
@@ -22,9 +25,9 @@ from benchmarks.measuring import MILLISECONDS, Part, Row, Say, Sizes, compare, g
 from benchmarks.servers import ROOT, serving
 from benchmarks.servers import seedbed as our_server
 from seedbed.cli import main as command
+from seedbed.v1 import Model
 
 LLAMA = ROOT / "examples" / "llama-3.1-8b.json"
-LAYER_BYTES = 436_224_000
 
 
 def measure(sizes: Sizes, say: Say) -> Part:
@@ -41,8 +44,8 @@ def measure(sizes: Sizes, say: Say) -> Part:
     return part
 
 
-def _gpt2() -> torch.nn.Module:
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config())
+def _gpt2(layers: int) -> torch.nn.Module:
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=layers))
 
 
 def _llama() -> torch.nn.Module:
@@ -54,7 +57,7 @@ def _llama() -> torch.nn.Module:
 
 def _record(sizes: Sizes) -> list[Row]:
     """The laws of a model's parameters, read off its code; Llama's have 8 billion elements."""
-    builds = {"GPT-2, 124 M": _gpt2, "Llama 3.1, 8 B": _llama}
+    builds = {"GPT-2": partial(_gpt2, sizes.gpt2_layers), "Llama 3.1 8B": _llama}
     competitors: dict[str, Callable[[], object]] = {
         name: partial(seedbed.torch.record, build) for name, build in builds.items()
     }
@@ -63,34 +66,36 @@ def _record(sizes: Sizes) -> list[Row]:
 
 def _fill(sizes: Sizes) -> list[Row]:
     """GPT-2 from nothing to weights in torch's memory, beside its own construction."""
-    model = seedbed.torch.record(_gpt2)
+    build = partial(_gpt2, sizes.gpt2_layers)
+    model = seedbed.torch.record(build)
 
     def fill(client: seedbed.Client) -> None:
-        seedbed.torch.init_module(seedbed.torch.on_meta(_gpt2), client, model=model)
+        seedbed.torch.init_module(seedbed.torch.on_meta(build), client, model=model)
 
     with serving(our_server) as server, seedbed.connect(server.tcp) as tcp, seedbed.connect("local:") as local:
         competitors: dict[str, Callable[[], object]] = {
             "local:": lambda: fill(local),
             "TCP": lambda: fill(tcp),
-            "transformers alone": _gpt2,
+            "transformers alone": build,
         }
-        return compare("module", "GPT-2, 498 MB", MILLISECONDS, sizes.model_runs, competitors)
+        return compare("module", f"GPT-2, {sizes.gpt2_layers} layers", MILLISECONDS, sizes.model_runs, competitors)
 
 
 def _checkpoint(sizes: Sizes, notes: list[str]) -> list[Row]:
     """Some layers of Llama in bfloat16, in files on this machine's disk, beside a plain file of as many bytes."""
-    layers = sizes.checkpoint_layers
-    byte_count = layers * LAYER_BYTES
+    model = json_format.Parse(LLAMA.read_text(encoding="utf-8"), Model())
+    tensors = [spec for spec in model.tensors if fnmatch.fnmatchcase(spec.name, sizes.checkpoint_tensors)]
+    byte_count = sum(2 * math.prod(spec.shape) for spec in tensors)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(our_server))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "checkpoint"
         write = ["model", str(LLAMA), "-o", str(folder), "--max-shard-size", "500MB"]
-        write += ["--tensors", f"model.layers.[0-{layers - 1}].*"]
+        write += ["--tensors", sizes.checkpoint_tensors]
         competitors: dict[str, Callable[[], float]] = {"a file, written and synced": lambda: _plain(folder, byte_count)}
         for name, target in {"local:": "local:", "TCP": server.tcp}.items():
             competitors[f"write {name}"] = partial(_written, folder, [*write, "--target", target])
             competitors[f"verify {name}"] = partial(_verified, folder, [*write, "--target", target], target)
-        case = f"{layers} of the 32 layers of Llama 3.1 8B, {byte_count / 1e9:.2f} GB"
+        case = f"{sizes.checkpoint_tensors} of Llama 3.1 8B, {byte_count / 1e9:.2g} GB"
         rows = compare("checkpoint", case, gigabytes(byte_count), sizes.checkpoint_runs, competitors)
     slower = min(row.median for row in rows if row.name.startswith("write"))
     notes.append(f"all 16.06 GB of Llama 3.1 8B would take {16.06 / slower:.0f} s, at the slower rate of writing")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = {"engine", "transport", "latency", "scale"}
+PARTS = {"engine", "transport", "latency", "scale", "training"}
 PLOTS = {"engine", "transport", "chunk-sizes", "elements", "streams", "memory"}
 TABLES = {
     "engine": {"laws", "large arrays", "shards", "small tensors", "other schemes"},

@@ -168,12 +168,11 @@ def check_out(out: object, wanted: TensorSlice) -> None:
     Raises:
         InvalidRequest: It is no array, or has another shape or dtype, or cannot be written.
     """
-    which = label(wanted)
     if not isinstance(out, np.ndarray):
-        raise InvalidRequest("out", f"is a {type(out).__name__}{which}; give a NumPy array")
+        raise InvalidRequest("out", f"is a {type(out).__name__}{label(wanted)}; give a NumPy array")
     check_fit(out.shape, out.dtype, wanted)
     if not out.flags.writeable:
-        raise InvalidRequest("out", f"cannot be written{which}; give a writable array")
+        raise InvalidRequest("out", f"cannot be written{label(wanted)}; give a writable array")
 
 
 def check_fit(shape: tuple[int, ...], dtype: np.dtype[Any], wanted: TensorSlice) -> None:
@@ -182,11 +181,13 @@ def check_fit(shape: tuple[int, ...], dtype: np.dtype[Any], wanted: TensorSlice)
     Raises:
         InvalidRequest: They differ.
     """
-    which, fitting = label(wanted), (_regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype))
-    if shape != fitting[0]:
-        raise InvalidRequest("out", f"has shape {shape}{which}; give one of shape {fitting[0]}, the region's")
-    if dtype != fitting[1]:
-        raise InvalidRequest("out", f"has dtype {dtype}{which}; give one of dtype {fitting[1]}, or ask for its dtype")
+    extents, element_type = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
+    if shape != extents:
+        raise InvalidRequest("out", f"has shape {shape}{label(wanted)}; give one of shape {extents}, the region's")
+    if dtype != element_type:
+        raise InvalidRequest(
+            "out", f"has dtype {dtype}{label(wanted)}; give one of dtype {element_type}, or ask for its dtype"
+        )
 
 
 def label(wanted: TensorSlice) -> str:

@@ -168,14 +168,14 @@ class InitServicer:
             return
         dtype = engine.numpy_dtype(description.spec.dtype)
         step = self.chunk_bytes // dtype.itemsize
-        sampler = self.backend.sampler(description)
+        sampler, ahead = self.backend.sampler(description), self.backend.ahead
         under_way: deque[_Piece] = deque()
         try:
             for offset in range(first_element, end, step):
                 _stop_if(cancelled)
                 byte_count = min(step, end - offset) * dtype.itemsize
                 under_way.append(self._begin(sampler, dtype, offset, byte_count, cancelled))
-                if len(under_way) > self.backend.ahead:
+                if len(under_way) > ahead:
                     # No name for the message: it would keep the last one alive while the next is made.
                     yield self._message(head, under_way.popleft())
                     head = later_head
