@@ -31,7 +31,7 @@ def compiler() -> list[str]:
     return [sys.executable, "-m", "ziglang", "c++"]
 
 
-def library(source: str) -> bytes:
+def shared_library(source: str) -> bytes:
     """The kernels as a shared library."""
     launchers = "\n".join(f"LAUNCHER({name})" for name in KERNELS)
     with tempfile.TemporaryDirectory() as name:

@@ -225,7 +225,7 @@ class _Nvrtc:
 
     def compileProgram(self, program: dict[str, Any], options: tuple[str, ...]) -> None:
         self.compilations += 1
-        program["cubin"] = _compiler.library(program["source"])
+        program["cubin"] = _compiler.shared_library(program["source"])
 
     def getCUBIN(self, program: dict[str, Any]) -> bytes:
         return program["cubin"]  # type: ignore[no-any-return]
