@@ -17,7 +17,8 @@ USER seedbed
 RUN mkdir -p /home/seedbed/.cache/numba
 ENV PATH=/opt/seedbed/bin:$PATH PYTHONUNBUFFERED=1 NUMBA_CACHE_DIR=/home/seedbed/.cache/numba
 EXPOSE 50051
-# Within the container's own network; publish the port to trusted machines only, for there is no encryption yet.
+# Within the container only its own network reaches the address, in the clear, hence --insecure: publish the port to this
+# machine, or to trusted ones. To serve others, mount a certificate and give --tls-cert, --tls-key and --tokens instead.
 ENTRYPOINT ["seedbed"]
-CMD ["serve", "--listen", "0.0.0.0:50051"]
+CMD ["serve", "--listen", "0.0.0.0:50051", "--insecure"]
 HEALTHCHECK --start-period=60s --interval=10s CMD ["seedbed", "health", "--target", "127.0.0.1:50051"]

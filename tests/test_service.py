@@ -51,6 +51,7 @@ from seedbed_server.service import framing, listening
 from seedbed_server.service import servicer as servicer_module
 from seedbed_server.service.errors import ServiceError, to_status
 from seedbed_server.service.local import LocalService
+from seedbed_server.service.security import Security
 from seedbed_server.service.server import SERVICE_NAME, start
 from seedbed_server.service.servicer import MAX_CHUNK_BYTES, MAX_REQUEST_BYTES, STREAMS, UNARY, InitServicer
 
@@ -751,7 +752,7 @@ def test_a_port_that_is_taken(serve):
     server, _ = serve()
     for host in ("127.0.0.1", "localhost", "0.0.0.0"):
         with pytest.raises(OSError, match=rf"listen: {host}:{server.port}: the port is taken"):
-            start(InitServicer(FakeBackend()), [f"{host}:{server.port}"])
+            start(InitServicer(FakeBackend()), [f"{host}:{server.port}"], security=Security(insecure=True))
 
 
 def test_a_port_that_is_taken_between_check_and_bind(serve, monkeypatch):
@@ -796,7 +797,7 @@ def test_what_cannot_be_listened_on(tmp_path):
         ("no-such-host.invalid:0", "the host is unknown"),
     ]:
         with pytest.raises(OSError, match=text):
-            start(InitServicer(FakeBackend()), [address])
+            start(InitServicer(FakeBackend()), [address], security=Security(insecure=True))
     assert (tmp_path / "file").read_text() == "precious"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
-from seedbed import _targets
+from seedbed import _credentials
 from seedbed._retry import Deadline
 from seedbed._targets import LOCAL, is_cuda
 from seedbed._transport import (
@@ -44,13 +44,12 @@ class AioTransport(Protocol):
         """Ends all calls."""
 
 
-def open_transport(
-    target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
-) -> AioTransport:
+def open_transport(target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> AioTransport:
     """The transport to a target.
 
     Raises:
-        InvalidRequest: If the target is none or ``local:cuda``, or ``local:`` cannot be had.
+        InvalidRequest: If the target is none or ``local:cuda``, ``local:`` cannot be had, or what is asked of security
+            is not possible.
     """
     if is_cuda(target):
         remedy = f'use seedbed.connect("{target}"), whose calls return before the GPU is done'
@@ -58,7 +57,7 @@ def open_transport(
     keep_freed_memory()
     if target == LOCAL:
         return AioLocalTransport(LocalTransport(open_service()))
-    return AioGrpcTransport(target, credentials, options)
+    return AioGrpcTransport(target, security, options)
 
 
 class AioGrpcTransport:
@@ -66,16 +65,13 @@ class AioGrpcTransport:
 
     Args:
         target: Its address.
-        credentials: For TLS; None means plaintext.
+        security: Whether over TLS, and with which token.
         options: Channel arguments of gRPC, which take the place of ours.
     """
 
-    def __init__(
-        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
-    ) -> None:
-        self._parsed = _targets.parse(target, options)
+    def __init__(self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> None:
+        self._wire = _credentials.wire(target, security, options)
         self._target = target
-        self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
         self._is_closed = False
 
@@ -84,7 +80,7 @@ class AioGrpcTransport:
 
         ask = self._open().unary_unary(path(method), serialize, RESPONSES[method].FromString)
         try:
-            response: Message = await ask(request, timeout=deadline.remaining())
+            response: Message = await ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except grpc.aio.AioRpcError as error:
             raise of_rpc(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
@@ -95,7 +91,8 @@ class AioGrpcTransport:
     async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
-        call = self._open().unary_stream(path(method), serialize, None)(request, timeout=deadline.remaining())
+        start = self._open().unary_stream(path(method), serialize, None)
+        call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         try:
             async for message in call:
                 yield message
@@ -108,7 +105,7 @@ class AioGrpcTransport:
             call.cancel()  # after an ordinary end, this does nothing
 
     def replicas(self) -> int:
-        return self._parsed.replicas()
+        return self._wire.target.replicas()
 
     async def close(self) -> None:
         self._is_closed = True
@@ -122,10 +119,11 @@ class AioGrpcTransport:
         if self._channel is None:
             import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
+            (address, options), credentials = self._wire.target, self._wire.credentials
             self._channel = (
-                grpc.aio.insecure_channel(self._parsed.address, self._parsed.options)
-                if self._credentials is None
-                else grpc.aio.secure_channel(self._parsed.address, self._credentials, self._parsed.options)
+                grpc.aio.insecure_channel(address, options)
+                if credentials is None
+                else grpc.aio.secure_channel(address, credentials, options)
             )
         return self._channel
 

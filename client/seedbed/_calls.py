@@ -10,7 +10,7 @@ import numpy as np
 
 from seedbed import _arguments, _regions, _stripes, dtypes
 from seedbed._schemes import nonlinearity_of
-from seedbed._stream import Assembler, ModelAssembler, Piece, TensorAssembler
+from seedbed._stream import Assembler, ModelAssembler, Piece, TensorAssembler, check_description
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import CalculateGainRequest, DescribeTensorRequest, Model, TensorDescription, TensorSlice, TensorSpec
@@ -91,21 +91,25 @@ def large_part(call: ArrayCall) -> TensorSlice | None:
 
 
 def striped_calls(
-    description: TensorDescription, out: Array | None, progress: Progress | None, most: int
+    description: TensorDescription, wanted: TensorSlice, out: Array | None, progress: Progress | None, most: int
 ) -> tuple[Array, list[ArrayCall]]:
     """The array of a large tensor, and calls that fill it from several servers at once.
 
     Args:
-        description: What one of them says of the part wanted, whose version of the stream all are asked for.
+        description: What one of them says of the part wanted; all are asked for its version of the stream.
+        wanted: The part.
         out: The array, of the part's shape and dtype; None for a new one.
         progress: Told the bytes done and their total after each chunk, by one thread at a time.
         most: How many calls there may be.
+
+    Raises:
+        Corrupted: If the description is not of the part wanted.
     """
-    wanted = TensorSlice(spec=description.spec, region=description.region)
+    check_description(description, wanted)
     array = _new_array(wanted) if out is None else out
     progress_of = _stripes.summed(progress, description.byte_count) if progress else lambda: None
     calls = []
-    for part, where in _stripes.split(wanted, most):
+    for part, where in _stripes.split(TensorSlice(spec=description.spec, region=description.region), most):
         calls.append(ArrayCall(TensorAssembler(part), [part], [array[where]].__getitem__, progress_of()))
     return array, calls
 

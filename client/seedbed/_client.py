@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from google.protobuf.message import Message
 
 from seedbed import _arguments, _calls, _targets, _transport
+from seedbed._credentials import Security
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
@@ -30,6 +31,8 @@ from seedbed.v1 import (
 if TYPE_CHECKING:
     import grpc
 
+    from seedbed._pem import PathLike
+
 _Response = TypeVar("_Response", bound=Message)
 
 
@@ -37,6 +40,12 @@ def connect(
     target: str,
     *,
     timeout: float | None = 600.0,
+    tls: bool | None = None,
+    ca: PathLike | None = None,
+    cert: PathLike | None = None,
+    key: PathLike | None = None,
+    token: str | None = None,
+    server_name: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> Client:
@@ -51,12 +60,22 @@ def connect(
             device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
             the GPU is done: see `seedbed._cuda.CudaClient`.
         timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
-        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``; default plaintext.
+        tls: Whether to encrypt, and to trust only a server with a certificate for its name. Default if one of the three
+            that follow is given, or SEEDBED_TLS is 1; else plaintext.
+        ca: A PEM file of the authorities that a server's certificate may come from. Default SEEDBED_TLS_CA, else those
+            that this machine trusts.
+        cert: A PEM file with the certificate to show to a server that asks for one. Default SEEDBED_TLS_CERT.
+        key: A PEM file with its key. Default SEEDBED_TLS_KEY.
+        token: What `seedbed token` printed, for a server that wants one; an empty one means none. It goes over TLS, to
+            this machine or to a Unix socket. Default SEEDBED_TOKEN, else what the file SEEDBED_TOKEN_FILE holds.
+        server_name: The name that a server's certificate has to be for. Default SEEDBED_TLS_SERVER_NAME, else the
+            target's host, of several the first.
+        credentials: gRPC's own, in place of tls, ca, cert, key, token and their variables.
         options: Channel arguments of gRPC, in place of Seedbed's own.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, or the timeout is not
-            above 0.
+        InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, the timeout is not
+            above 0, a file cannot be used, or a token would travel in the clear.
 
     >>> import seedbed
     >>> with seedbed.connect("local:") as client:
@@ -69,7 +88,8 @@ def connect(
         from seedbed._cuda import CudaClient  # noqa: PLC0415 - it imports this module
 
         return CudaClient(target, _transport.open_cuda_service(target), seconds)
-    return Client(target, _transport.open_transport(target, credentials, options), seconds)
+    security = Security(credentials, tls, ca, cert, key, token, server_name)
+    return Client(target, _transport.open_transport(target, security, options), seconds)
 
 
 class Client(Schemes[Array]):
@@ -259,7 +279,7 @@ class Client(Schemes[Array]):
         """A large tensor from several servers at once."""
         request = _calls.describe_request(wanted.spec, wanted.region if wanted.HasField("region") else None)
         description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
-        array, calls = _calls.striped_calls(description, out, progress, most)
+        array, calls = _calls.striped_calls(description, wanted, out, progress, most)
         with ThreadPoolExecutor(len(calls), "seedbed-stripe") as pool:
             stripes = [pool.submit(list, self._arrays(call, deadline)) for call in calls]
             try:

@@ -143,7 +143,7 @@ class Assembler:
         if message.description is None:
             assert self._description is not None  # for mypy: not both are None
             return self._description
-        _check_description(message.description, self._wanted[self._index])
+        check_description(message.description, self._wanted[self._index])
         return message.description
 
     def _piece(self, chunk: _Chunk | None, description: TensorDescription) -> Piece:
@@ -252,8 +252,12 @@ def _windows(wanted: Sequence[TensorSlice]) -> list[range]:
     return [*windows, range(begin, len(wanted))]
 
 
-def _check_description(description: TensorDescription, wanted: TensorSlice) -> None:
-    """Refuses the description of anything but what was asked for."""
+def check_description(description: TensorDescription, wanted: TensorSlice) -> None:
+    """Refuses the description of anything but what was asked for.
+
+    Raises:
+        Corrupted: It is of something else.
+    """
     spec = wanted.spec
     if not (spec.dtype and spec.algorithm_version):
         spec = TensorSpec()
@@ -277,15 +281,16 @@ def _check_description(description: TensorDescription, wanted: TensorSlice) -> N
 def _parse(message: bytes, description_tag: int) -> _Message:
     """Reads the fields that we know, in any order; a message in parts is merged, as protobuf demands."""
     tensor_index, chunk = 0, None
-    descriptions: list[memoryview] = []
+    merged: bytearray | None = None  # and no list of parts: of empty ones, a message can hold millions
     for tag, content in _fields(memoryview(message)):
         if tag == description_tag:
-            descriptions.append(content)
+            merged = bytearray() if merged is None else merged
+            merged += content
         elif tag == _INDEX_TAG:
             tensor_index = content & 0xFFFFFFFF
         elif tag == _CHUNK_TAG:
             chunk = _parse_chunk(content, chunk or _EMPTY_CHUNK)
-    description = TensorDescription.FromString(b"".join(descriptions)) if descriptions else None
+    description = None if merged is None else TensorDescription.FromString(bytes(merged))
     return _Message(tensor_index, description, chunk)
 
 

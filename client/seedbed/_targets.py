@@ -35,7 +35,7 @@ _CUDA: Final = re.compile(r"local:cuda(:\d{1,4})?", re.ASCII)
 _SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "xds:")
 _HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/,\[\]]+):(?P<port>\d{1,5})", re.ASCII)
 _DNS: Final = re.compile(r"dns:(//[^/]*/)?(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/,\[\]]+):(?P<port>\d{1,5})", re.ASCII)
-_LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
+_LOOPBACK: Final = re.compile(r"(ipv4:|ipv6:|dns:///)?(localhost|127(\.\d+){3}|\[::1\]):\d+")
 _FORMS: Final = (
     "give HOST:PORT such as localhost:50051, several as HOST:PORT,HOST:PORT or dns:///HOST:PORT, unix:/path, or local: "
     "(local:cuda for arrays on a GPU)"
@@ -63,6 +63,21 @@ def is_cuda(target: object) -> bool:
     return isinstance(target, str) and _CUDA.fullmatch(target) is not None
 
 
+def is_on_this_machine(target: str) -> bool:
+    """Whether an address is this machine's by its looks; what a name service says does not count."""
+    return target.startswith("unix:") or all(map(_LOOPBACK.fullmatch, target.split(",")))
+
+
+def host_to_check(target: str) -> str | None:
+    """The name for certificates where gRPC finds none in the address: of a socket, numbers, or the first of several."""
+    if target.startswith("unix:"):
+        return "localhost"
+    if "," not in target and not target.startswith(("ipv4:", "ipv6:")):
+        return None
+    match = _HOST_PORT.match(target.removeprefix("ipv4:").removeprefix("ipv6:"))
+    return match["host"].strip("[]") if match else None
+
+
 def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
     """What gRPC makes of a target.
 
@@ -76,7 +91,7 @@ def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
     """
     address = _address(target)
     ours = dict(_OPTIONS)
-    if address.startswith("unix:") or all(map(_LOOPBACK.fullmatch, str(target).split(","))):
+    if is_on_this_machine(str(target)):
         ours["grpc.enable_http_proxy"] = 0
     if address.startswith(_SCHEMES):
         ours["grpc.service_config"] = json.dumps(_SEVERAL)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from seedbed import _targets, errors
+from seedbed import _credentials, errors
 from seedbed._retry import Deadline
 from seedbed._targets import LOCAL
 from seedbed.errors import Cancelled, InvalidRequest, SeedbedError
@@ -52,18 +52,16 @@ class Transport(Protocol):
         """Ends all calls."""
 
 
-def open_transport(
-    target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
-) -> Transport:
+def open_transport(target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> Transport:
     """The transport to a target.
 
     Raises:
-        InvalidRequest: If the target is none, or ``local:`` cannot be had.
+        InvalidRequest: If the target is none, ``local:`` cannot be had, or what is asked of security is not possible.
     """
     keep_freed_memory()
     if target == LOCAL:
         return LocalTransport(open_service())
-    return GrpcTransport(target, credentials, options)
+    return GrpcTransport(target, security, options)
 
 
 def keep_freed_memory() -> None:
@@ -81,32 +79,30 @@ class GrpcTransport:
 
     Args:
         target: Its address.
-        credentials: For TLS; None means plaintext.
+        security: Whether over TLS, and with which token.
         options: Channel arguments of gRPC, which take the place of ours.
     """
 
-    def __init__(
-        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
-    ) -> None:
-        self._parsed = parsed = _targets.parse(target, options)
+    def __init__(self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> None:
+        self._wire = wire = _credentials.wire(target, security, options)
         import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does without
 
         self._failures = (grpc.RpcError, ValueError)  # the latter from a channel that was closed
         self._target = target
         self._is_closed = False
         self._channel = (
-            grpc.insecure_channel(parsed.address, parsed.options)
-            if credentials is None
-            else grpc.secure_channel(parsed.address, credentials, parsed.options)
+            grpc.insecure_channel(wire.target.address, wire.target.options)
+            if wire.credentials is None
+            else grpc.secure_channel(wire.target.address, wire.credentials, wire.target.options)
         )
 
     def replicas(self) -> int:
-        return self._parsed.replicas()
+        return self._wire.target.replicas()
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         try:
             ask = self._channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
-            response: Message = ask(request, timeout=deadline.remaining())
+            response: Message = ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except self._failures as error:
             raise self._mapped(error, deadline) from error
         return response
@@ -115,7 +111,7 @@ class GrpcTransport:
         call = None
         try:
             start = self._channel.unary_stream(path(method), serialize, None)
-            call = start(request, timeout=deadline.remaining())
+            call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
             with deadline.ending(call.cancel):
                 yield from call
         except self._failures as error:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from google.protobuf.message import Message
 
 from seedbed import _aio_transport, _arguments, _calls
+from seedbed._credentials import Security
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
@@ -41,6 +42,8 @@ from seedbed.v1 import (
 if TYPE_CHECKING:
     import grpc
 
+    from seedbed._pem import PathLike
+
 __all__ = ["AsyncClient", "connect"]
 
 _Response = TypeVar("_Response", bound=Message)
@@ -50,6 +53,12 @@ def connect(
     target: str,
     *,
     timeout: float | None = 600.0,
+    tls: bool | None = None,
+    ca: PathLike | None = None,
+    cert: PathLike | None = None,
+    key: PathLike | None = None,
+    token: str | None = None,
+    server_name: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> AsyncClient:
@@ -59,11 +68,18 @@ def connect(
         target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process, in threads. See
             `seedbed.connect`, which alone has ``local:cuda``: its calls return before the GPU is done.
         timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
-        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``; default plaintext.
+        tls: Whether to encrypt; this and the five that follow are as for `seedbed.connect`.
+        ca: A PEM file of the authorities that a server's certificate may come from.
+        cert: A PEM file with the certificate to show to a server that asks for one.
+        key: A PEM file with its key.
+        token: What `seedbed token` printed, for a server that wants one.
+        server_name: The name that a server's certificate has to be for.
+        credentials: gRPC's own, in place of tls, ca, cert, key, token and their variables.
         options: Channel arguments of gRPC, in place of Seedbed's own.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` cannot be had, or the timeout is not above 0.
+        InvalidRequest: If the target is no address, ``local:`` cannot be had, the timeout is not above 0, a file cannot
+            be used, or a token would travel in the clear.
 
     >>> import asyncio, seedbed
     >>> async def main():
@@ -73,7 +89,8 @@ def connect(
     (256, 128)
     """
     seconds = _arguments.seconds(timeout)
-    return AsyncClient(target, _aio_transport.open_transport(target, credentials, options), seconds)
+    security = Security(credentials, tls, ca, cert, key, token, server_name)
+    return AsyncClient(target, _aio_transport.open_transport(target, security, options), seconds)
 
 
 class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
@@ -179,7 +196,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         """A large tensor from several servers at once."""
         request = _calls.describe_request(wanted.spec, wanted.region if wanted.HasField("region") else None)
         description = (await self._answer("DescribeTensor", request, DescribeTensorResponse, deadline)).description
-        array, calls = _calls.striped_calls(description, out, progress, most)
+        array, calls = _calls.striped_calls(description, wanted, out, progress, most)
         stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]
         try:
             await asyncio.gather(*stripes)

@@ -10,6 +10,7 @@ spec.kaiming_normal.nonlinearity
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ _INTERNAL, _UNAVAILABLE, _DATA_LOSS, _UNAUTHENTICATED = 13, 14, 15, 16
 _NO_ANSWER = (
     Unavailable,
     "no Seedbed server answers at {target}; start one with `seedbed serve`, or check the address and whether it wants "
-    "TLS (credentials=)",
+    "TLS (tls=True or ca=)",
 )
 _FAILURE = (InternalError, "{target} failed in a way of its own; its log may tell more")
 _MEANINGS: dict[int, tuple[type[SeedbedError], str]] = {
@@ -104,7 +105,7 @@ _MEANINGS: dict[int, tuple[type[SeedbedError], str]] = {
         ResourceExhausted,
         "the request is over a limit of {target}; see client.server_info().limits",
     ),
-    _UNAUTHENTICATED: (Unauthenticated, "{target} wants credentials; give connect(..., credentials=...)"),
+    _UNAUTHENTICATED: (Unauthenticated, "{target} wants a token; give token= or SEEDBED_TOKEN"),
     _PERMISSION_DENIED: (PermissionDenied, "{target} refuses this to these credentials"),
     _UNIMPLEMENTED: (
         SeedbedError,
@@ -122,6 +123,41 @@ _REQUEST_TOO_LARGE = (
 _ANSWER_TOO_LARGE = (
     "{target} sends larger messages than this client takes; allow them with "
     'connect(..., options=[("grpc.max_receive_message_length", BYTES)])'
+)
+
+_WRONG_NAME = (
+    "the certificate of {target} is for another name; correct the address, or give the name with server_name= "
+    "(SEEDBED_TLS_SERVER_NAME)"
+)
+# How gRPC words, in this order, what kept it from connecting; its older versions do not tell why a certificate failed.
+_TLS_FAILURES = (
+    ("certificate has expired", "the certificate of {target} has expired; have it renewed"),
+    ("not yet valid", "the certificate of {target} is not valid yet; check the clocks"),
+    (
+        "unable to get local issuer certificate",
+        "the certificate of {target} is from an authority unknown here; give the authority's with ca= (SEEDBED_TLS_CA)",
+    ),
+    (
+        "self signed certificate",
+        "{target} made its own certificate, or its authority is unknown here; give it with ca= (SEEDBED_TLS_CA)",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "the certificate of {target} is not to be trusted: expired, or from an authority unknown here; "
+        "give the authority's with ca= (SEEDBED_TLS_CA)",
+    ),
+    ("Hostname Verification", _WRONG_NAME),
+    ("is not in peer certificate", _WRONG_NAME),
+    (
+        "WRONG_VERSION_NUMBER",
+        "{target} does not speak TLS; leave tls=, ca= and their variables out, or correct the port",
+    ),
+    ("handshake failed", "{target} and this client could not agree on how to speak TLS"),
+    (
+        "Socket closed",
+        "{target} hangs up on this client; check whether it wants TLS (tls=True or ca=) or a certificate from an "
+        "authority that it knows (cert=, key=)",
+    ),
 )
 
 # gRPC reports a reset connection under INTERNAL or UNKNOWN too; by these words it can be told from a server's failure.
@@ -149,9 +185,23 @@ def from_rpc(error: grpc.RpcError, target: str) -> SeedbedError:
         return ResourceExhausted(
             (_REQUEST_TOO_LARGE if "SERVER" in details else _ANSWER_TOO_LARGE).format(target=target)
         )
+    if code == _UNAVAILABLE and (problem := tls_problem(details, target)):
+        return Unavailable(problem)
     # These codes are set by people, whose words help; the others' are gRPC's own and mean nothing to the caller.
     told = code in (_UNAUTHENTICATED, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED)
     return _error(code, details if told else "", target)
+
+
+def tls_problem(details: str, target: str) -> str | None:
+    """What keeps gRPC from a connection, if that may be TLS.
+
+    Args:
+        details: What gRPC says of the call.
+        target: Whom the call asked, for the message.
+    """
+    if "failed to connect" not in details:
+        return None
+    return next((meaning.format(target=target) for words, meaning in _TLS_FAILURES if words in details), None)
 
 
 def from_status(status: status_pb2.Status, target: str) -> SeedbedError:
@@ -177,13 +227,15 @@ def _parse_status(value: str | bytes, code: int, details: str) -> status_pb2.Sta
 
 
 def _invalid_request(status: status_pb2.Status) -> InvalidRequest:
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
     from google.rpc import error_details_pb2  # noqa: PLC0415
 
-    for detail in status.details:
-        bad_request = error_details_pb2.BadRequest()
-        if detail.Unpack(bad_request) and bad_request.field_violations:
-            first = bad_request.field_violations[0]
-            return InvalidRequest(first.field, first.description)
+    bad_request = error_details_pb2.BadRequest()
+    with contextlib.suppress(DecodeError):  # then the plain message tells
+        for detail in status.details:
+            if detail.Unpack(bad_request) and bad_request.field_violations:
+                first = bad_request.field_violations[0]
+                return InvalidRequest(first.field, first.description)
     return InvalidRequest("", status.message or "the server refused the request")
 
 

@@ -12,9 +12,10 @@ import click
 from google.protobuf import json_format
 
 import seedbed
+from seedbed._credentials import Security
 from seedbed._files import FileFormatError
-from seedbed.cli import _health, _models, _schemes, _verify
-from seedbed.cli._options import bytes_text, connect, echo_rows, json_option, target_options
+from seedbed.cli import _health, _models, _schemes, _security, _serve, _verify
+from seedbed.cli._options import connect, echo_rows, json_option, target_options
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
 
@@ -69,28 +70,39 @@ def seedbed_command() -> None:
     help="Which GPU the backend cupy uses, counted from 0.  [default: the first]",
 )  # fmt: skip
 @click.option("--chunk-bytes", type=int, metavar="BYTES", help="The most bytes of a chunk.  [default: 1 MiB]")
+@_security.server_options
+@_serve.limit_options
+@_serve.observing_options
+@_serve.config_option
 def serve(
-    *, listen: tuple[str, ...], backend: str, threads: int | None, device: int | None, chunk_bytes: int | None
+    *,
+    listen: tuple[str, ...],
+    backend: str,
+    threads: int | None,
+    device: int | None,
+    chunk_bytes: int | None,
+    **further: object,
 ) -> None:
     """Serve tensors until SIGTERM or Ctrl-C, then finish what is in progress.
 
-    Needs the extra: pip install 'seedbed[server]'. There is no encryption and no authentication: listen on addresses
-    only that everyone who can reach them may use.
+    Needs the extra: pip install 'seedbed[server]'. This machine is served in the clear; addresses that others reach
+    need TLS, or --insecure. SIGHUP makes it read the file of --tokens again.
 
     \b
     Example:
-      seedbed serve --listen 0.0.0.0:50051
+      seedbed serve --listen 0.0.0.0:50051 --tls-cert server.pem --tls-key server.key --tokens tokens
     """  # noqa: D301
     try:
-        from seedbed_server.service import server  # noqa: PLC0415
+        from seedbed_server.service import security, server  # noqa: PLC0415
     except ImportError as error:
         raise click.ClickException(
             f"the server is not installed ({error}); run: pip install 'seedbed[server]'"
         ) from error
     options: dict[str, Any] = {
-        "listen": listen or None, "threads": threads, "device": device, "chunk_bytes": chunk_bytes,
+        "listen": listen or None, "threads": threads, "device": device, "chunk_bytes": chunk_bytes, **further,
     }  # fmt: skip
     try:
+        options["security"] = security.Security(**_security.server_arguments())
         server.run(backend=backend, **{name: value for name, value in options.items() if value is not None})
     except ValueError as error:
         raise click.ClickException(str(error)) from error
@@ -107,7 +119,7 @@ def health(*, target: str, timeout: float | None) -> None:
     Example:
       seedbed health --target localhost:50051
     """  # noqa: D301
-    reason = _health.not_serving(target, timeout or 5.0)
+    reason = _health.not_serving(target, timeout or 5.0, Security(**{**_security.arguments(), "token": ""}))
     if reason is None:
         click.echo("serving")
         return
@@ -130,7 +142,6 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(json_format.MessageToDict(answer), indent=2))
         return
-    limits = answer.limits
     echo_rows(
         [
             ("version", answer.version),
@@ -138,10 +149,7 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
             ("backend", f"{answer.backend} ({answer.backend_reason})"),
             ("device", answer.device),
             ("threads", str(answer.threads)),
-            ("most dimensions", str(limits.max_dimensions)),
-            ("most elements, orthogonal", f"{limits.max_orthogonal_elements:,}"),
-            ("largest request", bytes_text(limits.max_request_bytes)),
-            ("largest chunk", bytes_text(limits.chunk_bytes)),
+            *_serve.limit_rows(answer.limits),
         ]
     )
 
@@ -151,6 +159,7 @@ seedbed_command.add_command(_schemes.describe_group)
 seedbed_command.add_command(_schemes.plot_group)
 seedbed_command.add_command(_models.model)
 seedbed_command.add_command(_verify.verify)
+seedbed_command.add_command(_security.token)
 _schemes.describe_group.add_command(_models.describe_model)
 _schemes.plot_group.add_command(_models.plot_file)
 

@@ -3,25 +3,32 @@
 import grpc
 
 import seedbed
-from seedbed import _targets
+from seedbed import _credentials, errors
+from seedbed._credentials import Security
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
 
 
-def not_serving(target: str, timeout: float) -> str | None:
+def not_serving(target: str, timeout: float, security: Security) -> str | None:
     """Returns why the target does not serve, or None if it does.
 
     Args:
         target: as for `seedbed.connect`.
         timeout: seconds to wait for the answer.
+        security: whether over TLS; no token is shown.
     """
     if target == "local:":
         with seedbed.connect(target, timeout=timeout) as client:
             client.server_info()
         return None
-    parsed = _targets.parse(target)
-    with grpc.insecure_channel(parsed.address, parsed.options) as channel:
+    wire = _credentials.wire(target, security)
+    (address, options), credentials = wire.target, wire.credentials
+    with (
+        grpc.insecure_channel(address, options)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options)
+    ) as channel:
         try:
             answer = channel.unary_unary(_METHOD, None, None)(b"", timeout=timeout)
         except grpc.RpcError as error:
@@ -35,4 +42,6 @@ def _reason(error: grpc.RpcError, target: str) -> str:
         return f"{target} has no health service"
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not answer in time"
-    return f"{target} is not reachable" if code == grpc.StatusCode.UNAVAILABLE else f"{target}: {code.name}"
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return errors.tls_problem(str(error.details()), target) or f"{target} is not reachable"
+    return f"{target}: {code.name}"

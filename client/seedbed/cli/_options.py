@@ -10,6 +10,7 @@ import click
 
 import seedbed
 from seedbed import _targets, dtypes
+from seedbed.cli import _security
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Slices = tuple[slice | EllipsisType, ...]
@@ -80,7 +81,7 @@ def target_options(command: Command) -> Command:
         "--timeout", type=float, metavar="SECONDS",
         help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
-    return target(timeout(command))
+    return target(timeout(_security.client_options(command)))
 
 
 def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
@@ -132,4 +133,7 @@ def bytes_text(count: int) -> str:
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
     """Connects to the target of `target_options`."""
-    return seedbed.connect(target) if timeout is None else seedbed.connect(target, timeout=timeout)
+    arguments = _security.arguments()
+    if timeout is not None:
+        arguments["timeout"] = timeout
+    return seedbed.connect(target, **arguments)

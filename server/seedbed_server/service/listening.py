@@ -7,8 +7,10 @@ gRPC alone would take a Unix socket away from the server that listens on it, be 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from pathlib import Path
+from typing import Any
 
 _FORMS = "give HOST:PORT, such as localhost:50051 or 0.0.0.0:50051 (port 0 takes a free one), or unix:PATH"
 
@@ -20,13 +22,23 @@ def check(address: str) -> None:
         ValueError: It is not an address.
         OSError: It cannot be listened on, because it is taken or for another reason that the text tells.
     """
-    if address.startswith("unix:") and address != "unix:":
+    if _is_socket(address):
         _check_socket(address, Path(address.removeprefix("unix:")))
-        return
-    host, separator, port = address.rpartition(":")
-    if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"listen: {address!r} is not an address; {_FORMS}")
-    _check_port(address, host.removeprefix("[").removesuffix("]"), int(port))
+    else:
+        _check_port(address)
+
+
+def is_local(address: str) -> bool:
+    """Whether none but this machine reaches ``address``.
+
+    Raises:
+        ValueError: It is not an address.
+        OSError: Its host is unknown.
+    """
+    if _is_socket(address):
+        return True
+    places = [str(place[0]).partition("%")[0] for *_, place in _found(address)]
+    return all(ipaddress.ip_address(place).is_loopback for place in places)
 
 
 def bound(address: str, port: int) -> str:
@@ -34,6 +46,10 @@ def bound(address: str, port: int) -> str:
     if address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _is_socket(address: str) -> bool:
+    return address.startswith("unix:") and address != "unix:"
 
 
 def _check_socket(address: str, path: Path) -> None:
@@ -52,11 +68,20 @@ def _check_socket(address: str, path: Path) -> None:
     raise OSError(f"listen: {address}: another server listens there; stop it or choose another path")
 
 
-def _check_port(address: str, host: str, port: int) -> None:
+def _found(address: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
+    """The places that an address means."""
+    host, separator, port = address.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"listen: {address!r} is not an address; {_FORMS}")
+    host = host.removeprefix("[").removesuffix("]")
     try:
-        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return list(socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
     except (OSError, UnicodeError) as error:
         raise OSError(f"listen: {address}: the host is unknown ({error}); {_FORMS}") from error
+
+
+def _check_port(address: str) -> None:
+    candidates = _found(address)
     failures = []
     for family, kind, protocol, _, place in candidates:
         try:

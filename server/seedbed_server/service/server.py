@@ -11,7 +11,6 @@ import contextlib
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Final
@@ -21,27 +20,29 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from seedbed_server import engine
-from seedbed_server.service import listening
-from seedbed_server.service.errors import resource_exhausted, to_status
+from seedbed_server.service import limits, listening, observing
+from seedbed_server.service.errors import to_status
+from seedbed_server.service.security import Security
 from seedbed_server.service.servicer import (
     DEFAULT_CHUNK_BYTES,
     MAX_REQUEST_BYTES,
     STREAMS,
     UNARY,
     InitServicer,
-    Streaming,
-    Unary,
+    check_limit,
     version,
 )
 
 DEFAULT_LISTEN: Final = ("127.0.0.1:50051",)
 DEFAULT_MAX_STREAMS: Final = 256
 DEFAULT_GRACE: Final = 30.0
+DEFAULT_STALL_TIMEOUT: Final = 300.0
 SERVICE_NAME: Final = "seedbed.v1.InitService"
 
 _ANSWER_THREADS: Final = 16
 _REFUSING_THREADS: Final = 8  # beside one for each stream: they tell further clients that there are too many
 _SLACK: Final = 5.0
+_LONGEST_SECONDS: Final = 2_000_000  # gRPC counts milliseconds in 32 bits
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server shares the port and takes half of the clients, unnoticed
@@ -64,16 +65,25 @@ class Server:
         addresses: Where it listens, with the ports that were chosen: targets for a client on this machine.
     """
 
-    def __init__(self, servicer: InitServicer, listen: Sequence[str], max_streams: int) -> None:
-        self._streams = _Streams(max_streams)
+    def __init__(
+        self, servicer: InitServicer, listen: Sequence[str], security: Security, metrics: observing.Metrics | None
+    ) -> None:
+        self._security = security
+        self._metrics = metrics
+        limit = servicer.limits
+        self._streams = limits.Streams(limit.max_streams, limit.max_streams_per_client)
+        self._stall_guard = limits.StallGuard(limit.stall_timeout_seconds)
         self._answer_pool = futures.ThreadPoolExecutor(_ANSWER_THREADS, "answer")
-        self._stream_pool = futures.ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "stream")
+        self._stream_pool = futures.ThreadPoolExecutor(limit.max_streams + _REFUSING_THREADS, "stream")
         self._health = _Health()
         self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        self._grpc = grpc.server(self._answer_pool, options=_OPTIONS)
+        self._grpc = grpc.server(self._answer_pool, interceptors=security.interceptors(), options=_options(servicer))
         self._grpc.add_generic_rpc_handlers((self._handlers(servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self.addresses = tuple(self._bind(address) for address in listen)
+        if metrics is not None:
+            metrics.watch(lambda: self._streams.count, self._answer_pool._work_queue.qsize)
+        self._stall_guard.start()
         self._grpc.start()
 
     @property
@@ -96,30 +106,44 @@ class Server:
         if not stopped.wait(grace):
             _log.warning("cancelling the calls that did not finish within %g s", grace)
         self._grpc.stop(None)
+        self._stall_guard.close()
         self._answer_pool.shutdown()
         self._stream_pool.shutdown()
 
     def _bind(self, address: str) -> str:
         listening.check(address)
+        credentials = self._security.credentials()
         try:
-            port = self._grpc.add_insecure_port(address)
+            port = (
+                self._grpc.add_insecure_port(address)
+                if credentials is None
+                else self._grpc.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:  # taken since the check
             raise OSError(f"listen: {address}: cannot be listened on; choose another address") from error
         return listening.bound(address, port)
 
     def _handlers(self, servicer: InitServicer) -> grpc.GenericRpcHandler[bytes, bytes]:
         handlers = {}
-        for method, unary in UNARY.items():
-            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, unary))
-        for method, streaming in STREAMS.items():
-            stream = _streaming(servicer, streaming, self._streams)
+        for method in UNARY:
+            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, method, self._metrics))
+        for method in STREAMS:
+            stream = _streaming(servicer, method, self._streams, self._stall_guard, self._metrics)
             stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined]
             handlers[method] = grpc.unary_stream_rpc_method_handler(stream)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
 
 def start(
-    servicer: InitServicer, listen: Sequence[str] = ("127.0.0.1:0",), *, max_streams: int = DEFAULT_MAX_STREAMS
+    servicer: InitServicer,
+    listen: Sequence[str] = ("127.0.0.1:0",),
+    *,
+    max_streams: int = DEFAULT_MAX_STREAMS,
+    max_streams_per_client: int = 0,
+    stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    max_connection_age: float = 0,
+    security: Security | None = None,
+    metrics: observing.Metrics | None = None,
 ) -> Server:
     """Starts a server in this process.
 
@@ -128,9 +152,15 @@ def start(
         listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default a free local port.
         max_streams: How many streams may be open at once; further ones are refused with RESOURCE_EXHAUSTED.
             Default 256.
+        max_streams_per_client: How many of them one host may have. Default 0: no limit but that of all.
+        stall_timeout: Seconds after which a stream is ended whose client does not read; 0 for never. Default 300.
+        max_connection_age: Seconds after which a connection takes no further calls, so that its client makes another
+            one; streams in progress are finished. Default 0: never.
+        security: What keeps strangers out. Default plaintext, for clients on this machine alone.
+        metrics: What counts for Prometheus. Default nothing.
 
     Raises:
-        ValueError: An argument is out of range, or not an address.
+        ValueError: An argument is out of range, not an address, or one that other machines reach in the clear.
         OSError: An address cannot be listened on, because it is taken or for another reason that the text tells.
 
     >>> server = start(InitServicer(engine.open_backend("numpy")), ["127.0.0.1:0"])
@@ -140,9 +170,19 @@ def start(
     """
     if max_streams < 1:
         raise ValueError(f"max_streams: {max_streams} is less than 1; a server needs at least one stream")
+    check_limit("max_streams", max_streams)
+    check_limit("max_streams_per_client", max_streams_per_client)
+    check_limit("stall_timeout", stall_timeout, _LONGEST_SECONDS)
+    check_limit("max_connection_age", max_connection_age, _LONGEST_SECONDS)
     if not listen:
         raise ValueError("listen: no address is given; give at least one")
-    return Server(servicer, listen, max_streams)
+    security = security or Security()
+    security.check(listen)
+    servicer.limits.max_streams = max_streams
+    servicer.limits.max_streams_per_client = max_streams_per_client
+    servicer.limits.stall_timeout_seconds = stall_timeout
+    servicer.limits.max_connection_age_seconds = max_connection_age
+    return Server(servicer, listen, security, metrics)
 
 
 def run(
@@ -152,8 +192,17 @@ def run(
     threads: int | None = None,
     device: int | None = None,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    max_response_bytes: int = 0,
+    max_tensors: int = 0,
     max_streams: int = DEFAULT_MAX_STREAMS,
+    max_streams_per_client: int = 0,
+    stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    max_connection_age: float = 0,
     grace: float = DEFAULT_GRACE,
+    security: Security | None = None,
+    metrics: str | None = None,
+    log_level: str = "warning",
+    log_format: str = "text",
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once, as one before it serves.
 
@@ -165,26 +214,56 @@ def run(
         threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core.
         device: Which GPU. Default ``SEEDBED_DEVICE``, else the first.
         chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
+        max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
+        max_tensors: The most tensors of one model. Default 0: as many as fit into a request.
         max_streams: How many streams may be open at once. Default 256.
+        max_streams_per_client: How many of them one host may have. Default 0: no limit but that of all.
+        stall_timeout: Seconds after which a stream is ended whose client does not read; 0 for never. Default 300.
+        max_connection_age: Seconds after which a connection takes no further calls. Default 0: never.
         grace: Seconds that calls in progress may go on after the first signal. Default 30.
+        security: What keeps strangers out; SIGHUP makes it read its files again. Default plaintext, for clients on this
+            machine alone.
+        metrics: Where Prometheus reads: ``HOST:PORT``, or a port of this machine alone. Default nowhere.
+        log_level: ``debug``, ``info`` (a line for each request), ``warning`` or ``error``. Default ``warning``.
+        log_format: ``text`` or ``json``. Default ``text``.
 
     Raises:
-        ValueError: An argument is out of range, or the backend cannot be used here.
+        ValueError: An argument is out of range, the backend cannot be used here, or an address is one that other
+            machines reach in the clear.
         OSError: An address cannot be listened on.
     """
+    observing.configure_logging(log_level, log_format)
+    if not 0 <= grace <= _LONGEST_SECONDS:
+        raise ValueError(f"grace: {grace} is not between 0 and {_LONGEST_SECONDS}")
+    security = security or Security()
+    security.check(listen)
     with _handled((signal.SIGTERM, signal.SIGINT), signal.SIG_DFL):  # an exception would lose its way in a compiler
         engine_backend = engine.open_backend(backend, threads, device)
         engine_backend.prepare()  # no client shall wait for a compiler
-    servicer = InitServicer(engine_backend, chunk_bytes=chunk_bytes)
-    server = start(servicer, listen, max_streams=max_streams)
-    with _signals(signal.SIGTERM, signal.SIGINT) as wait:
-        print(_banner(servicer, server), flush=True)
-        wait()
-    server.stop(grace)
+    servicer = InitServicer(
+        engine_backend, chunk_bytes=chunk_bytes, max_response_bytes=max_response_bytes, max_tensors=max_tensors
+    )
+    with observing.served(metrics, servicer) as counting:
+        server = start(
+            servicer,
+            listen,
+            max_streams=max_streams,
+            max_streams_per_client=max_streams_per_client,
+            stall_timeout=stall_timeout,
+            max_connection_age=max_connection_age,
+            security=security,
+            metrics=counting,
+        )
+        rereading = (signal.SIGHUP,) if security.rereads else ()
+        with _signals(signal.SIGTERM, signal.SIGINT, *rereading) as wait:
+            print(_banner(servicer, server) + (f"; metrics on {counting.url}" if counting else ""), flush=True)
+            while wait() in rereading:
+                security.reread()
+        server.stop(grace)
 
 
 @contextlib.contextmanager
-def _signals(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
+def _signals(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
     """Gives a function that waits for one of the signals, which until the end of the block do nothing else.
 
     Through a socket, because a handler that sets an Event is not run, or deadlocks, if the signal comes just as the
@@ -195,9 +274,10 @@ def _signals(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
         writer.setblocking(False)
         previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
-        def wait() -> None:
-            while reader.recv(1)[0] not in numbers:
+        def wait() -> int:  # for which signal came
+            while (number := reader.recv(1)[0]) not in numbers:
                 pass
+            return number
 
         try:
             with _handled(numbers, lambda *_: None):
@@ -247,51 +327,40 @@ class _Health(health.HealthServicer):
             context.cancel()  # type: ignore[no-untyped-call]
 
 
-class _Streams:
-    """Counts the open streams, of which there may be a limited number."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self.count = 0
-
-    def enter(self, context: grpc.ServicerContext) -> None:
-        """Counts a stream until gRPC is done with it.
-
-        Raises:
-            ServiceError: There are as many as there may be.
-        """
-        with self._lock:
-            if self.count == self._limit:
-                raise resource_exhausted(f"the server is at its limit of {self._limit} streams; try again later")
-            self.count += 1
-        if not context.add_callback(self._leave):
-            self._leave()  # the client has gone already
-
-    def _leave(self) -> None:
-        with self._lock:
-            self.count -= 1
+def _options(servicer: InitServicer) -> Sequence[tuple[str, int]]:
+    """What gRPC is to keep to; a connection of a certain age takes no further calls, and ends with its last one."""
+    age = servicer.limits.max_connection_age_seconds
+    return (*_OPTIONS, ("grpc.max_connection_age_ms", max(1, round(1000 * age)))) if age else _OPTIONS
 
 
-def _answering(servicer: InitServicer, rpc: Unary) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    request_type, answer = rpc
+def _answering(
+    servicer: InitServicer, method: str, metrics: observing.Metrics | None
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    request_type, answer = UNARY[method]
 
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-        with _errors_answered(context):
-            return answer(servicer, _parsed(request_type, request)).SerializeToString()
+        with observing.observed(method, context, metrics) as call, _errors_answered(context, call):
+            call.request = _parsed(request_type, request)
+            return call.sent(answer(servicer, call.request).SerializeToString())
 
     return handle
 
 
 def _streaming(
-    servicer: InitServicer, rpc: Streaming, streams: _Streams
+    servicer: InitServicer,
+    method: str,
+    streams: limits.Streams,
+    stall_guard: limits.StallGuard,
+    metrics: observing.Metrics | None,
 ) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
-    request_type, answer = rpc
+    request_type, answer = STREAMS[method]
 
     def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        with _errors_answered(context):
+        with observing.observed(method, context, metrics) as call, _errors_answered(context, call):
             streams.enter(context)
-            yield from answer(servicer, _parsed(request_type, request), lambda: not context.is_active())
+            call.request = _parsed(request_type, request)
+            messages = answer(servicer, call.request, lambda: not context.is_active())
+            yield from stall_guard.watched(context, map(call.sent, messages))
 
     return handle
 
@@ -305,11 +374,12 @@ def _parsed(request_type: type[Message], request: bytes) -> Message:
 
 
 @contextlib.contextmanager
-def _errors_answered(context: grpc.ServicerContext) -> Iterator[None]:
+def _errors_answered(context: grpc.ServicerContext, call: observing.Call) -> Iterator[None]:
     """The edge of the service: whatever goes wrong within is told to the client as a status."""
     try:
         yield
     except Exception as error:
         status = to_status(error)
+        call.failed(status)
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(_STATUS_CODES[status.code], status.message)

@@ -46,9 +46,14 @@ class InitServicer:
     Args:
         backend: What samples; see `seedbed_server.engine.open_backend`.
         chunk_bytes: The most bytes of a chunk's payload, which is cut to whole elements. Default 1 MiB.
+        max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
+        max_tensors: The most tensors of one model. Default 0: as many as fit into a request.
+
+    Attributes:
+        limits: What it refuses to exceed; a server adds its own.
 
     Raises:
-        ValueError: ``chunk_bytes`` is outside ``MIN_CHUNK_BYTES .. MAX_CHUNK_BYTES``.
+        ValueError: ``chunk_bytes`` is outside ``MIN_CHUNK_BYTES .. MAX_CHUNK_BYTES``, or a limit is out of range.
 
     >>> from seedbed.v1 import Ones, TensorSpec
     >>> servicer = InitServicer(engine.open_backend("numpy"))
@@ -58,11 +63,28 @@ class InitServicer:
     array([1., 1., 1., 1., 1., 1.], dtype=float32)
     """
 
-    def __init__(self, backend: engine.Backend, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        backend: engine.Backend,
+        *,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        max_response_bytes: int = 0,
+        max_tensors: int = 0,
+    ) -> None:
         if not MIN_CHUNK_BYTES <= chunk_bytes <= MAX_CHUNK_BYTES:
             raise ValueError(f"chunk_bytes: {chunk_bytes} is not between {MIN_CHUNK_BYTES} and {MAX_CHUNK_BYTES}")
+        check_limit("max_response_bytes", max_response_bytes, 2**63 - 1)
+        check_limit("max_tensors", max_tensors, 2**63 - 1)
         self.backend = backend
         self.chunk_bytes = chunk_bytes
+        self.limits = Limits(
+            max_dimensions=engine.MAX_DIMENSIONS,
+            max_orthogonal_elements=engine.MAX_ORTHOGONAL_ELEMENTS,
+            max_request_bytes=MAX_REQUEST_BYTES,
+            chunk_bytes=chunk_bytes,
+            max_response_bytes=max_response_bytes,
+            max_tensors=max_tensors,
+        )
         # A stream needs a buffer only while it samples, not while its client reads; so streams share a few.
         self._idle_buffers: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
 
@@ -78,6 +100,7 @@ class InitServicer:
         """
         description = describe(request)
         first_element = _within(request.first_element, description.element_count, "first_element", "the region")
+        self._check_bytes("region", _bytes_from(description, first_element), "one smaller region after the other")
         head = InitTensorResponse(description=description).SerializeToString()
         return self._messages(description, first_element, head, b"", cancelled)
 
@@ -94,16 +117,21 @@ class InitServicer:
         """
         resume = request.resume
         _within(resume.tensor_index, len(request.tensors), "resume.tensor_index", "the model", "tensors")
+        self._check_tensors(len(request.tensors))
         kept: deque[bytes] = deque()
-        elements_at_resume = 0
+        elements_at_resume = byte_count = 0
         for index, tensor in enumerate(request.tensors):
             _stop_if(cancelled)
             description = describe(tensor, f"tensors[{index}].")
             if index == resume.tensor_index:
                 elements_at_resume = description.element_count
+                byte_count = _bytes_from(description, resume.first_element)
+            elif index > resume.tensor_index:
+                byte_count += description.byte_count
             if index >= resume.tensor_index and len(kept) < _KEPT_DESCRIPTIONS:
                 kept.append(description.SerializeToString())
         _within(resume.first_element, elements_at_resume, "resume.first_element", "the tensor resumed")
+        self._check_bytes("tensors", byte_count, "fewer tensors at a time, or regions of them")
         return self._model_messages(request, kept, cancelled)
 
     def describe_tensor(self, request: DescribeTensorRequest) -> DescribeTensorResponse:
@@ -132,13 +160,20 @@ class InitServicer:
             backend_reason=self.backend.reason,
             device=self.backend.device,
             threads=self.backend.threads,
-            limits=Limits(
-                max_dimensions=engine.MAX_DIMENSIONS,
-                max_orthogonal_elements=engine.MAX_ORTHOGONAL_ELEMENTS,
-                max_request_bytes=MAX_REQUEST_BYTES,
-                chunk_bytes=self.chunk_bytes,
-            ),
+            limits=self.limits,
         )
+
+    def _check_bytes(self, field: str, byte_count: int, remedy: str) -> None:
+        limit = self.limits.max_response_bytes
+        if limit and byte_count > limit:
+            over = f"is {byte_count} bytes, over the limit of {limit} for one answer (max_response_bytes)"
+            raise engine.InvalidSpec(field, f"{over}; ask for {remedy}")
+
+    def _check_tensors(self, count: int) -> None:
+        limit = self.limits.max_tensors
+        if limit and count > limit:
+            over = f"are {count}, over the limit of {limit} for one model (max_tensors)"
+            raise engine.InvalidSpec("tensors", f"{over}; ask for fewer at a time")
 
     def _model_messages(
         self, request: InitModelRequest, kept: deque[bytes], cancelled: Callable[[], bool]
@@ -244,6 +279,21 @@ STREAMS: Final[dict[str, Streaming]] = {
 }
 
 
+def check_limit(name: str, value: float, most: float = 2**31 - 1) -> None:
+    """Checks a limit of which 0 means that there is none.
+
+    Args:
+        name: What it is called.
+        value: The limit.
+        most: The largest that makes sense.
+
+    Raises:
+        ValueError: It is negative, not a number, or larger than ``most``.
+    """
+    if not 0 <= value <= most:
+        raise ValueError(f"{name}: {value} is not between 0 and {most}; give 0 for no limit")
+
+
 @functools.cache
 def version() -> str:
     """The version of the software."""
@@ -274,6 +324,10 @@ def _within(position: int, end: int, field: str, whole: str, unit: str = "elemen
     if not 0 <= position <= end:
         raise engine.InvalidSpec(field, f"is {position}, but {whole} has {end} {unit}; give one of 0..{end}")
     return position
+
+
+def _bytes_from(description: TensorDescription, first_element: int) -> int:
+    return (description.element_count - first_element) * engine.numpy_dtype(description.spec.dtype).itemsize
 
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:

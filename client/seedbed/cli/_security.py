@@ -1,0 +1,108 @@
+"""Options of TLS and tokens, for those who ask and for the server; and the command that makes tokens."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from seedbed import _credentials
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path)
+_META = "seedbed.security"
+
+
+def client_options(command: Command) -> Command:
+    """Adds what `seedbed.connect` takes for TLS and tokens; `arguments` gives it."""
+    # connect() reads the variables itself, for a command may be told --no-tls whatever they say.
+    for option in (
+        _option("--server-name", metavar="NAME", help="The name that a server's certificate has to be for.  "
+                "[env var: SEEDBED_TLS_SERVER_NAME; default: the target's host]"),
+        _option("--token-file", type=_FILE, metavar="FILE",
+                help="A file with the token to show.  [env var: SEEDBED_TOKEN, SEEDBED_TOKEN_FILE]"),
+        _option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key.  [env var: SEEDBED_TLS_KEY]"),
+        _option("--tls-cert", type=_FILE, metavar="FILE",
+                help="The certificate to show to a server that asks for one.  [env var: SEEDBED_TLS_CERT]"),
+        _option("--tls-ca", type=_FILE, metavar="FILE", help="The authorities that a server's certificate may come "
+                "from.  [env var: SEEDBED_TLS_CA; default: those that this machine trusts]"),
+        _option("--tls/--no-tls", default=None, help="Speak TLS, or not.  "
+                "[env var: SEEDBED_TLS; default: if one of --tls-ca, --tls-cert, --tls-key is given]"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def arguments() -> dict[str, Any]:
+    """The arguments of `seedbed.connect` that `client_options` were given, to the command that runs.
+
+    Raises:
+        InvalidRequest: The token's file cannot be used.
+    """
+    given = click.get_current_context().meta[_META]
+    file = given["token_file"]
+    return {
+        "tls": given["tls"],
+        "ca": given["tls_ca"],
+        "cert": given["tls_cert"],
+        "key": given["tls_key"],
+        "token": None if file is None else _credentials.read_token(file),
+        "server_name": given["server_name"],
+    }
+
+
+def _option(*declarations: str, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401
+    return click.option(*declarations, callback=_remember, expose_value=False, **attributes)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    context.meta.setdefault(_META, {})[parameter.name] = value
+
+
+def server_options(command: Command) -> Command:
+    """Adds what `seedbed_server.service.security.Security` takes; `server_arguments` gives it."""
+    # The variables have names of their own: SEEDBED_TLS_CERT is what a client shows, `seedbed health` for one.
+    for option in (
+        _option("--insecure", is_flag=True, envvar="SEEDBED_SERVER_INSECURE", show_envvar=True,
+                     help="Serve other machines in the clear, too: whoever reaches the address may use it."),
+        _option("--tokens", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TOKENS", show_envvar=True,
+                     help="The tokens to accept, lines of `seedbed token`; SIGHUP rereads it.  [default: none needed]"),
+        _option("--tls-client-ca", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TLS_CLIENT_CA",
+                     show_envvar=True, help="The authorities that clients' certificates have to come from."),
+        _option("--tls-key", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TLS_KEY", show_envvar=True,
+                     help="The certificate's key."),
+        _option("--tls-cert", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TLS_CERT", show_envvar=True,
+                     help="The certificate to serve with over TLS; reread when it changes."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def server_arguments() -> dict[str, Any]:
+    """The arguments of `Security` that `server_options` were given, to the command that runs."""
+    given: dict[str, Any] = click.get_current_context().meta[_META]
+    return given
+
+
+@click.command(short_help="Make a token for a server's --tokens")
+@click.argument("name")
+def token(*, name: str) -> None:
+    """Make a token, and the line of a server's file of --tokens that accepts it.
+
+    The line holds a hash, from which nobody makes the token again: it is shown this once. NAME tells you whose it is.
+
+    \b
+    Example:
+      seedbed token alice
+    """  # noqa: D301
+    if not re.fullmatch(r"[\w.@-]+", name, re.ASCII):
+        raise click.BadParameter(f"{name!r} is not a name; give letters, digits and . _ @ -")
+    made = f"seedbed_{secrets.token_urlsafe(32)}"
+    click.echo("The token, for SEEDBED_TOKEN or the file of --token-file; it is not shown again:", err=True)
+    click.echo(made)
+    click.echo("The line to append to the server's file of --tokens, before it gets SIGHUP:", err=True)
+    click.echo(f"{name}:{hashlib.sha256(made.encode()).hexdigest()}")

@@ -1,0 +1,326 @@
+"""What a server does not let its clients do, over sockets; and how it is configured."""
+
+import logging
+import time
+
+import grpc
+import numpy as np
+import pytest
+from _helpers.fake_backend import FakeBackend
+from _helpers.waiting import wait_until
+
+import seedbed
+from seedbed.v1 import InitModelRequest, InitTensorRequest, Region, ResumePoint, TensorSlice, TensorSpec, Zeros
+from seedbed_server import engine
+from seedbed_server.service import limits, observing
+from seedbed_server.service.server import run, start
+from seedbed_server.service.servicer import InitServicer
+
+ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
+
+
+def zeros(*shape, **fields):
+    return TensorSpec(shape=shape, zeros=Zeros(), **fields)
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def serve():
+    """Starts servers in this process."""
+    running = []
+
+    def start_one(*, chunk_bytes=1 << 20, max_response_bytes=0, max_tensors=0, **options):
+        servicer = InitServicer(
+            FakeBackend(), chunk_bytes=chunk_bytes, max_response_bytes=max_response_bytes, max_tensors=max_tensors
+        )
+        running.append(start(servicer, **options))
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.stop(0)
+
+
+@pytest.fixture
+def open_stream():
+    """Opens streams, each on a connection of its own, of which one message is read."""
+    channels = []
+
+    def open_one(server, spec=ENDLESS):
+        channels.append(grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]))
+        call = channels[-1].unary_stream("/seedbed.v1.InitService/InitTensor")
+        answers = call(InitTensorRequest(spec=spec).SerializeToString(), timeout=60)
+        next(answers)
+        return answers
+
+    yield open_one
+    for channel in channels:
+        channel.close()
+
+
+# Bytes and tensors of a request --------------------------------------------------------------------------------------
+
+
+def test_more_bytes_than_an_answer_may_have(serve):
+    server = serve(max_response_bytes=400)
+    with seedbed.connect(server.addresses[0]) as client:
+        assert client.zeros((100,)).shape == (100,)
+        with pytest.raises(seedbed.InvalidRequest) as error:
+            client.zeros((101,))
+        assert client.zeros((101,), region=np.s_[1:]).shape == (100,)
+        assert client.describe(zeros(101)).byte_count == 404
+    assert str(error.value) == (
+        "region: is 404 bytes, over the limit of 400 for one answer (max_response_bytes); "
+        "ask for one smaller region after the other"
+    )
+
+
+def test_more_bytes_than_the_answer_of_a_model_may_have(serve):
+    server = serve(max_response_bytes=400)
+    specs = [zeros(50, name="a"), zeros(51, name="b")]
+    with seedbed.connect(server.addresses[0]) as client:
+        assert len(list(client.init_model([specs[0], zeros(50, name="c")]))) == 2
+        with pytest.raises(seedbed.InvalidRequest) as error:
+            list(client.init_model(specs))
+    assert str(error.value) == (
+        "tensors: is 404 bytes, over the limit of 400 for one answer (max_response_bytes); "
+        "ask for fewer tensors at a time, or regions of them"
+    )
+
+
+def test_bytes_that_had_been_delivered_do_not_count():
+    servicer = InitServicer(FakeBackend(), max_response_bytes=8)
+    assert list(servicer.init_tensor(InitTensorRequest(spec=zeros(100), first_element=98), never))
+    tensors = [TensorSlice(spec=zeros(9)), TensorSlice(spec=zeros(9)), TensorSlice(spec=zeros(1))]
+    for resume, byte_count in [((1, 8), 8), ((1, 7), 12), ((2, 0), 4), ((0, 9), 40), ((3, 0), 0)]:
+        point = ResumePoint(tensor_index=resume[0], first_element=resume[1])
+        request = InitModelRequest(tensors=tensors, resume=point)
+        if byte_count <= 8:
+            list(servicer.init_model(request, never))
+            continue
+        with pytest.raises(engine.InvalidSpec, match=f"is {byte_count} bytes, over the limit of 8"):
+            servicer.init_model(request, never)
+
+
+def test_regions_count_as_what_is_sent():
+    servicer = InitServicer(FakeBackend(), max_response_bytes=8)
+    part = TensorSlice(spec=zeros(1000), region=Region(start=[5], stop=[7]))
+    assert list(servicer.init_model(InitModelRequest(tensors=[part]), never))
+
+
+def test_more_tensors_than_a_model_may_have(serve):
+    server = serve(max_tensors=2)
+    with seedbed.connect(server.addresses[0]) as client:
+        assert len(list(client.init_model([zeros(1, name="a"), zeros(1, name="b")]))) == 2
+        with pytest.raises(seedbed.InvalidRequest) as error:
+            list(client.init_model([zeros(1, name="a"), zeros(1, name="b"), zeros(1, name="c")]))
+    assert str(error.value) == (
+        "tensors: are 3, over the limit of 2 for one model (max_tensors); ask for fewer at a time"
+    )
+
+
+# Streams -------------------------------------------------------------------------------------------------------------
+
+
+def test_more_streams_than_a_client_may_have(serve, open_stream, tmp_path):
+    server = serve(listen=["127.0.0.1:0", f"unix:{tmp_path}/s.sock"], max_streams_per_client=2)
+    streams = [open_stream(server) for _ in range(2)]
+    with seedbed.connect(server.addresses[0]) as client, seedbed.connect(server.addresses[1]) as other:
+        with pytest.raises(seedbed.ResourceExhausted) as error:
+            client.zeros((3,))
+        assert client.describe(zeros(3)).element_count == 3
+        assert other.zeros((3,)).shape == (3,)
+        streams[0].cancel()
+        assert wait_until(lambda: server._streams.count == 1)
+        assert client.zeros((3,)).shape == (3,)
+    assert str(error.value) == (
+        "ipv4:127.0.0.1 is at the limit of 2 streams for each client (max_streams_per_client); "
+        "try again once one of them has ended"
+    )
+    streams[1].cancel()
+    assert wait_until(lambda: not server._streams._of_client)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [("ipv4:10.0.0.7:41234", "ipv4:10.0.0.7"), ("ipv6:%5B::1%5D:4", "ipv6:%5B::1%5D"), ("unix:", "unix:")],
+)
+def test_the_host_of_a_peer(peer, host):
+    assert limits._host(peer) == host
+
+
+def test_a_client_that_does_not_read_loses_its_stream(serve, open_stream, caplog):
+    server = serve(stall_timeout=0.3, max_streams=1)
+    answers = open_stream(server)
+    assert wait_until(lambda: server._streams.count == 0)
+    [record] = [record for record in caplog.records if record.name == limits.__name__]
+    assert record.levelno == logging.WARNING
+    assert "nothing was read for 0.3 s (stall_timeout)" in record.getMessage()
+    assert "127.0.0.1" in record.getMessage()
+    with seedbed.connect(server.addresses[0]) as client:
+        assert client.zeros((3,)).shape == (3,)
+    with pytest.raises(grpc.RpcError) as error:
+        list(answers)
+    assert error.value.code() is grpc.StatusCode.CANCELLED  # which clients take for a break, and resume
+    began = time.monotonic()
+    server.stop(20)  # waits for the threads
+    assert time.monotonic() - began < 5
+    assert server._stall_guard._since == {}
+
+
+def test_a_client_that_reads_on_after_a_stall_gets_all(serve, caplog):
+    server = serve(stall_timeout=0.2)
+    specs = [zeros(10_000_000, name=str(index)) for index in range(3)]
+    with seedbed.connect(server.addresses[0]) as client:
+        models = client.init_model(specs)
+        arrays = [next(models)[1]]
+        assert wait_until(lambda: "stall_timeout" in caplog.text)
+        arrays += [array for _, array in models]
+    expected = (np.arange(10_000_000) % 2048).astype(np.float32)
+    assert all((array == expected).all() for array in arrays)
+    assert len(arrays) == 3
+
+
+def test_a_slow_reader_does_not_stall(serve, open_stream, caplog):
+    server = serve(stall_timeout=0.5)
+    answers = open_stream(server)
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        next(answers)
+        time.sleep(0.01)
+    assert server._streams.count == 1
+    assert "stall_timeout" not in caplog.text
+
+
+def test_without_a_stall_timeout_nobody_watches(serve, open_stream):
+    server = serve(stall_timeout=0)
+    open_stream(server)
+    assert server._stall_guard._since == {}
+
+
+def test_an_old_connection_gives_way_to_a_new_one_and_finishes_its_stream(serve, caplog):
+    caplog.set_level(logging.INFO, observing.__name__)
+    server = serve(max_connection_age=0.3)
+    with grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        init = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
+        info = channel.unary_unary("/seedbed.v1.InitService/GetServerInfo")
+        answers = init(InitTensorRequest(spec=zeros(10_000_000)).SerializeToString(), timeout=20)
+        received = len(next(answers))
+        info(b"", timeout=5)
+        time.sleep(0.8)
+        info(b"", timeout=5, wait_for_ready=True)
+        received += sum(map(len, answers))
+    assert received > 40_000_000
+    peers = [record.msg.fields["peer"] for record in caplog.records if record.msg.fields["rpc"] == "GetServerInfo"]
+    assert len(set(peers)) == 2
+
+
+# Telling and configuring ---------------------------------------------------------------------------------------------
+
+
+def test_limits_are_told(serve):
+    server = serve(
+        max_response_bytes=1 << 30, max_tensors=1000, max_streams=7, max_streams_per_client=3, stall_timeout=2.5,
+        max_connection_age=60,
+    )  # fmt: skip
+    with seedbed.connect(server.addresses[0]) as client:
+        told = client.server_info().limits
+    assert (told.max_response_bytes, told.max_tensors, told.max_streams) == (1 << 30, 1000, 7)
+    assert (told.max_streams_per_client, told.stall_timeout_seconds, told.max_connection_age_seconds) == (3, 2.5, 60)
+
+
+def test_within_a_process_there_are_no_such_limits():
+    with seedbed.connect("local:") as client:
+        told = client.server_info().limits
+    assert told.max_response_bytes == told.max_tensors == told.max_streams == told.stall_timeout_seconds == 0
+
+
+@pytest.mark.parametrize("name", ["max_streams_per_client", "stall_timeout", "max_connection_age"])
+@pytest.mark.parametrize("value", [-1, 2**40, float("inf"), float("nan")])
+def test_limits_out_of_range(serve, name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: \S+ is not between 0 and \d+; give 0 for no limit"):
+        serve(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["max_response_bytes", "max_tensors"])
+@pytest.mark.parametrize("value", [-1, 2**63])
+def test_limits_of_requests_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"^{name}: {value} is not between 0 and"):
+        InitServicer(FakeBackend(), **{name: value})
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What ``seedbed serve`` would run with."""
+    options = {}
+    monkeypatch.setattr("seedbed_server.service.server.run", lambda **arguments: options.update(arguments))
+    return options
+
+
+def test_flags_count_before_the_environment_and_that_before_the_file(ok, given, monkeypatch, tmp_path):
+    file = tmp_path / "seedbed.toml"
+    file.write_text(
+        'listen = ["127.0.0.1:1", "127.0.0.1:2"]\nmax-streams = 1\nmax-tensors = 1\nstall-timeout = 1.5\n'
+        'log-format = "json"\nbackend = "numpy"\n'
+    )
+    monkeypatch.setenv("SEEDBED_MAX_STREAMS", "2")
+    monkeypatch.setenv("SEEDBED_MAX_TENSORS", "2")
+    ok("serve", "--config", file, "--max-streams", "3")
+    assert (given["max_streams"], given["max_tensors"], given["stall_timeout"]) == (3, 2, 1.5)
+    assert given["listen"] == ("127.0.0.1:1", "127.0.0.1:2")
+    assert (given["log_format"], given["backend"]) == ("json", "numpy")
+    assert "grace" not in given
+
+
+def test_every_limit_has_a_flag_and_a_variable(ok, given, monkeypatch):
+    names = [
+        "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout",
+        "max_connection_age", "grace", "metrics",
+    ]  # fmt: skip
+    for value, name in enumerate(names, 1):
+        monkeypatch.setenv(f"SEEDBED_{name.upper()}", str(value))
+    ok("serve")
+    assert [given[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, "8"]
+    ok("serve", *(text for name in names for text in (f"--{name.replace('_', '-')}", "9")))
+    assert {str(given[name]).removesuffix(".0") for name in names} == {"9"}
+    assert set(names) < set(run.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max-stream = 1\nmax_tensors = 2\n", "unknown keys: max-stream, max_tensors; known are backend,"),
+        ("max-streams = 0\n", "--max-streams"),
+        ("max-streams = 1.5\n", "--max-streams"),
+        ('config = "other.toml"\n', "unknown keys: config"),
+        ("max-streams = \n", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used(seedbed_command, given, tmp_path, text, told):
+    file = tmp_path / "seedbed.toml"
+    if text is not None:
+        file.write_text(text)
+    code, _, err = seedbed_command("serve", "--config", file)
+    assert code == 2
+    assert told in " ".join(err.split())
+    assert not given
+
+
+def test_one_address_in_the_file_needs_no_list(ok, given, tmp_path):
+    file = tmp_path / "seedbed.toml"
+    file.write_text('listen = "127.0.0.1:1"\n')
+    ok("serve", "--config", file)
+    assert given["listen"] == ("127.0.0.1:1",)
+
+
+def test_info_tells_limits(ok, serve):
+    server = serve(max_tensors=1000, stall_timeout=2.5)
+    rows = dict(line.split("   ", 1) for line in ok("info", "--target", server.addresses[0]).splitlines())
+    rows = {key.strip(): value.strip() for key, value in rows.items()}
+    assert rows["most tensors of a model"] == "1,000"
+    assert rows["longest stall"] == "2.5 s"
+    assert rows["largest answer"] == rows["oldest connection"] == "no limit"
