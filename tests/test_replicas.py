@@ -1,6 +1,7 @@
 """Several servers as one: turns, stripes, and a replica that dies, is dead, or does not serve."""
 
 import asyncio
+import contextlib
 import threading
 import time
 
@@ -17,6 +18,7 @@ from seedbed_server.service.server import SERVICE_NAME, start
 from seedbed_server.service.servicer import InitServicer
 
 LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")
+SMALL = seedbed.spec("zeros", (4,))
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -108,42 +110,46 @@ def counting(count):
     return np.arange(count, dtype=np.float32) % 2048
 
 
+@contextlib.contextmanager
+def sync_client(target):
+    with seedbed.connect(target, timeout=30) as client:
+        yield client.init
+
+
+@contextlib.contextmanager
+def async_client(target):
+    with asyncio.Runner() as runner:
+        client = seedbed.aio.connect(target, timeout=30)
+        yield lambda spec, **options: runner.run(client.init(spec, **options))
+        runner.run(client.close())
+
+
+def connect_to_all(init, backends):
+    """The first calls go to whichever server is connected first."""
+    assert wait_until(lambda: init(SMALL) is None or all(backend.fills for backend in backends))
+    for backend in backends:
+        backend.fills.clear()
+
+
 def test_calls_take_turns(servers):
     backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
-    with seedbed.connect(target) as client:
-        assert wait_until(lambda: client.zeros((4,)).any() or all(backend.fills for backend in backends))
-        for backend in backends:
-            backend.fills.clear()
+    with sync_client(target) as init:
+        connect_to_all(init, backends)
         for _ in range(10):
-            client.zeros((4,))
+            init(SMALL)
     assert [len(backend.fills) for backend in backends] == [5, 5]
 
 
-def ask_sync(target, spec, **options):
-    with seedbed.connect(target, timeout=30) as client:
-        return client.init(spec, **options)
-
-
-def ask_async(target, spec, **options):
-    async def ask():
-        async with seedbed.aio.connect(target, timeout=30) as client:
-            return await client.init(spec, **options)
-
-    return asyncio.run(ask())
-
-
-@pytest.mark.parametrize("ask", [ask_sync, ask_async])
-def test_a_large_tensor_comes_from_all_at_once(servers, ask):
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_a_large_tensor_comes_from_all_at_once(servers, client):
     backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
-    ask(target, seedbed.spec("zeros", (4,)))  # both are connected soon after
-    time.sleep(0.3)
-    for backend in backends:
-        backend.fills.clear()
     done = []
     out = np.empty((1000, 32 << 10), np.float32)[:, ::2]
-    assert ask(target, LARGE, out=out, progress=lambda *bytes_: done.append(bytes_)) is out
+    with client(target) as init:
+        connect_to_all(init, backends)
+        assert init(LARGE, out=out, progress=lambda *bytes_: done.append(bytes_)) is out
     half = counting(500 * (16 << 10)).reshape(500, -1)
     assert (out[:500] == half).all()
     assert (out[500:] == half).all()
@@ -152,24 +158,27 @@ def test_a_large_tensor_comes_from_all_at_once(servers, ask):
     assert [total for total, _ in done] == sorted(total for total, _ in done)
 
 
-@pytest.mark.parametrize("ask", [ask_sync, ask_async])
-def test_an_error_of_one_ends_the_others(servers, ask):
-    slow = FakeBackend(seconds=30)
-    target, _ = servers(slow, FakeBackend(error=RuntimeError("a bug")))
-    began = time.monotonic()
-    with pytest.raises(seedbed.InternalError):
-        list(iter(lambda: ask(target, LARGE), None))  # until both are connected and have a stripe
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_an_error_of_one_ends_the_others(servers, client):
+    slow, failing = backends = FakeBackend(), FakeBackend()
+    target, _ = servers(*backends)
+    with client(target) as init:
+        connect_to_all(init, backends)
+        slow.seconds, failing.error = 30, RuntimeError("a bug")
+        began = time.monotonic()
+        with pytest.raises(seedbed.InternalError):
+            init(LARGE)
     assert time.monotonic() - began < 10
-    assert not slow.fills or slow.cancelled.wait(5)
+    assert slow.cancelled.wait(5)
 
 
-@pytest.mark.parametrize("ask", [ask_sync, ask_async])
-def test_a_bad_request_is_refused_before_any_stripe(servers, ask):
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_a_bad_request_is_refused_before_any_stripe(servers, client):
     backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
     spec = seedbed.spec("normal", (1000, 16 << 10), std=-1.0)
-    with pytest.raises(seedbed.InvalidRequest) as error:
-        ask(target, spec)
+    with client(target) as init, pytest.raises(seedbed.InvalidRequest) as error:
+        init(spec)
     assert error.value.field == "spec.normal.std"
     assert not any(backend.fills for backend in backends)
 
@@ -203,31 +212,33 @@ def large():
         return client.init(LARGE)
 
 
-@pytest.mark.parametrize("ask", [ask_sync, ask_async])
-def test_stripes_of_different_servers_fit_together(pair, large, ask):
-    assert ask(target_of(*pair), LARGE).tobytes() == large.tobytes()
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_stripes_of_different_servers_fit_together(pair, large, client):
     region = np.s_[7:990, 3:]
-    assert ask(target_of(*pair), LARGE, region=region).tobytes() == large[region].tobytes()
+    with client(target_of(*pair)) as init:
+        assert init(LARGE).tobytes() == large.tobytes()
+        assert init(LARGE, region=region).tobytes() == large[region].tobytes()
 
 
 def test_a_replica_that_was_never_there(pair, large):
     pair[0].kill()
-    assert ask_sync(target_of(*pair), LARGE).tobytes() == large.tobytes()
+    with sync_client(target_of(*pair)) as init:
+        assert init(LARGE).tobytes() == large.tobytes()
 
 
 def test_all_replicas_gone(pair):
     for handle in pair:
         handle.kill()
-    with pytest.raises(seedbed.Unavailable):
-        ask_sync(target_of(*pair), LARGE)
+    with sync_client(target_of(*pair)) as init, pytest.raises(seedbed.Unavailable):
+        init(LARGE)
 
 
-@pytest.mark.parametrize("ask", [ask_sync, ask_async])
-def test_a_replica_killed_in_the_middle_of_a_tensor(pair, large, ask):
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_a_replica_killed_in_the_middle_of_a_tensor(pair, large, client):
     kill = killer(pair[0])
-    assert ask(target_of(*pair), LARGE, progress=lambda done, total: done > total / 4 and kill()).tobytes() == (
-        large.tobytes()
-    )
+    with client(target_of(*pair)) as init:
+        array = init(LARGE, progress=lambda done, total: done > total / 4 and kill())
+    assert array.tobytes() == large.tobytes()
     assert pair[0].process.returncode is not None
 
 
