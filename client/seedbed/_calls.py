@@ -142,7 +142,11 @@ def describe_request(spec: TensorSpec, region: RegionLike | None) -> DescribeTen
     Raises:
         InvalidRequest: If an argument cannot be sent.
     """
-    wanted = tensor_slice(spec, region)
+    return describe_part(tensor_slice(spec, region))
+
+
+def describe_part(wanted: TensorSlice) -> DescribeTensorRequest:
+    """The request for a description of a part."""
     return DescribeTensorRequest(spec=wanted.spec, region=wanted.region if wanted.HasField("region") else None)
 
 

@@ -277,7 +277,7 @@ class Client(Schemes[Array]):
         self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
     ) -> Array:
         """A large tensor from several servers at once."""
-        request = _calls.describe_request(wanted.spec, wanted.region if wanted.HasField("region") else None)
+        request = _calls.describe_part(wanted)
         description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
         array, calls = _calls.striped_calls(description, wanted, out, progress, most)
         with ThreadPoolExecutor(len(calls), "seedbed-stripe") as pool:

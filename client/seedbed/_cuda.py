@@ -136,19 +136,17 @@ class CudaClient(Client):
         self, wanted: TensorSlice, first: int, seconds: float | None
     ) -> Generator[tuple[int, CupyArray], None, None]:
         deadline = Deadline(seconds)
-        [description] = self._described("InitTensor", [wanted], deadline)
+        [description] = self._described("InitTensor", [wanted], deadline, first)
         end = description.element_count
-        if not 0 <= first <= end:
-            raise InvalidRequest(
-                "first_element", f"is {first}, but the region has {end} elements; give one of 0..{end}"
-            )
         step = _PIECE_BYTES // dtypes.numpy_dtype(wanted.spec.dtype).itemsize
         for offset in range(first, end, step):
             # No name for the array: it would keep the piece alive while the next is made.
             yield offset, self._piece(description, offset, min(step, end - offset), deadline)
 
-    def _described(self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline) -> list[TensorDescription]:
-        return self._transport.call(partial(self._service.describe, wanted, method), deadline)
+    def _described(
+        self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
+    ) -> list[TensorDescription]:
+        return self._transport.call(partial(self._service.describe, wanted, method, first), deadline)
 
     def _tensor(
         self, wanted: TensorSlice, description: TensorDescription, out: object, deadline: Deadline

@@ -194,7 +194,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
     ) -> Array:
         """A large tensor from several servers at once."""
-        request = _calls.describe_request(wanted.spec, wanted.region if wanted.HasField("region") else None)
+        request = _calls.describe_part(wanted)
         description = (await self._answer("DescribeTensor", request, DescribeTensorResponse, deadline)).description
         array, calls = _calls.striped_calls(description, wanted, out, progress, most)
         stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed.v1 import TensorDescription
+
 Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
 """The first global flat index of each run, and each run's length, in elements."""
 
@@ -65,6 +67,14 @@ def layout(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> L
         stride *= size
     extents, strides = zip(*reversed(outer), strict=True) if outer else ((), ())
     return Layout(offset, run_length, extents, strides)
+
+
+def layout_of(description: TensorDescription) -> Layout:
+    """The layout of a described region, which is not empty."""
+    shape, start, stop = description.spec.shape[:], description.region.start[:], description.region.stop[:]
+    if stop == shape and not any(start):
+        return Layout(0, description.element_count, (), ())  # all of it, as most are
+    return layout(shape, start, stop)
 
 
 def runs(where: Layout, first: int, count: int) -> Runs:

@@ -68,14 +68,24 @@ def _check_socket(address: str, path: Path) -> None:
     raise OSError(f"listen: {address}: another server listens there; stop it or choose another path")
 
 
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """The two parts of ``HOST:PORT``; None if it is not that.
+
+    >>> host_and_port("[::1]:50051"), host_and_port("localhost:70000")
+    (('[::1]', 50051), None)
+    """
+    host, _, port = address.rpartition(":")
+    return (host, int(port)) if host and port.isascii() and port.isdigit() and int(port) <= 65535 else None
+
+
 def _found(address: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
     """The places that an address means."""
-    host, separator, port = address.rpartition(":")
-    if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+    parts = host_and_port(address)
+    if parts is None:
         raise ValueError(f"listen: {address!r} is not an address; {_FORMS}")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = parts[0].removeprefix("[").removesuffix("]"), parts[1]
     try:
-        return list(socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
     except (OSError, UnicodeError) as error:
         raise OSError(f"listen: {address}: the host is unknown ({error}); {_FORMS}") from error
 

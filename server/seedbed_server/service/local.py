@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from seedbed.v1 import TensorDescription, TensorSlice
 from seedbed_server import engine
 from seedbed_server.service.errors import ServiceError, to_status
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer, describe
+from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer, describe, within
 
 
 class LocalService:
@@ -83,19 +83,23 @@ class CudaService(LocalService):
         self.device = self._backend.cuda
         super().__init__(self._backend)
 
-    def describe(self, wanted: Sequence[TensorSlice], method: str) -> list[TensorDescription]:
+    def describe(self, wanted: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
         """Validates what is wanted, before any of it is made, and tells what it resolves to.
 
         Args:
             wanted: The tensors, or one tensor.
             method: The RPC that errors shall sound like: ``InitTensor`` or ``InitModel``.
+            first_element: The position within the first region to begin at.
 
         Raises:
-            ServiceError: One of them cannot be served.
+            ServiceError: One of them cannot be served, or not from there on.
         """
         prefixes = ("" if method == "InitTensor" else f"tensors[{index}]." for index in itertools.count())
         with _errors_told():
-            return [describe(part, prefix) for part, prefix in zip(wanted, prefixes, strict=False)]
+            descriptions = [describe(part, prefix) for part, prefix in zip(wanted, prefixes, strict=False)]
+            if first_element:
+                within(first_element, descriptions[0].element_count, "first_element", "the region")
+        return descriptions
 
     def write(self, description: TensorDescription, first_element: int, count: int, pointer: int) -> None:
         """Writes elements of a described region to the GPU's memory: at once, for the work that follows on its stream.

@@ -27,6 +27,7 @@ from seedbed.v1 import (
     InitTensorRequest,
     TensorSlice,
 )
+from seedbed_server.service import listening
 from seedbed_server.service.servicer import STREAMS, InitServicer, version
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -297,10 +298,10 @@ def _host_and_port(address: str) -> tuple[str, int]:
     >>> _host_and_port("0.0.0.0:9464"), _host_and_port("9464")
     (('0.0.0.0', 9464), ('127.0.0.1', 9464))
     """
-    host, _, port = (address if ":" in address else f"{_METRICS_HOST}:{address}").rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
+    parts = listening.host_and_port(address if ":" in address else f"{_METRICS_HOST}:{address}")
+    if parts is None:
         raise ValueError(f"metrics: {address!r} is not an address; give HOST:PORT, or a port of this machine alone")
-    return host, int(port)
+    return parts
 
 
 def _quoted(value: str | float) -> str:

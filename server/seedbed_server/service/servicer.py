@@ -99,7 +99,7 @@ class InitServicer:
             engine.InvalidSpec: The request cannot be served; raised by this call, not by the iterator.
         """
         description = describe(request)
-        first_element = _within(request.first_element, description.element_count, "first_element", "the region")
+        first_element = within(request.first_element, description.element_count, "first_element", "the region")
         self._check_bytes("region", _bytes_from(description, first_element), "one smaller region after the other")
         head = InitTensorResponse(description=description).SerializeToString()
         return self._messages(description, first_element, head, b"", cancelled)
@@ -116,7 +116,7 @@ class InitServicer:
                 call, not by the iterator.
         """
         resume = request.resume
-        _within(resume.tensor_index, len(request.tensors), "resume.tensor_index", "the model", "tensors")
+        within(resume.tensor_index, len(request.tensors), "resume.tensor_index", "the model", "tensors")
         self._check_tensors(len(request.tensors))
         kept: deque[bytes] = deque()
         elements_at_resume = byte_count = 0
@@ -130,7 +130,7 @@ class InitServicer:
                 byte_count += description.byte_count
             if index >= resume.tensor_index and len(kept) < _KEPT_DESCRIPTIONS:
                 kept.append(description.SerializeToString())
-        _within(resume.first_element, elements_at_resume, "resume.first_element", "the tensor resumed")
+        within(resume.first_element, elements_at_resume, "resume.first_element", "the tensor resumed")
         self._check_bytes("tensors", byte_count, "fewer tensors at a time, or regions of them")
         return self._model_messages(request, kept, cancelled)
 
@@ -319,8 +319,12 @@ def describe(request: InitTensorRequest | DescribeTensorRequest | TensorSlice, p
     return engine.describe(request.spec, region, prefix)
 
 
-def _within(position: int, end: int, field: str, whole: str, unit: str = "elements") -> int:
-    """Checks a point at which to resume; the end itself is one, at which nothing is left."""
+def within(position: int, end: int, field: str, whole: str, unit: str = "elements") -> int:
+    """Checks a point at which to resume; the end itself is one, at which nothing is left.
+
+    Raises:
+        engine.InvalidSpec: It is not within the whole.
+    """
     if not 0 <= position <= end:
         raise engine.InvalidSpec(field, f"is {position}, but {whole} has {end} {unit}; give one of 0..{end}")
     return position

@@ -20,7 +20,7 @@ from .. import deterministic, dtypes
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, sparse_mask
 from ..patches import Patch, patches_of
-from ..regions import Layout, Runs, layout, runs
+from ..regions import Runs, layout_of, runs
 from ..stream import Purpose, stream_of
 from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, usable_cores
 
@@ -172,14 +172,6 @@ class CpuBackend(Backend):
         if rows < columns:
             return np.ascontiguousarray(self.orthonormal(np.ascontiguousarray(matrix.T), cancelled).T)
         return np.ascontiguousarray(self.orthonormal(matrix, cancelled))
-
-
-def layout_of(description: TensorDescription) -> Layout:
-    """The layout of the region described."""
-    shape, start, stop = description.spec.shape[:], description.region.start[:], description.region.stop[:]
-    if stop == shape and not any(start):
-        return Layout(0, description.element_count, (), ())  # all of it, as most are
-    return layout(shape, start, stop)
 
 
 def _ones_filler(description: TensorDescription) -> _Filler:

@@ -1,6 +1,6 @@
 // The laws of stream v1 for CUDA (docs/stream-v1.md); the bits are those of the numpy reference, whose names these are.
 //
-// cuda_kernels.py puts the laws' constants before this text, as macros (LOG32, SIN32, ...), and compiles it with NVRTC:
+// cuda_kernels.py puts the laws' constants and the sizes before this text, as macros (LOG32, THREADS, ...), and compiles it with NVRTC:
 // nothing fused, nothing flushed, divisions and roots correctly rounded. tests/engine/test_cuda.py looks at the machine
 // code, and runs these kernels on a CPU, through a header that stands in for the few names of CUDA.
 
@@ -13,7 +13,7 @@ typedef long long i64;
 #define INLINE __device__ __forceinline__
 
 // Each thread makes ITEMS Philox blocks, THREADS apart, so that a warp's stores are neighbours.
-constexpr u32 THREADS = 256, ITEMS = 4, TILE = THREADS * ITEMS;
+constexpr u32 TILE = THREADS * ITEMS;
 
 
 // Words: Philox4x32-10.
@@ -316,8 +316,6 @@ struct Float16 {
 // Regions, as runs of consecutive flat indices. A thread's number says which block of which run it makes: those of the
 // part's first run come first, then as many for each run as any can have, so that some threads may have nothing to do.
 
-constexpr int DIMENSIONS = MAX_OUTER_DIMENSIONS;
-
 // What cuda_kernels.py packs as PART: the elements first ... first + count - 1 of a region.
 struct Part {
   u64 first, count;
@@ -329,7 +327,7 @@ struct Part {
   u64 inner_begin, inner_end;    // threads of the first run all of whose elements are wanted, if stores are aligned
   u64 offset;                    // the flat index of the region's first element
   u64 dimensions;                // beyond those that a run covers, whose extents in the region and strides these are
-  u64 extents[DIMENSIONS], strides[DIMENSIONS];
+  u64 extents[MAX_OUTER_DIMENSIONS], strides[MAX_OUTER_DIMENSIONS];
 };
 
 // Where a block's elements go: the position of its first in ``out``, and those between which it may write.

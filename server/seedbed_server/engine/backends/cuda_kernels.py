@@ -14,7 +14,10 @@ from .. import constants
 THREADS: Final = 256
 """Threads of a CUDA block."""
 
-TILE: Final = 4 * THREADS
+_ITEMS: Final = 4
+"""Philox blocks that a thread makes."""
+
+TILE: Final = _ITEMS * THREADS
 """Philox blocks (or 16 bytes of a constant) that a CUDA block makes."""
 
 MAX_OUTER_DIMENSIONS: Final = 40
@@ -90,6 +93,8 @@ def _macros() -> dict[str, str]:
         "COS64": _doubles(constants.COS64),
         "SQRT_HALF_BITS64": f"{constants.SQRT_HALF_BITS64:#x}ull",
         "FEISTEL_ROUNDS": str(constants.FEISTEL_ROUNDS),
+        "THREADS": f"{THREADS}u",
+        "ITEMS": f"{_ITEMS}u",
         "MAX_OUTER_DIMENSIONS": str(MAX_OUTER_DIMENSIONS),
     }
     for name in ("LN2_HIGH32", "LN2_LOW32", "TURN32"):

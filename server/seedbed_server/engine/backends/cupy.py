@@ -16,11 +16,10 @@ from .. import deterministic, dtypes
 from ..errors import Cancelled
 from ..parameters import parameters_of, sparse_mask
 from ..patches import Patch, patches_of
-from ..regions import Layout
+from ..regions import Layout, layout_of
 from ..spec import describe
 from . import cuda_kernels
 from .base import Backend, IsCancelled, Sampler, Wait
-from .cpu import layout_of
 from .cuda_device import CudaDevice, NoDevice
 from .cuda_kernels import TILE
 
