@@ -168,6 +168,18 @@ def test_uniforms_that_are_hardly_above_zero_agree(a, b) -> None:
     assert bits(sample(open_backend("emulated", 1), spec)) == bits(expected)
 
 
+@pytest.mark.parametrize("law", [{"normal": Normal(mean=0.0, std=1e-60)}, {"uniform": Uniform(a=0.0, b=1e-30)}])
+def test_a_zero_is_not_taken_for_the_other(law, backend) -> None:
+    """Means and bounds that float32 rounds to -0.0, after the same ones of 0.0."""
+    for sign in (1.0, -1.0):
+        spec = TensorSpec(name="w", shape=[999], **law)
+        if "normal" in law:
+            spec.normal.mean = sign * 1e-60
+        else:
+            spec.uniform.a = sign * 1e-60
+        assert bits(sample(backend, spec)) == bits(sample(open_backend("numpy", 1), spec))
+
+
 @pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 8, 13, 128])
 def test_short_rows_agree(columns, backend) -> None:
     spec = TensorSpec(name="w", shape=[3000, 130], seed=5, dtype=DataType.DATA_TYPE_BFLOAT16, normal=Normal())

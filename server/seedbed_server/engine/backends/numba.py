@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -78,10 +79,16 @@ class NumbaBackend(CpuBackend):
         return q * np.where(diagonal < 0, -1.0, 1.0)
 
 
-@lru_cache(maxsize=1024)
 def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
-    numbers = np.zeros(7)
-    numbers[: len(parameters)] = parameters
+    numbers = _numbers(struct.pack(f"{len(parameters)}d", *parameters))
     if isinstance(parameters, UniformParameters):
         return kernels.UNIFORM, numbers
     return (kernels.NORMAL if isinstance(parameters, NormalParameters) else kernels.TRUNC_NORMAL), numbers
+
+
+@lru_cache(maxsize=1024)
+def _numbers(packed: bytes) -> NDArray[np.float64]:
+    """A law's parameters; by their bytes, since a cache of floats would take -0.0 for 0.0."""
+    numbers = np.zeros(7)
+    numbers[: len(packed) // 8] = np.frombuffer(packed)
+    return numbers
