@@ -1,7 +1,7 @@
 """Fixtures that run a real server in a process of its own.
 
 ``server`` is the target of one server that all tests share. ``start_server(**options)`` starts another; its options are
-those of `seedbed_server.service.server.run`::
+those of `seedbed_server.service.process.Options`::
 
     def test_resume(start_server):
         handle = start_server(backend="numpy", chunk_bytes=4096)
@@ -34,7 +34,7 @@ from _helpers import emulation  # noqa: E402
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
 collect_ignore = ["_helpers/emulated"]  # its package goes by the name of another, which doctests would import it as
-RUN = "import json, sys; from seedbed_server.service.server import run; run(**json.loads(sys.argv[1]))"
+RUN = "import json, sys; from seedbed_server.service.process import *; run(Options(**json.loads(sys.argv[1])))"
 
 
 class ServerHandle:

@@ -1,5 +1,6 @@
 """What a server does not let its clients do, over sockets; and how it is configured."""
 
+import inspect
 import logging
 import time
 
@@ -13,7 +14,8 @@ import seedbed
 from seedbed.v1 import InitModelRequest, InitTensorRequest, Region, ResumePoint, TensorSlice, TensorSpec, Zeros
 from seedbed_server import engine
 from seedbed_server.service import limits, observing
-from seedbed_server.service.server import run, start
+from seedbed_server.service.process import Options
+from seedbed_server.service.server import start
 from seedbed_server.service.servicer import InitServicer
 
 ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
@@ -32,10 +34,9 @@ def serve():
     """Starts servers in this process."""
     running = []
 
-    def start_one(*, chunk_bytes=1 << 20, max_response_bytes=0, max_tensors=0, **options):
-        servicer = InitServicer(
-            FakeBackend(), chunk_bytes=chunk_bytes, max_response_bytes=max_response_bytes, max_tensors=max_tensors
-        )
+    def start_one(**options):
+        of_requests = options.keys() & inspect.signature(InitServicer).parameters.keys()
+        servicer = InitServicer(FakeBackend(), **{name: options.pop(name) for name in of_requests})
         running.append(start(servicer, **options))
         return running[-1]
 
@@ -125,6 +126,29 @@ def test_more_tensors_than_a_model_may_have(serve):
 # Streams -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_larger_orthogonal_matrix_than_the_server_makes(serve):
+    server = serve(max_orthogonal_elements=100)
+    with seedbed.connect(server.addresses[0]) as client:
+        client.orthogonal((10, 10))
+        client.normal((11, 10))
+        for refused in (client.orthogonal, lambda shape: client.describe(seedbed.spec("orthogonal", shape))):
+            with pytest.raises(seedbed.InvalidRequest, match="110 elements, over this server's limit of 100") as error:
+                refused((11, 10))
+            assert error.value.field == "spec.shape"
+        model = [seedbed.spec("zeros", (3,), name="a"), seedbed.spec("orthogonal", (11, 10), name="b")]
+        with pytest.raises(seedbed.InvalidRequest) as error:
+            list(client.init_model(model))
+        assert error.value.field == "tensors[1].spec.shape"
+
+
+def test_a_larger_request_than_the_server_reads(serve):
+    server = serve(max_request_bytes=4096)
+    with seedbed.connect(server.addresses[0]) as client:
+        client.describe(zeros(3, name="n" * 1000))
+        with pytest.raises(seedbed.ResourceExhausted, match="max_request_bytes"):
+            list(client.init_model([zeros(3, name=f"{'n' * 100}{index}") for index in range(100)]))
+
+
 def test_more_streams_than_a_client_may_have(serve, open_stream, tmp_path):
     server = serve(listen=["127.0.0.1:0", f"unix:{tmp_path}/s.sock"], max_streams_per_client=2)
     streams = [open_stream(server) for _ in range(2)]
@@ -201,6 +225,33 @@ def test_without_a_stall_timeout_nobody_watches(serve, open_stream):
     assert server._stall_guard._since == {}
 
 
+def test_more_connections_than_an_address_takes(serve):
+    server = serve(max_connections=2)
+    target = server.addresses[0]
+    with seedbed.connect(target) as one, seedbed.connect(target) as other:
+        assert one.ones((3,)).sum() == other.ones((3,)).sum() == 3
+        with seedbed.connect(target, timeout=1) as further, pytest.raises(seedbed.SeedbedError) as refused:
+            further.server_info()
+        assert isinstance(refused.value, seedbed.errors.Unavailable | seedbed.errors.DeadlineExceeded)
+        assert one.ones((3,)).sum() == 3
+
+    def is_served():
+        with seedbed.connect(target, timeout=1) as late:
+            try:
+                return late.ones((3,)).sum() == 3
+            except seedbed.SeedbedError:
+                return False
+
+    assert wait_until(is_served)
+
+
+def test_a_grpc_that_does_not_limit_connections(serve, monkeypatch):
+    monkeypatch.setattr("grpc.__version__", "1.65.5")
+    serve()
+    with pytest.raises(ValueError, match=r"^max_connections: 2 needs grpcio 1.66, and 1.65.5 is installed; run: pip"):
+        serve(max_connections=2)
+
+
 def test_an_old_connection_gives_way_to_a_new_one_and_finishes_its_stream(serve, caplog):
     caplog.set_level(logging.INFO, observing.__name__)
     server = serve(max_connection_age=0.3)
@@ -224,12 +275,13 @@ def test_an_old_connection_gives_way_to_a_new_one_and_finishes_its_stream(serve,
 def test_limits_are_told(serve):
     server = serve(
         max_response_bytes=1 << 30, max_tensors=1000, max_streams=7, max_streams_per_client=3, stall_timeout=2.5,
-        max_connection_age=60,
+        max_connection_age=60, max_connections=9, max_request_bytes=1 << 16, max_orthogonal_elements=100,
     )  # fmt: skip
     with seedbed.connect(server.addresses[0]) as client:
         told = client.server_info().limits
     assert (told.max_response_bytes, told.max_tensors, told.max_streams) == (1 << 30, 1000, 7)
     assert (told.max_streams_per_client, told.stall_timeout_seconds, told.max_connection_age_seconds) == (3, 2.5, 60)
+    assert (told.max_connections, told.max_request_bytes, told.max_orthogonal_elements) == (9, 1 << 16, 100)
 
 
 def test_within_a_process_there_are_no_such_limits():
@@ -238,7 +290,7 @@ def test_within_a_process_there_are_no_such_limits():
     assert told.max_response_bytes == told.max_tensors == told.max_streams == told.stall_timeout_seconds == 0
 
 
-@pytest.mark.parametrize("name", ["max_streams_per_client", "stall_timeout", "max_connection_age"])
+@pytest.mark.parametrize("name", ["max_streams_per_client", "stall_timeout", "max_connections", "max_connection_age"])
 @pytest.mark.parametrize("value", [-1, 2**40, float("inf"), float("nan")])
 def test_limits_out_of_range(serve, name, value):
     with pytest.raises(ValueError, match=rf"^{name}: \S+ is not between 0 and \d+; give 0 for no limit"):
@@ -252,11 +304,20 @@ def test_limits_of_requests_out_of_range(name, value):
         InitServicer(FakeBackend(), **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_orthogonal_elements", (1 << 24) + 1), ("max_orthogonal_elements", -1), ("max_request_bytes", 100)],
+)
+def test_limits_that_the_engine_sets(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: {value} is not between \d+ and \d+"):
+        InitServicer(FakeBackend(), **{name: value})
+
+
 @pytest.fixture
 def given(monkeypatch):
     """What ``seedbed serve`` would run with."""
     options = {}
-    monkeypatch.setattr("seedbed_server.service.server.run", lambda **arguments: options.update(arguments))
+    monkeypatch.setattr("seedbed_server.service.process.run", lambda given: options.update(vars(given)))
     return options
 
 
@@ -272,21 +333,22 @@ def test_flags_count_before_the_environment_and_that_before_the_file(ok, given, 
     assert (given["max_streams"], given["max_tensors"], given["stall_timeout"]) == (3, 2, 1.5)
     assert given["listen"] == ("127.0.0.1:1", "127.0.0.1:2")
     assert (given["log_format"], given["backend"]) == ("json", "numpy")
-    assert "grace" not in given
+    assert given["grace"] == Options().grace
 
 
 def test_every_limit_has_a_flag_and_a_variable(ok, given, monkeypatch):
     names = [
         "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout",
-        "max_connection_age", "grace", "metrics",
+        "max_connection_age", "max_connections", "max_request_bytes", "max_orthogonal_elements", "grace", "workers",
+        "metrics", "traces",
     ]  # fmt: skip
     for value, name in enumerate(names, 1):
         monkeypatch.setenv(f"SEEDBED_{name.upper()}", str(value))
     ok("serve")
-    assert [given[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, "8"]
+    assert [given[name] for name in names] == [*range(1, 12), "12", "13"]
     ok("serve", *(text for name in names for text in (f"--{name.replace('_', '-')}", "9")))
     assert {str(given[name]).removesuffix(".0") for name in names} == {"9"}
-    assert set(names) < set(run.__annotations__)
+    assert set(names) < set(Options.__annotations__)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What operators see of a server: the log of requests, and metrics, over sockets."""
 
+import hashlib
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import seedbed
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
 from seedbed_server.service import observing
+from seedbed_server.service.security import Security
 from seedbed_server.service.server import start
 from seedbed_server.service.servicer import InitServicer
 
@@ -111,6 +113,41 @@ def test_the_line_of_a_refusal(serve, lines):
     assert (line["status"], line["bytes"], line["tensors"]) == ("INVALID_ARGUMENT", 0, 1)
     assert line["error"].startswith("spec.algorithm_version: ")
     assert "elements" not in line
+
+
+def test_the_line_tells_whose_token_it_was(lines, tmp_path):
+    digest = hashlib.sha256(b"secret").hexdigest()
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"alice:{digest}\n")
+    metrics = observing.Metrics(InitServicer(FakeBackend()))
+    server = start(InitServicer(FakeBackend()), security=Security(tokens=tokens), metrics=metrics)
+    try:
+        with seedbed.connect(server.addresses[0], token="secret") as client:
+            client.zeros((3,))
+        for token in (None, "wrong"):
+            with seedbed.connect(server.addresses[0], token=token) as client:
+                with pytest.raises(seedbed.Unauthenticated):
+                    client.zeros((3,))
+                with pytest.raises(seedbed.Unauthenticated):
+                    client.describe(zeros(3))
+        with grpc.insecure_channel(server.addresses[0]) as channel, pytest.raises(grpc.RpcError):
+            channel.unary_unary("/any/Thing")(b"", timeout=10)
+    finally:
+        server.stop(0)
+    served, *refused = lines()
+    assert (served["client"], served["status"]) == ("alice", "OK")
+    assert [(line["rpc"], line["status"]) for line in refused] == [
+        *[("InitTensor", "UNAUTHENTICATED"), ("DescribeTensor", "UNAUTHENTICATED")] * 2,
+        ("unknown", "UNAUTHENTICATED"),
+    ]
+    assert not any("client" in line for line in refused)
+    assert [line["error"].split()[2] for line in refused[::2]] == ["wants", "does", "wants"]
+
+    def counted(rpc):
+        return metrics.registry.get_sample_value("seedbed_requests_total", {"rpc": rpc, "status": "UNAUTHENTICATED"})
+
+    assert [counted(rpc) for rpc in ("InitTensor", "DescribeTensor", "unknown")] == [2, 2, 1]
+    assert metrics.registry.get_sample_value("seedbed_requests_running", {"rpc": "InitTensor"}) == 0
 
 
 def test_the_line_of_a_cancellation(serve, lines, abandon):

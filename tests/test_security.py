@@ -23,9 +23,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import seedbed
 from seedbed import _credentials, _targets, errors
 from seedbed_server import engine
-from seedbed_server.service import listening
+from seedbed_server.service import listening, observing
+from seedbed_server.service.process import Options, run
 from seedbed_server.service.security import Security, Tokens
-from seedbed_server.service.server import run, start
+from seedbed_server.service.server import start
 from seedbed_server.service.servicer import InitServicer
 
 TOKEN, OTHER_TOKEN = "seedbed_one", "seedbed_other"
@@ -244,6 +245,16 @@ def test_mutual_tls(serve, files, tmp_path):
         with seedbed.connect(address, ca=files.ca, **stranger) as client:
             told = refusals(client, seedbed.Unavailable)
             assert all("a certificate from an authority that it knows (cert=, key=)" in text for text in told)
+
+
+def test_the_log_tells_whose_certificate_it_was(serve, files, caplog):
+    caplog.set_level(logging.INFO, observing.__name__)
+    address = serve(**files.server(), tls_client_ca=files.ca)
+    for name, options in (("trainer.example", {}), ("the trainer", {"common_name": "the trainer"})):
+        certificate = files.issue("client", "trainer.example", **options)
+        with seedbed.connect(address, ca=files.ca, **certificate) as client:
+            client.ones((3,))
+        assert caplog.records[-1].msg.fields["client"] == name
 
 
 def test_a_certificate_is_changed_while_clients_are_connected(serve, files, tmp_path, caplog):
@@ -465,10 +476,10 @@ def test_a_server_that_others_reach_in_the_clear_does_not_start(tokens, files, h
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(ValueError, match=r"is open to other machines; give --tls-cert and --tls-key .* or --insecure"):
-        run([f"127.0.0.1:{port}", f"{host}:0"], backend="numpy")
+        run(Options(listen=[f"127.0.0.1:{port}", f"{host}:0"], backend="numpy"))
     assert not bound(port)
     with pytest.raises(ValueError, match="would let tokens travel in the clear"):
-        run([f"{host}:0"], security=Security(insecure=True, tokens=tokens))
+        run(Options(listen=[f"{host}:0"], security=Security(insecure=True, tokens=tokens)))
     Security(insecure=True).check([f"{host}:0"])
     Security(**files.server(), tokens=tokens).check([f"{host}:0"])
 
@@ -585,7 +596,7 @@ def test_tokens_are_shown_nowhere(serve, tokens, caplog, tmp_path):
         shown += [repr(caught.value), repr(caught.value.__cause__), str(caught.value.__cause__), *caplog.messages]
     with pytest.raises(seedbed.InvalidRequest, match="token: has a space") as bad:
         seedbed.connect(address, token=f"{OTHER_TOKEN} x")
-    assert any("refused a call from ipv4:127.0.0.1:" in message for message in caplog.messages)
+    assert any("status=UNAUTHENTICATED peer=ipv4:127.0.0.1:" in message for message in caplog.messages)
     digest = hashlib.sha256(OTHER_TOKEN.encode()).hexdigest()
     assert not [text for text in [*shown, str(bad.value)] if OTHER_TOKEN in text or digest in text]
     (tmp_path / "empty").write_text("")

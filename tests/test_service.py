@@ -4,8 +4,6 @@ import logging
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent import futures
@@ -14,6 +12,7 @@ import crc32c
 import grpc
 import numpy as np
 import pytest
+from _helpers.command import process
 from _helpers.fake_backend import FakeBackend
 from _helpers.waiting import wait_until
 from google.protobuf.descriptor import FieldDescriptor
@@ -654,6 +653,44 @@ def test_a_client_that_vanishes_stops_sampling(serve):
     assert backend.cancelled.wait(5)
 
 
+class Crowd(FakeBackend):
+    """Counts how many samplers run at the same time."""
+
+    def __init__(self):
+        super().__init__(seconds=0.01)
+        self._running = []
+        self.most = 0
+
+    def _fill(self, *arguments):
+        self._running.append(None)
+        self.most = max(self.most, len(self._running))
+        try:
+            return super()._fill(*arguments)
+        finally:
+            self._running.pop()
+
+
+def test_no_more_streams_sample_at_once_than_there_are_cores(serve):
+    backend = Crowd()
+    _, caller = serve(backend, chunk_bytes=4096)
+    requests = [InitTensorRequest(spec=TensorSpec(name=str(i), shape=[4096], zeros=Zeros())) for i in range(20)]
+    for call in [caller.call("InitTensor", request) for request in requests]:
+        assert len(list(call)) == 4
+    assert backend.most == engine.usable_cores()
+
+
+def test_a_matrix_that_takes_minutes_keeps_nobody_waiting(serve):
+    backend = FakeBackend(seconds=30)
+    _, caller = serve(backend)
+    matrix = InitTensorRequest(spec=TensorSpec(shape=[64, 64], orthogonal={}))
+    calls = [caller.call("InitTensor", matrix) for _ in range(engine.usable_cores() + 1)]
+    assert wait_until(lambda: len(backend.fills) == len(calls))
+    backend.seconds = 0
+    assert len(list(caller.call("InitTensor", InitTensorRequest(spec=TensorSpec(shape=[3], zeros=Zeros()))))) == 1
+    for call in calls:
+        call.cancel()
+
+
 def test_more_streams_than_the_limit(serve):
     server, caller = serve(max_streams=2, chunk_bytes=1 << 20)
     open_calls = [caller.call("InitTensor", InitTensorRequest(spec=ENDLESS)) for _ in range(2)]
@@ -863,10 +900,8 @@ def test_a_second_signal_ends_the_process_at_once(start_server):
 
 def test_a_second_server_on_a_port_ends_with_a_clear_error(start_server):
     handle = start_server()
-    code = "import sys; from seedbed_server.service.server import run; run([sys.argv[1]], backend='numpy')"
-    ended = subprocess.run(
-        [sys.executable, "-c", code, handle.target], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == 1
-    assert f"listen: {handle.target}: the port is taken" in ended.stderr
-    assert ended.stdout == ""
+    with process("serve", "--listen", handle.target, "--backend", "numpy") as second:
+        out, err = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert f"listen: {handle.target}: the port is taken" in err
+    assert out == ""

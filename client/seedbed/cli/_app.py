@@ -70,6 +70,7 @@ def seedbed_command() -> None:
     help="Which GPU the backend cupy uses, counted from 0.  [default: the first]",
 )  # fmt: skip
 @click.option("--chunk-bytes", type=int, metavar="BYTES", help="The most bytes of a chunk.  [default: 1 MiB]")
+@_serve.workers_option
 @_security.server_options
 @_serve.limit_options
 @_serve.observing_options
@@ -93,17 +94,19 @@ def serve(
       seedbed serve --listen 0.0.0.0:50051 --tls-cert server.pem --tls-key server.key --tokens tokens
     """  # noqa: D301
     try:
-        from seedbed_server.service import security, server  # noqa: PLC0415
+        from seedbed_server.service import process, security  # noqa: PLC0415
     except ImportError as error:
         raise click.ClickException(
             f"the server is not installed ({error}); run: pip install 'seedbed[server]'"
         ) from error
-    options: dict[str, Any] = {
-        "listen": listen or None, "threads": threads, "device": device, "chunk_bytes": chunk_bytes, **further,
+    given = {
+        "listen": listen or None, "backend": backend, "threads": threads, "device": device, "chunk_bytes": chunk_bytes,
+        **further,
     }  # fmt: skip
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         options["security"] = security.Security(**_security.server_arguments())
-        server.run(backend=backend, **{name: value for name, value in options.items() if value is not None})
+        process.run(process.Options(**options))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 

@@ -17,12 +17,20 @@ def limit_options(command: Command) -> Command:
     """Adds the server's limits, and how long it lets clients take."""
     options = (
         _option(
+            "--max-request-bytes", type=_COUNT, metavar="BYTES",
+            help="The most bytes of a request; our clients send at most 4 MiB.  [default: 4 MiB]",
+        ),
+        _option(
             "--max-response-bytes", type=_COUNT, metavar="BYTES",
             help="The most bytes of elements in one answer.  [default: no limit]",
         ),
         _option(
             "--max-tensors", type=_COUNT, metavar="COUNT",
-            help="The most tensors in one request.  [default: what fits into 4 MiB]",
+            help="The most tensors in one request.  [default: what fits into it]",
+        ),
+        _option(
+            "--max-orthogonal-elements", type=_COUNT, metavar="COUNT",
+            help="The most elements of an orthogonal matrix.  [default, and at most: 16777216]",
         ),
         _option(
             "--max-streams", type=click.IntRange(min=1), metavar="COUNT",
@@ -35,6 +43,10 @@ def limit_options(command: Command) -> Command:
         _option(
             "--stall-timeout", type=_SECONDS, metavar="SECONDS",
             help="End streams that their clients do not read for so long; 0 for never.  [default: 300]",
+        ),
+        _option(
+            "--max-connections", type=_COUNT, metavar="COUNT",
+            help="The most connections to each address.  [default: no limit]",
         ),
         _option(
             "--max-connection-age", type=_SECONDS, metavar="SECONDS",
@@ -58,6 +70,11 @@ def observing_options(command: Command) -> Command:
             help="Serve metrics for Prometheus there; a port alone is for this machine only.  [default: none]",
         ),
         _option(
+            "--traces", metavar="URL",
+            help="Send a span for each request to this collector of OpenTelemetry, such as http://localhost:4317.  "
+            "[default: none]",
+        ),
+        _option(
             "--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
             help="What to log to standard error; from info on, a line for each request.  [default: warning]",
         ),
@@ -66,6 +83,15 @@ def observing_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def workers_option(command: Command) -> Command:
+    """Adds how many processes serve."""
+    option = _option(
+        "--workers", type=click.IntRange(min=1), metavar="COUNT",
+        help="Processes that share the ports, each with limits of its own.  [default: 1]",
+    )  # fmt: skip
+    return cast(Command, option(command))
 
 
 def config_option(command: Command) -> Command:
@@ -90,6 +116,7 @@ def limit_rows(limits: Limits) -> list[tuple[str, str]]:
         ("most streams", _or_no_limit(f"{limits.max_streams:,}", limits.max_streams)),
         ("most streams of a client", _or_no_limit(f"{limits.max_streams_per_client:,}", limits.max_streams_per_client)),
         ("longest stall", _or_no_limit(f"{limits.stall_timeout_seconds:g} s", limits.stall_timeout_seconds)),
+        ("most connections to an address", _or_no_limit(f"{limits.max_connections:,}", limits.max_connections)),
         (
             "oldest connection",
             _or_no_limit(f"{limits.max_connection_age_seconds:g} s", limits.max_connection_age_seconds),

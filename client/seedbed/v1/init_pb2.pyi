@@ -400,7 +400,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_dimensions", "max_orthogonal_elements", "max_request_bytes", "chunk_bytes", "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout_seconds", "max_connection_age_seconds")
+    __slots__ = ("max_dimensions", "max_orthogonal_elements", "max_request_bytes", "chunk_bytes", "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout_seconds", "max_connection_age_seconds", "max_connections")
     MAX_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_ORTHOGONAL_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -411,6 +411,7 @@ class Limits(_message.Message):
     MAX_STREAMS_PER_CLIENT_FIELD_NUMBER: _ClassVar[int]
     STALL_TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONNECTION_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     max_dimensions: int
     max_orthogonal_elements: int
     max_request_bytes: int
@@ -421,7 +422,8 @@ class Limits(_message.Message):
     max_streams_per_client: int
     stall_timeout_seconds: float
     max_connection_age_seconds: float
-    def __init__(self, max_dimensions: _Optional[int] = ..., max_orthogonal_elements: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., max_response_bytes: _Optional[int] = ..., max_tensors: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_client: _Optional[int] = ..., stall_timeout_seconds: _Optional[float] = ..., max_connection_age_seconds: _Optional[float] = ...) -> None: ...
+    max_connections: int
+    def __init__(self, max_dimensions: _Optional[int] = ..., max_orthogonal_elements: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., max_response_bytes: _Optional[int] = ..., max_tensors: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_client: _Optional[int] = ..., stall_timeout_seconds: _Optional[float] = ..., max_connection_age_seconds: _Optional[float] = ..., max_connections: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
     __slots__ = ("version", "algorithm_versions", "backend", "device", "threads", "limits", "backend_reason")

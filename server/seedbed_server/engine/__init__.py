@@ -9,7 +9,7 @@
 >>> open_backend("numpy").fill(description, 0, out)
 """
 
-from .backends import Backend, Sampler, open_backend, open_cupy
+from .backends import Backend, Sampler, open_backend, open_cupy, usable_cores
 from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
@@ -29,4 +29,5 @@ __all__ = [
     "numpy_dtype",
     "open_backend",
     "open_cupy",
+    "usable_cores",
 ]

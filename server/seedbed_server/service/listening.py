@@ -6,9 +6,11 @@ gRPC alone would take a Unix socket away from the server that listens on it, be 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,40 @@ def bound(address: str, port: int) -> str:
     if address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+@contextlib.contextmanager
+def reserved(addresses: Sequence[str]) -> Iterator[list[str]]:
+    """Holds the ports of addresses for several processes, which may listen on them as long as the block lasts.
+
+    Args:
+        addresses: Where they are to listen; port 0 takes a free one.
+
+    Yields:
+        The addresses, with the ports that were chosen.
+
+    Raises:
+        ValueError: One of them is not ``HOST:PORT``, or processes cannot share ports here.
+        OSError: One cannot be listened on.
+    """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("workers: processes cannot share a port on this system; leave --workers at 1")
+    with contextlib.ExitStack() as stack:
+        yield [_reserve(address, stack) for address in addresses]
+
+
+def _reserve(address: str, stack: contextlib.ExitStack) -> str:
+    if _is_socket(address):
+        raise ValueError(f"listen: {address} cannot be shared by several workers; give HOST:PORT, or --workers 1")
+    check(address)
+    port = 0
+    for family, kind, protocol, _, place in _found(address):
+        holder = stack.enter_context(socket.socket(family, kind, protocol))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with contextlib.suppress(OSError):  # such as no IPv6 here; check() found that one will do
+            holder.bind((place[0], place[1] or port, *place[2:]))
+            port = holder.getsockname()[1]
+    return bound(address, port)
 
 
 def _is_socket(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""What operators see of a server: a line in the log for each request, and metrics for Prometheus.
+"""What operators see of a server: a line in the log for each request, metrics for Prometheus, and traces.
 
 A line tells what a request was and how it ended. Whatever a client chose is quoted, so that no request can forge a
 line. Metrics never have names of tensors or of clients as labels: their number is as small as the contract is.
@@ -29,6 +29,7 @@ from seedbed.v1 import (
 )
 from seedbed_server.service import listening
 from seedbed_server.service.servicer import STREAMS, InitServicer, version
+from seedbed_server.service.tracing import Traces
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
@@ -45,8 +46,9 @@ class Call:
 
     Args:
         method: The RPC, such as ``InitTensor``.
-        context: gRPC's side of it.
-        metrics: Where its bytes are counted as they are sent, because a stream may take long.
+        peer: Where it comes from, as gRPC writes addresses; "" if nobody wants to know.
+        client: Whose it is, by its token or certificate; "" if that is not known, or nobody wants to know.
+        count_bytes: Told of bytes as they are sent, because a stream may take long.
 
     Attributes:
         request: What was asked, once it has been parsed.
@@ -55,15 +57,15 @@ class Call:
         error: What the client was told of its failure.
     """
 
-    def __init__(self, method: str, context: grpc.ServicerContext, metrics: Metrics | None) -> None:
+    def __init__(self, method: str, peer: str, client: str, count_bytes: Callable[[float], None] | None) -> None:
         self.method = method
         self.request: Message | None = None
         self.byte_count = 0
         self.status = "CANCELLED"  # until it has ended otherwise: of a client that goes away, nobody tells
         self.error = ""
-        # Now, for gRPC does not know it any more once the client has gone.
-        self._peer = context.peer() if _log.isEnabledFor(logging.INFO) else ""
-        self._count_bytes = None if metrics is None else metrics.byte_counter(method)
+        self._peer = peer
+        self._client = client
+        self._count_bytes = count_bytes
         self._began = time.perf_counter()
 
     def sent(self, message: bytes) -> bytes:
@@ -85,6 +87,8 @@ class Call:
         """What the log tells of it."""
         fields: dict[str, str | int | float] = {"rpc": self.method, "status": self.status}
         fields["peer"] = self._peer
+        if self._client:
+            fields["client"] = self._client
         tensors = _tensors(self.request)
         if tensors:
             fields["tensors"] = len(tensors)
@@ -106,20 +110,55 @@ class Call:
         return elements
 
 
-@contextlib.contextmanager
-def observed(method: str, context: grpc.ServicerContext, metrics: Metrics | None) -> Iterator[Call]:
-    """Watches over a request: whatever way the block ends, it is told to the log and to the metrics."""
-    call = Call(method, context, metrics)
-    if metrics is not None:
-        metrics.begin(call)
-    try:
-        yield call
-        call.status = "OK"
-    finally:
-        if metrics is not None:
-            metrics.end(call)
-        if _log.isEnabledFor(logging.INFO):
-            _log.info(_Line(call.fields()))
+class Observer:
+    """Tells the log, the metrics and the traces of each request.
+
+    Args:
+        metrics: What counts for Prometheus. Default nothing.
+        traces: What OpenTelemetry is told. Default nothing.
+        client_of: Whose a call is, by its token or certificate. Default nobody knows.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        traces: Traces | None = None,
+        client_of: Callable[[grpc.ServicerContext], str] = lambda _: "",
+    ) -> None:
+        self._metrics = metrics
+        self._traces = traces
+        self._client_of = client_of
+
+    @contextlib.contextmanager
+    def observed(self, method: str, context: grpc.ServicerContext) -> Iterator[Call]:
+        """Watches over a request: whatever way the block ends, it is told.
+
+        Args:
+            method: The RPC, such as ``InitTensor``.
+            context: gRPC's side of it.
+        """
+        call = self._begin(method, context)
+        span = self._traces.begin(method, context) if self._traces else None
+        try:
+            yield call
+            call.status = "OK"
+        finally:
+            if self._metrics:
+                self._metrics.end(call)
+            if self._traces and span:
+                self._traces.end(span, call.status, call.fields())
+            if _log.isEnabledFor(logging.INFO):
+                _log.info(_Line(call.fields()))
+
+    def _begin(self, method: str, context: grpc.ServicerContext) -> Call:
+        count_bytes = None
+        if self._metrics:
+            self._metrics.begin(method)
+            count_bytes = self._metrics.byte_counter(method)
+        if not self._traces and not _log.isEnabledFor(logging.INFO):
+            return Call(method, "", "", count_bytes)
+        # Now, for gRPC does not know it any more once the client has gone.
+        return Call(method, context.peer(), self._client_of(context), count_bytes)
 
 
 class Metrics:
@@ -190,9 +229,9 @@ class Metrics:
         """What counts the bytes sent by an RPC."""
         return self._bytes(method).inc
 
-    def begin(self, call: Call) -> None:
+    def begin(self, method: str) -> None:
         """A request begins."""
-        self._running(call.method).inc()
+        self._running(method).inc()
 
     def end(self, call: Call) -> None:
         """A request has ended."""
@@ -234,6 +273,25 @@ def served(address: str | None, servicer: InitServicer) -> Iterator[Metrics | No
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def address_of(address: str | None, index: int) -> str | None:
+    """Where one of several workers serves its metrics: each at the next port, or each at a free one.
+
+    Args:
+        address: What `served` takes, for the first.
+        index: Which worker, counted from 0.
+
+    Raises:
+        ValueError: It is not an address.
+
+    >>> address_of("9464", 2), address_of("0.0.0.0:0", 2)
+    ('127.0.0.1:9466', '0.0.0.0:0')
+    """
+    if address is None:
+        return None
+    host, port = _host_and_port(address)
+    return f"{host}:{port + index if port else 0}"
 
 
 def configure_logging(level: str = "warning", log_format: str = "text") -> None:

@@ -11,14 +11,17 @@ import hmac
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import grpc
+from google.rpc import code_pb2, status_pb2
 
 from seedbed import _pem
-from seedbed_server.service import listening
+from seedbed_server.service import listening, observing
+from seedbed_server.service.servicer import STREAMS, UNARY
 
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _TOKEN_LINE: Final = re.compile(r"(?P<name>[\w.@-]+):(?P<digest>[0-9a-fA-F]{64})", re.ASCII)
@@ -59,10 +62,17 @@ class Security:
             raise ValueError("tls: --tls-client-ca needs TLS; give --tls-cert and --tls-key too")
         if insecure and tls_cert is not None:
             raise ValueError("tls: --insecure asks for no TLS, --tls-cert for TLS; leave one of them out")
+        self._made_again = partial(
+            Security, tls_cert=tls_cert, tls_key=tls_key, tls_client_ca=tls_client_ca, tokens=tokens, insecure=insecure
+        )
         self._insecure = insecure
         self._files = None if tls_cert is None or tls_key is None else (tls_cert, tls_key, tls_client_ca)
         self._tokens = None if tokens is None else Tokens(tokens)
         self.credentials()  # what is wrong with the files is to be told now
+
+    def __reduce__(self) -> tuple[Callable[[], Security], tuple[()]]:
+        """Each worker process reads the files itself."""
+        return self._made_again, ()
 
     def check(self, listen: Sequence[str]) -> None:
         """Checks that no address is served in the clear that should not be.
@@ -105,9 +115,21 @@ class Security:
             require_client_authentication=client_ca is not None,
         )
 
-    def interceptors(self) -> list[grpc.ServerInterceptor[bytes, bytes]]:
-        """What calls have to pass before anything is done for them."""
-        return [] if self._tokens is None else [_Doorkeeper(self._tokens)]
+    def interceptors(self, observer: observing.Observer) -> list[grpc.ServerInterceptor[bytes, bytes]]:
+        """What calls have to pass before anything is done for them.
+
+        Args:
+            observer: Told of those that do not pass.
+        """
+        return [] if self._tokens is None else [_Doorkeeper(self._tokens, observer)]
+
+    def client_of(self, context: grpc.ServicerContext) -> str:
+        """Whose a call is: the name of its token, else that in its certificate, else "" for nobody knows."""
+        if self._tokens is not None:
+            return self._tokens.owner(_bearer(context.invocation_metadata()) or "") or ""
+        told: Mapping[str, Iterable[Any]] = context.auth_context()  # empty without a certificate
+        names = [*told.get("x509_common_name", ()), *told.get("x509_subject_alternative_name", ())]
+        return next((str(name, errors="replace") for name in names if name), "")
 
     @property
     def rereads(self) -> bool:
@@ -175,9 +197,9 @@ def _read_digests(path: Path) -> dict[str, bytes]:
 class _Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Refuses calls without a token before anything is done for them, even before their request has arrived."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, observer: observing.Observer) -> None:
         self._tokens = tokens
-        self._refusals = {text: _refusal(text) for text in (_NO_TOKEN, _WRONG_TOKEN)}
+        self._observer = observer
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
@@ -185,9 +207,26 @@ class _Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic 
         if details.method.startswith(_HEALTH):
             return continuation(details)  # a load balancer has no token
         token = _bearer(details.invocation_metadata)
-        if not token:
-            return self._refusals[_NO_TOKEN]
-        return self._refusals[_WRONG_TOKEN] if self._tokens.owner(token) is None else continuation(details)
+        if token and self._tokens.owner(token) is not None:
+            return continuation(details)
+        refuse = partial(self._refuse, _rpc(details.method), _WRONG_TOKEN if token else _NO_TOKEN)
+        return grpc.stream_unary_rpc_method_handler(refuse)  # a stream of requests need not be waited for
+
+    def _refuse(self, method: str, text: str, _requests: object, context: grpc.ServicerContext) -> NoReturn:
+        with self._observer.observed(method, context) as call:
+            call.failed(status_pb2.Status(code=code_pb2.UNAUTHENTICATED, message=text))
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
+        raise AssertionError("abort raises")
+
+
+def _rpc(path: str) -> str:
+    """The RPC of a path, for metrics, whose labels are not the caller's to choose.
+
+    >>> _rpc("/seedbed.v1.InitService/InitTensor"), _rpc("/x.Y/Z")
+    ('InitTensor', 'unknown')
+    """
+    name = path.rpartition("/")[2]
+    return name if name in UNARY or name in STREAMS else "unknown"
 
 
 def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
@@ -195,15 +234,6 @@ def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
         if key == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
             return value[7:].strip()
     return None
-
-
-def _refusal(text: str) -> Any:  # noqa: ANN401
-    def refuse(_requests: object, context: grpc.ServicerContext) -> NoReturn:
-        _log.info("refused a call from %s: %s", context.peer(), text.partition(";")[0])
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
-        raise AssertionError("abort raises")
-
-    return grpc.stream_unary_rpc_method_handler(refuse)  # a stream of requests need not be waited for
 
 
 class _Certificates:

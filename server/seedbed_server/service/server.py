@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Final
@@ -23,30 +21,21 @@ from seedbed_server import engine
 from seedbed_server.service import limits, listening, observing
 from seedbed_server.service.errors import to_status
 from seedbed_server.service.security import Security
-from seedbed_server.service.servicer import (
-    DEFAULT_CHUNK_BYTES,
-    MAX_REQUEST_BYTES,
-    STREAMS,
-    UNARY,
-    InitServicer,
-    check_limit,
-    version,
-)
+from seedbed_server.service.servicer import STREAMS, UNARY, InitServicer, check_limit
+from seedbed_server.service.tracing import Traces
 
-DEFAULT_LISTEN: Final = ("127.0.0.1:50051",)
 DEFAULT_MAX_STREAMS: Final = 256
 DEFAULT_GRACE: Final = 30.0
 DEFAULT_STALL_TIMEOUT: Final = 300.0
+LONGEST_SECONDS: Final = 2_000_000  # gRPC counts milliseconds in 32 bits
 SERVICE_NAME: Final = "seedbed.v1.InitService"
 
 _ANSWER_THREADS: Final = 16
 _REFUSING_THREADS: Final = 8  # beside one for each stream: they tell further clients that there are too many
 _SLACK: Final = 5.0
-_LONGEST_SECONDS: Final = 2_000_000  # gRPC counts milliseconds in 32 bits
+_LIMITS_CONNECTIONS: Final = (1, 66)  # the gRPC that can
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _OPTIONS: Final = (
-    ("grpc.so_reuseport", 0),  # else a second server shares the port and takes half of the clients, unnoticed
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     # Clients may ping every 10 s, with some jitter, to see that an idle or slow connection lives ...
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -66,10 +55,17 @@ class Server:
     """
 
     def __init__(
-        self, servicer: InitServicer, listen: Sequence[str], security: Security, metrics: observing.Metrics | None
+        self,
+        servicer: InitServicer,
+        listen: Sequence[str],
+        security: Security,
+        metrics: observing.Metrics | None,
+        traces: Traces | None,
+        shares_ports: bool,
     ) -> None:
         self._security = security
-        self._metrics = metrics
+        self._shares_ports = shares_ports
+        self._observer = observing.Observer(metrics, traces, security.client_of)
         limit = servicer.limits
         self._streams = limits.Streams(limit.max_streams, limit.max_streams_per_client)
         self._stall_guard = limits.StallGuard(limit.stall_timeout_seconds)
@@ -77,7 +73,11 @@ class Server:
         self._stream_pool = futures.ThreadPoolExecutor(limit.max_streams + _REFUSING_THREADS, "stream")
         self._health = _Health()
         self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        self._grpc = grpc.server(self._answer_pool, interceptors=security.interceptors(), options=_options(servicer))
+        self._grpc = grpc.server(
+            self._answer_pool,
+            interceptors=security.interceptors(self._observer),
+            options=_options(servicer, shares_ports),
+        )
         self._grpc.add_generic_rpc_handlers((self._handlers(servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self.addresses = tuple(self._bind(address) for address in listen)
@@ -111,7 +111,8 @@ class Server:
         self._stream_pool.shutdown()
 
     def _bind(self, address: str) -> str:
-        listening.check(address)
+        if not self._shares_ports:
+            listening.check(address)
         credentials = self._security.credentials()
         try:
             port = (
@@ -126,9 +127,9 @@ class Server:
     def _handlers(self, servicer: InitServicer) -> grpc.GenericRpcHandler[bytes, bytes]:
         handlers = {}
         for method in UNARY:
-            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, method, self._metrics))
+            handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, method, self._observer))
         for method in STREAMS:
-            stream = _streaming(servicer, method, self._streams, self._stall_guard, self._metrics)
+            stream = _streaming(servicer, method, self._streams, self._stall_guard, self._observer)
             stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined]
             handlers[method] = grpc.unary_stream_rpc_method_handler(stream)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
@@ -141,9 +142,12 @@ def start(
     max_streams: int = DEFAULT_MAX_STREAMS,
     max_streams_per_client: int = 0,
     stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    max_connections: int = 0,
     max_connection_age: float = 0,
     security: Security | None = None,
     metrics: observing.Metrics | None = None,
+    traces: Traces | None = None,
+    shares_ports: bool = False,
 ) -> Server:
     """Starts a server in this process.
 
@@ -154,10 +158,13 @@ def start(
             Default 256.
         max_streams_per_client: How many of them one host may have. Default 0: no limit but that of all.
         stall_timeout: Seconds after which a stream is ended whose client does not read; 0 for never. Default 300.
+        max_connections: How many connections each address takes; further ones are closed. Default 0: no limit.
         max_connection_age: Seconds after which a connection takes no further calls, so that its client makes another
             one; streams in progress are finished. Default 0: never.
         security: What keeps strangers out. Default plaintext, for clients on this machine alone.
         metrics: What counts for Prometheus. Default nothing.
+        traces: What OpenTelemetry is told. Default nothing.
+        shares_ports: Whether other processes listen on the same ports, which the kernel divides clients among.
 
     Raises:
         ValueError: An argument is out of range, not an address, or one that other machines reach in the clear.
@@ -172,8 +179,9 @@ def start(
         raise ValueError(f"max_streams: {max_streams} is less than 1; a server needs at least one stream")
     check_limit("max_streams", max_streams)
     check_limit("max_streams_per_client", max_streams_per_client)
-    check_limit("stall_timeout", stall_timeout, _LONGEST_SECONDS)
-    check_limit("max_connection_age", max_connection_age, _LONGEST_SECONDS)
+    check_limit("stall_timeout", stall_timeout, LONGEST_SECONDS)
+    check_limit("max_connection_age", max_connection_age, LONGEST_SECONDS)
+    _check_connections(max_connections)
     if not listen:
         raise ValueError("listen: no address is given; give at least one")
     security = security or Security()
@@ -181,128 +189,9 @@ def start(
     servicer.limits.max_streams = max_streams
     servicer.limits.max_streams_per_client = max_streams_per_client
     servicer.limits.stall_timeout_seconds = stall_timeout
+    servicer.limits.max_connections = max_connections
     servicer.limits.max_connection_age_seconds = max_connection_age
-    return Server(servicer, listen, security, metrics)
-
-
-def run(
-    listen: Sequence[str] = DEFAULT_LISTEN,
-    *,
-    backend: str | None = None,
-    threads: int | None = None,
-    device: int | None = None,
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
-    max_response_bytes: int = 0,
-    max_tensors: int = 0,
-    max_streams: int = DEFAULT_MAX_STREAMS,
-    max_streams_per_client: int = 0,
-    stall_timeout: float = DEFAULT_STALL_TIMEOUT,
-    max_connection_age: float = 0,
-    grace: float = DEFAULT_GRACE,
-    security: Security | None = None,
-    metrics: str | None = None,
-    log_level: str = "warning",
-    log_format: str = "text",
-) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once, as one before it serves.
-
-    To be called in the main thread. Prints one line once the server can be reached.
-
-    Args:
-        listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default ``127.0.0.1:50051``.
-        backend: ``auto``, ``numpy``, ``numba`` or ``cupy``. Default ``SEEDBED_BACKEND``, else ``auto``.
-        threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core.
-        device: Which GPU. Default ``SEEDBED_DEVICE``, else the first.
-        chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
-        max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
-        max_tensors: The most tensors of one model. Default 0: as many as fit into a request.
-        max_streams: How many streams may be open at once. Default 256.
-        max_streams_per_client: How many of them one host may have. Default 0: no limit but that of all.
-        stall_timeout: Seconds after which a stream is ended whose client does not read; 0 for never. Default 300.
-        max_connection_age: Seconds after which a connection takes no further calls. Default 0: never.
-        grace: Seconds that calls in progress may go on after the first signal. Default 30.
-        security: What keeps strangers out; SIGHUP makes it read its files again. Default plaintext, for clients on this
-            machine alone.
-        metrics: Where Prometheus reads: ``HOST:PORT``, or a port of this machine alone. Default nowhere.
-        log_level: ``debug``, ``info`` (a line for each request), ``warning`` or ``error``. Default ``warning``.
-        log_format: ``text`` or ``json``. Default ``text``.
-
-    Raises:
-        ValueError: An argument is out of range, the backend cannot be used here, or an address is one that other
-            machines reach in the clear.
-        OSError: An address cannot be listened on.
-    """
-    observing.configure_logging(log_level, log_format)
-    if not 0 <= grace <= _LONGEST_SECONDS:
-        raise ValueError(f"grace: {grace} is not between 0 and {_LONGEST_SECONDS}")
-    security = security or Security()
-    security.check(listen)
-    with _handled((signal.SIGTERM, signal.SIGINT), signal.SIG_DFL):  # an exception would lose its way in a compiler
-        engine_backend = engine.open_backend(backend, threads, device)
-        engine_backend.prepare()  # no client shall wait for a compiler
-    servicer = InitServicer(
-        engine_backend, chunk_bytes=chunk_bytes, max_response_bytes=max_response_bytes, max_tensors=max_tensors
-    )
-    with observing.served(metrics, servicer) as counting:
-        server = start(
-            servicer,
-            listen,
-            max_streams=max_streams,
-            max_streams_per_client=max_streams_per_client,
-            stall_timeout=stall_timeout,
-            max_connection_age=max_connection_age,
-            security=security,
-            metrics=counting,
-        )
-        rereading = (signal.SIGHUP,) if security.rereads else ()
-        with _signals(signal.SIGTERM, signal.SIGINT, *rereading) as wait:
-            print(_banner(servicer, server) + (f"; metrics on {counting.url}" if counting else ""), flush=True)
-            while wait() in rereading:
-                security.reread()
-        server.stop(grace)
-
-
-@contextlib.contextmanager
-def _signals(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
-    """Gives a function that waits for one of the signals, which until the end of the block do nothing else.
-
-    Through a socket, because a handler that sets an Event is not run, or deadlocks, if the signal comes just as the
-    main thread begins to wait for the Event.
-    """
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        writer.setblocking(False)
-        previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-
-        def wait() -> int:  # for which signal came
-            while (number := reader.recv(1)[0]) not in numbers:
-                pass
-            return number
-
-        try:
-            with _handled(numbers, lambda *_: None):
-                yield wait
-        finally:
-            signal.set_wakeup_fd(previous_fd)
-
-
-@contextlib.contextmanager
-def _handled(numbers: Sequence[signal.Signals], handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
-    """Gives signals a handler for the length of the block."""
-    previous = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, earlier in previous.items():
-            signal.signal(number, earlier)
-
-
-def _banner(servicer: InitServicer, server: Server) -> str:
-    backend = servicer.backend
-    return (
-        f"seedbed {version()} serving on {', '.join(server.addresses)}; "
-        f"backend {backend.name} on {backend.device} ({backend.reason})"
-    )
+    return Server(servicer, listen, security, metrics, traces, shares_ports)
 
 
 class _Health(health.HealthServicer):
@@ -327,19 +216,39 @@ class _Health(health.HealthServicer):
             context.cancel()  # type: ignore[no-untyped-call]
 
 
-def _options(servicer: InitServicer) -> Sequence[tuple[str, int]]:
+def _check_connections(most: int) -> None:
+    check_limit("max_connections", most)
+    if most and tuple(int(part) for part in grpc.__version__.split(".")[:2]) < _LIMITS_CONNECTIONS:
+        needed = ".".join(map(str, _LIMITS_CONNECTIONS))
+        raise ValueError(
+            f"max_connections: {most} needs grpcio {needed}, and {grpc.__version__} is installed; "
+            f"run: pip install 'grpcio>={needed}'"
+        )
+
+
+def _options(servicer: InitServicer, shares_ports: bool) -> Sequence[tuple[str, int]]:
     """What gRPC is to keep to; a connection of a certain age takes no further calls, and ends with its last one."""
-    age = servicer.limits.max_connection_age_seconds
-    return (*_OPTIONS, ("grpc.max_connection_age_ms", max(1, round(1000 * age)))) if age else _OPTIONS
+    limit = servicer.limits
+    options = [
+        *_OPTIONS,
+        # Unasked, a second server would share the port and take half of the clients, unnoticed.
+        ("grpc.so_reuseport", int(shares_ports)),
+        ("grpc.max_receive_message_length", limit.max_request_bytes),
+    ]
+    if limit.max_connections:
+        options.append(("grpc.max_allowed_incoming_connections", limit.max_connections))
+    if age := limit.max_connection_age_seconds:
+        options.append(("grpc.max_connection_age_ms", max(1, round(1000 * age))))
+    return options
 
 
 def _answering(
-    servicer: InitServicer, method: str, metrics: observing.Metrics | None
+    servicer: InitServicer, method: str, observer: observing.Observer
 ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     request_type, answer = UNARY[method]
 
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-        with observing.observed(method, context, metrics) as call, _errors_answered(context, call):
+        with observer.observed(method, context) as call, _errors_answered(context, call):
             call.request = _parsed(request_type, request)
             return call.sent(answer(servicer, call.request).SerializeToString())
 
@@ -351,12 +260,12 @@ def _streaming(
     method: str,
     streams: limits.Streams,
     stall_guard: limits.StallGuard,
-    metrics: observing.Metrics | None,
+    observer: observing.Observer,
 ) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
     request_type, answer = STREAMS[method]
 
     def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        with observing.observed(method, context, metrics) as call, _errors_answered(context, call):
+        with observer.observed(method, context) as call, _errors_answered(context, call):
             streams.enter(context)
             call.request = _parsed(request_type, request)
             messages = answer(servicer, call.request, lambda: not context.is_active())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -34,6 +36,7 @@ from seedbed_server.service import framing
 DEFAULT_CHUNK_BYTES: Final = 1 << 20
 MIN_CHUNK_BYTES: Final = 8  # one element of the widest dtype
 MAX_CHUNK_BYTES: Final = 3 << 20  # with its header it fits into the 4 MiB that gRPC clients accept by default
+MIN_REQUEST_BYTES: Final = 4 << 10
 MAX_REQUEST_BYTES: Final = 4 << 20
 
 _IDLE_BUFFERS: Final = 16
@@ -46,8 +49,10 @@ class InitServicer:
     Args:
         backend: What samples; see `seedbed_server.engine.open_backend`.
         chunk_bytes: The most bytes of a chunk's payload, which is cut to whole elements. Default 1 MiB.
+        max_request_bytes: The most bytes of a request, which whoever receives it keeps to. Default 4 MiB.
         max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
         max_tensors: The most tensors of one model. Default 0: as many as fit into a request.
+        max_orthogonal_elements: The most elements of an orthogonal matrix. Default, and at most, 2^24.
 
     Attributes:
         limits: What it refuses to exceed; a server adds its own.
@@ -68,25 +73,31 @@ class InitServicer:
         backend: engine.Backend,
         *,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
         max_response_bytes: int = 0,
         max_tensors: int = 0,
+        max_orthogonal_elements: int = engine.MAX_ORTHOGONAL_ELEMENTS,
     ) -> None:
-        if not MIN_CHUNK_BYTES <= chunk_bytes <= MAX_CHUNK_BYTES:
-            raise ValueError(f"chunk_bytes: {chunk_bytes} is not between {MIN_CHUNK_BYTES} and {MAX_CHUNK_BYTES}")
+        _check_between("chunk_bytes", chunk_bytes, MIN_CHUNK_BYTES, MAX_CHUNK_BYTES)
+        _check_between("max_request_bytes", max_request_bytes, MIN_REQUEST_BYTES, 2**31 - 1)
+        _check_between("max_orthogonal_elements", max_orthogonal_elements, 0, engine.MAX_ORTHOGONAL_ELEMENTS)
         check_limit("max_response_bytes", max_response_bytes, 2**63 - 1)
         check_limit("max_tensors", max_tensors, 2**63 - 1)
         self.backend = backend
         self.chunk_bytes = chunk_bytes
         self.limits = Limits(
             max_dimensions=engine.MAX_DIMENSIONS,
-            max_orthogonal_elements=engine.MAX_ORTHOGONAL_ELEMENTS,
-            max_request_bytes=MAX_REQUEST_BYTES,
+            max_orthogonal_elements=max_orthogonal_elements,
+            max_request_bytes=max_request_bytes,
             chunk_bytes=chunk_bytes,
             max_response_bytes=max_response_bytes,
             max_tensors=max_tensors,
         )
         # A stream needs a buffer only while it samples, not while its client reads; so streams share a few.
         self._idle_buffers: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
+        # Hundreds of threads that sample at once bring no more than one for each core, and all else, such as a health
+        # check, would wait for Python's lock behind them. What a GPU does is awaited without that lock.
+        self._turns = contextlib.nullcontext() if backend.ahead else threading.Semaphore(engine.usable_cores())
 
     def init_tensor(self, request: InitTensorRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """Streams one tensor, or a region of it, as framed ``InitTensorResponse`` messages.
@@ -98,7 +109,7 @@ class InitServicer:
         Raises:
             engine.InvalidSpec: The request cannot be served; raised by this call, not by the iterator.
         """
-        description = describe(request)
+        description = self._describe(request)
         first_element = within(request.first_element, description.element_count, "first_element", "the region")
         self._check_bytes("region", _bytes_from(description, first_element), "one smaller region after the other")
         head = InitTensorResponse(description=description).SerializeToString()
@@ -122,7 +133,7 @@ class InitServicer:
         elements_at_resume = byte_count = 0
         for index, tensor in enumerate(request.tensors):
             _stop_if(cancelled)
-            description = describe(tensor, f"tensors[{index}].")
+            description = self._describe(tensor, f"tensors[{index}].")
             if index == resume.tensor_index:
                 elements_at_resume = description.element_count
                 byte_count = _bytes_from(description, resume.first_element)
@@ -140,7 +151,7 @@ class InitServicer:
         Raises:
             engine.InvalidSpec: The request cannot be served.
         """
-        return DescribeTensorResponse(description=describe(request))
+        return DescribeTensorResponse(description=self._describe(request))
 
     def calculate_gain(self, request: CalculateGainRequest) -> CalculateGainResponse:
         """Computes the recommended gain of a nonlinearity.
@@ -162,6 +173,16 @@ class InitServicer:
             threads=self.backend.threads,
             limits=self.limits,
         )
+
+    def _describe(
+        self, request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = ""
+    ) -> TensorDescription:
+        description = describe(request, prefix)
+        limit = self.limits.max_orthogonal_elements
+        if description.law.HasField("orthogonal") and (elements := math.prod(description.spec.shape)) > limit:
+            over = f"has {elements} elements, over this server's limit of {limit} for orthogonal"
+            raise engine.InvalidSpec(f"{prefix}spec.shape", f"{over} (max_orthogonal_elements); use a smaller matrix")
+        return description
 
     def _check_bytes(self, field: str, byte_count: int, remedy: str) -> None:
         limit = self.limits.max_response_bytes
@@ -204,15 +225,18 @@ class InitServicer:
         dtype = engine.numpy_dtype(description.spec.dtype)
         step = self.chunk_bytes // dtype.itemsize
         sampler, ahead = self.backend.sampler(description), self.backend.ahead
+        turns = self._turns_for(description)
         under_way: deque[_Piece] = deque()
         try:
             for offset in range(first_element, end, step):
                 _stop_if(cancelled)
                 byte_count = min(step, end - offset) * dtype.itemsize
-                under_way.append(self._begin(sampler, dtype, offset, byte_count, cancelled))
-                if len(under_way) > ahead:
-                    # No name for the message: it would keep the last one alive while the next is made.
-                    yield self._message(head, under_way.popleft())
+                with turns:
+                    under_way.append(self._begin(sampler, dtype, offset, byte_count, cancelled))
+                    message = self._message(head, under_way.popleft()) if len(under_way) > ahead else None
+                if message is not None:
+                    yield message
+                    del message  # or it would live on while the next is made
                     head = later_head
             while under_way:
                 _stop_if(cancelled)
@@ -220,6 +244,10 @@ class InitServicer:
                 head = later_head
         finally:
             self._abandon(under_way)
+
+    def _turns_for(self, description: TensorDescription) -> contextlib.AbstractContextManager[object]:
+        """What to sample within; a matrix whose decomposition takes minutes must not keep a turn from others."""
+        return contextlib.nullcontext() if description.law.HasField("orthogonal") else self._turns
 
     def _begin(
         self, sampler: engine.Sampler, dtype: np.dtype[Any], offset: int, byte_count: int, cancelled: Callable[[], bool]
@@ -277,6 +305,11 @@ STREAMS: Final[dict[str, Streaming]] = {
     "InitTensor": (InitTensorRequest, InitServicer.init_tensor),
     "InitModel": (InitModelRequest, InitServicer.init_model),
 }
+
+
+def _check_between(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name}: {value} is not between {least} and {most}")
 
 
 def check_limit(name: str, value: float, most: float = 2**31 - 1) -> None:

@@ -8,12 +8,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .base import Backend, Sampler
+from .base import Backend, Sampler, usable_cores
 
 if TYPE_CHECKING:
     from .cupy import CupyBackend
 
-__all__ = ["Backend", "Sampler", "open_backend", "open_cupy"]
+__all__ = ["Backend", "Sampler", "open_backend", "open_cupy", "usable_cores"]
 
 _NAMES = ("auto", "numpy", "numba", "cupy")
 

@@ -1,0 +1,168 @@
+"""Spans of requests, over sockets, to a collector that runs here."""
+
+import re
+import subprocess
+import sys
+import time
+from concurrent import futures
+
+import grpc
+import pytest
+from _helpers.command import process
+from _helpers.fake_backend import FakeBackend
+from _helpers.waiting import wait_until
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import seedbed
+from seedbed.v1 import TensorSpec, Zeros
+from seedbed_server.service import tracing
+from seedbed_server.service.server import start
+from seedbed_server.service.servicer import InitServicer
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def serve(exporter):
+    """Starts servers whose spans come to the exporter; gives clients of them."""
+    running = []
+
+    def start_one(backend=None):
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        server = start(InitServicer(backend or FakeBackend()), traces=tracing.Traces(provider))
+        client = seedbed.connect(server.addresses[0], timeout=20)
+        running.append((server, client))
+        return client
+
+    yield start_one
+    for server, client in running:
+        client.close()
+        server.stop(0)
+
+
+def spans(exporter, count=1):
+    assert wait_until(lambda: len(exporter.get_finished_spans()) >= count)
+    return exporter.get_finished_spans()
+
+
+def test_the_span_of_a_tensor(serve, exporter):
+    serve().zeros((3, 4), name="w", dtype="bfloat16")
+    [span] = spans(exporter)
+    assert span.name == "seedbed.v1.InitService/InitTensor"
+    assert span.kind is trace.SpanKind.SERVER
+    assert span.status.status_code is trace.StatusCode.UNSET
+    told = dict(span.attributes)
+    assert told.pop("seedbed.peer").startswith("ipv4:127.0.0.1:")
+    assert 24 < told.pop("seedbed.bytes") < 200
+    assert told == {
+        "rpc.system": "grpc", "rpc.service": "seedbed.v1.InitService", "rpc.method": "InitTensor",
+        "rpc.grpc.status_code": 0, "seedbed.tensors": 1, "seedbed.scheme": "zeros", "seedbed.dtype": "bfloat16",
+        "seedbed.elements": 12, "seedbed.name": "w",
+    }  # fmt: skip
+    assert 0 < span.end_time - span.start_time < 5e9
+
+
+def test_the_clients_mistake_is_no_error_of_the_server(serve, exporter):
+    with pytest.raises(seedbed.InvalidRequest):
+        serve().describe(TensorSpec(shape=[3], zeros=Zeros(), algorithm_version=99))
+    [span] = spans(exporter)
+    assert span.attributes["rpc.grpc.status_code"] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert span.status.status_code is trace.StatusCode.UNSET
+
+
+def test_the_servers_error_is_one(serve, exporter):
+    with pytest.raises(seedbed.InternalError):
+        serve(FakeBackend(error=RuntimeError("a secret"))).zeros((3,))
+    [span] = spans(exporter)
+    assert span.status.status_code is trace.StatusCode.ERROR
+    assert re.fullmatch(r"internal error [0-9a-f]{8}; .*", span.status.description)
+
+
+def test_it_is_the_child_of_the_callers_span(serve, exporter):
+    """OpenTelemetry's own instrumentation of gRPC does the client's side."""
+    provider = TracerProvider()
+    GrpcInstrumentorClient().instrument(tracer_provider=provider)
+    try:
+        client = serve()
+        with provider.get_tracer("trainer").start_as_current_span("initialise") as outer:
+            client.describe(TensorSpec(shape=[3], zeros=Zeros()))
+    finally:
+        GrpcInstrumentorClient().uninstrument()
+    [span] = spans(exporter)
+    assert span.context.trace_id == outer.get_span_context().trace_id
+    assert span.parent is not None
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    def __init__(self):
+        self.requests = []
+
+    def Export(self, request, context):
+        self.requests.append(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@pytest.fixture
+def collector():
+    service = Collector()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(service, server)
+    service.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield service
+    server.stop(0)
+
+
+def test_a_process_sends_them_to_a_collector(collector):
+    child = process("serve", "--listen", "127.0.0.1:0", "--backend", "numpy", "--traces", collector.url)
+    target = re.search(r"serving on ([^;]+);", child.stdout.readline())[1]
+    with seedbed.connect(target, timeout=20) as client:
+        client.normal((100,), name="w")
+    child.terminate()  # what was not sent yet is sent now
+    assert child.communicate(timeout=30)[1] == ""
+    [resource] = [one for request in collector.requests for one in request.resource_spans]
+    named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+    assert (named["service.name"], named["service.version"]) == ("seedbed", seedbed.__version__)
+    assert [span.name for scope in resource.scope_spans for span in scope.spans] == [
+        "seedbed.v1.InitService/InitTensor"
+    ]
+
+
+@pytest.mark.slow
+def test_a_collector_that_is_not_there_keeps_nobody_waiting(start_server):
+    handle = start_server(traces="http://127.0.0.1:1")
+    with seedbed.connect(handle.target, timeout=20) as client:
+        begin = time.monotonic()
+        client.ones((3,))
+        assert time.monotonic() - begin < 5
+    code, log = handle.terminate()
+    assert code == 0
+    assert "Traceback" not in log
+
+
+def test_what_is_not_a_url():
+    with pytest.raises(ValueError, match=r"^traces: 'localhost:4317' is not a collector's URL; give one such as http:"):
+        tracing.exported("localhost:4317")
+
+
+def test_without_the_extra_it_is_named():
+    code = """
+import sys
+sys.modules["opentelemetry"] = None
+from seedbed_server.service import tracing
+try:
+    tracing.exported("http://localhost:4317")
+except ValueError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"traces: OpenTelemetry is not installed \(.*\); run: pip install 'seedbed\[traces\]'\n", told)
