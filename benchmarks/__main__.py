@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks import aims, plots
 from benchmarks.measuring import QUICK, TINY, Figures, Row, Sizes, machine, percentile, to_text
 
-PARTS = ("engine", "transport", "latency", "scale", "training")
+PARTS = ("engine", "transport", "latency", "scale", "training", "operation")
 PERCENTILE_RUNS = 100  # from so many runs on, the 99th percentile is shown, too
 
 

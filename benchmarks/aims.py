@@ -111,6 +111,9 @@ AIMS = (
         "MiB", True),
     Aim("64 streams / 1 stream, total throughput", 0.9, _streams_total),
     Aim("64 streams, slowest / fastest", 0.5, _median("fairness", "64 streams", _TCP)),
+    Aim("normal over TLS / plain", 0.65, _ratio("operation", _F32, "TLS", "plain")),
+    Aim("normal with tokens / plain", 0.98, _ratio("operation", _F32, "tokens", "plain")),
+    Aim("normal with metrics / plain", 0.98, _ratio("operation", _F32, "metrics", "plain")),
     Aim("import seedbed", 0.25, _median("import", "import in a fresh process", "seedbed"), "s", True),
     Aim("seedbed serve, until it answers", 2, _median("start", "to the first answer", "seedbed serve"), "s", True),
 )  # fmt: skip

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,8 +39,10 @@ def peer(name: str) -> Command:
 
 
 @contextlib.contextmanager
-def serving(command: Command, chunk_bytes: int | None = None) -> Iterator[Server]:
+def serving(command: Command, chunk_bytes: int | None = None, stderr: IO[str] | None = None) -> Iterator[Server]:
     """A server on a free port and a Unix socket, which has said that it can be reached.
+
+    Its log goes to ``stderr``, by default ours.
 
     Raises:
         RuntimeError: It ended without saying so.
@@ -48,16 +51,18 @@ def serving(command: Command, chunk_bytes: int | None = None) -> Iterator[Server
         arguments = ["--listen", "127.0.0.1:0", "--listen", f"unix:{directory}/socket"]
         if chunk_bytes:
             arguments += ["--chunk-bytes", str(chunk_bytes)]
-        with running(command(arguments)) as process:
+        with running(command(arguments), stderr) as process:
             banner = read_line(process)
             tcp, unix = re.search(r"serving on ([^;]+);", banner)[1].split(", ")
             yield Server(process.pid, tcp, unix)
 
 
 @contextlib.contextmanager
-def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str], stderr: IO[str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A child process with pipes, ended with the block."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, bufsize=1, cwd=ROOT
+    )
     try:
         yield process
     finally:

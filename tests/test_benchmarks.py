@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = {"engine", "transport", "latency", "scale", "training"}
+PARTS = {"engine", "transport", "latency", "scale", "training", "operation"}
 PLOTS = {"engine", "transport", "chunk-sizes", "elements", "streams", "memory"}
 TABLES = {
     "engine": {"laws", "large arrays", "shards", "small tensors", "other schemes"},
@@ -18,6 +18,7 @@ TABLES = {
     "latency": {"latency", "model", "import", "start"},
     "scale": {"elements", "streams", "fairness", "one tensor", "memory above idle"},
     "training": {"record", "module", "checkpoint", "replicas"},
+    "operation": {"operation", "operation, small tensors"},
 }
 MAY_BE_ZERO = {"memory above idle", "fairness"}
 OPTIONAL = {"jax": ("engine", "JAX"), "pyarrow": ("transport", "Flight + NumPy TCP")}

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -612,6 +613,19 @@ def test_an_unknown_method_is_unimplemented(serve):
     with pytest.raises(grpc.RpcError) as error:
         caller.channel.unary_unary(f"/{SERVICE_NAME}/Nothing")(b"", timeout=5)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_reflection_is_for_those_who_ask(serve):
+    server, _ = serve(reflection=True)
+    with grpc.insecure_channel(server.addresses[0]) as channel:
+        told = ProtoReflectionDescriptorDatabase(channel)
+        assert set(told.get_services()) == {
+            SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
+        }  # fmt: skip
+        assert told.FindFileContainingSymbol(SERVICE_NAME).package == "seedbed.v1"
+    server, _ = serve()
+    with grpc.insecure_channel(server.addresses[0]) as channel, pytest.raises(grpc.RpcError, match="Method not found"):
+        ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
 def test_a_cancelled_call_stops_sampling_at_once(serve):

@@ -74,6 +74,7 @@ def observing_options(command: Command) -> Command:
             help="Send a span for each request to this collector of OpenTelemetry, such as http://localhost:4317.  "
             "[default: none]",
         ),
+        _option("--reflection", is_flag=True, help="Tell the contract to clients that ask for it, as grpcurl does."),
         _option(
             "--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
             help="What to log to standard error; from info on, a line for each request.  [default: warning]",

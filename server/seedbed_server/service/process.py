@@ -53,6 +53,7 @@ class Options:
         metrics: Where Prometheus reads: ``HOST:PORT``, or a port of this machine alone; each further worker takes the
             next port. Default nowhere.
         traces: The URL of a collector of OpenTelemetry. Default nowhere.
+        reflection: Whether clients may ask for the contract itself, as grpcurl does. Default not.
         log_level: ``debug``, ``info`` (a line for each request), ``warning`` or ``error``. Default ``warning``.
         log_format: ``text`` or ``json``. Default ``text``.
     """
@@ -76,6 +77,7 @@ class Options:
     security: Security = dataclasses.field(default_factory=Security)
     metrics: str | None = None
     traces: str | None = None
+    reflection: bool = False
     log_level: str = "warning"
     log_format: str = "text"
 
@@ -132,6 +134,7 @@ def _serve(options: Options, tell: Callable[[workers.Ready], None], shares_ports
             security=options.security,
             metrics=metrics,
             traces=traces,
+            reflection=options.reflection,
             shares_ports=shares_ports,
         )
         rereading = (signal.SIGHUP,) if options.security.rereads or shares_ports else ()

@@ -16,6 +16,7 @@ from typing import Final
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from seedbed_server import engine
 from seedbed_server.service import limits, listening, observing
@@ -61,6 +62,7 @@ class Server:
         security: Security,
         metrics: observing.Metrics | None,
         traces: Traces | None,
+        reflection: bool,
         shares_ports: bool,
     ) -> None:
         self._security = security
@@ -80,6 +82,10 @@ class Server:
         )
         self._grpc.add_generic_rpc_handlers((self._handlers(servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if reflection:
+            grpc_reflection.enable_server_reflection(
+                (SERVICE_NAME, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME), self._grpc
+            )
         self.addresses = tuple(self._bind(address) for address in listen)
         if metrics is not None:
             metrics.watch(lambda: self._streams.count, self._answer_pool._work_queue.qsize)
@@ -147,6 +153,7 @@ def start(
     security: Security | None = None,
     metrics: observing.Metrics | None = None,
     traces: Traces | None = None,
+    reflection: bool = False,
     shares_ports: bool = False,
 ) -> Server:
     """Starts a server in this process.
@@ -164,6 +171,7 @@ def start(
         security: What keeps strangers out. Default plaintext, for clients on this machine alone.
         metrics: What counts for Prometheus. Default nothing.
         traces: What OpenTelemetry is told. Default nothing.
+        reflection: Whether clients may ask for the contract itself, as grpcurl does. Default not.
         shares_ports: Whether other processes listen on the same ports, which the kernel divides clients among.
 
     Raises:
@@ -191,7 +199,7 @@ def start(
     servicer.limits.stall_timeout_seconds = stall_timeout
     servicer.limits.max_connections = max_connections
     servicer.limits.max_connection_age_seconds = max_connection_age
-    return Server(servicer, listen, security, metrics, traces, shares_ports)
+    return Server(servicer, listen, security, metrics, traces, reflection, shares_ports)
 
 
 class _Health(health.HealthServicer):
