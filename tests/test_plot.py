@@ -152,3 +152,22 @@ def test_the_most_numerous_laws_are_drawn_and_the_rest_is_mentioned(tmp_path):
 def test_a_picture_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.png, \.svg, \.pdf"):
         _plot.draw([], tmp_path / "w.gif", "w")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("uniform", "--a", "0", "--b", "1e300"),
+        ("normal", "--mean", "3.4e38", "--std", "1e-45"),
+        ("normal", "--std", "1e300"),
+        ("trunc_normal", "--std", "5e-324"),
+    ],
+)
+def test_a_law_that_float64_cannot_draw_is_refused(seedbed_command, tmp_path, arguments):
+    path = tmp_path / "w.png"
+    scheme, *parameters = arguments
+    shape = ("--shape", "9,9", "--dtype", "float64")
+    code, _, err = seedbed_command("plot", scheme, *shape, *parameters, "-o", path)
+    assert code == 2
+    assert "is too wide or too narrow a law to be drawn" in err
+    assert not path.exists()

@@ -24,9 +24,14 @@ Array = np.ndarray[Any, Any]
 MAX_PANELS = 12
 SUFFIXES = (".png", ".svg", ".pdf")
 
+_LARGEST = 1e150  # its square is finite
 _BLOCK = 1 << 13  # values counted at once: their temporaries stay in the cache
 
 _FILL, _EDGE, _CURVE, _TEXT, _QUIET = "#c9dcf0", "#5b8fc7", "#c8501e", "#1f2933", "#66717d"
+
+
+class NotDrawable(ValueError):  # noqa: N818
+    """A law whose values or density float64 does not hold, such as one of a spread of 1e300."""
 
 
 class LawHistogram:
@@ -42,6 +47,9 @@ class LawHistogram:
         mean: their mean.
         std: their standard deviation.
 
+    Raises:
+        NotDrawable: the law is too wide or too narrow.
+
     >>> import seedbed
     >>> client = seedbed.connect("local:")
     >>> spec = seedbed.spec("uniform", (1000,), seed=7)
@@ -56,8 +64,11 @@ class LawHistogram:
         self.names: list[str] = []
         self.size = 0
         self.atoms = Counter(dict.fromkeys(_laws.atoms(description), 0))
-        self.curve = _laws.curve(description)
-        self.moments = _laws.moments(description)
+        with np.errstate(all="ignore"):
+            self.curve = _laws.curve(description)
+            self.moments = _laws.moments(description)
+        if self.curve is not None and not _is_drawable(self.curve):
+            raise NotDrawable(f"{_laws.text(description)} is too wide or too narrow a law to be drawn")
         self.edges = _edges(description, self.curve, expected_size or description.element_count)
         self.counts = np.zeros(len(self.edges) - 1, np.int64)
         self._origin = self.moments[0] if self.moments else 0.0
@@ -104,6 +115,12 @@ class LawHistogram:
         if not self.size:
             return math.nan
         return math.sqrt(max(0.0, self._sum_of_squares / self.size - (self._sum / self.size) ** 2))
+
+
+def _is_drawable(curve: _laws.Curve) -> bool:
+    """Whether float64 holds the density, the range and the squares of the values."""
+    low, high = curve.x[0], curve.x[-1]
+    return bool(np.isfinite(curve.y).all() and low < high and max(-low, high) < _LARGEST)
 
 
 def draw(histograms: Sequence[LawHistogram], path: Path, title: str, subtitle: str = "") -> None:

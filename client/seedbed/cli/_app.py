@@ -14,7 +14,8 @@ from google.protobuf import json_format
 import seedbed
 from seedbed._credentials import Security
 from seedbed._files import FileFormatError
-from seedbed.cli import _health, _models, _schemes, _security, _serve, _verify
+from seedbed._plot import NotDrawable
+from seedbed.cli import _explore, _health, _models, _schemes, _security, _serve, _verify
 from seedbed.cli._options import connect, echo_rows, json_option, target_options
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
@@ -160,6 +161,7 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
 seedbed_command.add_command(_schemes.get_group)
 seedbed_command.add_command(_schemes.describe_group)
 seedbed_command.add_command(_schemes.plot_group)
+seedbed_command.add_command(_explore.explore)
 seedbed_command.add_command(_models.model)
 seedbed_command.add_command(_verify.verify)
 seedbed_command.add_command(_security.token)
@@ -187,7 +189,7 @@ def _explain(error: Exception) -> tuple[int, str]:
             return INTERRUPTED, "interrupted"
         case click.ClickException():
             return REFUSED, error.format_message()
-        case seedbed.InvalidRequest() | FileFormatError():
+        case seedbed.InvalidRequest() | FileFormatError() | NotDrawable():
             return REFUSED, str(error)
         case seedbed.SeedbedError():
             return SERVICE, str(error)

@@ -135,11 +135,11 @@ def _choices(scheme: str, name: str, meaning: str) -> str:
     """Returns the names of an enumeration, where the parameter's documentation does not list them."""
     message = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
     field: Any = message.fields_by_name[name]  # type: ignore[union-attr]  # a scheme is a message
-    names = [_enum_name(value.name, field) for value in field.enum_type.values if value.number]
+    names = [enum_name(value.name, field) for value in field.enum_type.values if value.number]
     return "" if any(f'"{choice}"' in meaning for choice in names) else f" One of {', '.join(names)}."
 
 
-def _enum_name(value: str, field: Any) -> str:  # noqa: ANN401 - protobuf has a field descriptor for each of its runtimes
+def enum_name(value: str, field: Any) -> str:  # noqa: ANN401 - protobuf has a field descriptor for each of its runtimes
     unspecified: str = field.enum_type.values[0].name
     return value.removeprefix(unspecified.removesuffix("UNSPECIFIED")).lower()
 
@@ -202,10 +202,10 @@ def _describe(
     if as_json:
         click.echo(json.dumps(json_format.MessageToDict(description), indent=2))
         return
-    echo_rows(_rows(description, region))
+    echo_rows(rows(description, region))
 
 
-def _rows(description: TensorDescription, region: Slices | None) -> Iterator[tuple[str, str]]:
+def rows(description: TensorDescription, region: Slices | None) -> Iterator[tuple[str, str]]:
     spec, law = description.spec, description.law
     yield "name", spec.name or "(none)"
     yield "scheme", _scheme_text(spec)
@@ -279,7 +279,7 @@ def _scheme_text(spec: TensorSpec) -> str:
     parts = []
     for field, value in getattr(spec, scheme).ListFields():
         if field.enum_type:
-            text = _enum_name(field.enum_type.values_by_number[value].name, field)
+            text = enum_name(field.enum_type.values_by_number[value].name, field)
         elif field.message_type:
             text = str(tuple(value.axes))
         else:

@@ -55,6 +55,12 @@ def arguments() -> dict[str, Any]:
     }
 
 
+def token_file() -> Path | None:
+    """The file of the token that `client_options` were given, to the command that runs."""
+    file: Path | None = click.get_current_context().meta[_META]["token_file"]
+    return file
+
+
 def _option(*declarations: str, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401
     return click.option(*declarations, callback=_remember, expose_value=False, **attributes)
 

@@ -1,0 +1,88 @@
+"""The command that serves the page."""
+
+import re
+import signal
+import socket
+import sys
+import urllib.request
+
+import pytest
+from _helpers.command import process
+from _helpers.waiting import wait_until
+
+
+def started(*options, **environment):
+    command = process("explore", "--listen", "127.0.0.1:0", *options, **environment)
+    line = command.stdout.readline()
+    return command, re.fullmatch(r"exploring at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)[1]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_end(end):
+    command, url = started("--no-browser")
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert b"<title>Seedbed explore</title>" in answer.read()
+    command.send_signal(end)
+    out, err = command.communicate(timeout=20)
+    assert (command.returncode, out, err) == (0, "", "")
+
+
+def test_it_opens_the_browser(tmp_path, monkeypatch):
+    script = tmp_path / "browser"
+    script.write_text(
+        f'#!/bin/sh\nexec > /dev/null 2>&1\nprintf %s "$1" > {tmp_path}/opened\nsleep 3\n', encoding="utf-8"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(script))
+    command, url = started()
+    assert wait_until(lambda: (tmp_path / "opened").exists() and (tmp_path / "opened").read_text() == url)
+    with urllib.request.urlopen(url, timeout=10) as answer:  # served although the browser has not come back
+        assert answer.status == 200
+    command.terminate()
+    command.communicate(timeout=20)
+
+
+REFUSALS = {
+    "all addresses": ("0.0.0.0:8077", "0.0.0.0 is not this machine alone"),
+    "another host": ("example.com:80", "ssh -L 80:127.0.0.1:80"),
+    "no port": ("127.0.0.1", "'127.0.0.1' is not an address"),
+    "a port beyond": ("127.0.0.1:65536", "is not an address; give HOST:PORT"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_other_machines_are_not_served(seedbed_command, name):
+    address, message = REFUSALS[name]
+    code, out, err = seedbed_command("explore", "--no-browser", "--listen", address)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_port_that_is_taken_is_told(seedbed_command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, out, err = seedbed_command("explore", "--no-browser", "--listen", address)
+    assert (code, out) == (2, "")
+    assert f"{address} cannot be had: " in err
+    assert "--listen 127.0.0.1:0" in err
+
+
+def test_a_missing_extra_is_told(seedbed_command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, out, err = seedbed_command("explore", "--no-browser")
+    assert (code, out) == (2, "")
+    assert "run: pip install 'seedbed[explore]'" in err
+
+
+def test_a_service_that_does_not_answer_is_told_at_once(seedbed_command):
+    code, out, err = seedbed_command("explore", "--no-browser", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1")
+    assert (code, out) == (3, "")
+    assert "no Seedbed server answers at 127.0.0.1:1" in err
+
+
+def test_another_target_is_asked(server):
+    command, url = started("--no-browser", "--target", server)
+    with urllib.request.urlopen(f"{url}api/tensor?scheme=ones&shape=3", timeout=20) as answer:
+        assert f"--target {server}" in answer.read().decode()
+    command.terminate()
+    command.communicate(timeout=20)
