@@ -25,6 +25,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # gRPC would let two minutes pass between attempts to connect; our own delays are at most 5 seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # It would ask for the addresses of a name twice a minute at most, and replicas may be replaced faster.
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 )
 # Calls take turns among the replicas that are connected and say that they serve.
 _SEVERAL: Final = {

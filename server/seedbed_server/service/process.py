@@ -109,9 +109,7 @@ def run(options: Options) -> None:
 
 def _serve(options: Options, tell: Callable[[workers.Ready], None], shares_ports: bool = False) -> None:
     """Serves in this process; ``tell`` is told once it does."""
-    with signals.handled(
-        (signal.SIGTERM, signal.SIGINT), signal.SIG_DFL
-    ):  # an exception would lose its way in a compiler
+    with signals.ending(signal.SIGTERM, signal.SIGINT):
         backend = engine.open_backend(options.backend, options.threads, options.device)
         backend.prepare()  # no client shall wait for a compiler
     servicer = InitServicer(

@@ -56,7 +56,7 @@ def supervise(code: str, told: Sequence[bytes], announce: Callable[[Sequence[Rea
     crew: list[_Worker] = []
     try:
         with signals.awaited(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD) as wait:
-            with signals.handled((signal.SIGTERM, signal.SIGINT), signal.SIG_DFL):
+            with signals.ending(signal.SIGTERM, signal.SIGINT):  # the workers see their standard input end
                 crew.append(_Worker(code, told[0]))
                 ready = [crew[0].ready()]  # it compiles for all, and tells of a mistake once
                 crew += [_Worker(code, text) for text in told[1:]]
