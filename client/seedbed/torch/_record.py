@@ -111,7 +111,7 @@ def on_meta(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         build: Makes the module anew; a class or function without arguments.
 
     Returns:
-        The module, its parameters on the meta device: for ``fully_shard`` or ``parallelize_module``, then
+        The module, its parameters on the meta device, for ``fully_shard`` or ``parallelize_module``, then
         `init_module`.
 
     >>> import torch, seedbed.torch
