@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Two at a time, since much of it waits; more only where there are cores for them, for tests start servers and ranks.
+PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_count() or 2) // 2)))') --dist loadfile
+
 .PHONY: help demo test test-containers lint types bench docs proto clean
 .DEFAULT_GOAL := help
 
@@ -13,8 +16,8 @@ demo: .venv/demo.stamp  ## serve on this machine, initialise GPT-2 over a socket
 
 test: .venv/dev.stamp  ## run all tests, the fast ones first
 	@status=0; \
-	$(BIN)/python -m pytest -m 'not slow' || status=$$?; \
-	$(BIN)/python -m pytest -m slow || status=$$?; \
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' || status=$$?; \
+	$(BIN)/python -m pytest $(PARALLEL) -m slow || status=$$?; \
 	exit $$status
 
 test-containers:  ## build the image and run the containers for real (ENGINE=docker or podman)

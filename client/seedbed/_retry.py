@@ -27,11 +27,14 @@ class Deadline:
         self._timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
         self._cancels: set[Callable[[], object]] = set()
+        self._is_ended = False
 
     @contextlib.contextmanager
     def ending(self, cancel: Callable[[], object]) -> Iterator[None]:
-        """Within the block, `end` calls ``cancel``."""
+        """Within the block, `end` calls ``cancel``; the block does, if that was before it."""
         self._cancels.add(cancel)
+        if self._is_ended:  # only now, or an end in between would be missed
+            cancel()
         try:
             yield
         finally:
@@ -40,6 +43,7 @@ class Deadline:
     def end(self) -> None:
         """Ends the call now, in whatever threads it runs."""
         self._end = time.monotonic()
+        self._is_ended = True
         for cancel in tuple(self._cancels):
             cancel()
 
