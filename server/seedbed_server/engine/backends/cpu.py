@@ -201,6 +201,7 @@ class _MatrixCache:
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._matrices: OrderedDict[object, NDArray[np.float64]] = OrderedDict()
+        self._bytes = 0
         self._computing: dict[object, threading.Event] = {}
 
     def get(
@@ -224,8 +225,9 @@ class _MatrixCache:
             matrix = compute()
             with self._lock:
                 self._matrices[key] = matrix
-                while len(self._matrices) > 1 and sum(m.nbytes for m in self._matrices.values()) > self._most_bytes:
-                    self._matrices.popitem(last=False)
+                self._bytes += matrix.nbytes
+                while len(self._matrices) > 1 and self._bytes > self._most_bytes:
+                    self._bytes -= self._matrices.popitem(last=False)[1].nbytes
             return matrix
         finally:
             with self._lock:

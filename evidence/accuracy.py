@@ -1,0 +1,687 @@
+"""How far each value may lie from the exact value of its law at the same words.
+
+An error is told in ulp: the spacing, at the exact value, of the floats of the type that is served. Rounding to the type
+alone makes up to 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import mpmath
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from evidence import double_double as dd
+from evidence import kernels, reference
+from evidence.report import Result, Say
+from evidence.sizes import Sizes
+from seedbed.v1 import DataType, Normal, TensorDescription, TensorSpec, TruncNormal, Uniform
+from seedbed_server import engine
+from seedbed_server.engine.parameters import Parameters, TruncNormalParameters, parameters_of
+
+# ruff: noqa: ANN001, ANN202, ANN401 - Numba infers the types
+
+FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = (
+    DataType.DATA_TYPE_FLOAT32,
+    DataType.DATA_TYPE_FLOAT16,
+    DataType.DATA_TYPE_BFLOAT16,
+    DataType.DATA_TYPE_FLOAT64,
+)
+CHUNK = 1 << 20
+RECHECKED = 32
+"""Worst cases that mpmath looks at again."""
+
+Words = NDArray[np.uint32]
+Draws = NDArray[np.uint64]
+
+_jit = njit(nogil=True, error_model="numpy")
+
+
+class Worst(NamedTuple):
+    """The largest error of a chunk, in ulp, and the input that it is at."""
+
+    error: float
+    at: tuple[int, ...]
+
+
+@_jit
+def _ulp(x, precision, smallest):  # type: ignore[no-untyped-def]
+    """The spacing at x of floats with so many bits, whose smallest normal number is 2^smallest."""
+    exponent = np.int64((np.float64(x).view(np.uint64) >> np.uint64(52)) & np.uint64(0x7FF))
+    exponent = max(exponent, np.int64(smallest + 1023)) - (precision - 1)
+    return np.uint64(exponent << 52).view(np.float64)
+
+
+# float32's radius and angle, over every word.
+
+
+@_jit
+def _radius_chunk(first, count, step):  # type: ignore[no-untyped-def]
+    worst, at, rises, previous = -1.0, np.uint64(0), 0, np.float32(np.inf)
+    for i in range(count):
+        w = np.uint32(first + np.uint64(i) * step)
+        got, exact = kernels.radius32(w), reference.radius32(w)
+        error = abs(np.float64(got) - exact) / _ulp(exact, 24, -126)
+        if exact == 0:
+            error = 0.0 if got == 0 else np.inf
+        if error > worst:
+            worst, at = error, np.uint64(w)
+        if got > previous:
+            rises += 1
+        previous = got
+    return worst, at, rises
+
+
+@_jit
+def _angle_chunk(first, count, step):  # type: ignore[no-untyped-def]
+    worst, at, off_circle = -1.0, np.uint64(0), 0.0
+    for i in range(count):
+        w = np.uint32(first + np.uint64(i) * step)
+        c, s = kernels.cos_sin32(w)
+        exact_c, exact_s = reference.cos_sin32(w)
+        for got, exact in ((c, exact_c), (s, exact_s)):
+            error = abs(np.float64(got) - exact) / _ulp(exact, 24, -126)
+            if abs(exact) < 1e-12:  # a quarter turn
+                error = 0.0 if got == 0 else np.inf
+            if error > worst:
+                worst, at = error, np.uint64(w)
+        off_circle = max(off_circle, abs(np.float64(c) * c + np.float64(s) * s - 1.0))
+    return worst, at, off_circle
+
+
+def functions(sizes: Sizes, say: Say) -> list[Result]:
+    """float32's radius and angle, over 2^32 words or evenly spaced ones."""
+    step = np.uint64(max(1, (1 << 32) // sizes.words))
+    per_chunk = min(CHUNK, sizes.words)
+    firsts = [np.uint64(i) * np.uint64(per_chunk) * step for i in range(sizes.words // per_chunk)]
+    rows = []
+    for name, chunk, exact in (
+        ("radius √(−2 ln((w+1)/2^32))", _radius_chunk, _radius_error),
+        ("cos and sin of 2πw/2^32", _angle_chunk, _angle_error),
+    ):
+        say(f"  {name}: {sizes.words} words")
+        found = [chunk(first, per_chunk, step) for first in firsts]
+        worst = [Worst(error, (int(at),)) for error, at, _ in found]
+        third = [extra for *_, extra in found]
+        row = _row(name, "float32", sizes.words, worst, exact)
+        if chunk is _radius_chunk:
+            rises = sum(third) + sum(
+                int(kernels.radius32(np.uint32(b)) > kernels.radius32(np.uint32(np.uint64(b) - step)))
+                for b in firsts[1:]
+            )
+            row["note"] = f"{rises} of the radii are larger than the one before"
+        else:
+            row["note"] = f"c² + s² is within {max(third):.1e} of 1"
+        rows.append(row)
+    return rows
+
+
+def _radius_error(at: tuple[int, ...]) -> mpmath.mpf:
+    return _ulps(float(kernels.radius32(np.uint32(at[0]))), reference.exact_radius(at[0], 32), 24, -126)
+
+
+def _angle_error(at: tuple[int, ...]) -> mpmath.mpf:
+    pairs = zip(kernels.cos_sin32(np.uint32(at[0])), reference.exact_cos_sin(at[0], 32), strict=True)
+    return max(_ulps(float(got), exact, 24, -126) for got, exact in pairs)
+
+
+def _ulps(got: float, exact: mpmath.mpf, precision: int, smallest: int, floor: float = 0.0) -> mpmath.mpf:
+    """The error by mpmath."""
+    with mpmath.workdps(reference.DIGITS):
+        if exact == 0:
+            return mpmath.mpf(0 if got == 0 else "inf")
+        return abs(mpmath.mpf(got) - exact) / float(_ulp(max(abs(float(exact)), floor), precision, smallest))
+
+
+def _row(
+    name: str, dtype: str, inputs: int, worst: list[Worst], exact: Callable[[tuple[int, ...]], mpmath.mpf]
+) -> Result:
+    """A row of the report, in which mpmath has looked at the worst cases again."""
+    worst = sorted(worst, key=lambda item: item.error, reverse=True)[:RECHECKED]
+    again = [float(exact(item.at)) for item in worst]
+    return {
+        "law": name,
+        "dtype": dtype,
+        "inputs": inputs,
+        "largest_ulp": worst[0].error,
+        "at": list(worst[0].at),
+        "rechecked": len(worst),
+        "largest_ulp_by_mpmath": max(again),
+        "largest_disagreement_ulp": max(abs(item.error - by) for item, by in zip(worst, again, strict=True)),
+    }
+
+
+# Inputs at which something may change: ends, powers of two, quarter turns, the limits of the algorithms' cases.
+
+
+def edges(bits: int, near: tuple[int, ...] = (), width: int = 4) -> list[int]:
+    """Draws of so many bits that a mistake would choose: next to 0, the powers of two, the quarters, and ``near``."""
+    centres = [0, 1 << bits, *(1 << k for k in range(bits)), *((1 << bits) - (1 << k) for k in range(bits))]
+    centres += [quarter * (1 << (bits - 3)) for quarter in range(8)]
+    found = {c + offset for c in [*centres, *near] for offset in range(-width, width + 1)}
+    return sorted(draw for draw in found if 0 <= draw < 1 << bits)
+
+
+def _pairs(of: list[int], with_: list[int]) -> NDArray[np.uint64]:
+    grid = np.meshgrid(np.array(of, np.uint64), np.array(with_, np.uint64), indexing="ij")
+    return np.stack([axis.reshape(-1) for axis in grid], axis=1)
+
+
+def _random_words(rng: np.random.Generator, count: int) -> Words:
+    return rng.integers(0, 1 << 32, count, dtype=np.uint32)
+
+
+def _random_draws(rng: np.random.Generator, count: int) -> Draws:
+    return rng.integers(0, 1 << 53, count, dtype=np.uint64)
+
+
+# Uniforms.
+
+
+def _described(dtype: int, **scheme: Any) -> TensorDescription:
+    return engine.describe(TensorSpec(name="evidence", shape=[1], dtype=dtype, **scheme))  # type: ignore[arg-type]
+
+
+UNIFORMS = ((0.0, 1.0), (-0.5, 2.0), (-0.0357, 0.0357), (3.0, 3.001))
+
+
+def uniforms(sizes: Sizes, say: Say) -> list[Result]:
+    """All 2^24 uniforms of float32 with several bounds; random draws and edges of float64."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for a, b in UNIFORMS:
+        for dtype in (FLOAT32, FLOAT64):
+            say(f"  uniform [{a}, {b}) of {_name(dtype)}")
+            parameters = parameters_of(_described(dtype, uniform=Uniform(a=a, b=b)))
+            if dtype == FLOAT32:
+                step = max(1, (1 << 24) // sizes.words)
+                draws: Draws = np.arange(0, 1 << 24, step, dtype=np.uint64)
+                values = kernels.float32_law(parameters, (draws << np.uint64(8)).astype(np.uint32)).astype(np.float64)
+            else:
+                draws = np.concatenate([_random_draws(rng, sizes.draws // 4), _even(edges(53))])
+                values = kernels.float64_law(parameters, draws)
+            rows.append(_uniform_row(a, b, dtype, draws, values))
+    return rows
+
+
+def _uniform_row(a: float, b: float, dtype: int, draws: Draws, values: NDArray[np.float64]) -> Result:
+    bits, precision = (24, 24) if dtype == FLOAT32 else (53, 53)
+    reference.need_long_double()
+    a_long, b_long = np.longdouble(a), np.longdouble(b)
+    exact = a_long + (b_long - a_long) * (draws.astype(np.longdouble) * np.longdouble(2.0**-bits))
+    spacing = 2.0 ** (math.frexp(max(abs(a), math.nextafter(abs(b), 0.0)))[1] - precision)
+    errors = np.abs(values - exact) / spacing
+    worst = [Worst(float(errors[i]), (int(draws[i]),)) for i in np.argpartition(errors, -RECHECKED)[-RECHECKED:]]
+
+    def by_mpmath(at: tuple[int, ...]) -> mpmath.mpf:
+        with mpmath.workdps(reference.DIGITS):
+            value = values[np.searchsorted(draws, at[0])] if dtype == FLOAT32 else values[draws == at[0]][0]
+            right = mpmath.mpf(a) + (mpmath.mpf(b) - mpmath.mpf(a)) * mpmath.mpf(at[0]) / 2**bits
+            return abs(mpmath.mpf(float(value)) - right) / spacing
+
+    row = _row(f"uniform [{a:g}, {b:g})", _name(dtype), len(draws), worst, by_mpmath)
+    outside = int(((values < a) | (values >= b)).sum())
+    in_order = values if dtype == FLOAT32 else values[np.argsort(draws)]
+    falls = int((np.diff(in_order) < 0).sum())
+    row["note"] = f"{outside} values outside of the bounds; {falls} fall where the draw rises"
+    return row
+
+
+def _even(draws: list[int]) -> Draws:
+    return np.array(draws[: len(draws) // 2 * 2], np.uint64)
+
+
+# Normals of float32, and of the halves made of them.
+
+NORMAL_STDS = (1.0, 0.02)
+
+
+@_jit
+def _normal32_chunk(words, values, bfloat16, float16, std, worst):  # type: ignore[no-untyped-def]
+    """The worst errors of float32, bfloat16 and float16, and how many halves are not the nearest."""
+    at, misrounded = np.zeros(3, np.uint64), np.zeros(3, np.int64)
+    for i in range(len(words) // 2):
+        radius = reference.radius32(words[2 * i])
+        cosine, sine = reference.cos_sin32(words[2 * i + 1])
+        for j in range(2):
+            exact = std * (radius * (cosine if j == 0 else sine))
+            if abs(exact) < 1e-14 * std:
+                continue  # a quarter turn, or the radius 0: every type has its 0, which the angles' part looks at
+            k = 2 * i + j
+            for t in range(3):
+                precision, smallest = (24, -126) if t == 0 else ((8, -126) if t == 1 else (11, -14))
+                got = np.float64(values[k]) if t == 0 else (bfloat16[k] if t == 1 else float16[k])
+                ulp = _ulp(exact, precision, smallest)
+                error = abs(got - exact) / ulp
+                if error > worst[t]:
+                    worst[t], at[t] = error, np.uint64(k)
+                if error > 0.5:
+                    misrounded[t] += 1
+    return at, misrounded
+
+
+def normals32(sizes: Sizes, say: Say) -> list[Result]:
+    """float32 normals, and the bfloat16 and float16 made of them: random pairs of words, and all pairs of edges."""
+    rows = []
+    for std in NORMAL_STDS:
+        say(f"  normal, std {std:g}, of float32 and the halves: {sizes.pairs} pairs")
+        parameters = parameters_of(_described(FLOAT32, normal=Normal(std=std)))
+        worst: list[list[Worst]] = [[], [], []]
+        inputs, misrounded, largest = 0, np.zeros(3, np.int64), 0.0
+        for words in _normal_words(sizes):
+            values = kernels.float32_law(parameters, words)
+            bfloat16 = (kernels.halves(values, bfloat16=True).astype(np.uint32) << np.uint32(16)).view(np.float32)
+            float16 = kernels.halves(values, bfloat16=False).view(np.float16)
+            errors = np.full(3, -1.0)
+            at, wrong = _normal32_chunk(
+                words, values, bfloat16.astype(np.float64), float16.astype(np.float64), std, errors
+            )
+            for t in range(3):
+                k = int(at[t])
+                worst[t].append(Worst(errors[t], (int(words[k // 2 * 2]), int(words[k // 2 * 2 + 1]), k % 2)))
+            inputs += len(words)
+            misrounded += wrong
+            largest = max(largest, float(np.abs(values).max()))
+        for t, dtype in enumerate((FLOAT32, BFLOAT16, FLOAT16)):
+            by_mpmath = partial(_normal32_error, parameters, std, t)
+            row = _row(f"normal, std {std:g}", _name(dtype), inputs, worst[t], by_mpmath)
+            share = misrounded[t] / inputs
+            row["note"] = f"largest |z| {largest / std:.4f}" if t == 0 else f"{share:.1e} are not the nearest"
+            row["not_nearest"] = share
+            rows.append(row)
+    return rows
+
+
+def _normal_words(sizes: Sizes) -> Iterator[Words]:
+    rng = np.random.default_rng(2)
+    limits = (0xB504F334,)
+    grid = _pairs(edges(32, limits), edges(32)).reshape(-1).astype(np.uint32)
+    yield grid[: len(grid) // 4 * 4]
+    for _ in range(max(1, sizes.pairs // (CHUNK // 2))):
+        yield _random_words(rng, min(CHUNK, 2 * sizes.pairs))
+
+
+def _normal32_error(parameters: Parameters, std: float, t: int, at: tuple[int, ...]) -> mpmath.mpf:
+    words = np.array([at[0], at[1]] * 2, np.uint32)
+    value = kernels.float32_law(parameters, words)[at[2] : at[2] + 1]
+    got = float(value[0])
+    if t == 1:
+        got = float((kernels.halves(value, bfloat16=True).astype(np.uint32) << np.uint32(16)).view(np.float32)[0])
+    if t == 2:
+        got = float(kernels.halves(value, bfloat16=False).view(np.float16)[0])
+    with mpmath.workdps(reference.DIGITS):
+        exact = mpmath.mpf(std) * reference.exact_radius(at[0], 32) * reference.exact_cos_sin(at[1], 32)[at[2]]
+    precision, smallest = ((24, -126), (8, -126), (11, -14))[t]
+    return _ulps(got, exact, precision, smallest)
+
+
+# Normals of float64.
+
+
+def normals64(sizes: Sizes, say: Say) -> list[Result]:
+    """float64 normals: random pairs of draws, and all pairs of edges."""
+    reference.need_long_double()
+    rng = np.random.default_rng(3)
+    say(f"  normal of float64: {sizes.draws} draws")
+    parameters = parameters_of(_described(FLOAT64, normal=Normal()))
+    worst: list[Worst] = []
+    inputs, largest = 0, 0.0
+    grid = _pairs(edges(53, width=1), edges(53, width=1)).reshape(-1)
+    chunks = [grid, *(_random_draws(rng, min(CHUNK, sizes.draws)) for _ in range(max(1, sizes.draws // CHUNK)))]
+    for draws in chunks:
+        values = kernels.float64_law(parameters, draws)
+        radius = reference.radius64(draws[::2])
+        exact = np.stack([radius * part for part in reference.cos_sin64(draws[1::2])], axis=1).reshape(-1)
+        zero = np.abs(exact) < 1e-17  # a quarter turn, or the radius 0
+        assert (np.abs(values[zero]) < 1e-17).all()
+        exact[zero], values[zero] = 1, 1
+        spacing = np.ldexp(1.0, np.frexp(exact.astype(np.float64))[1] - 53)
+        errors = (np.abs(values - exact) / spacing).astype(np.float64)
+        i = int(errors.argmax())
+        worst.append(Worst(float(errors[i]), (int(draws[i // 2 * 2]), int(draws[i // 2 * 2 + 1]), i % 2)))
+        inputs += len(draws)
+        largest = max(largest, float(np.abs(values).max()))
+
+    def by_mpmath(at: tuple[int, ...]) -> mpmath.mpf:
+        value = kernels.float64_law(parameters, np.array([at[0], at[1]], np.uint64))[at[2]]
+        with mpmath.workdps(reference.DIGITS):
+            exact = reference.exact_radius(at[0], 53) * reference.exact_cos_sin(at[1], 53)[at[2]]
+        return _ulps(float(value), exact, 53, -1022)
+
+    row = _row("normal, std 1", "float64", inputs, worst, by_mpmath)
+    row["note"] = f"largest |z| {largest:.4f}"
+    return [row]
+
+
+# Truncated normals.
+
+TRUNCATIONS = (
+    (0.0, 1.0, -2.0, 2.0),
+    (0.0, 0.02, -0.04, 0.04),
+    (0.0, 0.002, -2.0, 2.0),
+    (0.0, 1.0, 6.0, 1e30),
+    (0.0, 1.0, 30.0, 31.0),
+    (0.0, 1.0, -0.001, 0.001),
+    (1.0, 1.0, -9.0, 0.0),
+)
+NEAR_ZERO = 0.25
+
+
+@_jit
+def _truncated_chunk(  # type: ignore[no-untyped-def]
+    u, v, x, mean, std, p, inside, q, half_difference, values, coefficients, precision, floor
+):
+    """The worst error in ulp, at values below ``floor`` those of ``floor``; where; and in standard deviations."""
+    worst, at, of_std = -1.0, 0, 0.0
+    for i in range(len(x)):
+        z = (x[i] - mean) / std
+        product, rest = dd.two_product(std, z)
+        error = ((x[i] - mean) - product) - rest  # of z; x − mean is exact where mean is 0
+        if mean != 0:
+            total, lost = dd.two_sum(mean, product)
+            error = (x[i] - total) - (lost + rest)
+        error += std * reference.quantile_error(z, u[i], v[i], p, inside, q, half_difference, values, coefficients)
+        exact = x[i] - error
+        in_ulp = abs(error) / _ulp(max(abs(exact), floor), precision, -1022)
+        if in_ulp > worst:
+            worst, at = in_ulp, i
+        of_std = max(of_std, abs(error) / std)
+    return worst, at, of_std
+
+
+def truncated(sizes: Sizes, say: Say) -> list[Result]:
+    """Truncated normals of float32 and float64: random draws, the ends, and both sides of the quantile's cases."""
+    rows = []
+    for number, (mean, std, a, b) in enumerate(TRUNCATIONS):
+        for dtype in (FLOAT32, FLOAT64):
+            count = sizes.quantiles if number == 0 else sizes.quantiles // 16
+            say(f"  trunc_normal, mean {mean:g}, std {std:g}, [{a:g}, {b:g}] of {_name(dtype)}: {count} draws")
+            rows.append(_truncated_row(reference.Truncation.of(mean, std, a, b), dtype, count))
+    return rows
+
+
+def _truncated_row(truncation: reference.Truncation, dtype: int, count: int) -> Result:
+    mean, std, a, b = truncation[:4]
+    bits, precision = (32, 24) if dtype == FLOAT32 else (53, 53)
+    parameters = parameters_of(_described(dtype, trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b)))
+    assert isinstance(parameters, TruncNormalParameters)
+    rng = np.random.default_rng(4)
+    ends = edges(bits, _quantile_limits(parameters, bits), width=200)
+    chunks: list[Draws] = [np.array(ends[: len(ends) // 4 * 4], np.uint64)]
+    floor = NEAR_ZERO * min(std, max(abs(a), abs(b)))
+    worst: list[Worst] = []
+    of_std = 0.0
+    inputs = outside = 0
+    for number in range(1 + max(1, count // CHUNK)):
+        draws = chunks[0] if number == 0 else rng.integers(0, 1 << bits, min(CHUNK, count), dtype=np.uint64)
+        x = _truncated_values(parameters, draws, dtype)
+        unit = np.float64(2.0 ** -(bits + 1))
+        u = (np.uint64(2) * draws + np.uint64(1)).astype(np.float64) * unit
+        v = (np.uint64(2) * (np.uint64((1 << bits) - 1) - draws) + np.uint64(1)).astype(np.float64) * unit
+        error, at, chunk_of_std = _truncated_chunk(
+            u, v, x, mean, std, *truncation[4:], *reference.tables(), precision, floor
+        )
+        worst.append(Worst(error, (int(draws[at]),)))
+        of_std = max(of_std, chunk_of_std)
+        inputs += len(draws)
+        outside += int(((x < a) | (x > b)).sum())
+
+    def by_mpmath(at: tuple[int, ...]) -> mpmath.mpf:
+        value = _truncated_values(parameters, np.array(at * 4, np.uint64), dtype)[0]
+        return _ulps(float(value), reference.exact_truncated(truncation, at[0], bits), precision, -1022, floor)
+
+    name = f"trunc_normal, {'' if mean == 0 else f'mean {mean:g}, '}std {std:g}, [{a:g}, {b:g}]"
+    row = _row(name, _name(dtype), inputs, worst, by_mpmath)
+    row["largest_in_std"] = of_std
+    row["note"] = f"{outside} values outside of the bounds"
+    return row
+
+
+def _truncated_values(parameters: Parameters, draws: Draws, dtype: int) -> NDArray[np.float64]:
+    if dtype == FLOAT64:
+        return kernels.float64_law(parameters, draws)
+    return kernels.float32_law(parameters, draws.astype(np.uint32)).astype(np.float64)
+
+
+def _quantile_limits(parameters: TruncNormalParameters, bits: int) -> tuple[int, ...]:
+    """Draws at which the quantile changes its formula: |q| = 0.425, and the tails e^−25."""
+    tails = (0.075, 0.925, math.exp(-25.0))
+    shares = [(tail - parameters.p_below) / parameters.inside for tail in tails]
+    shares += [1 - (tail - parameters.p_above) / parameters.inside for tail in tails]
+    return tuple(int(share * 2**bits) for share in shares if 0 < share < 1)
+
+
+# The quantile: does it rise with the word, and is it symmetric?
+
+
+@_jit
+def _quantile_chunk(first, count, step, p, inside, q):  # type: ignore[no-untyped-def]
+    """Falls, the largest in ulp, and asymmetries among the words of the lower half; each with its mirror image."""
+    below, above = np.empty(count + 1), np.empty(count + 1)
+    mirrored_below, mirrored_above = np.empty(count + 1), np.empty(count + 1)
+    for i in range(count + 1):
+        w = np.uint32(first + np.uint64(i) * step)
+        u, v = (np.float64(w) + 0.5) * 2.0**-32, (np.float64(np.uint32(~w)) + 0.5) * 2.0**-32
+        below[i], above[i] = p + u * inside, q + v * inside
+        mirrored_below[i], mirrored_above[i] = p + v * inside, q + u * inside
+    which = np.empty(count + 2, np.int64)
+    kernels.quantiles(below, above, which, count + 1)
+    kernels.quantiles(mirrored_below, mirrored_above, which, count + 1)
+    falls, largest, asymmetries, falls32 = 0, 0.0, 0, 0
+    for i in range(count):
+        if below[i + 1] < below[i]:
+            falls += 1
+            largest = max(largest, (below[i] - below[i + 1]) / _ulp(below[i], 53, -1022))
+        if np.float32(below[i + 1]) < np.float32(below[i]):
+            falls32 += 1
+        if below[i] != -mirrored_below[i]:
+            asymmetries += 1
+    return falls, largest, falls32, asymmetries
+
+
+def quantile_shape(sizes: Sizes, say: Say) -> list[Result]:
+    """Whether the quantile rises with the word, and is the negative of its mirror image's; over the lower half."""
+    rows = []
+    for a, b in ((-2.0, 2.0), (-40.0, 40.0)):
+        say(f"  the quantile's shape on [{a:g}, {b:g}]: {sizes.words} words")
+        parameters = parameters_of(_described(FLOAT32, trunc_normal=TruncNormal(a=a, b=b)))
+        assert isinstance(parameters, TruncNormalParameters)
+        half = sizes.words // 2
+        step = np.uint64(max(1, (1 << 32) // sizes.words))
+        count = min(1 << 14, half)
+        totals = [0, 0.0, 0, 0]
+        for first in range(0, half, count):
+            found = _quantile_chunk(
+                np.uint64(first) * step, count, step, parameters.p_below, parameters.inside, parameters.p_above
+            )
+            totals = [totals[0] + found[0], max(totals[1], found[1]), totals[2] + found[2], totals[3] + found[3]]
+        rows.append(
+            {
+                "bounds": [a, b],
+                "words": 2 * half,
+                "of": "32 bits, each",
+                "falls": totals[0],
+                "largest_fall_ulp": totals[1],
+                "falls_float32": totals[2],
+                "asymmetries": totals[3],
+            }
+        )
+        rows.append(_draws_shape(a, b, sizes))
+    return rows
+
+
+_WINDOW = 1 << 16
+
+
+def _draws_shape(a: float, b: float, sizes: Sizes) -> Result:
+    """The same of float64's draws, which are too many: windows of neighbouring draws, at random and at the limits."""
+    parameters = parameters_of(_described(FLOAT64, trunc_normal=TruncNormal(a=a, b=b)))
+    assert isinstance(parameters, TruncNormalParameters)
+    rng = np.random.default_rng(7)
+    windows = max(1, sizes.quantiles // _WINDOW // 16)
+    centres = [*map(int, _random_draws(rng, windows)), *_quantile_limits(parameters, 53), 1 << 52]
+    falls, largest, falls32, asymmetries = 0, 0.0, 0, 0
+    for centre in centres:
+        first = min(max(0, centre - _WINDOW // 2), (1 << 53) - _WINDOW)
+        draws = np.arange(first, first + _WINDOW, dtype=np.uint64)
+        x = kernels.float64_law(parameters, draws)
+        mirrored = kernels.float64_law(parameters, np.uint64((1 << 53) - 1) - draws)
+        down = np.maximum(x[:-1] - x[1:], 0)
+        falls += int((down > 0).sum())
+        largest = max(largest, float((down / np.spacing(np.abs(x[:-1]))).max()))
+        falls32 += int((np.diff(x.astype(np.float32)) < 0).sum())
+        asymmetries += int((x != -mirrored).sum())
+    return {
+        "bounds": [a, b],
+        "words": _WINDOW * len(centres),
+        "of": f"53 bits, {len(centres)} windows",
+        "falls": falls,
+        "largest_fall_ulp": largest,
+        "falls_float32": falls32,
+        "asymmetries": asymmetries,
+    }
+
+
+# Rounding to 16 bits: all float32.
+
+
+def halves_table(*, bfloat16: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The least and the greatest number that rounds to each magnitude, to nearest even."""
+    codes = np.arange(0x7F80 + 1 if bfloat16 else 0x7C00 + 1, dtype=np.uint32)
+    if bfloat16:
+        values = (codes << np.uint32(16)).view(np.float32).astype(np.float64)
+        values[-1] = 2.0**128
+    else:
+        values = codes.astype(np.uint16).view(np.float16).astype(np.float64)
+        values[-1] = 2.0**16
+    middles = (values[:-1] + values[1:]) / 2
+    odd = (codes[:-1] & 1) == 1
+    low = np.concatenate([[0.0], np.where(odd, middles, np.nextafter(middles, np.inf))])  # a tie goes to the even one
+    high = np.concatenate([np.where(odd, np.nextafter(middles, -np.inf), middles), [np.inf]])
+    low[1:] = np.where((codes[1:] & 1) == 1, np.nextafter(middles, np.inf), middles)
+    return low, high
+
+
+@_jit
+def _halves_chunk(first, count, step, low, high, bfloat16):  # type: ignore[no-untyped-def]
+    wrong = 0
+    values, out = np.empty(count, np.float32), np.empty(count, np.uint16)
+    for i in range(count):
+        values[i] = np.uint32(first + np.uint64(i) * step).view(np.float32)
+    kernels.round16(values, out, bfloat16)
+    for i in range(count):
+        x = np.float64(values[i])
+        magnitude = np.int64(out[i] & np.uint16(0x7FFF))
+        if not abs(x) <= high[len(low) - 2]:
+            continue  # what would not be finite is refused
+        negative = (out[i] & np.uint16(0x8000)) != 0
+        signs = negative == (values[i] < 0 or (values[i] == 0 and np.float32(1) / values[i] < 0))
+        if not (low[magnitude] <= abs(x) <= high[magnitude] and signs):
+            wrong += 1
+    return wrong
+
+
+def rounding(sizes: Sizes, say: Say) -> list[Result]:
+    """Whether every float32 goes to the nearest bfloat16 and float16, ties to even."""
+    rows = []
+    step = np.uint64(max(1, (1 << 32) // sizes.words))
+    count = min(CHUNK, sizes.words)
+    for bfloat16 in (True, False):
+        name = "bfloat16" if bfloat16 else "float16"
+        say(f"  rounding float32 to {name}: {sizes.words} bit patterns")
+        low, high = halves_table(bfloat16=bfloat16)
+        wrong = sum(
+            _halves_chunk(np.uint64(first) * step, count, step, low, high, bfloat16)
+            for first in range(0, sizes.words, count)
+        )
+        rows.append({"dtype": name, "patterns": sizes.words, "not_nearest": wrong})
+    return rows
+
+
+def _name(dtype: int) -> str:
+    return DataType.Name(dtype).removeprefix("DATA_TYPE_").lower()
+
+
+# The references themselves, against mpmath.
+
+
+def references(sizes: Sizes, say: Say) -> list[Result]:
+    """How far the references are from mpmath, in ulp of the type that they judge, at random inputs and edges."""
+    say(f"  the references against mpmath: {sizes.sample} inputs each")
+    reference.need_long_double()
+    rng = np.random.default_rng(5)
+    words = [*map(int, _random_words(rng, sizes.sample)), *edges(32, (0xB504F334,), width=1)]
+    draws = [*map(int, _random_draws(rng, sizes.sample)), *edges(53, width=1)]
+    of_draws = np.array(draws, np.uint64)
+    rows = [
+        _reference_row(
+            "radius",
+            "float32",
+            [(float(reference.radius32(np.uint32(w))), reference.exact_radius(w, 32)) for w in words],
+        ),
+        _reference_row(
+            "cos, sin",
+            "float32",
+            [
+                pair
+                for w in words
+                for pair in zip(reference.cos_sin32(np.uint32(w)), reference.exact_cos_sin(w, 32), strict=True)
+            ],
+        ),
+        _reference_row(
+            "radius",
+            "float64",
+            [
+                (reference.number(got), reference.exact_radius(d, 53))
+                for d, got in zip(draws, reference.radius64(of_draws), strict=True)
+            ],
+        ),
+        _reference_row(
+            "cos, sin",
+            "float64",
+            [
+                (reference.number(got), reference.exact_cos_sin(d, 53)[part])
+                for part, values in enumerate(reference.cos_sin64(of_draws))
+                for d, got in zip(draws, values, strict=True)
+            ],
+        ),
+    ]
+    for truncation in TRUNCATIONS:
+        sample = [*draws[: sizes.sample // len(TRUNCATIONS) + 1], *edges(53, width=0)]
+        rows.append(_quantile_reference_row(reference.Truncation.of(*truncation), sample))
+    return rows
+
+
+def _reference_row(name: str, dtype: str, pairs: list[tuple[Any, mpmath.mpf]]) -> Result:
+    precision = 24 if dtype == "float32" else 53
+    errors = []
+    with mpmath.workdps(reference.DIGITS):
+        for got, exact in pairs:
+            if abs(exact) < 1e-17:  # a quarter turn, whose cosine is 0 for us
+                continue
+            errors.append(float(abs(mpmath.mpf(got) - exact)) / float(_ulp(abs(float(exact)), precision, -1022)))
+    return {"reference": name, "dtype": dtype, "inputs": len(errors), "largest_error_ulp": max(errors)}
+
+
+def _quantile_reference_row(truncation: reference.Truncation, draws: list[int]) -> Result:
+    """The error of what the reference calls the error of a float64 law's value."""
+    mean, std, a, b = truncation[:4]
+    parameters = parameters_of(_described(FLOAT64, trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b)))
+    of_draws = _even(draws)
+    values = kernels.float64_law(parameters, of_draws)
+    floor = NEAR_ZERO * min(std, max(abs(a), abs(b)))
+    errors = []
+    for draw, x in zip(map(int, of_draws), map(float, values), strict=True):
+        exact = reference.exact_truncated(truncation, draw, 53)
+        u, v = float(2 * draw + 1) * 2.0**-54, float(2 * (2**53 - 1 - draw) + 1) * 2.0**-54
+        of_one = [np.array([value]) for value in (u, v, x)]
+        rest = (mean, std, *truncation[4:], *reference.tables(), 53, floor)
+        error = _truncated_chunk(*of_one, *rest)[0]  # type: ignore[call-arg]
+        errors.append(abs(error - float(_ulps(x, exact, 53, -1022, floor))))
+    name = f"trunc_normal, {'' if mean == 0 else f'mean {mean:g}, '}std {std:g}, [{a:g}, {b:g}]"
+    return {"reference": name, "dtype": "float64", "inputs": len(errors), "largest_error_ulp": max(errors)}

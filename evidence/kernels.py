@@ -1,0 +1,78 @@
+"""The engine's compiled laws and functions, on words of our choice instead of Philox's."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from seedbed_server.engine.backends import numba_kernels as kernels
+from seedbed_server.engine.parameters import Parameters, TruncNormalParameters, UniformParameters
+
+# ruff: noqa: ANN001, ANN202 - Numba infers the types
+
+_jit = njit(nogil=True, error_model="numpy")
+
+radius32 = kernels._radius32
+"""√(−2 · log32(w)), as the normal law computes it."""
+cos_sin32 = kernels._cos_sin32
+"""Cosine and sine of 2π·w / 2^32."""
+quantiles = kernels._quantiles
+"""Replaces probabilities below, of which the ones above are given too, by the standard normal's quantiles."""
+round16 = kernels._round16
+"""float32 to the bits of bfloat16 or float16."""
+
+
+@_jit
+def _law32(law, p, words, out):  # type: ignore[no-untyped-def]
+    tile = kernels._TILE
+    w = np.empty(4 * tile, np.uint32)
+    for first in range(0, len(out), 4 * tile):
+        count = min(len(out) - first, 4 * tile)
+        for i in range(count):
+            w[(i & 3) * tile + (i >> 2)] = words[first + i]
+        kernels._law32(law, p, w, out[first : first + count])
+
+
+@_jit
+def _law64(law, p, words, out):  # type: ignore[no-untyped-def]
+    tile = kernels._TILE
+    w = np.empty(4 * tile, np.uint32)
+    for first in range(0, len(out), 2 * tile):
+        count = min(len(out) - first, 2 * tile)
+        for i in range(2 * count):
+            w[(i & 3) * tile + (i >> 2)] = words[2 * first + i]
+        kernels._law64(law, p, w, out[first : first + count])
+
+
+def float32_law(parameters: Parameters, words: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The float32 values of these words, of which there are a multiple of 4."""
+    assert len(words) % 4 == 0
+    out = np.empty(len(words), np.float32)
+    _law32(*_arguments(parameters), words, out)
+    return out
+
+
+def float64_law(parameters: Parameters, draws: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The float64 values of these draws of 53 bits, of which there are an even number."""
+    assert len(draws) % 2 == 0
+    shifted = draws << np.uint64(11)
+    words = np.stack([shifted & np.uint64(0xFFFFFFFF), shifted >> np.uint64(32)], axis=1).astype(np.uint32)
+    out = np.empty(len(draws))
+    _law64(*_arguments(parameters), words.reshape(-1), out)
+    return out
+
+
+def halves(values: NDArray[np.float32], *, bfloat16: bool) -> NDArray[np.uint16]:
+    """The bits of the values rounded to bfloat16 or to float16."""
+    out = np.empty(len(values), np.uint16)
+    round16(values, out, bfloat16)
+    return out
+
+
+def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
+    numbers = np.zeros(7)
+    numbers[: len(parameters)] = parameters
+    if isinstance(parameters, UniformParameters):
+        return kernels.UNIFORM, numbers
+    return (kernels.TRUNC_NORMAL if isinstance(parameters, TruncNormalParameters) else kernels.NORMAL), numbers

@@ -1,0 +1,57 @@
+"""The laws, part by part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from evidence import accuracy, distributions, schemes
+from evidence.report import Report, Result, Say
+from evidence.sizes import Sizes
+
+Part = Callable[[Sizes, Say], list[Result]]
+
+
+def _normals(sizes: Sizes, say: Say) -> list[Result]:
+    return accuracy.normals32(sizes, say) + accuracy.normals64(sizes, say)
+
+
+PARTS: dict[str, Part] = {
+    "references": accuracy.references,
+    "functions": accuracy.functions,
+    "uniforms": accuracy.uniforms,
+    "normals": _normals,
+    "truncated": accuracy.truncated,
+    "quantile": accuracy.quantile_shape,
+    "rounding": accuracy.rounding,
+    "schemes": schemes.parameters,
+    "distributions": distributions.continuous,
+    "halves": distributions.halves,
+    "built": distributions.built,
+    "sparse": distributions.sparse,
+    "orthogonal": distributions.orthogonal,
+}
+
+
+def run(parts: Iterable[str], sizes: Sizes, options: str, report: Report, say: Say) -> None:
+    """Looks at each part, and writes what was found.
+
+    Args:
+        parts: Names of `PARTS`.
+        sizes: How much is looked at.
+        options: Those of the command line that the sizes came from, for the report.
+        report: Takes the results.
+        say: Tells how it goes.
+
+    Raises:
+        evidence.reference.UnsupportedError: This machine lacks what a reference needs.
+    """
+    for name in parts:
+        say(f"{name}:")
+        begin = time.perf_counter()
+        rows = PARTS[name](sizes, say)
+        seconds = time.perf_counter() - begin
+        report.add(
+            name + options, f"python -m evidence laws {name}{options}", {"seconds": round(seconds, 1), "rows": rows}
+        )
+        say(f"  {seconds:.1f} s")

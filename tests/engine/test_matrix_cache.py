@@ -1,0 +1,30 @@
+"""What is kept of orthogonal matrices, each of which is needed again for its next chunk."""
+
+import numpy as np
+
+from seedbed_server.engine.backends.base import never
+from seedbed_server.engine.backends.cpu import _MatrixCache
+
+KIB = 128  # float64s
+
+
+def kept(cache, *sizes):
+    """Asks for matrices of so many KiB; gives the sizes of those that are still there."""
+    for size in sizes:
+        assert cache.get(size, lambda size=size: np.zeros(size * KIB), never).nbytes == size << 10
+    return list(cache._matrices)
+
+
+def test_the_latest_are_kept_up_to_a_number_of_bytes():
+    cache = _MatrixCache(most_bytes=10 << 10)
+    assert kept(cache, 1, 2, 3, 4) == [1, 2, 3, 4]
+    assert kept(cache, 5) == [4, 5]
+    assert kept(cache, 4, 6) == [4, 6]  # 4 was asked for after 5
+    assert cache._bytes == sum(matrix.nbytes for matrix in cache._matrices.values())
+
+
+def test_one_that_is_too_large_is_kept_alone():
+    cache = _MatrixCache(most_bytes=10 << 10)
+    assert kept(cache, 1, 20) == [20]
+    assert kept(cache, 3) == [3]
+    assert cache._bytes == 3 << 10
