@@ -134,6 +134,23 @@ def aio_tensor(target, **arguments):
     return asyncio.run(call())
 
 
+def sync_twice(target, between):
+    with seedbed.connect(target, timeout=20) as client:
+        first = client.init(SPEC)
+        between()
+        return first, client.init(SPEC)
+
+
+def aio_twice(target, between):
+    async def call():
+        async with seedbed.aio.connect(target, timeout=20) as client:
+            first = await client.init(SPEC)
+            between()
+            return first, await client.init(SPEC)
+
+    return asyncio.run(call())
+
+
 def sync_chunks(target):
     with seedbed.connect(target, timeout=20) as client:
         return np.concatenate([values for _, values in client.iter_chunks(SPEC)]).reshape(SPEC.shape)
@@ -353,6 +370,21 @@ def test_no_server():
             call(target)
         assert "errno" not in str(caught.value).lower()
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("call", [sync_twice, aio_twice])
+def test_a_server_that_has_answered_is_waited_for(start_server, call):
+    """Between two calls it is away for longer than one that never answered is asked."""
+    first, later = start_server(), []
+
+    def replace():
+        first.kill()
+        threading.Timer(2, lambda: later.append(start_server(listen=[first.target]))).start()
+
+    began = time.monotonic()
+    np.testing.assert_array_equal(*call(first.target, replace))
+    assert time.monotonic() - began > 2
+    assert wait_until(lambda: later)
 
 
 # Fields in another order, unknown fields, split messages: all that protobuf allows.

@@ -108,6 +108,7 @@ class Client(Schemes[Array]):
         self.target = target
         self.timeout = timeout
         self._transport = transport
+        self._has_answered = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
@@ -307,7 +308,7 @@ class Client(Schemes[Array]):
 
     def _pieces(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        retry = Retry(deadline, self.target)
+        retry = Retry(deadline, self.target, self._has_answered)
         while True:
             try:
                 yield from self._attempt(assembler, deadline)
@@ -325,6 +326,7 @@ class Client(Schemes[Array]):
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:
+                    self._has_answered = True
                     yield assembler.feed(message)
             except InvalidRequest as error:
                 raise assembler.renamed(error) from error
@@ -334,12 +336,15 @@ class Client(Schemes[Array]):
         return self._answer(method, request, response, Deadline(self._seconds(timeout)))
 
     def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
-        retry = Retry(deadline, self.target)
+        retry = Retry(deadline, self.target, self._has_answered)
         while True:
             try:
-                return cast(_Response, self._transport.unary(method, request, deadline))
+                answer = cast(_Response, self._transport.unary(method, request, deadline))
             except SeedbedError as error:
                 time.sleep(retry.delay(error))
+            else:
+                self._has_answered = True
+                return answer
 
     def _seconds(self, timeout: Timeout) -> float | None:
         return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)

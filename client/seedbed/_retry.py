@@ -13,7 +13,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _ATTEMPTS_AT_FIRST = 3
 """A server that never answered is reported within a second."""
 _ATTEMPTS_TO_RESUME = 12
-"""A stream that had delivered something is worth half a minute, in which a server can be started anew."""
+"""One that has answered is worth half a minute, in which it can be started anew, or others in its place."""
 
 
 class Deadline:
@@ -69,11 +69,13 @@ class Retry:
     Args:
         deadline: When the call has to end.
         target: Whom it asks, for messages.
+        has_answered: Whether it ever did.
     """
 
-    def __init__(self, deadline: Deadline, target: str) -> None:
+    def __init__(self, deadline: Deadline, target: str, has_answered: bool) -> None:
         self._deadline = deadline
         self._target = target
+        self._has_answered = has_answered
         self._arrived = 0
         self._failures = 0
 
@@ -91,7 +93,8 @@ class Retry:
             raise error
         self._failures = 1 if arrived > self._arrived else self._failures + 1
         self._arrived = arrived
-        if self._failures >= (_ATTEMPTS_TO_RESUME if arrived else _ATTEMPTS_AT_FIRST):
+        may_come_back = isinstance(error, Unavailable) and self._has_answered
+        if self._failures >= (_ATTEMPTS_TO_RESUME if arrived or may_come_back else _ATTEMPTS_AT_FIRST):
             raise self._final(error)
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0)
         remaining = self._deadline.remaining()

@@ -104,6 +104,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         self.target = target
         self.timeout = timeout
         self._transport = transport
+        self._has_answered = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
@@ -229,7 +230,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
 
     async def _pieces(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        retry = Retry(deadline, self.target)
+        retry = Retry(deadline, self.target, self._has_answered)
         while True:
             try:
                 async with contextlib.aclosing(self._attempt(assembler, deadline)) as pieces:
@@ -249,6 +250,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         async with contextlib.aclosing(stream) as messages:
             try:
                 async for message in messages:
+                    self._has_answered = True
                     yield assembler.feed(message)
             except InvalidRequest as error:
                 raise assembler.renamed(error) from error
@@ -258,12 +260,15 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         return await self._answer(method, request, response, Deadline(self._seconds(timeout)))
 
     async def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
-        retry = Retry(deadline, self.target)
+        retry = Retry(deadline, self.target, self._has_answered)
         while True:
             try:
-                return cast(_Response, await self._transport.unary(method, request, deadline))
+                answer = cast(_Response, await self._transport.unary(method, request, deadline))
             except SeedbedError as error:
                 await asyncio.sleep(retry.delay(error))
+            else:
+                self._has_answered = True
+                return answer
 
     def _seconds(self, timeout: Timeout) -> float | None:
         return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)
