@@ -372,6 +372,16 @@ def test_no_server():
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("call", [sync_tensor, aio_tensor])
+def test_servers_behind_a_name_are_waited_for(start_server, call):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    later = []
+    threading.Timer(2, lambda: later.append(start_server(listen=[f"127.0.0.1:{port}"]))).start()
+    np.testing.assert_array_equal(call(f"dns:///127.0.0.1:{port}"), sync_tensor("local:"))
+    assert wait_until(lambda: later)
+
+
 @pytest.mark.parametrize("call", [sync_twice, aio_twice])
 def test_a_server_that_has_answered_is_waited_for(start_server, call):
     """Between two calls it is away for longer than one that never answered is asked."""

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 
 from seedbed.errors import Corrupted, DeadlineExceeded, SeedbedError, Unavailable
 
+_NAMES = ("dns:", "xds:")
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _ATTEMPTS_AT_FIRST = 3
 """A server that never answered is reported within a second."""
 _ATTEMPTS_TO_RESUME = 12
-"""One that has answered is worth half a minute, in which it can be started anew, or others in its place."""
+"""One that has answered is worth half a minute, in which it can be started anew, or others in its place; and so is a
+name, which stands for servers that come and go, and which the name service itself may not know for a moment."""
 
 
 class Deadline:
@@ -75,7 +77,7 @@ class Retry:
     def __init__(self, deadline: Deadline, target: str, has_answered: bool) -> None:
         self._deadline = deadline
         self._target = target
-        self._has_answered = has_answered
+        self._may_come_back = has_answered or target.startswith(_NAMES)
         self._arrived = 0
         self._failures = 0
 
@@ -93,7 +95,7 @@ class Retry:
             raise error
         self._failures = 1 if arrived > self._arrived else self._failures + 1
         self._arrived = arrived
-        may_come_back = isinstance(error, Unavailable) and self._has_answered
+        may_come_back = isinstance(error, Unavailable) and self._may_come_back
         if self._failures >= (_ATTEMPTS_TO_RESUME if arrived or may_come_back else _ATTEMPTS_AT_FIRST):
             raise self._final(error)
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0)
