@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import seedbed
-from benchmarks.measuring import Part, Row, Say, Sizes, Unit, compare, is_installed, rate, usable_cores
+from benchmarks.measuring import Part, Row, Say, Sizes, Unit, compare, is_installed, rate
 from benchmarks.servers import read_line, running
 from seedbed.v1 import DataType, Region, TensorSpec
 from seedbed_server import engine
@@ -37,7 +37,7 @@ MILLIONS = "million a second"
 def measure(sizes: Sizes, say: Say) -> Part:
     part = Part(notes=["'2 threads' is ours or torch's; all else runs on one thread"])
     part.notes.append("laws: again and again in a buffer of 1 MiB, as the service samples; JAX makes new arrays")
-    if usable_cores() < 2:
+    if engine.usable_cores() < 2:
         part.notes.append("2 threads are left out: there is one core")
     with contextlib.ExitStack() as stack:
         jax = stack.enter_context(_jax()) if is_installed("jax") else None
@@ -182,7 +182,7 @@ def _numpy_tensors(generator: np.random.Generator, shapes: list[tuple[int]]) -> 
 
 
 def _thread_counts() -> tuple[int, ...]:
-    return (1, 2) if usable_cores() > 1 else (1,)
+    return (1, 2) if engine.usable_cores() > 1 else (1,)
 
 
 def _named(name: str, threads: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import re
 import statistics
@@ -14,6 +13,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from seedbed_server.engine import usable_cores
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -246,11 +247,6 @@ def percentile(runs: Sequence[float], share: float) -> float:
 def is_installed(package: str) -> bool:
     """Whether a peer that is optional can be measured."""
     return importlib.util.find_spec(package) is not None
-
-
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, object]:

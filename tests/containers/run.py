@@ -34,7 +34,7 @@ IMAGE = os.environ.get("SEEDBED_IMAGE") or f"localhost/{PROJECT}:cpu"
 PROMETHEUS = os.environ.get("PROMETHEUS_IMAGE", "")
 PROFILES = ("--profile", "train", "--profile", "monitoring")
 REPLICAS = 3
-SETTLED = 35.0  # seconds; gRPC's clients look a name up at most every 30 s, so within that time not all may be replaced
+SETTLED = 35.0  # seconds; gRPC's default for looking a name up again is 30 s; ours is 2 s, and others may ask, too
 
 # 2.5 GiB, of which each tensor comes from all replicas at once.
 BIG = {

@@ -1,6 +1,7 @@
 """Options of ``seedbed serve``: its limits, what it tells operators, and the file that may hold them all."""
 
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,9 +58,7 @@ def limit_options(command: Command) -> Command:
             help="How long streams in progress may go on after SIGTERM.  [default: 30]",
         ),
     )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(command, options)
 
 
 def observing_options(command: Command) -> Command:
@@ -81,9 +80,7 @@ def observing_options(command: Command) -> Command:
         ),
         _option("--log-format", type=click.Choice(["text", "json"]), help="How to log.  [default: text]"),
     )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(command, options)
 
 
 def workers_option(command: Command) -> Command:
@@ -127,6 +124,13 @@ def limit_rows(limits: Limits) -> list[tuple[str, str]]:
 
 def _or_no_limit(text: str, value: float) -> str:
     return text if value else "no limit"
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Adds options, to be listed in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _option(flag: str, **attributes: Any) -> Any:  # noqa: ANN401 - as click.option

@@ -145,10 +145,12 @@ class Observer:
         finally:
             if self._metrics:
                 self._metrics.end(call)
+            is_logged = _log.isEnabledFor(logging.INFO)
+            fields = call.fields() if span or is_logged else {}
             if self._traces and span:
-                self._traces.end(span, call.status, call.fields())
-            if _log.isEnabledFor(logging.INFO):
-                _log.info(_Line(call.fields()))
+                self._traces.end(span, call.status, fields)
+            if is_logged:
+                _log.info(_Line(fields))
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> Call:
         count_bytes = None
