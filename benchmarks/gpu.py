@@ -26,9 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Not this folder, which Python puts first for a script: its modules have names that others may have, too.
 sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks")]
 
+# First, because it puts stand-ins where packages are missing that the others import.
+from benchmarks.on_gpu import STAND_INS, bits, engine, host, tensors, wire  # noqa: E402
+
+# isort: split
 from benchmarks.aims import Aim  # noqa: E402
 from benchmarks.measuring import Figures, Part, Row, machine, to_text  # noqa: E402
-from benchmarks.on_gpu import STAND_INS, bits, engine, host, tensors, wire  # noqa: E402
 from benchmarks.on_gpu.bench import QUICK, Bench, Sizes, say  # noqa: E402
 from benchmarks.on_gpu.device import EmulatedGpu, Gpu  # noqa: E402
 from seedbed_server.engine import open_backend  # noqa: E402
