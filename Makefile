@@ -5,6 +5,9 @@ BIN := .venv/bin
 # Two at a time, since much of it waits; more only where there are cores for them, for tests start servers and ranks.
 PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_count() or 2) // 2)))') --dist loadfile
 
+# The tests start hundreds of processes; each would compile our modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-containers lint types bench docs proto clean
 .DEFAULT_GOAL := help
 

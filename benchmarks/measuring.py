@@ -35,6 +35,7 @@ class Sizes:
     transport_runs: int = 7
     transport_mib: int = 256
     sweep_runs: int = 5
+    chunk_sizes: int = 7
     latency_runs: int = 1000
     first_chunk_runs: int = 50
     process_runs: int = 7
@@ -87,6 +88,7 @@ TINY = Sizes(
     transport_runs=1,
     transport_mib=4,
     sweep_runs=1,
+    chunk_sizes=2,
     latency_runs=10,
     first_chunk_runs=2,
     process_runs=1,

@@ -100,7 +100,7 @@ def _chunk_sizes(stack: contextlib.ExitStack, sizes: Sizes) -> list[Row]:
     out = np.zeros(sizes.transport_mib * MIB // 4, np.float32)
     spec = seedbed.spec("normal", out.shape)
     competitors: dict[tuple[int, str], Callable[[], float]] = {}
-    for kib in CHUNK_KIB:
+    for kib in CHUNK_KIB[: sizes.chunk_sizes]:
         ours = stack.enter_context(serving(our_server, kib << 10))
         client = stack.enter_context(seedbed.connect(ours.tcp))
         competitors[kib, "seedbed TCP"] = timed(partial(client.init, spec, out=out))
