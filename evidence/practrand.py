@@ -39,15 +39,6 @@ def program() -> str:
     return path
 
 
-def is_installed() -> bool:
-    """Whether it can be run."""
-    try:
-        program()
-    except NotInstalledError:
-        return False
-    return True
-
-
 def run(source: str, minutes: float, report: Path) -> dict[str, Any]:
     """Tests a source until the time is over; results come at each power of 2 bytes, and the last of them count.
 
@@ -121,4 +112,4 @@ def parsed(lines: list[tuple[float, str]]) -> dict[str, Any]:
     return {"bytes": round(2**log), "seconds": seconds, "statistics": statistics, "anomalies": anomalies}
 
 
-__all__ = ["INSTALL", "NotInstalledError", "is_installed", "parsed", "program", "run"]
+__all__ = ["INSTALL", "NotInstalledError", "parsed", "program", "run"]
