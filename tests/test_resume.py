@@ -373,17 +373,19 @@ def test_no_server():
 
 
 @pytest.mark.parametrize("call", [sync_tensor, aio_tensor])
-def test_servers_behind_a_name_are_waited_for(start_server, call):
+def test_servers_behind_a_name_are_waited_for(start_server, call, caplog):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     later = []
     threading.Timer(2, lambda: later.append(start_server(listen=[f"127.0.0.1:{port}"]))).start()
     np.testing.assert_array_equal(call(f"dns:///127.0.0.1:{port}"), sync_tensor("local:"))
     assert wait_until(lambda: later)
+    [told] = caplog.messages
+    assert re.match(rf"no Seedbed server answers at dns:///127.0.0.1:{port}; .*trying again for up to half a min", told)
 
 
 @pytest.mark.parametrize("call", [sync_twice, aio_twice])
-def test_a_server_that_has_answered_is_waited_for(start_server, call):
+def test_a_server_that_has_answered_is_waited_for(start_server, call, caplog):
     """Between two calls it is away for longer than one that never answered is asked."""
     first, later = start_server(), []
 
@@ -395,6 +397,7 @@ def test_a_server_that_has_answered_is_waited_for(start_server, call):
     np.testing.assert_array_equal(*call(first.target, replace))
     assert time.monotonic() - began > 2
     assert wait_until(lambda: later)
+    assert [record.name for record in caplog.records] == ["seedbed"]
 
 
 # Fields in another order, unknown fields, split messages: all that protobuf allows.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
 
 from seedbed.errors import Corrupted, DeadlineExceeded, SeedbedError, Unavailable
+
+_log = logging.getLogger("seedbed")
 
 _NAMES = ("dns:", "xds:")
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
@@ -102,6 +105,8 @@ class Retry:
         remaining = self._deadline.remaining()
         if remaining is not None and delay >= remaining:
             raise self._deadline.exceeded(self._target) from error
+        if self._failures == _ATTEMPTS_AT_FIRST:  # from here on it takes long
+            _log.warning("%s; trying again for up to half a minute", error)
         return delay
 
     def _final(self, error: SeedbedError) -> SeedbedError:
