@@ -1,5 +1,7 @@
 """What is kept of orthogonal matrices, each of which is needed again for its next chunk."""
 
+import tracemalloc
+
 import numpy as np
 
 from seedbed_server.engine.backends.base import never
@@ -16,15 +18,27 @@ def kept(cache, *sizes):
 
 
 def test_the_latest_are_kept_up_to_a_number_of_bytes():
-    cache = _MatrixCache(most_bytes=10 << 10)
+    cache = _MatrixCache(most_bytes=12 << 10)
     assert kept(cache, 1, 2, 3, 4) == [1, 2, 3, 4]
     assert kept(cache, 5) == [4, 5]
     assert kept(cache, 4, 6) == [4, 6]  # 4 was asked for after 5
-    assert cache._bytes == sum(matrix.nbytes for matrix in cache._matrices.values())
 
 
 def test_one_that_is_too_large_is_kept_alone():
     cache = _MatrixCache(most_bytes=10 << 10)
     assert kept(cache, 1, 20) == [20]
     assert kept(cache, 3) == [3]
-    assert cache._bytes == 3 << 10
+
+
+def test_many_small_ones_are_bounded_too():
+    """Each takes half a KiB beside its 8 bytes, with its key and its entry."""
+    cache = _MatrixCache(most_bytes=1 << 20)
+    tracemalloc.start()
+    try:
+        for seed in range(20_000):
+            cache.get((seed, "name", (1, 1), 1.0), lambda: np.zeros((1, 1)), never)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(cache._matrices) > 1000
+    assert cache._bytes <= 1 << 20

@@ -225,10 +225,15 @@ class _MatrixCache:
             matrix = compute()
             with self._lock:
                 self._matrices[key] = matrix
-                self._bytes += matrix.nbytes
+                self._bytes += _kept_bytes(matrix)
                 while len(self._matrices) > 1 and self._bytes > self._most_bytes:
-                    self._bytes -= self._matrices.popitem(last=False)[1].nbytes
+                    self._bytes -= _kept_bytes(self._matrices.popitem(last=False)[1])
             return matrix
         finally:
             with self._lock:
                 self._computing.pop(key).set()
+
+
+def _kept_bytes(matrix: NDArray[np.float64]) -> int:
+    """What a matrix takes in the cache with its key and all objects, which is what counts of a million small ones."""
+    return matrix.nbytes + 512
