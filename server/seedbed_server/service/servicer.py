@@ -6,7 +6,6 @@ import contextlib
 import functools
 import importlib.metadata
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -32,6 +31,7 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.service import framing
+from seedbed_server.service.turns import Turns
 
 DEFAULT_CHUNK_BYTES: Final = 1 << 20
 MIN_CHUNK_BYTES: Final = 8  # one element of the widest dtype
@@ -97,7 +97,7 @@ class InitServicer:
         self._idle_buffers: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
         # Hundreds of threads that sample at once bring no more than one for each core, and all else, such as a health
         # check, would wait for Python's lock behind them. What a GPU does is awaited without that lock.
-        self._turns = contextlib.nullcontext() if backend.ahead else threading.Semaphore(engine.usable_cores())
+        self._turns = contextlib.nullcontext() if backend.ahead else Turns(engine.usable_cores())
 
     def init_tensor(self, request: InitTensorRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """Streams one tensor, or a region of it, as framed ``InitTensorResponse`` messages.

@@ -1,0 +1,72 @@
+"""Turns at sampling: so many at once, in the order in which they came, and none is lost."""
+
+import signal
+import threading
+
+import pytest
+from _helpers.waiting import wait_until
+
+from seedbed_server.service.turns import Turns
+
+
+def test_turns_come_in_order():
+    """Whoever asks again stands behind those that wait."""
+    turns, order = Turns(1), []
+
+    def take(name, times):
+        for _ in range(times):
+            with turns:
+                order.append(name)
+
+    with turns:
+        threads = []
+        for name in "abc":
+            threads.append(threading.Thread(target=take, args=(name, 3)))
+            threads[-1].start()
+            assert wait_until(lambda: len(turns._waiting) == len(threads))
+    for thread in threads:
+        thread.join(10)
+    assert "".join(order[:3]) == "abc"
+    assert sorted(order) == sorted("abc" * 3)
+
+
+def test_no_more_than_so_many_at_once():
+    turns, within, most = Turns(3), [], []
+
+    def take():
+        for _ in range(200):
+            with turns:
+                within.append(1)
+                most.append(len(within))
+                within.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(most) == 8 * 200
+    assert max(most) <= 3
+
+
+def test_an_interrupted_wait_takes_no_turn():
+    """As when Ctrl-C ends a program that samples in its own process."""
+    turns = Turns(1)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with turns:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt), turns:
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with turns:  # would wait for ever, had the turn gone to the interrupted wait
+        pass
+
+
+def test_a_turn_that_comes_with_the_interrupt_goes_to_the_next():
+    turns = Turns(1)
+    turns.__enter__()
+    turns._give_up(threading.Lock())  # one that is not among the waiting any more
+    with turns:
+        pass
