@@ -35,7 +35,7 @@ class Sizes:
     transport_runs: int = 7
     transport_mib: int = 256
     sweep_runs: int = 5
-    chunk_sizes: int = 7
+    chunk_sizes: int = 7  # the smallest of transport.CHUNK_KIB
     latency_runs: int = 1000
     first_chunk_runs: int = 50
     process_runs: int = 7

@@ -284,10 +284,11 @@ def test_cells_hold_all_and_follow_the_law(case, dtype):
 @pytest.mark.slow
 @NEEDS_LONG_DOUBLE
 def test_the_laws_run_and_hold(tmp_path):
-    done = run("laws", "--tiny", "--out", tmp_path)
+    sizes = ["--tiny", "--set", "sample=100"]
+    done = run("laws", *sizes, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "laws.json").read_text(encoding="utf-8"))
-    results = {key.removesuffix(" --tiny"): result for key, result in results.items()}
+    results = {key.removesuffix(f" {' '.join(sizes)}"): result for key, result in results.items()}
     assert results.keys() == laws.PARTS.keys()
     for part, bound in (("functions", 3), ("uniforms", 1.3), ("normals", 6)):
         for row in results[part]["rows"]:

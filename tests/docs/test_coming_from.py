@@ -22,8 +22,8 @@ from seedbed import _laws
 
 PAGE = DOCS / "coming-from.md"
 TABLES = tables(PAGE.read_text(encoding="utf-8"))
-SAMPLES = 50_000  # at the least; a standard deviation that is 2 % off then is 6 standard errors off
-MATRICES = 10  # of the orthogonal ones, which are slow to make
+SAMPLES = 200_000  # at the least; a standard deviation that is 1 % off then is 6 standard errors off
+MATRICES = 30  # of the orthogonal ones, which are slow to make
 SURE = 1e-5  # a p-value that the 100 comparisons here do not meet by chance; all seeds are fixed
 
 # keras.io/api/layers/initializers, which has these and no others.
@@ -32,7 +32,7 @@ KERAS = {
     "HeUniform", "Orthogonal", "Constant", "VarianceScaling", "LecunNormal", "LecunUniform", "Identity", "STFT",
 }  # fmt: skip
 
-MATRIX, KERNEL, TORCH_KERNEL = (200, 300), (3, 5, 24, 40), (40, 24, 3, 5)
+MATRIX, KERNEL, TORCH_KERNEL = (300, 500), (3, 5, 24, 40), (40, 24, 3, 5)
 FANS = [{"in_axis": 0, "out_axis": 1}, {"in_axis": (0, 1), "out_axis": 2, "batch_axis": -1}]
 GAIN = [{"gain": 2.5}]
 LAWS = ("uniform", "normal")
@@ -41,7 +41,7 @@ LAWS = ("uniform", "normal")
 VALUES = {
     "uniform_": [{"a": -0.3, "b": 0.1}],
     "normal_": [{"mean": 0.5, "std": 0.02}],
-    "trunc_normal_": [{"mean": 0.1, "std": 0.5, "a": -0.2, "b": 1.2}],
+    "trunc_normal_": [{"mean": 0.1, "std": 0.5, "a": -0.2, "b": 1.5}],
     "constant_": [{"val": 0.5}, {"val": -3.0}],
     "dirac_": [{"groups": 2}],
     "xavier_uniform_": GAIN,
@@ -300,12 +300,12 @@ CHECKS = {
 }
 
 
-def test_the_comparison_notices_a_scale_that_is_two_per_cent_off(client):
+def test_the_comparison_notices_a_scale_that_is_one_per_cent_off(client):
     description = client.describe(seedbed.spec("normal", (SAMPLES,)))
     right = client.normal((SAMPLES,), seed=1)
     check_drawn(right, client.normal((SAMPLES,), seed=2), description, "")
     with pytest.raises(AssertionError):
-        check_drawn(right, 1.02 * client.normal((SAMPLES,), seed=2), description, "")
+        check_drawn(right, 1.01 * client.normal((SAMPLES,), seed=2), description, "")
 
 
 def test_torch_s_initialisers_are_all_told():

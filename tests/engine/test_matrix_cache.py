@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 
 from seedbed_server.engine.backends.base import never
-from seedbed_server.engine.backends.cpu import _MatrixCache
+from seedbed_server.engine.backends.cpu import _kept_bytes, _MatrixCache
 
 KIB = 128  # float64s
 
@@ -22,12 +22,14 @@ def test_the_latest_are_kept_up_to_a_number_of_bytes():
     assert kept(cache, 1, 2, 3, 4) == [1, 2, 3, 4]
     assert kept(cache, 5) == [4, 5]
     assert kept(cache, 4, 6) == [4, 6]  # 4 was asked for after 5
+    assert cache._bytes == sum(map(_kept_bytes, cache._matrices.values()))
 
 
 def test_one_that_is_too_large_is_kept_alone():
     cache = _MatrixCache(most_bytes=10 << 10)
     assert kept(cache, 1, 20) == [20]
     assert kept(cache, 3) == [3]
+    assert cache._bytes == _kept_bytes(cache._matrices[3]) > 3 << 10
 
 
 def test_many_small_ones_are_bounded_too():
