@@ -51,6 +51,48 @@ class BoundsUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BOUNDS_UNIT_UNSPECIFIED: _ClassVar[BoundsUnit]
     BOUNDS_UNIT_ABSOLUTE: _ClassVar[BoundsUnit]
     BOUNDS_UNIT_SIGMA: _ClassVar[BoundsUnit]
+
+class Function(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FUNCTION_UNSPECIFIED: _ClassVar[Function]
+    FUNCTION_ADD: _ClassVar[Function]
+    FUNCTION_SUBTRACT: _ClassVar[Function]
+    FUNCTION_MULTIPLY: _ClassVar[Function]
+    FUNCTION_DIVIDE: _ClassVar[Function]
+    FUNCTION_NEGATE: _ClassVar[Function]
+    FUNCTION_ABSOLUTE: _ClassVar[Function]
+    FUNCTION_MINIMUM: _ClassVar[Function]
+    FUNCTION_MAXIMUM: _ClassVar[Function]
+    FUNCTION_CLAMP: _ClassVar[Function]
+    FUNCTION_LESS: _ClassVar[Function]
+    FUNCTION_LESS_EQUAL: _ClassVar[Function]
+    FUNCTION_EQUAL: _ClassVar[Function]
+    FUNCTION_WHERE: _ClassVar[Function]
+    FUNCTION_SQRT: _ClassVar[Function]
+    FUNCTION_RSQRT: _ClassVar[Function]
+    FUNCTION_POWER: _ClassVar[Function]
+    FUNCTION_EXP: _ClassVar[Function]
+    FUNCTION_EXPM1: _ClassVar[Function]
+    FUNCTION_LOG: _ClassVar[Function]
+    FUNCTION_LOG1P: _ClassVar[Function]
+    FUNCTION_SIN: _ClassVar[Function]
+    FUNCTION_COS: _ClassVar[Function]
+    FUNCTION_TANH: _ClassVar[Function]
+    FUNCTION_SIGMOID: _ClassVar[Function]
+    FUNCTION_SOFTPLUS: _ClassVar[Function]
+    FUNCTION_ERF: _ClassVar[Function]
+    FUNCTION_ERFINV: _ClassVar[Function]
+    FUNCTION_FLOOR: _ClassVar[Function]
+    FUNCTION_ROUND: _ClassVar[Function]
+
+class Reducer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REDUCER_UNSPECIFIED: _ClassVar[Reducer]
+    REDUCER_SUM: _ClassVar[Reducer]
+    REDUCER_MEAN: _ClassVar[Reducer]
+    REDUCER_MAXIMUM: _ClassVar[Reducer]
+    REDUCER_MINIMUM: _ClassVar[Reducer]
+    REDUCER_NORM: _ClassVar[Reducer]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -82,6 +124,42 @@ DISTRIBUTION_TRUNCATED_NORMAL: Distribution
 BOUNDS_UNIT_UNSPECIFIED: BoundsUnit
 BOUNDS_UNIT_ABSOLUTE: BoundsUnit
 BOUNDS_UNIT_SIGMA: BoundsUnit
+FUNCTION_UNSPECIFIED: Function
+FUNCTION_ADD: Function
+FUNCTION_SUBTRACT: Function
+FUNCTION_MULTIPLY: Function
+FUNCTION_DIVIDE: Function
+FUNCTION_NEGATE: Function
+FUNCTION_ABSOLUTE: Function
+FUNCTION_MINIMUM: Function
+FUNCTION_MAXIMUM: Function
+FUNCTION_CLAMP: Function
+FUNCTION_LESS: Function
+FUNCTION_LESS_EQUAL: Function
+FUNCTION_EQUAL: Function
+FUNCTION_WHERE: Function
+FUNCTION_SQRT: Function
+FUNCTION_RSQRT: Function
+FUNCTION_POWER: Function
+FUNCTION_EXP: Function
+FUNCTION_EXPM1: Function
+FUNCTION_LOG: Function
+FUNCTION_LOG1P: Function
+FUNCTION_SIN: Function
+FUNCTION_COS: Function
+FUNCTION_TANH: Function
+FUNCTION_SIGMOID: Function
+FUNCTION_SOFTPLUS: Function
+FUNCTION_ERF: Function
+FUNCTION_ERFINV: Function
+FUNCTION_FLOOR: Function
+FUNCTION_ROUND: Function
+REDUCER_UNSPECIFIED: Reducer
+REDUCER_SUM: Reducer
+REDUCER_MEAN: Reducer
+REDUCER_MAXIMUM: Reducer
+REDUCER_MINIMUM: Reducer
+REDUCER_NORM: Reducer
 
 class Ones(_message.Message):
     __slots__ = ()
@@ -193,14 +271,33 @@ class VarianceScaling(_message.Message):
     gain: float
     def __init__(self, scale: _Optional[float] = ..., mode: _Optional[_Union[FanMode, str]] = ..., distribution: _Optional[_Union[Distribution, str]] = ..., in_axis: _Optional[_Union[Axes, _Mapping]] = ..., out_axis: _Optional[_Union[Axes, _Mapping]] = ..., batch_axis: _Optional[_Union[Axes, _Mapping]] = ..., gain: _Optional[float] = ...) -> None: ...
 
-class TensorSpec(_message.Message):
-    __slots__ = ("name", "shape", "dtype", "seed", "algorithm_version", "patches", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling")
-    NAME_FIELD_NUMBER: _ClassVar[int]
+class Permutation(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Region(_message.Message):
+    __slots__ = ("start", "stop")
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    start: _containers.RepeatedScalarFieldContainer[int]
+    stop: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, start: _Optional[_Iterable[int]] = ..., stop: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class View(_message.Message):
+    __slots__ = ("shape", "strides", "offset")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    STRIDES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    strides: _containers.RepeatedScalarFieldContainer[int]
+    offset: int
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., strides: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Recipe(_message.Message):
+    __slots__ = ("stream", "shape", "dtype", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling", "permutation", "parts", "literal", "expression")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
-    SEED_FIELD_NUMBER: _ClassVar[int]
-    ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
-    PATCHES_FIELD_NUMBER: _ClassVar[int]
     ONES_FIELD_NUMBER: _ClassVar[int]
     ZEROS_FIELD_NUMBER: _ClassVar[int]
     CONSTANT_FIELD_NUMBER: _ClassVar[int]
@@ -216,12 +313,13 @@ class TensorSpec(_message.Message):
     ORTHOGONAL_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
     VARIANCE_SCALING_FIELD_NUMBER: _ClassVar[int]
-    name: str
+    PERMUTATION_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    LITERAL_FIELD_NUMBER: _ClassVar[int]
+    EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    stream: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: DataType
-    seed: int
-    algorithm_version: int
-    patches: _containers.RepeatedCompositeFieldContainer[Patch]
     ones: Ones
     zeros: Zeros
     constant: Constant
@@ -237,23 +335,131 @@ class TensorSpec(_message.Message):
     orthogonal: Orthogonal
     sparse: Sparse
     variance_scaling: VarianceScaling
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., seed: _Optional[int] = ..., algorithm_version: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ...) -> None: ...
+    permutation: Permutation
+    parts: Parts
+    literal: Literal
+    expression: Expression
+    def __init__(self, stream: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
 
-class Region(_message.Message):
-    __slots__ = ("start", "stop")
-    START_FIELD_NUMBER: _ClassVar[int]
-    STOP_FIELD_NUMBER: _ClassVar[int]
-    start: _containers.RepeatedScalarFieldContainer[int]
-    stop: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, start: _Optional[_Iterable[int]] = ..., stop: _Optional[_Iterable[int]] = ...) -> None: ...
-
-class Patch(_message.Message):
-    __slots__ = ("region", "val")
+class Part(_message.Message):
+    __slots__ = ("region", "view", "recipe")
     REGION_FIELD_NUMBER: _ClassVar[int]
-    VAL_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
     region: Region
-    val: float
-    def __init__(self, region: _Optional[_Union[Region, _Mapping]] = ..., val: _Optional[float] = ...) -> None: ...
+    view: View
+    recipe: Recipe
+    def __init__(self, region: _Optional[_Union[Region, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ...) -> None: ...
+
+class Parts(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    def __init__(self, parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+
+class Literal(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class Reduction(_message.Message):
+    __slots__ = ("reducer", "axes", "p")
+    REDUCER_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    P_FIELD_NUMBER: _ClassVar[int]
+    reducer: Reducer
+    axes: _containers.RepeatedScalarFieldContainer[int]
+    p: float
+    def __init__(self, reducer: _Optional[_Union[Reducer, str]] = ..., axes: _Optional[_Iterable[int]] = ..., p: _Optional[float] = ...) -> None: ...
+
+class Assembly(_message.Message):
+    __slots__ = ("shape", "boxes")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    boxes: _containers.RepeatedCompositeFieldContainer[View]
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., boxes: _Optional[_Iterable[_Union[View, _Mapping]]] = ...) -> None: ...
+
+class Step(_message.Message):
+    __slots__ = ("recipe", "constant", "function", "view", "assembly", "reduction", "cast", "arguments")
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    CONSTANT_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    ASSEMBLY_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    CAST_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    recipe: Recipe
+    constant: float
+    function: Function
+    view: View
+    assembly: Assembly
+    reduction: Reduction
+    cast: DataType
+    arguments: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, recipe: _Optional[_Union[Recipe, _Mapping]] = ..., constant: _Optional[float] = ..., function: _Optional[_Union[Function, str]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., assembly: _Optional[_Union[Assembly, _Mapping]] = ..., reduction: _Optional[_Union[Reduction, _Mapping]] = ..., cast: _Optional[_Union[DataType, str]] = ..., arguments: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Expression(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[Step]
+    def __init__(self, steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ...) -> None: ...
+
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "shape", "dtype", "seed", "algorithm_version", "stream", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling", "permutation", "parts", "literal", "expression")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    ONES_FIELD_NUMBER: _ClassVar[int]
+    ZEROS_FIELD_NUMBER: _ClassVar[int]
+    CONSTANT_FIELD_NUMBER: _ClassVar[int]
+    EYE_FIELD_NUMBER: _ClassVar[int]
+    DIRAC_FIELD_NUMBER: _ClassVar[int]
+    UNIFORM_FIELD_NUMBER: _ClassVar[int]
+    NORMAL_FIELD_NUMBER: _ClassVar[int]
+    TRUNC_NORMAL_FIELD_NUMBER: _ClassVar[int]
+    XAVIER_UNIFORM_FIELD_NUMBER: _ClassVar[int]
+    XAVIER_NORMAL_FIELD_NUMBER: _ClassVar[int]
+    KAIMING_UNIFORM_FIELD_NUMBER: _ClassVar[int]
+    KAIMING_NORMAL_FIELD_NUMBER: _ClassVar[int]
+    ORTHOGONAL_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_FIELD_NUMBER: _ClassVar[int]
+    VARIANCE_SCALING_FIELD_NUMBER: _ClassVar[int]
+    PERMUTATION_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    LITERAL_FIELD_NUMBER: _ClassVar[int]
+    EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: DataType
+    seed: int
+    algorithm_version: int
+    stream: str
+    ones: Ones
+    zeros: Zeros
+    constant: Constant
+    eye: Eye
+    dirac: Dirac
+    uniform: Uniform
+    normal: Normal
+    trunc_normal: TruncNormal
+    xavier_uniform: Xavier
+    xavier_normal: Xavier
+    kaiming_uniform: Kaiming
+    kaiming_normal: Kaiming
+    orthogonal: Orthogonal
+    sparse: Sparse
+    variance_scaling: VarianceScaling
+    permutation: Permutation
+    parts: Parts
+    literal: Literal
+    expression: Expression
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., seed: _Optional[int] = ..., algorithm_version: _Optional[int] = ..., stream: _Optional[str] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
 
 class TensorSlice(_message.Message):
     __slots__ = ("spec", "region")
@@ -272,7 +478,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class Law(_message.Message):
-    __slots__ = ("constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "orthogonal", "sparse")
+    __slots__ = ("constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "orthogonal", "sparse", "permutation", "parts", "literal", "expression")
     CONSTANT_FIELD_NUMBER: _ClassVar[int]
     EYE_FIELD_NUMBER: _ClassVar[int]
     DIRAC_FIELD_NUMBER: _ClassVar[int]
@@ -281,6 +487,10 @@ class Law(_message.Message):
     TRUNC_NORMAL_FIELD_NUMBER: _ClassVar[int]
     ORTHOGONAL_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
+    PERMUTATION_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    LITERAL_FIELD_NUMBER: _ClassVar[int]
+    EXPRESSION_FIELD_NUMBER: _ClassVar[int]
     constant: Constant
     eye: Eye
     dirac: Dirac
@@ -289,7 +499,11 @@ class Law(_message.Message):
     trunc_normal: TruncNormal
     orthogonal: Orthogonal
     sparse: Sparse
-    def __init__(self, constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ...) -> None: ...
+    permutation: Permutation
+    parts: Parts
+    literal: Literal
+    expression: Expression
+    def __init__(self, constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
 
 class TensorDescription(_message.Message):
     __slots__ = ("spec", "region", "law", "fan_in", "fan_out", "gain", "stream", "element_count", "byte_count")
@@ -400,7 +614,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_dimensions", "max_orthogonal_elements", "max_request_bytes", "chunk_bytes", "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout_seconds", "max_connection_age_seconds", "max_connections")
+    __slots__ = ("max_dimensions", "max_orthogonal_elements", "max_request_bytes", "chunk_bytes", "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout_seconds", "max_connection_age_seconds", "max_connections", "max_literal_bytes")
     MAX_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_ORTHOGONAL_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -412,6 +626,7 @@ class Limits(_message.Message):
     STALL_TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONNECTION_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LITERAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_dimensions: int
     max_orthogonal_elements: int
     max_request_bytes: int
@@ -423,7 +638,8 @@ class Limits(_message.Message):
     stall_timeout_seconds: float
     max_connection_age_seconds: float
     max_connections: int
-    def __init__(self, max_dimensions: _Optional[int] = ..., max_orthogonal_elements: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., max_response_bytes: _Optional[int] = ..., max_tensors: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_client: _Optional[int] = ..., stall_timeout_seconds: _Optional[float] = ..., max_connection_age_seconds: _Optional[float] = ..., max_connections: _Optional[int] = ...) -> None: ...
+    max_literal_bytes: int
+    def __init__(self, max_dimensions: _Optional[int] = ..., max_orthogonal_elements: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., max_response_bytes: _Optional[int] = ..., max_tensors: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_client: _Optional[int] = ..., stall_timeout_seconds: _Optional[float] = ..., max_connection_age_seconds: _Optional[float] = ..., max_connections: _Optional[int] = ..., max_literal_bytes: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
     __slots__ = ("version", "algorithm_versions", "backend", "device", "threads", "limits", "backend_reason")
