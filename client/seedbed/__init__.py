@@ -9,7 +9,8 @@ from any server, and the parts fit together.
 >>> w.shape
 (256, 128)
 
-`connect` gives a `Client`, `seedbed.aio.connect` the same with coroutines; `spec` makes the messages that both take.
+`connect` gives a `Client`, `seedbed.aio.connect` the same with coroutines; `spec` makes the messages that both take,
+of a scheme's name, or of a `Value` or `parts` that say how a tensor is made of draws and given values.
 """
 
 from __future__ import annotations
@@ -19,7 +20,37 @@ from typing import TYPE_CHECKING
 
 from seedbed import dtypes
 from seedbed._client import Client, connect
-from seedbed._schemes import SCHEMES, Schemes, spec
+from seedbed._recipes import (
+    Parts,
+    Value,
+    box,
+    clamp,
+    concatenate,
+    cos,
+    draw,
+    equal,
+    erf,
+    erfinv,
+    exp,
+    expm1,
+    floor,
+    literal,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    parts,
+    rsqrt,
+    sigmoid,
+    sin,
+    softplus,
+    spec,
+    sqrt,
+    stack,
+    tanh,
+    where,
+)
+from seedbed._schemes import SCHEMES, Schemes
 from seedbed.errors import (
     Cancelled,
     Corrupted,
@@ -46,17 +77,44 @@ __all__ = [
     "DeadlineExceeded",
     "InternalError",
     "InvalidRequest",
+    "Parts",
     "PermissionDenied",
     "ResourceExhausted",
     "Schemes",
     "SeedbedError",
     "Unauthenticated",
     "Unavailable",
+    "Value",
     "__version__",
     "aio",
+    "box",
+    "clamp",
+    "concatenate",
     "connect",
+    "cos",
+    "draw",
     "dtypes",
+    "equal",
+    "erf",
+    "erfinv",
+    "exp",
+    "expm1",
+    "floor",
+    "literal",
+    "log",
+    "log1p",
+    "maximum",
+    "minimum",
+    "parts",
+    "rsqrt",
+    "sigmoid",
+    "sin",
+    "softplus",
     "spec",
+    "sqrt",
+    "stack",
+    "tanh",
+    "where",
 ]
 
 

@@ -1,7 +1,7 @@
 """The schemes: the one place where Python arguments become a TensorSpec.
 
 `Schemes` has a method for each, generic in what the method returns: an array from `seedbed.Client`, a coroutine from
-`seedbed.aio.AsyncClient`, the bare message from `spec`.
+`seedbed.aio.AsyncClient`, the bare message from `seedbed.spec`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from seedbed.v1 import (
     Normal,
     Ones,
     Orthogonal,
+    Permutation,
     Sparse,
     TensorSpec,
     TruncNormal,
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     name: str
     dtype: npt.DTypeLike
     algorithm_version: SupportsIndex
+    stream: str
     region: RegionLike | None
     out: Array | None
     progress: Progress | None
@@ -60,12 +62,13 @@ _OPTIONS: dict[str, tuple[object, str]] = {
     "name": ("", "The tensor's name; tensors of other names are independent of it."),
     "dtype": ("float32", "float32, float16, bfloat16 or float64; as text or as a NumPy dtype."),
     "algorithm_version": (0, "The version of the stream; 0 means the server's newest."),
+    "stream": ("", "The name that is hashed in place of the tensor's own, so that a copy holds what it copies."),
     "region": (None, "The part wanted, as ``np.s_[...]`` slices; default all of it."),
     "out": (None, "An array of the region's shape and of this dtype to fill; default a new one."),
     "progress": (None, "Called as ``progress(done_bytes, total_bytes)`` after each chunk."),
     "timeout": (..., "Seconds for the whole call; None waits for ever; default the client's."),
 }
-_IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version")
+_IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version", "stream")
 
 
 def _members(enum: EnumTypeWrapper, prefix: str) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class Schemes(Generic[R]):
             algorithm_version=_arguments.integer(
                 options.get("algorithm_version", 0), "spec.algorithm_version", "version", _arguments.UINT32
             ),
+            stream=_arguments.text(options.get("stream", ""), "spec.stream"),
         )
         getattr(spec, method).CopyFrom(scheme)
         return self._run(spec, **{name: value for name, value in options.items() if name not in _IN_MESSAGE})  # type: ignore[arg-type]
@@ -503,6 +507,22 @@ class Schemes(Generic[R]):
         )
         return self._make("variance_scaling", shape, scheme, options)
 
+    @_scheme
+    def permutation(self, shape: Shape, **options: Unpack[Options]) -> R:
+        """The numbers 0 .. n - 1 in random order, n the number of elements.
+
+        Args:
+            shape: The global shape.
+            **options: `Options`.
+
+        >>> import seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     order = client.permutation((2, 4), seed=7)
+        >>> sorted(order.ravel().tolist())
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+        """
+        return self._make("permutation", shape, Permutation(), options)
+
 
 SCHEMES = tuple(_names)
 """The names of all schemes."""
@@ -518,19 +538,16 @@ class _Specs(Schemes[TensorSpec]):
 
 
 def spec(scheme: str, shape: Shape, **parameters: object) -> TensorSpec:
-    """The message for a scheme, which `Client.init`, `Client.describe` and `Client.init_model` take.
+    """The message for a scheme; `seedbed.spec` takes Values and parts, too.
 
     Args:
-        scheme: One of `seedbed.SCHEMES`.
+        scheme: One of `SCHEMES`.
         shape: The global shape.
-        **parameters: Those of the scheme's method, and ``seed``, ``name``, ``dtype`` and ``algorithm_version``.
+        **parameters: Those of the scheme's method, and the options that a message has.
 
     Raises:
         InvalidRequest: If the scheme is unknown, or a message cannot carry a parameter.
         TypeError: If the scheme has no such parameter.
-
-    >>> spec("normal", (4096, 4096), std=0.02, seed=7, name="wte.weight").normal.std
-    0.02
     """
     if scheme not in SCHEMES:
         raise InvalidRequest("spec.scheme", f"unknown scheme {scheme}; use one of {', '.join(SCHEMES)}")

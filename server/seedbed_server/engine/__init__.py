@@ -14,7 +14,7 @@ from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
 from .schemes import MAX_ORTHOGONAL_ELEMENTS
-from .spec import ALGORITHM_VERSIONS, MAX_DIMENSIONS, describe
+from .spec import ALGORITHM_VERSIONS, MAX_DIMENSIONS, describe, whole_elements
 
 __all__ = [
     "ALGORITHM_VERSIONS",
@@ -30,4 +30,5 @@ __all__ = [
     "open_backend",
     "open_cupy",
     "usable_cores",
+    "whole_elements",
 ]

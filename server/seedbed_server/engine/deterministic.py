@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from seedbed.v1 import TensorDescription
 
 from . import dtypes
+from .regions import Runs
+from .views import counted
 
 
 def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
@@ -21,6 +23,41 @@ def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
 def one(description: TensorDescription) -> np.unsignedinteger[Any]:
     """The bits of a 1."""
     return dtypes.bits_of(1.0, description.spec.dtype)
+
+
+class Ones(NamedTuple):
+    """Where an eye or dirac tensor has its ones: one in each row ``r``, at ``(r % period, centre of the kernel)``, if
+    that is one of the columns."""
+
+    rows: int
+    row_stride: int
+    period: int
+    columns: int
+    column_stride: int
+    centre: int
+
+    @classmethod
+    def of(cls, description: TensorDescription) -> Ones:
+        """Those of a described tensor."""
+        rows, columns, *kernel = description.spec.shape
+        groups = description.law.dirac.groups if description.law.WhichOneof("law") == "dirac" else 1
+        centre = 0
+        for size in kernel:
+            centre = centre * size + size // 2
+        column_stride = math.prod(kernel)
+        return cls(rows, columns * column_stride, rows // groups, columns, column_stride, centre)
+
+    def positions(self, elements: Runs) -> NDArray[np.int64]:
+        """The positions of the ones among the elements of runs."""
+        starts, lengths = elements
+        first, last = starts // self.row_stride, (starts + lengths - 1) // self.row_stride + 1
+        run, row = counted(first, last)
+        column = row % self.period
+        before = np.cumsum(lengths) - lengths
+        within = row * self.row_stride + column * self.column_stride + self.centre - starts[run]
+        is_there = (column < self.columns) & (within >= 0) & (within < lengths[run])
+        positions: NDArray[np.int64] = (before[run] + within)[is_there]
+        return positions
 
 
 class Diagonal(NamedTuple):
@@ -46,16 +83,6 @@ class Diagonal(NamedTuple):
             self.start_row + (first + count - 1) // self.row_stride + 1,
         )
 
-    def positions(self, first: int, count: int) -> NDArray[np.int64]:
-        """The positions of the ones among the region's elements ``first .. first + count - 1``, from the first on."""
-        row = np.arange(*self.rows(first, count), dtype=np.int64)
-        column = row % self.period
-        inside = (column < self.columns) & (column >= self.start_column) & (column < self.stop_column)
-        position = (row - self.start_row) * self.row_stride + (column - self.start_column) * self.column_stride
-        position += self.centre - first
-        inside &= (position >= 0) & (position < count)
-        ones: NDArray[np.int64] = position[inside]
-        return ones
 
 
 def diagonal(description: TensorDescription) -> Diagonal | None:

@@ -21,6 +21,10 @@ _NUMPY: dict[int, np.dtype[Any]] = {
 _LARGEST = {number: float(np.nextafter(dtype.type(math.inf), dtype.type(0))) for number, dtype in _NUMPY.items()}
 
 
+LISTED = "float32, float16, bfloat16, float64"
+"""For errors."""
+
+
 def is_known(data_type: int) -> bool:
     """Whether ``data_type`` is one of the contract's element types (unspecified is not)."""
     return data_type in _NUMPY
@@ -42,6 +46,15 @@ def largest(data_type: int) -> float:
     65504.0
     """
     return _LARGEST[data_type]
+
+
+def largest_exact_integer(data_type: int) -> int:
+    """The integer up to which each is a value of the type.
+
+    >>> largest_exact_integer(DataType.DATA_TYPE_FLOAT16)
+    2048
+    """
+    return 2 ** (ml_dtypes.finfo(_NUMPY[data_type]).nmant + 1)
 
 
 def at_least(value: float, data_type: int) -> float:
@@ -104,3 +117,24 @@ def store(values: NDArray[np.float32] | NDArray[np.float64], out: NDArray[Any]) 
         out[...] = values.astype(np.float32, copy=False)
     else:
         out[...] = values
+
+
+def store_once(values: NDArray[np.float64], out: NDArray[Any]) -> None:
+    """Rounds float64 values into ``out`` once, also to 16 bits, where the way by float32 alone would round twice.
+
+    >>> out = np.zeros(1, np.float16)
+    >>> store_once(np.float64([1 + 2**-11 + 2**-40]), out)  # float32 would bring it to the middle, and that to 1
+    >>> out
+    array([1.001], dtype=float16)
+    """
+    store(values if out.itemsize > 2 else _rounded_to_odd(values), out)
+
+
+def _rounded_to_odd(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Cut to float32, the last bit set if anything was cut off: rounding that to fewer bits is rounding once."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        nearest = values.astype(np.float32)
+        is_beyond = np.abs(nearest.astype(np.float64)) > np.abs(values)
+        is_inexact = nearest.astype(np.float64) != values
+    bits = np.asarray(nearest).view(np.uint32) - is_beyond.astype(np.uint32)
+    return (bits | is_inexact.astype(np.uint32)).view(np.float32)

@@ -14,7 +14,7 @@ from seedbed.v1 import DATA_TYPE_FLOAT64, TensorDescription
 
 from . import dtypes
 from .normal_cdf import interval_probabilities
-from .stream import Purpose, stream_of
+from .stream import Purpose, name_hashed, stream_of
 
 
 class UniformParameters(NamedTuple):
@@ -87,7 +87,13 @@ def sparse_mask(description: TensorDescription) -> SparseMask:
     """The mask of a sparse tensor."""
     rows, columns = description.spec.shape
     zeros = math.ceil(description.law.sparse.sparsity * rows)
-    return SparseMask(rows, columns, zeros, stream_of(description.spec.name, Purpose.SPARSE_MASK))
+    return SparseMask(rows, columns, zeros, stream_of(name_hashed(description.spec), Purpose.SPARSE_MASK))
+
+
+def permutation_mask(description: TensorDescription) -> SparseMask:
+    """The permutation of a tensor's elements: that of a mask of one column."""
+    stream = stream_of(name_hashed(description.spec), Purpose.PERMUTATION)
+    return SparseMask(math.prod(description.spec.shape), 1, 0, stream)
 
 
 def _base(value: float, dtype: int) -> float:

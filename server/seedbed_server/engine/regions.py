@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.v1 import TensorDescription
+from seedbed.v1 import Region, TensorDescription
+
+from .errors import InvalidSpec
 
 Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
 """The first global flat index of each run, and each run's length, in elements."""
@@ -38,6 +40,29 @@ class Layout(NamedTuple):
             run, coordinate = divmod(run, extent)
             flat += coordinate * stride
         return flat
+
+
+def check_region(region: Region | None, shape: Sequence[int], field: str) -> Region:
+    """A region of a shape; None means all of it.
+
+    Raises:
+        InvalidSpec: It is not within the shape.
+    """
+    if region is None:
+        return Region(start=[0] * len(shape), stop=shape)
+    for bound in ("start", "stop"):
+        if (rank := len(getattr(region, bound))) != len(shape):
+            raise InvalidSpec(
+                f"{field}.{bound}", f"has {rank} dimensions, the shape has {len(shape)}; give one number for each"
+            )
+    for axis, (start, stop, size) in enumerate(zip(region.start, region.stop, shape, strict=True)):
+        if start > stop:
+            raise InvalidSpec(f"{field}.start[{axis}]", f"start {start} is after stop {stop}; exchange them")
+        if start < 0:
+            raise InvalidSpec(f"{field}.start[{axis}]", f"{start} is negative; give 0 or more")
+        if stop > size:
+            raise InvalidSpec(f"{field}.stop[{axis}]", f"{stop} is outside the dimension's size {size}")
+    return region
 
 
 def layout(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Layout:
@@ -98,3 +123,26 @@ def runs(where: Layout, first: int, count: int) -> Runs:
     starts[0] += skipped
     lengths[0] -= skipped
     return starts, lengths
+
+
+def tiles(elements: Runs, size: int) -> Iterator[tuple[int, Runs]]:
+    """The same elements, so many at a time, each with the position of its first among all.
+
+    >>> [(begin, starts.tolist(), lengths.tolist()) for begin, (starts, lengths) in tiles((np.array([5, 20]), np.array([3, 2])), 4)]
+    [(0, [5, 20], [3, 1]), (4, [21], [1])]
+    """
+    starts, lengths = elements
+    ends = np.cumsum(lengths)
+    total = int(ends[-1])
+    if total <= size:
+        yield 0, elements
+        return
+    for begin in range(0, total, size):
+        end = min(begin + size, total)
+        first, last = np.searchsorted(ends, begin, "right"), np.searchsorted(ends, end, "left")
+        some, counts = starts[first : last + 1].copy(), lengths[first : last + 1].copy()
+        skipped = begin - int(ends[first] - lengths[first])
+        counts[-1] -= int(ends[last]) - end
+        some[0] += skipped
+        counts[0] -= skipped
+        yield begin, (some, counts)

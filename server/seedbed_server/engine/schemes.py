@@ -32,6 +32,7 @@ from seedbed.v1 import (
     Normal,
     Ones,
     Orthogonal,
+    Permutation,
     Sparse,
     TensorSpec,
     TruncNormal,
@@ -61,12 +62,12 @@ class Resolution(NamedTuple):
     gain: float | None = None
 
 
-def resolve(spec: TensorSpec, prefix: str = "") -> Resolution:
+def resolve(spec: TensorSpec, field: str = "spec") -> Resolution:
     """Resolves a spec's scheme, whose shape has been validated, to a law.
 
     Args:
         spec: The tensor.
-        prefix: What the field paths of errors begin with, such as ``tensors[3].``.
+        field: The spec's path in errors.
 
     Raises:
         InvalidSpec: If no scheme is set, or its parameters do not fit each other or the shape.
@@ -76,11 +77,10 @@ def resolve(spec: TensorSpec, prefix: str = "") -> Resolution:
     """
     scheme = spec.WhichOneof("scheme")
     if scheme is None:
-        raise InvalidSpec(f"{prefix}spec.scheme", "no scheme is set; set one, such as normal or kaiming_uniform")
-    field = f"{prefix}spec.{scheme}"
-    parameters = getattr(spec, scheme)
-    _require_finite(parameters, field)
-    return _RESOLVERS[scheme](parameters, spec.shape[:], _Fields(field, f"{prefix}spec.shape"))
+        raise InvalidSpec(f"{field}.scheme", "no scheme is set; set one, such as normal or kaiming_uniform")
+    path, parameters = f"{field}.{scheme}", getattr(spec, scheme)
+    _require_finite(parameters, path)
+    return _RESOLVERS[scheme](parameters, spec.shape[:], _Fields(path, f"{field}.shape"))
 
 
 @dataclass(slots=True)
@@ -319,6 +319,10 @@ def _scaled_law(distribution: int, variance: float, gain: float, fields: _Fields
     )
 
 
+def _resolve_permutation(_: Permutation, shape: Shape, fields: _Fields) -> Resolution:
+    return Resolution(Law(permutation=Permutation()))
+
+
 def _axes_of(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> tuple[list[int], list[int], list[int]]:
     if len(shape) < 2 and not (scheme.HasField("in_axis") and scheme.HasField("out_axis")):
         raise InvalidSpec(
@@ -368,4 +372,5 @@ _RESOLVERS: dict[str, Callable[..., Resolution]] = {
     "orthogonal": _resolve_orthogonal,
     "sparse": _resolve_sparse,
     "variance_scaling": _resolve_variance_scaling,
+    "permutation": _resolve_permutation,
 }

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Region, TensorDescription, TensorSpec
 
-from . import dtypes
+from . import dtypes, recipes
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
-from .patches import MAX_PATCHES
-from .schemes import Shape, resolve
-from .stream import stream_of
+from .regions import check_region
+from .schemes import Resolution, Shape, resolve
+from .stream import name_hashed, stream_of
 
 ALGORITHM_VERSIONS = (1,)
 """Every version of the stream that this engine serves, oldest first (docs/stream-v1.md)."""
@@ -45,18 +45,45 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
     >>> description.element_count, description.byte_count, description.law.normal.std
     (16, 64, 0.02)
     """
+    return _described(spec, region, f"{prefix}spec", f"{prefix}region")
+
+
+def plan_of(description: TensorDescription) -> recipes.Plan:
+    """What a described tensor of `recipes.KINDS` is made of."""
+    return recipes.resolve(recipes.named(description.spec, "spec"), "spec", _described_within)
+
+
+def whole_elements(description: TensorDescription) -> int:
+    """How many elements are computed whatever the region: of orthogonal matrices, and of what is reduced."""
+    kind = description.law.WhichOneof("law")
+    if kind == "orthogonal":
+        return math.prod(description.spec.shape)
+    if kind not in recipes.KINDS:
+        return 0
+    plan = plan_of(description)
+    return recipes.reduced_elements(plan) + sum(map(whole_elements, recipes.inner_tensors(plan)))
+
+
+def _described_within(spec: TensorSpec, field: str) -> TensorDescription:
+    return _described(spec, None, field, f"{field}.region")
+
+
+def _described(spec: TensorSpec, region: Region | None, field: str, region_field: str) -> TensorDescription:
     full = TensorSpec()
     full.CopyFrom(spec)
-    full.dtype = _dtype(spec, prefix)
-    full.algorithm_version = _algorithm_version(spec, prefix)
+    full.dtype = _dtype(spec, field)
+    full.algorithm_version = _algorithm_version(spec, field)
     itemsize = dtypes.numpy_dtype(full.dtype).itemsize
     shape = spec.shape[:]
-    _check_shape(shape, itemsize, f"{prefix}spec.shape")
-    resolution = resolve(full, prefix)
-    if 0 not in shape:
-        _check_range(resolution.law, full, prefix)
-    _check_patches(full, prefix)
-    part = _region(region, shape, f"{prefix}region")
+    _check_shape(shape, itemsize, f"{field}.shape")
+    if spec.WhichOneof("scheme") in recipes.KINDS:
+        explicit = recipes.named(full, field)
+        resolution = Resolution(recipes.law_of(recipes.resolve(explicit, field, _described_within), explicit))
+    else:
+        resolution = resolve(full, field)
+        if 0 not in shape:
+            _check_range(resolution.law, full, field)
+    part = check_region(region, shape, region_field)
     element_count = math.prod(map(operator.sub, part.stop[:], part.start[:]))
     return TensorDescription(
         spec=full,
@@ -65,27 +92,25 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
         fan_in=resolution.fan_in,
         fan_out=resolution.fan_out,
         gain=resolution.gain,
-        stream=stream_of(spec.name),
+        stream=stream_of(name_hashed(spec)),
         element_count=element_count,
         byte_count=element_count * itemsize,
     )
 
 
-def _dtype(spec: TensorSpec, prefix: str) -> DataType:
+def _dtype(spec: TensorSpec, field: str) -> DataType:
     dtype = spec.dtype or DATA_TYPE_FLOAT32
     if not dtypes.is_known(dtype):
-        raise InvalidSpec(
-            f"{prefix}spec.dtype", f"unknown dtype {dtype}; use one of float32, float16, bfloat16, float64"
-        )
+        raise InvalidSpec(f"{field}.dtype", f"unknown dtype {dtype}; use one of {dtypes.LISTED}")
     return dtype
 
 
-def _algorithm_version(spec: TensorSpec, prefix: str) -> int:
+def _algorithm_version(spec: TensorSpec, field: str) -> int:
     version = spec.algorithm_version or ALGORITHM_VERSIONS[-1]
     if version not in ALGORITHM_VERSIONS:
         served = ", ".join(map(str, ALGORITHM_VERSIONS))
         raise InvalidSpec(
-            f"{prefix}spec.algorithm_version", f"version {version} is not served here; use 0 for the newest of {served}"
+            f"{field}.algorithm_version", f"version {version} is not served here; use 0 for the newest of {served}"
         )
     return version
 
@@ -103,43 +128,10 @@ def _check_shape(shape: Shape, itemsize: int, field: str) -> None:
         raise InvalidSpec(field, f"{shape} has more than 2^63 - 1 {unit}; give a smaller shape")
 
 
-def _region(region: Region | None, shape: Shape, field: str) -> Region:
-    if region is None:
-        return Region(start=[0] * len(shape), stop=shape)
-    for bound in ("start", "stop"):
-        if (rank := len(getattr(region, bound))) != len(shape):
-            raise InvalidSpec(
-                f"{field}.{bound}", f"has {rank} dimensions, the shape has {len(shape)}; give one number for each"
-            )
-    for axis, (start, stop, size) in enumerate(zip(region.start, region.stop, shape, strict=True)):
-        if start > stop:
-            raise InvalidSpec(f"{field}.start[{axis}]", f"start {start} is after stop {stop}; exchange them")
-        if start < 0:
-            raise InvalidSpec(f"{field}.start[{axis}]", f"{start} is negative; give 0 or more")
-        if stop > size:
-            raise InvalidSpec(f"{field}.stop[{axis}]", f"{stop} is outside the dimension's size {size}")
-    return region
-
-
-def _check_patches(spec: TensorSpec, prefix: str) -> None:
-    if len(spec.patches) > MAX_PATCHES:
-        raise InvalidSpec(
-            f"{prefix}spec.patches", f"{len(spec.patches)} are over the limit of {MAX_PATCHES}; give fewer, larger ones"
-        )
-    for index, patch in enumerate(spec.patches):
-        field = f"{prefix}spec.patches[{index}]"
-        if not patch.HasField("region"):
-            raise InvalidSpec(f"{field}.region", "is missing; set the part that has the value")
-        _region(patch.region, spec.shape[:], f"{field}.region")
-        if not math.isfinite(patch.val):
-            raise InvalidSpec(f"{field}.val", f"{patch.val} is not finite; give a finite number")
-        _check_holds(patch.val, spec, f"{field}.val")
-
-
-def _check_range(law: Law, spec: TensorSpec, prefix: str) -> None:
+def _check_range(law: Law, spec: TensorSpec, path: str) -> None:
     """Refuses what the dtype cannot hold."""
     kind = law.WhichOneof("law")
-    field = f"{prefix}spec.{spec.WhichOneof('scheme')}"
+    field = f"{path}.{spec.WhichOneof('scheme')}"
     if kind == "constant":
         _check_holds(law.constant.val, spec, field)
     elif kind == "uniform":
@@ -153,6 +145,8 @@ def _check_range(law: Law, spec: TensorSpec, prefix: str) -> None:
         _check_trunc_normal(law, spec, field)
     elif kind == "orthogonal":
         _check_holds(law.orthogonal.gain, spec, field)
+    elif kind == "permutation":
+        _check_permutation(spec, field)
 
 
 def _check_trunc_normal(law: Law, spec: TensorSpec, field: str) -> None:
@@ -185,6 +179,11 @@ def _check_holds(value: float, spec: TensorSpec, field: str, what: str = "the va
             field,
             f"{what} {value} is beyond {largest}, the largest {_name(spec.dtype)}; use smaller parameters or float64",
         )
+
+
+def _check_permutation(spec: TensorSpec, field: str) -> None:
+    if (largest := math.prod(spec.shape) - 1) > (exact := dtypes.largest_exact_integer(spec.dtype)):
+        raise InvalidSpec(field, f"its largest number, {largest}, is beyond {exact}, up to which {_name(spec.dtype)} holds every integer; use float64")
 
 
 def _name(dtype: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from enum import Enum
 
+from seedbed.v1 import TensorSpec
+
 
 class Purpose(bytes, Enum):
     """What a stream's words are for; the label is BLAKE2b's personalisation."""
@@ -12,6 +14,7 @@ class Purpose(bytes, Enum):
     VALUES = b""
     SPARSE_MASK = b"sparse.mask"
     ORTHOGONAL = b"orthogonal"
+    PERMUTATION = b"permutation"
 
 
 def stream_of(name: str, purpose: Purpose = Purpose.VALUES) -> int:
@@ -24,3 +27,8 @@ def stream_of(name: str, purpose: Purpose = Purpose.VALUES) -> int:
     """
     digest = hashlib.blake2b(name.encode("utf-8"), digest_size=8, person=purpose.value).digest()
     return int.from_bytes(digest, "little")
+
+
+def name_hashed(spec: TensorSpec) -> str:
+    """The name that selects a tensor's stream: its own, unless the spec says another."""
+    return spec.stream or spec.name

@@ -9,22 +9,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seedbed.v1 import TensorDescription
 
-from .. import deterministic, dtypes
-from ..errors import Cancelled
-from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, sparse_mask
-from ..patches import Patch, patches_of
-from ..regions import Runs, layout_of, runs
-from ..stream import Purpose, stream_of
-from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, usable_cores
+from .. import deterministic, dtypes, recipes
+from ..errors import Cancelled, InvalidSpec
+from ..expressions import Evaluation
+from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, permutation_mask, sparse_mask
+from ..regions import Runs, layout_of, runs, tiles
+from ..spec import plan_of
+from ..stream import Purpose, name_hashed, stream_of
+from ..views import Indices, Laying, expanded
+from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, never, usable_cores
 
-_Filler = Callable[[int, NDArray[Any], IsCancelled], None]
+_DEFAULT_SHARE: Final = 1 << 16
+_EXPRESSION_SHARE: Final = 1 << 14
+
+Fill = Callable[[Runs, NDArray[Any], IsCancelled], None]
+"""Fills an array with a tensor's elements at the flat indices of runs."""
 
 
 class CpuBackend(Backend):
@@ -60,67 +66,103 @@ class CpuBackend(Backend):
     def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
         """Q of the QR of a tall float64 matrix, diag(R) > 0, by the operations of docs/stream-v1.md, in their order."""
 
-    def sampler(self, description: TensorDescription) -> Sampler:
-        patches = patches_of(description) if description.spec.patches else []
-        return partial(_at_once, self._filler(description), patches)
+    @abstractmethod
+    def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
+        """Where a permutation of the rows of a mask's first column takes each index."""
 
-    def _filler(self, description: TensorDescription) -> _Filler:
-        law = description.law.WhichOneof("law")
-        if law == "constant":
-            return self._constant_filler(description)
-        if law in ("eye", "dirac"):
-            return _ones_filler(description)
-        if law == "orthogonal":
-            return partial(self._fill_orthogonal, description)
-        return self._random_filler(description)
+    def sampler(self, description: TensorDescription) -> Sampler:
+        if description.law.WhichOneof("law") == "constant":
+            return partial(_at_once, self._constant_filler(description))
+        where = layout_of(description)
+        fill, tile, share = self._fill_of(description), self.tile, self._share_of(description)
+
+        def fill_piece(first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> None:
+            fill(runs(where, first_element, len(out)), out, cancelled)
+
+        if not share:
+            return partial(_at_once, fill_piece)
+        return partial(_at_once, partial(self._in_pieces, fill_piece, share, tile))
 
     def repeat(self, bits: np.unsignedinteger[Any], out: NDArray[np.unsignedinteger[Any]]) -> None:
         """Fills ``out``, a view of elements as integers, with the bits of one element."""
         out.fill(bits)
 
-    def _constant_filler(self, description: TensorDescription) -> _Filler:
+    def scatter(self, values: NDArray[Any], positions: Indices, lengths: Indices, out: NDArray[Any]) -> None:
+        """Copies consecutive runs of ``values`` to their positions in ``out``."""
+        begin = 0
+        for position, length in zip(positions.tolist(), lengths.tolist(), strict=True):
+            out[position : position + length] = values[begin : begin + length]
+            begin += length
+
+    def _share_of(self, description: TensorDescription) -> int:
+        """The fewest elements that are worth a thread's while; 0 if one thread makes them all."""
+        kind = str(description.law.WhichOneof("law"))
+        if kind == "parts":
+            inner = description.law.parts.parts
+            kinds = {part.recipe.WhichOneof("scheme") for part in inner} & self.share.keys()
+            return min((self.share[kind] for kind in kinds), default=_DEFAULT_SHARE)
+        if kind == "expression":
+            return _EXPRESSION_SHARE
+        return self.share.get(kind, 0)
+
+    def _fill_of(self, description: TensorDescription) -> Fill:
+        """What fills any elements of a tensor, whatever the region."""
+        law = str(description.law.WhichOneof("law"))
+        if law == "constant":
+            return partial(_fill_constant, self, deterministic.constant(description))
+        if law in ("eye", "dirac"):
+            return partial(_fill_ones, deterministic.Ones.of(description))
+        if law == "orthogonal":
+            return partial(self._fill_orthogonal, description)
+        if law == "permutation":
+            return partial(self._fill_permutation, permutation_mask(description), description.spec.seed)
+        if law not in recipes.KINDS:
+            return self._random_fill(description, law)
+        plan = plan_of(description)
+        if isinstance(plan, recipes.LiteralPlan):
+            return partial(_fill_literal, plan.values)
+        if isinstance(plan, recipes.PartsPlan):
+            return _PartsFill(self, description, plan, self._fill_of)
+        return _ExpressionFill(description, plan, self._fill_of)
+
+    def _constant_filler(self, description: TensorDescription) -> Callable[[int, NDArray[Any], IsCancelled], None]:
         bits = deterministic.constant(description)
 
         def fill(_first_element: int, out: NDArray[Any], _cancelled: IsCancelled) -> None:
-            if bits:
-                self.repeat(bits, out.view(bits.dtype))
-            else:
-                out.view(np.uint8).fill(0)  # NumPy takes memset for bytes alone
+            _fill_constant(self, bits, None, out, _cancelled)
 
         return fill
 
-    def _random_filler(self, description: TensorDescription) -> _Filler:
-        where = layout_of(description)
+    def _random_fill(self, description: TensorDescription, law: str) -> Fill:
         parameters = parameters_of(description)
-        law = str(description.law.WhichOneof("law"))
         mask = sparse_mask(description) if law == "sparse" else None
         stream = Stream(description.spec.seed, description.stream)
 
-        def fill_piece(first_element: int, out: NDArray[Any]) -> None:
-            elements = runs(where, first_element, len(out))
+        def fill(elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
             self.sample(parameters, stream, elements, out)
             if mask:
                 self.mask(mask, stream.seed, elements, out)
 
-        return partial(self._in_pieces, fill_piece, self.share[law])
+        return fill
 
     def _in_pieces(
         self,
-        fill_piece: Callable[[int, NDArray[Any]], None],
+        fill_piece: Callable[[int, NDArray[Any], IsCancelled], None],
         share: int,
+        tile: int,
         first_element: int,
         out: NDArray[Any],
         cancelled: IsCancelled,
     ) -> None:
         """Fills the pieces of ``out``, on this thread and those of the pool that have nothing else to do."""
-        if len(out) <= min(self.tile, 2 * share - 1):
-            fill_piece(first_element, out)
+        if len(out) <= min(tile, 2 * share - 1):
+            fill_piece(first_element, out, cancelled)
             return
 
         def fill(piece: slice) -> None:
             if cancelled():
                 raise Cancelled
-            fill_piece(first_element + piece.start, out[piece])
+            fill_piece(first_element + piece.start, out[piece], cancelled)
 
         first, *others = self._pieces(len(out), share)
         if self._pool is None:
@@ -145,23 +187,23 @@ class CpuBackend(Backend):
         for begin in range(0, count, length):
             yield slice(begin, min(begin + length, count))
 
+    def _fill_permutation(
+        self, mask: SparseMask, seed: int, elements: Runs, out: NDArray[Any], _cancelled: IsCancelled
+    ) -> None:
+        dtypes.store(self.places(mask, seed, expanded(elements)).astype(np.float64), out)
+
     def _fill_orthogonal(
-        self, description: TensorDescription, first_element: int, out: NDArray[Any], cancelled: IsCancelled
+        self, description: TensorDescription, elements: Runs, out: NDArray[Any], cancelled: IsCancelled
     ) -> None:
         spec = description.spec
         rows = spec.shape[0]
         columns = math.prod(spec.shape[1:])
-        stream = Stream(spec.seed, stream_of(spec.name, Purpose.ORTHOGONAL))
+        stream = Stream(spec.seed, stream_of(name_hashed(spec), Purpose.ORTHOGONAL))
         matrix = self._matrices.get(
             (stream, rows, columns), lambda: self._orthogonal(stream, rows, columns, cancelled), cancelled
         )
-        starts, lengths = runs(layout_of(description), first_element, len(out))
-        flat = matrix.reshape(-1)
         gain = description.law.orthogonal.gain
-        begin = 0
-        for start, length in zip(starts, lengths, strict=True):
-            dtypes.store(flat[start : start + length] * gain, out[begin : begin + length])
-            begin += length
+        dtypes.store(matrix.reshape(-1)[expanded(elements)] * gain, out)
 
     def _orthogonal(self, stream: Stream, rows: int, columns: int, cancelled: IsCancelled) -> NDArray[np.float64]:
         gaussian = np.empty(rows * columns)
@@ -174,24 +216,161 @@ class CpuBackend(Backend):
         return np.ascontiguousarray(self.orthonormal(matrix, cancelled))
 
 
-def _ones_filler(description: TensorDescription) -> _Filler:
-    diagonal = deterministic.diagonal(description)
-
-    def fill(first_element: int, out: NDArray[Any], _cancelled: IsCancelled) -> None:
-        out.view(np.uint8).fill(0)
-        if diagonal:
-            out[diagonal.positions(first_element, len(out))] = 1
-
-    return fill
-
-
 def _at_once(
-    fill: _Filler, patches: list[Patch], first_element: int, out: NDArray[Any], cancelled: IsCancelled
+    fill: Callable[[int, NDArray[Any], IsCancelled], None],
+    first_element: int,
+    out: NDArray[Any],
+    cancelled: IsCancelled,
 ) -> Wait:
     fill(first_element, out, cancelled)
-    for patch in patches:
-        patch.apply(first_element, out)
     return done
+
+
+def _fill_constant(
+    backend: CpuBackend,
+    bits: np.unsignedinteger[Any],
+    _elements: Runs | None,
+    out: NDArray[Any],
+    _cancelled: IsCancelled,
+) -> None:
+    if bits:
+        backend.repeat(bits, out.view(bits.dtype))
+    else:
+        out.view(np.uint8).fill(0)  # NumPy takes memset for bytes alone
+
+
+def _fill_ones(ones: deterministic.Ones, elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
+    out.view(np.uint8).fill(0)
+    out[ones.positions(elements)] = 1
+
+
+def _fill_literal(values: NDArray[Any], elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
+    out[...] = values[expanded(elements)]
+
+
+class _PartsFill:
+    """Fills elements of a tensor of parts; each part is made where it belongs, if it lies in one piece there."""
+
+    def __init__(
+        self,
+        backend: CpuBackend,
+        description: TensorDescription,
+        plan: recipes.PartsPlan,
+        fill_of: Callable[[TensorDescription], Fill],
+    ) -> None:
+        self._backend = backend
+        self._description = description
+        self._parts = [
+            (part, Laying(part.box), fill_of(part.inner))
+            for part in plan.parts
+            if part.box.size
+        ]
+        bounds = np.array([part.box.bounds() for part, _, _ in self._parts], np.int64).reshape(-1, 2)
+        self._lowest, self._highest = bounds.T
+
+    def __call__(self, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
+        laid = list(self._laid(elements))
+        if not any(len(positions) == 1 and source[1][0] == len(out) for _, _, positions, source in laid):
+            _fill_gaps([(positions, source[1]) for _, _, positions, source in laid], out)
+        for part, fill, positions, own in laid:
+            if cancelled():
+                raise Cancelled
+            source = own if part.source.shape == tuple(part.inner.spec.shape) else part.source.taken(own)
+            self._lay(fill, dtypes.numpy_dtype(part.inner.spec.dtype), source, own[1], positions, out, cancelled)
+
+    def _laid(self, elements: Runs) -> Iterator[tuple[recipes.PlacedPart, Fill, Indices, Runs]]:
+        """The parts that have some of the elements, where those go, and which they are of the part's box."""
+        starts, lengths = elements
+        is_near = (self._lowest < starts.max() + lengths.max()) & (self._highest >= starts.min())
+        for index in np.flatnonzero(is_near).tolist():
+            part, laying, fill = self._parts[index]
+            positions, own = laying.of(elements)
+            if len(positions):
+                yield part, fill, positions, own
+
+    def _lay(
+        self,
+        fill: Fill,
+        dtype: np.dtype[Any],
+        source: Runs,
+        lengths: Indices,
+        positions: Indices,
+        out: NDArray[Any],
+        cancelled: IsCancelled,
+    ) -> None:
+        if len(positions) == 1 and dtype == out.dtype:
+            fill(source, out[positions[0] : positions[0] + lengths[0]], cancelled)
+            return
+        values = np.empty(int(lengths.sum()), dtype)
+        fill(source, values, cancelled)
+        if dtype != out.dtype:
+            values = _converted(values, out.dtype, self._description)
+        self._backend.scatter(values, positions, lengths, out)
+
+
+def _fill_gaps(laid: list[tuple[Indices, Indices]], out: NDArray[Any]) -> None:
+    """Sets to 0 what lies between the runs that are laid."""
+    positions = np.concatenate([np.zeros(0, np.int64), *(positions for positions, _ in laid)])
+    ends = positions + np.concatenate([np.zeros(0, np.int64), *(lengths for _, lengths in laid)])
+    order = np.argsort(positions, kind="stable")
+    covered = np.concatenate([[0], np.maximum.accumulate(ends[order])])
+    begins = np.append(positions[order], len(out))
+    for gap in np.flatnonzero(covered < begins).tolist():
+        out[covered[gap] : begins[gap]].view(np.uint8).fill(0)
+
+
+def _converted(values: NDArray[Any], dtype: np.dtype[Any], description: TensorDescription) -> NDArray[Any]:
+    """Values of another type."""
+    converted = np.empty(len(values), dtype)
+    dtypes.store_once(values.astype(np.float64), converted)
+    _check_finite(converted, description)
+    return converted
+
+
+class _ExpressionFill:
+    """Fills elements of an expression, a tile at a time."""
+
+    def __init__(
+        self, description: TensorDescription, plan: recipes.ExpressionPlan, fill_of: Callable[[TensorDescription], Fill]
+    ) -> None:
+        self._description = description
+        leaves = {
+            index: (fill_of(node.made.inner), dtypes.numpy_dtype(node.made.inner.spec.dtype))
+            for index, node in enumerate(plan.nodes)
+            if isinstance(node.made, recipes.Leaf)
+        }
+
+        def fill_leaf(index: int, elements: Runs) -> NDArray[np.float64]:
+            fill, dtype = leaves[index]
+            values = np.empty(int(elements[1].sum()), dtype)
+            fill(elements, values, never)
+            return values.astype(np.float64)
+
+        self._evaluation = Evaluation(plan, fill_leaf)
+
+    def __call__(self, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
+        for begin, part in tiles(elements, self._evaluation.tile):
+            values = self._evaluation.values(part, cancelled)
+            piece = out[begin : begin + int(part[1].sum())]
+            with np.errstate(over="ignore"):
+                dtypes.store_once(np.broadcast_to(values, piece.shape), piece)
+            _check_finite(piece, self._description, part)
+
+
+def _check_finite(values: NDArray[Any], description: TensorDescription, elements: Runs | None = None) -> None:
+    is_finite = np.isfinite(values)
+    if is_finite.all():
+        return
+    position = int(np.argmin(is_finite))
+    spec = description.spec
+    where = "an element"
+    if elements is not None:
+        index = np.unravel_index(int(expanded(elements)[position]), tuple(spec.shape))
+        where = f"element {tuple(map(int, index))}"
+    raise InvalidSpec(
+        f"spec.{spec.WhichOneof('scheme')}",
+        f"{where} of tensor {spec.name!r} is {values[position]}; change the recipe so that all are finite in its dtype",
+    )
 
 
 class _MatrixCache:

@@ -13,9 +13,11 @@ from ..constants import FEISTEL_ROUNDS
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters
 from ..regions import Runs
+from ..views import Indices
 from . import numba_kernels as kernels
 from .base import IsCancelled, Stream, never
 from .cpu import CpuBackend
+from .numpy import permuted
 
 _STRIP = 64
 """Columns of a matrix that are worked on at once, in the second-level cache."""
@@ -36,6 +38,7 @@ class NumbaBackend(CpuBackend):
             self.mask(SparseMask(2, 2, 1, 0), 0, runs, out)
             bits = out.view(f"u{out.itemsize}")
             self.repeat(bits[0], bits)
+            self.scatter(out, np.array([0]), np.array([1]), out)
         self.orthonormal(np.ones((2, 1)), never)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
@@ -52,6 +55,10 @@ class NumbaBackend(CpuBackend):
     def repeat(self, bits: np.unsignedinteger[Any], out: NDArray[np.unsignedinteger[Any]]) -> None:
         kernels.repeat(bits, out)
 
+    def scatter(self, values: NDArray[Any], positions: Indices, lengths: Indices, out: NDArray[Any]) -> None:
+        bits = np.dtype(f"u{out.itemsize}")
+        kernels.scatter(values.view(bits), positions, lengths, out.view(bits))
+
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
         size = min(mask.columns, len(out))
         known, keys = np.full(size, -1, np.int64), np.empty((size, FEISTEL_ROUNDS), np.uint32)
@@ -60,6 +67,9 @@ class NumbaBackend(CpuBackend):
         kernels.mask(
             rows, columns, zeros, bits, np.uint64(seed), np.uint64(mask.stream), *runs, known, keys, bits_of_out
         )
+
+    def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
+        return permuted(indices.astype(np.uint64), np.zeros_like(indices, np.uint64), permutation, seed)
 
     def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
         m, n = gaussian.shape

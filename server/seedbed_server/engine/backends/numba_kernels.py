@@ -566,6 +566,17 @@ def repeat(bits, out):
         rest[i] = bits
 
 
+@_jit
+def scatter(values, positions, lengths, out):
+    begin = 0
+    for run in range(len(positions)):
+        length = lengths[run]
+        to, taken = out[positions[run] : positions[run] + length], values[begin : begin + length]
+        for i in range(len(to)):
+            to[i] = taken[i]
+        begin += length
+
+
 # Sparse.
 
 

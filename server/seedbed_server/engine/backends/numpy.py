@@ -39,6 +39,7 @@ from ..constants import (
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
 from ..regions import Runs
+from ..views import Indices, expanded
 from .base import IsCancelled, Stream
 from .cpu import CpuBackend
 
@@ -59,7 +60,7 @@ class NumpyBackend(CpuBackend):
     share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse"), 1 << 14)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
-        elements = _elements(runs)
+        elements = expanded(runs).astype(np.uint64)
         of_block = _float64_law if out.dtype == np.float64 else _float32_law
         per_block = 2 if out.dtype == np.float64 else 4
         # Elements ascend, so that those of one block are neighbours: each block is computed once.
@@ -70,8 +71,11 @@ class NumpyBackend(CpuBackend):
         dtypes.store(values[rows, elements % np.uint64(per_block)], out)
 
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
-        row, column = np.divmod(_elements(runs), np.uint64(mask.columns))
-        out[_permuted(row, column, mask, seed) < np.uint64(mask.zeros)] = 0
+        row, column = np.divmod(expanded(runs).astype(np.uint64), np.uint64(mask.columns))
+        out[permuted(row, column, mask, seed) < np.uint64(mask.zeros)] = 0
+
+    def places(self, permutation: SparseMask, seed: int, indices: Indices) -> U64:
+        return permuted(indices.astype(np.uint64), np.zeros_like(indices, np.uint64), permutation, seed)
 
     def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
         a = gaussian.copy()
@@ -90,15 +94,6 @@ class NumpyBackend(CpuBackend):
                 raise Cancelled
             _reflect(q[k:, k:], a[k + 1 :, k], tau[k])
         return q * np.where(np.diag(a) < 0, -1.0, 1.0)
-
-
-def _elements(runs: Runs) -> U64:
-    """Every flat index of the runs, in order."""
-    starts, lengths = runs
-    ends = np.cumsum(lengths)
-    offsets = starts - (ends - lengths)
-    elements: U64 = (np.arange(ends[-1]) + np.repeat(offsets, lengths)).astype(np.uint64)
-    return elements
 
 
 # Words («Words»).
@@ -291,7 +286,8 @@ def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
 # Sparse («Sparse»): a keyed permutation of each column's rows, by a Feistel network that walks its cycles.
 
 
-def _permuted(row: U64, column: U64, mask: SparseMask, seed: int) -> U64:
+def permuted(row: U64, column: U64, mask: SparseMask, seed: int) -> U64:
+    """Where the permutation of each column takes each row."""
     bits = mask.bits
     low_bits = (bits + 1) // 2
     stream = Stream(seed, mask.stream)
