@@ -48,7 +48,7 @@ def test_every_scheme_has_a_method_a_message_and_documentation(scheme):
     for kind in (seedbed.Client, aio.AsyncClient):
         method = getattr(kind, scheme)
         parameters = inspect.signature(method).parameters
-        assert list(parameters)[-8:-3] == ["seed", "name", "dtype", "algorithm_version", "region"]
+        assert list(parameters)[-9:-3] == ["seed", "name", "dtype", "algorithm_version", "stream", "region"]
         assert parameters["dtype"].default == "float32"
         assert parameters["timeout"].default is ...
         for name in list(parameters)[1:]:

@@ -295,5 +295,3 @@ def test_arguments_that_do_not_exist():
         draw("normal", sdt=1)
     with pytest.raises(TypeError, match="std"):
         seedbed.spec(X * 2, std=1)
-    with pytest.raises(TypeError, match="shape"):
-        seedbed.spec("normal")

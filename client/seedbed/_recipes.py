@@ -714,9 +714,7 @@ def spec(scheme: str | What, shape: Shape | None = None, **parameters: object) -
     ['constant', 'recipe', 'function']
     """
     if isinstance(scheme, str):
-        if shape is None:
-            raise TypeError("spec() missing 1 required positional argument: 'shape'")
-        return _schemes.spec(scheme, shape, **parameters)
+        return _schemes.spec(scheme, shape, **parameters)  # type: ignore[arg-type]  # which refuses None
     what = scheme if isinstance(scheme, Parts) else _value(scheme)
     if shape is None:
         shape = None if isinstance(what, Parts) else what._shape

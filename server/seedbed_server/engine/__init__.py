@@ -13,6 +13,7 @@ from .backends import Backend, Sampler, open_backend, open_cupy, usable_cores
 from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
+from .recipes import literal_bytes
 from .schemes import MAX_ORTHOGONAL_ELEMENTS
 from .spec import ALGORITHM_VERSIONS, MAX_DIMENSIONS, describe, whole_elements
 
@@ -26,6 +27,7 @@ __all__ = [
     "Sampler",
     "calculate_gain",
     "describe",
+    "literal_bytes",
     "numpy_dtype",
     "open_backend",
     "open_cupy",

@@ -38,6 +38,7 @@ MIN_CHUNK_BYTES: Final = 8  # one element of the widest dtype
 MAX_CHUNK_BYTES: Final = 3 << 20  # with its header it fits into the 4 MiB that gRPC clients accept by default
 MIN_REQUEST_BYTES: Final = 4 << 10
 MAX_REQUEST_BYTES: Final = 4 << 20
+MAX_LITERAL_BYTES: Final = 1_000_000  # a description repeats them, and comes with a chunk
 
 _IDLE_BUFFERS: Final = 16
 _KEPT_DESCRIPTIONS: Final = 4096  # of about 150 bytes each: less than the message that a stream holds anyway
@@ -92,6 +93,7 @@ class InitServicer:
             chunk_bytes=chunk_bytes,
             max_response_bytes=max_response_bytes,
             max_tensors=max_tensors,
+            max_literal_bytes=MAX_LITERAL_BYTES,
         )
         # A stream needs a buffer only while it samples, not while its client reads; so streams share a few.
         self._idle_buffers: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
@@ -179,9 +181,13 @@ class InitServicer:
     ) -> TensorDescription:
         description = describe(request, prefix)
         limit = self.limits.max_orthogonal_elements
-        if description.law.HasField("orthogonal") and (elements := math.prod(description.spec.shape)) > limit:
-            over = f"has {elements} elements, over this server's limit of {limit} for orthogonal"
+        if (elements := engine.whole_elements(description)) > limit:
+            over = f"has {elements} elements, over this server's limit of {limit} for orthogonal and for reductions"
             raise engine.InvalidSpec(f"{prefix}spec.shape", f"{over} (max_orthogonal_elements); use a smaller matrix")
+        limit = self.limits.max_literal_bytes
+        if (byte_count := engine.literal_bytes(description.spec)) > limit:
+            over = f"has literals of {byte_count} bytes, over this server's limit of {limit} (max_literal_bytes)"
+            raise engine.InvalidSpec(f"{prefix}spec", f"{over}; draw it, or fill the literal part yourself")
         return description
 
     def _check_bytes(self, field: str, byte_count: int, remedy: str) -> None:
@@ -246,8 +252,8 @@ class InitServicer:
             self._abandon(under_way)
 
     def _turns_for(self, description: TensorDescription) -> contextlib.AbstractContextManager[object]:
-        """What to sample within; a matrix whose decomposition takes minutes must not keep a turn from others."""
-        return contextlib.nullcontext() if description.law.HasField("orthogonal") else self._turns
+        """What to sample within; a matrix or a reduction that takes minutes must not keep a turn from others."""
+        return contextlib.nullcontext() if engine.whole_elements(description) else self._turns
 
     def _begin(
         self, sampler: engine.Sampler, dtype: np.dtype[Any], offset: int, byte_count: int, cancelled: Callable[[], bool]
