@@ -29,6 +29,17 @@ SPECS = [
     seedbed.spec("trunc_normal", (64, 33), std=0.02, name="trunc_normal", dtype="float64"),
     seedbed.spec("orthogonal", (20, 30), name="orthogonal"),
     seedbed.spec("sparse", (30, 20), sparsity=0.25, name="sparse"),
+    TensorSpec(name="permutation", shape=[70, 71], permutation={}),
+    TensorSpec(
+        name="padded",
+        shape=[70, 71],
+        parts={
+            "parts": [
+                {"recipe": {"normal": {}}},
+                {"recipe": {"zeros": {}}, "region": {"start": [3, 0], "stop": [4, 71]}},
+            ]
+        },
+    ),
 ]
 NORMAL = seedbed.spec("normal", (70, 71), seed=2**64 - 1, name="normal")
 MIB = 1 << 20

@@ -19,7 +19,7 @@ import seedbed
 from benchmarks.measuring import Row
 from benchmarks.on_gpu import ROOT
 from benchmarks.on_gpu.bench import DTYPES, GIB, HALF, Bench, Case, described, whole
-from seedbed.v1 import Region, TensorSpec
+from seedbed.v1 import Constant, Function, Normal, Recipe, Region, TensorSpec, Uniform
 from seedbed_server import engine
 
 POISON = 0xA5
@@ -45,7 +45,7 @@ def golden_vectors(bench: Bench) -> list[Row]:
 
 
 def random_tensors(bench: Bench) -> list[Row]:
-    """Tensors, regions, patches, chunks and addresses by chance."""
+    """Tensors, regions, recipes, chunks and addresses by chance."""
     chance = random.Random(20_261_117)
     for scheme, parameters in itertools.islice(itertools.cycle(_SCHEMES), bench.sizes.random_cases):
         while (case := _random_case(chance, scheme, parameters)) is None:
@@ -152,7 +152,7 @@ def _random_case(chance: random.Random, scheme: str, parameters: dict[str, Any])
     )
     region = _random_region(chance, Region(start=[0] * len(shape), stop=shape), 50_000)
     if chance.random() < 0.2:
-        spec.patches.add(region=_random_region(chance, region, 5000), val=chance.choice([0.0, 0.5, -3.0]))
+        _become_recipe(chance, spec, region)
     try:
         description = engine.describe(spec, region)
     except engine.InvalidSpec:
@@ -160,6 +160,28 @@ def _random_case(chance: random.Random, scheme: str, parameters: dict[str, Any])
     first = chance.choice([0, chance.randint(0, description.element_count)])
     rest = description.element_count - first
     return Case(description, first, chance.choice([rest, chance.randint(0, rest)]), chance.randrange(8))
+
+
+def _become_recipe(chance: random.Random, spec: TensorSpec, region: Region) -> None:
+    """Makes a tensor one of parts, at times a logarithm or a literal."""
+    kind = chance.choice(["parts", "parts", "parts", "expression", "literal"])
+    if kind == "expression":
+        spec.expression.steps.add().recipe.uniform.CopyFrom(Uniform(a=1.0, b=16.0))
+        spec.expression.steps.add(function=Function.FUNCTION_LOG, arguments=[0])
+        return
+    if kind == "literal":
+        count = chance.randint(1, 500)
+        del spec.shape[:]
+        spec.shape.append(count)
+        region.CopyFrom(Region(start=[count // 3], stop=[count]))
+        spec.literal.data = np.linspace(-2, 2, count).astype(engine.numpy_dtype(spec.dtype)).tobytes()
+        return
+    spec.parts.SetInParent()
+    for _ in range(chance.randint(1, 4)):
+        part = spec.parts.parts.add(region=_random_region(chance, region, chance.choice([5000, 50_000])))
+        part.recipe.CopyFrom(chance.choice(_RECIPES))
+        if not part.recipe.HasField("constant"):
+            part.recipe.stream = chance.choice(["", "a", "b"])
 
 
 def _random_shape(chance: random.Random, scheme: str) -> list[int]:
@@ -186,6 +208,13 @@ def _random_region(chance: random.Random, within: Region, most: int) -> Region:
         most //= max(1, length)
     return Region(start=start, stop=stop)
 
+
+_RECIPES = [
+    *(Recipe(constant=Constant(val=val)) for val in (0.0, 0.5, -3.0)),
+    Recipe(normal=Normal(std=0.02)),
+    Recipe(normal=Normal(mean=-37.1)),
+    Recipe(uniform=Uniform(a=-1.0, b=1.5)),
+]
 
 _SCHEMES: list[tuple[str, dict[str, Any]]] = [
     *((scheme, {}) for scheme in ("ones", "zeros", "eye")),

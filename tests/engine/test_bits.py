@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.v1 import DataType, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import DataType, Normal, Orthogonal, Sparse, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
 
 from .conftest import BACKENDS, open_backend, sample
@@ -31,20 +31,6 @@ def test_backends_regions_and_chunks_agree_in_every_bit(case, backend, chunk) ->
     whole = sample(open_backend("numpy", 1), spec)
     part = sample(open_backend(*backend), spec, region, chunk)
     assert bits(part) == bits(whole[tuple(map(slice, start, stop))])
-
-
-@settings(max_examples=150, deadline=None)
-@given(specs_with_regions(), st.data(), st.sampled_from(BACKENDS), st.integers(1, 999))
-def test_patches_are_slices_that_are_filled_afterwards(case, data, backend, chunk) -> None:
-    spec, (start, stop) = case
-    expected = sample(open_backend("numpy", 1), spec)
-    for _ in range(data.draw(st.integers(1, 3))):
-        low, high = data.draw(regions(tuple(spec.shape)))
-        value = data.draw(st.floats(-100, 100))
-        expected[tuple(map(slice, low, high))] = np.float32(value) if expected.dtype != np.float64 else value
-        spec.patches.add(region=Region(start=low, stop=high), val=value)
-    part = sample(open_backend(*backend), spec, (start, stop), chunk)
-    assert bits(part) == bits(expected[tuple(map(slice, start, stop))])
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 import re
@@ -21,15 +22,23 @@ from seedbed.v1 import (
     Constant,
     DataType,
     Dirac,
+    Expression,
     Eye,
+    Function,
+    Literal,
     Normal,
     Orthogonal,
-    Patch,
+    Part,
+    Parts,
+    Permutation,
+    Recipe,
     Region,
     Sparse,
+    Step,
     TensorSpec,
     TruncNormal,
     Uniform,
+    View,
 )
 from seedbed_server import engine
 from seedbed_server.engine import backends
@@ -46,7 +55,42 @@ LAWS = {
     "constant": {"constant": Constant(val=-0.1)},
     "eye": {"eye": Eye()},
     "orthogonal": {"orthogonal": Orthogonal(gain=2.0)},
-    "patched": {"normal": Normal(), "patches": [Patch(region=Region(start=[9, 2], stop=[51, 7]), val=3.0)]},
+}
+
+
+def box(rows: tuple[int, int], columns: tuple[int, int], **recipe) -> Part:
+    """A part of a matrix."""
+    return Part(region=Region(start=[rows[0], columns[0]], stop=[rows[1], columns[1]]), recipe=Recipe(**recipe))
+
+
+ALL_ROWS, ALL_COLUMNS = (0, 61), (0, 83)
+GRID = [(0, 20), (20, 33), (33, 61)], [(0, 8), (8, 41), (41, 83)]
+DRAWS = [
+    {"normal": Normal(mean=1.0, std=0.5)},
+    {"uniform": Uniform(a=-1.0)},
+    {"sparse": Sparse(sparsity=0.4)},
+    {"trunc_normal": TruncNormal(a=-1.0, b=3.0)},
+    {"constant": Constant(val=-0.1)},
+]
+DRAWN_PARTS = {
+    "row blocks": [box(rows, ALL_COLUMNS, **law) for rows, law in zip(GRID[0], DRAWS, strict=False)],
+    "column blocks": [box(ALL_ROWS, columns, **law) for columns, law in zip(GRID[1], DRAWS, strict=False)],
+    "grid": [box(*where, **law) for where, law in zip(itertools.product(*GRID), itertools.cycle(DRAWS))],
+    "padding row": [Part(recipe=Recipe(normal=Normal())), box((9, 10), ALL_COLUMNS, zeros={})],
+    "overlapping": [
+        box((3, 50), (2, 81), normal=Normal(), stream="other"),
+        box((9, 51), (2, 7), constant=Constant(val=3.0)),
+        box((30, 61), (5, 60), uniform=Uniform()),
+    ],
+    "gaps": [box((1, 9), (3, 77), uniform=Uniform()), box((40, 41), (82, 83), normal=Normal()), box((50, 50), (0, 9))],
+    "none": [],
+}
+DRAWN_PARTS["gaps"][2].recipe.ones.SetInParent()
+ON_CPU_PARTS = {
+    "transposed": [Part(view=View(shape=[83, 61], strides=[1, 83]), recipe=Recipe(normal=Normal()))],
+    "broadcast": [box((2, 40), (3, 70), normal=Normal(), shape=[1, 67]), box((50, 61), ALL_COLUMNS, uniform=Uniform())],
+    "identity": [box((2, 40), (3, 70), eye=Eye())],
+    "of another dtype": [box((2, 40), (3, 70), normal=Normal(), dtype=DataType.DATA_TYPE_FLOAT64)],
 }
 
 
@@ -78,20 +122,126 @@ def written(gpu: CupyBackend, description, first: int, count: int, shift: int = 
     return host[shift : shift + count].tobytes()
 
 
-@pytest.mark.parametrize("dtype", DataType.values()[1:], ids=DataType.keys()[1:])
-@pytest.mark.parametrize("law", LAWS)
-def test_any_part_at_any_address(law: str, dtype: int, gpu: CupyBackend, reference: engine.Backend) -> None:
-    spec = TensorSpec(name="w", shape=[61, 83], dtype=dtype, seed=2**63 + 5, **LAWS[law])
-    draw = random.Random(f"{law} {dtype}")
-    for region in (None, Region(start=[3, 5], stop=[60, 82]), Region(start=[0, 4], stop=[61, 80])):
+REGIONS = (None, Region(start=[3, 5], stop=[60, 82]), Region(start=[0, 4], stop=[61, 80]))
+DTYPES = pytest.mark.parametrize("dtype", DataType.values()[1:], ids=DataType.keys()[1:])
+
+
+def check_any_piece(gpu: CupyBackend, reference: engine.Backend, spec: TensorSpec, regions=REGIONS) -> None:
+    """Compares pieces of a tensor's regions, at any address, with the reference's."""
+    draw = random.Random(spec.SerializeToString(deterministic=True))
+    for region in regions:
         description = engine.describe(spec, region)
-        whole = np.empty(description.element_count, engine.numpy_dtype(dtype))
+        whole = np.empty(description.element_count, engine.numpy_dtype(spec.dtype))
         reference.fill(description, 0, whole)
+        assert written(gpu, description, 0, len(whole)) == whole.tobytes()
         for _ in range(10):
             first = draw.randrange(len(whole))
-            count = draw.randint(1, len(whole) - first)
+            count = draw.choice([draw.randint(1, len(whole) - first), min(len(whole) - first, draw.randint(1, 90))])
             expected = whole[first : first + count].tobytes()
             assert written(gpu, description, first, count, shift=draw.randrange(5)) == expected, (region, first, count)
+        filled = np.empty_like(whole)
+        gpu.fill(description, 0, filled)
+        assert filled.tobytes() == whole.tobytes()
+
+
+def is_made_by_the_cpu(gpu: CupyBackend, spec: TensorSpec) -> bool:
+    return gpu._writer(engine.describe(spec)) is None
+
+
+@DTYPES
+@pytest.mark.parametrize("law", LAWS)
+def test_any_part_at_any_address(law: str, dtype: int, gpu: CupyBackend, reference: engine.Backend) -> None:
+    check_any_piece(gpu, reference, TensorSpec(name="w", shape=[61, 83], dtype=dtype, seed=2**63 + 5, **LAWS[law]))
+
+
+@DTYPES
+@pytest.mark.parametrize("parts", DRAWN_PARTS)
+def test_parts(parts: str, dtype: int, gpu: CupyBackend, reference: engine.Backend) -> None:
+    made = Parts(parts=DRAWN_PARTS[parts])
+    spec = TensorSpec(name="w", shape=[61, 83], dtype=dtype, seed=2**63 + 5, parts=made)
+    assert not is_made_by_the_cpu(gpu, spec)
+    through_parts = Region(start=[9, 6], stop=[35, 43])
+    check_any_piece(gpu, reference, spec, (*REGIONS, through_parts, Region(start=[5, 41], stop=[45, 42])))
+
+
+@pytest.mark.parametrize("parts", ON_CPU_PARTS)
+def test_parts_that_the_cpu_makes(parts: str, gpu: CupyBackend, reference: engine.Backend) -> None:
+    spec = TensorSpec(
+        name="w", shape=[61, 83], dtype=DataType.DATA_TYPE_FLOAT32, parts=Parts(parts=ON_CPU_PARTS[parts])
+    )
+    assert is_made_by_the_cpu(gpu, spec)
+    check_any_piece(gpu, reference, spec)
+
+
+def test_parts_of_many_dimensions(gpu: CupyBackend, reference: engine.Backend) -> None:
+    """Parts with the same box in each dimension, by chance; some fill a dimension, so that it merges with others."""
+    draw = random.Random(5)
+    shape = [4, 3, 5, 2, 6]
+
+    def region() -> Region:
+        start = [draw.choice([0, draw.randrange(size)]) for size in shape]
+        stop = [draw.choice([size, draw.randint(low + 1, size)]) for low, size in zip(start, shape, strict=True)]
+        return Region(start=start, stop=stop)
+
+    draws = [law for law in DRAWS if "sparse" not in law]
+    for _ in range(60):
+        parts = [Part(region=region(), recipe=Recipe(**draw.choice(draws))) for _ in range(draw.randint(1, 4))]
+        description = engine.describe(
+            TensorSpec(shape=shape, seed=draw.getrandbits(64), parts=Parts(parts=parts)), region()
+        )
+        expected = np.empty(description.element_count, np.float32)
+        reference.fill(description, 0, expected)
+        assert written(gpu, description, 0, len(expected), shift=draw.randrange(4)) == expected.tobytes()
+        first = draw.randrange(len(expected))
+        count = draw.randint(1, len(expected) - first)
+        assert written(gpu, description, first, count) == expected[first : first + count].tobytes()
+
+
+def test_pieces_of_enormous_parts(gpu: CupyBackend, reference: engine.Backend) -> None:
+    """Only what a piece has of a run is made."""
+    rows, columns = 2**20, 2**36
+    parts = [
+        Part(region=Region(start=[0, 3], stop=[rows, columns]), recipe=Recipe(normal=Normal())),
+        Part(region=Region(start=[1, 1], stop=[rows, columns - 7]), recipe=Recipe(constant=Constant(val=2.0))),
+        Part(region=Region(start=[0, columns - 20], stop=[rows - 1, columns - 9]), recipe=Recipe(uniform=Uniform())),
+    ]
+    description = engine.describe(TensorSpec(shape=[rows, columns], parts=Parts(parts=parts)))
+    for first in (0, columns - 500, 17 * columns - 40, (rows - 1) * columns - 333, rows * columns - 1000):
+        expected = np.empty(1000, np.float32)
+        reference.fill(description, first, expected)
+        assert written(gpu, description, first, 1000) == expected.tobytes()
+
+
+def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[str] = []
+    launch = gpu.cuda.launch
+    monkeypatch.setattr(gpu.cuda, "launch", lambda kernel, *others: (launched.append(kernel), launch(kernel, *others)))
+    expected = {
+        "row blocks": ["normal_float32", "uniform_float32", "sparse_float32"],
+        "padding row": ["normal_float32", "repeat_32"],
+        "gaps": ["repeat_32", "uniform_float32", "normal_float32"],
+        "none": ["repeat_32"],
+    }
+    for name, kernels in expected.items():
+        launched.clear()
+        description = engine.describe(TensorSpec(shape=[61, 83], parts=Parts(parts=DRAWN_PARTS[name])))
+        written(gpu, description, 0, description.element_count)
+        assert launched == kernels, name
+
+
+@DTYPES
+def test_recipes_that_the_cpu_makes(dtype: int, gpu: CupyBackend, reference: engine.Backend) -> None:
+    values = np.arange(-7.0, 8.0).astype(engine.numpy_dtype(dtype))
+    logarithm = Expression(
+        steps=[
+            Step(recipe=Recipe(uniform=Uniform(a=1.0, b=16.0))),
+            Step(function=Function.FUNCTION_LOG, arguments=[0]),
+        ]
+    )
+    for law in ({"permutation": Permutation()}, {"literal": Literal(data=values.tobytes())}, {"expression": logarithm}):
+        spec = TensorSpec(name="w", shape=[3, 5], dtype=dtype, seed=3, **law)
+        assert is_made_by_the_cpu(gpu, spec)
+        check_any_piece(gpu, reference, spec, (None, Region(start=[1, 1], stop=[3, 4])))
 
 
 def test_dirac_in_any_region(gpu: CupyBackend, reference: engine.Backend) -> None:

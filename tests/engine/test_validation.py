@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from seedbed.v1 import (
+    Assembly,
     Axes,
     Constant,
     DataType,
     Dirac,
+    Expression,
     Eye,
+    Function,
     Kaiming,
+    Literal,
     Normal,
     Ones,
     Orthogonal,
-    Patch,
+    Part,
+    Parts,
+    Permutation,
+    Recipe,
+    Reducer,
+    Reduction,
     Region,
     Sparse,
+    Step,
     TensorSpec,
     TruncNormal,
     Uniform,
     VarianceScaling,
+    View,
     Xavier,
     Zeros,
 )
@@ -30,10 +42,6 @@ from seedbed_server import engine
 
 HALF = DataType.DATA_TYPE_FLOAT16
 NAN, INF = math.nan, math.inf
-
-
-def _patch(start: list[int], stop: list[int], val: float = 0.0) -> Patch:
-    return Patch(region=Region(start=start, stop=stop), val=val)
 
 
 def tensor(shape=(4, 6), **fields) -> TensorSpec:
@@ -108,25 +116,6 @@ REFUSED = {
         tensor((5,), orthogonal=Orthogonal()), "spec.shape", "Only tensors with 2 or more dimensions"
     ),
     "orthogonal too large": (tensor((8192, 8192), orthogonal=Orthogonal()), "spec.shape", "over orthogonal's limit"),
-    "a patch of no part": (
-        tensor(zeros=Zeros(), patches=[Patch(val=1.0)]), "spec.patches[0].region", "is missing; set the part"
-    ),
-    "a patch outside": (
-        tensor((2, 2), zeros=Zeros(), patches=[_patch([0, 0], [1, 1]), _patch([0, 0], [2, 3])]),
-        "spec.patches[1].region.stop[1]", "3 is outside the dimension's size 2",
-    ),
-    "a patch of another rank": (
-        tensor((2, 2), zeros=Zeros(), patches=[_patch([0], [1])]), "spec.patches[0].region.start", "has 1 dimensions"
-    ),
-    "a patch of nan": (
-        tensor((2,), zeros=Zeros(), patches=[_patch([0], [1], NAN)]), "spec.patches[0].val", "nan is not finite"
-    ),
-    "a patch beyond half": (
-        tensor((2,), dtype=HALF, zeros=Zeros(), patches=[_patch([0], [1], 1e6)]), "spec.patches[0].val", "65504.0"
-    ),
-    "too many patches": (
-        tensor((2,), zeros=Zeros(), patches=[_patch([0], [1])] * 1025), "spec.patches", "1025 are over the limit"
-    ),
     "constant beyond half": (tensor(dtype=HALF, constant=Constant(val=1e6)), "spec.constant", "beyond 65504.0"),
     "bound beyond half": (tensor(dtype=HALF, uniform=Uniform(b=1e6)), "spec.uniform", "beyond 65504.0"),
     "trunc bound beyond half": (tensor(dtype=HALF, trunc_normal=TruncNormal(b=1e6)), "spec.trunc_normal", "65504.0"),
@@ -148,6 +137,231 @@ def test_refused(name: str) -> None:
     assert refusal.value.field == field
     assert text in refusal.value.description
     assert str(refusal.value) == f"{field}: {refusal.value.description}"
+
+
+NORMAL = Recipe(normal=Normal())
+SUM = Reducer.REDUCER_SUM
+
+
+def parts(*placed: Part, shape=(4, 6), **fields) -> TensorSpec:
+    return tensor(shape, parts=Parts(parts=placed), **fields)
+
+
+def expression(*steps: Step, shape=(4, 6), **fields) -> TensorSpec:
+    return tensor(shape, expression=Expression(steps=steps), **fields)
+
+
+def leaf(*shape: int) -> Step:
+    return Step(recipe=Recipe(shape=shape, normal=Normal()))
+
+
+def number(value: float = 1.0) -> Step:
+    return Step(constant=value)
+
+
+def apply(name: str, *arguments: int) -> Step:
+    return Step(function=Function.Value(f"FUNCTION_{name}"), arguments=arguments)
+
+
+def view(*arguments: int, shape=(), strides=(), offset=0) -> Step:
+    return Step(view=View(shape=shape, strides=strides, offset=offset), arguments=arguments)
+
+
+def reduction(*arguments: int, **fields) -> Step:
+    return Step(reduction=Reduction(**{"reducer": SUM, **fields}), arguments=arguments)
+
+
+def assembly(*arguments: int, shape=(2, 2), boxes=()) -> Step:
+    return Step(assembly=Assembly(shape=shape, boxes=boxes), arguments=arguments)
+
+
+def boxed(**fields) -> TensorSpec:
+    return parts(Part(view=View(**fields), recipe=NORMAL))
+
+
+def nested(depth: int) -> Recipe:
+    recipe = Recipe(normal=Normal())
+    for _ in range(depth):
+        recipe = Recipe(parts=Parts(parts=[Part(recipe=recipe)]))
+    return recipe
+
+
+def literal(*values: float, kind: str = "<f4", **fields) -> TensorSpec:
+    return tensor((2,), literal=Literal(data=np.array(values, kind).tobytes()), **fields)
+
+
+PART, STEPS = "spec.parts.parts[0]", "spec.expression.steps"
+
+REFUSED_RECIPES = {
+    # Parts.
+    "a part of no recipe": (parts(Part()), f"{PART}.recipe", "is missing; say what the part holds"),
+    "a part of no scheme": (
+        parts(Part(recipe=Recipe(stream="x"))), f"{PART}.recipe.scheme", "no scheme is set; set one"
+    ),
+    "a part outside": (
+        parts(Part(region=Region(start=[0, 0], stop=[4, 7]), recipe=NORMAL)), f"{PART}.region.stop[1]",
+        "7 is outside the dimension's size 6",
+    ),
+    "a part of another rank": (
+        parts(Part(region=Region(start=[0], stop=[4]), recipe=NORMAL)), f"{PART}.region.start", "has 1 dimensions"
+    ),
+    "a part that is refused": (
+        parts(Part(recipe=NORMAL), Part(recipe=Recipe(normal=Normal(std=-1.0)))),
+        "spec.parts.parts[1].recipe.normal.std", "-1.0 is negative",
+    ),
+    "a part of an unknown dtype": (
+        parts(Part(recipe=Recipe(dtype=9, normal=Normal()))), f"{PART}.recipe.dtype", "unknown dtype 9"
+    ),
+    "a part of a negative shape": (
+        parts(Part(recipe=Recipe(shape=[4, -6], normal=Normal()))), f"{PART}.recipe.shape[1]", "-6 is negative"
+    ),
+    "a part that is not broadcast": (
+        parts(Part(recipe=Recipe(shape=[3, 6], normal=Normal()))), f"{PART}.recipe.shape",
+        "[3, 6] cannot be broadcast to [4, 6], the shape of the part; give 1 or the same sizes",
+    ),
+    "a part of more dimensions": (
+        parts(Part(recipe=Recipe(shape=[1, 4, 6], normal=Normal()))), f"{PART}.recipe.shape", "cannot be broadcast"
+    ),
+    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "takes element 24, outside the 24 that there are"),
+    "a view before": (boxed(shape=[2], strides=[-1]), f"{PART}.view", "takes element -1, outside"),
+    "an offset outside": (boxed(offset=24), f"{PART}.view", "takes element 24, outside"),
+    "a view of too few strides": (
+        boxed(shape=[2, 2], strides=[1]), f"{PART}.view.strides", "has 1 numbers for 2 dimensions; give one stride"
+    ),
+    "a view of a negative size": (boxed(shape=[-2], strides=[1]), f"{PART}.view.shape[0]", "-2 is negative"),
+    "a view too large": (boxed(shape=[2**40, 2**40], strides=[0, 0]), f"{PART}.view.shape", "2^63 - 1 elements"),
+    "an element twice": (boxed(shape=[3, 3], strides=[1, 1]), f"{PART}.view", "may have elements twice"),
+    "an element repeated": (boxed(shape=[3], strides=[0]), f"{PART}.view", "may have elements twice"),
+    "too many parts": (parts(*[Part(recipe=NORMAL)] * 4097), "spec", "4097 parts, over the limit of 4096; give fewer"),
+    "too deep": (parts(Part(recipe=nested(17))), "spec" + ".parts.parts[0].recipe" * 17, "17 recipes deep"),
+    # Literals.
+    "a literal too short": (literal(1.0), "spec.literal.data", "has 4 bytes, but shape [2] of float32 takes 8"),
+    "a literal of another dtype": (literal(1.0, 2.0, dtype=HALF), "spec.literal.data", "float16 takes 4"),
+    "a literal of nan": (literal(1.0, NAN), "spec.literal.data", "element 1 is nan; give finite numbers"),
+    "a literal of inf": (literal(-INF, 1.0, kind="<f2", dtype=HALF), "spec.literal.data", "element 0 is -inf"),
+    "a literal in a part": (
+        parts(Part(recipe=Recipe(literal=Literal()))), f"{PART}.recipe.literal.data", "has 0 bytes"
+    ),
+    # Permutations.
+    "a permutation beyond half": (
+        tensor((2050,), dtype=HALF, permutation=Permutation()), "spec.permutation",
+        "its largest number, 2049, is beyond 2048, up to which float16 holds every integer; use float64",
+    ),
+    "a permutation beyond float": (tensor((2**25,), permutation=Permutation()), "spec.permutation", "16777216"),
+    # Expressions.
+    "no steps": (expression(), STEPS, "has no steps; give at least one"),
+    "a step of no value": (expression(Step()), f"{STEPS}[0]", "has no value; set one"),
+    "a loop": (
+        expression(leaf(), apply("NEGATE", 1)), f"{STEPS}[1].arguments[0]",
+        "is step 1, which does not come before this one, 1; there are no loops",
+    ),
+    "a step ahead": (expression(leaf(), apply("ADD", 0, 7)), f"{STEPS}[1].arguments[1]", "is step 7"),
+    "too few arguments": (expression(leaf(), apply("ADD", 0)), f"{STEPS}[1].arguments", "add takes 2 arguments, not 1"),
+    "too many arguments": (
+        expression(leaf(), apply("EXP", 0, 0)), f"{STEPS}[1].arguments", "exp takes 1 argument, not 2"
+    ),
+    "arguments of a recipe": (
+        expression(leaf(), Step(recipe=NORMAL, arguments=[0])), f"{STEPS}[1].arguments", "a recipe takes 0 arguments"
+    ),
+    "arguments of a constant": (
+        expression(leaf(), Step(constant=1, arguments=[0])), f"{STEPS}[1].arguments", "a constant takes 0 arguments"
+    ),
+    "no argument of a view": (expression(view()), f"{STEPS}[0].arguments", "a view takes 1 argument, not 0"),
+    "no argument of a reduction": (expression(reduction()), f"{STEPS}[0].arguments", "a reduction takes 1 argument"),
+    "no argument of a cast": (expression(Step(cast=HALF)), f"{STEPS}[0].arguments", "a cast takes 1 argument"),
+    "shapes that do not fit": (
+        expression(leaf(4, 6), leaf(3), apply("ADD", 0, 1)), f"{STEPS}[2].arguments",
+        "have shapes [4, 6] and [3], which cannot be broadcast",
+    ),
+    "a result that does not fit": (
+        expression(leaf(3)), f"{STEPS}[0]", "[3] cannot be broadcast to [4, 6], the shape of the tensor"
+    ),
+    "an unknown function": (
+        expression(leaf(), Step(function=99, arguments=[0])), f"{STEPS}[1].function", "99 is no function"
+    ),
+    "no function": (expression(leaf(), Step(function=0, arguments=[0])), f"{STEPS}[1].function", "0 is no function"),
+    "division by 0": (
+        expression(leaf(), number(0.0), apply("DIVIDE", 0, 1)), f"{STEPS}[2].arguments[1]", "is the constant 0"
+    ),
+    "division by -0": (
+        expression(leaf(), number(-0.0), apply("DIVIDE", 0, 1)), f"{STEPS}[2].arguments[1]", "is the constant 0"
+    ),
+    "a constant of nan": (expression(number(NAN)), f"{STEPS}[0].constant", "nan is not finite; give a finite number"),
+    "a step that is refused": (
+        expression(Step(recipe=Recipe(uniform=Uniform(a=2.0)))), f"{STEPS}[0].recipe.uniform.a", "found a=2.0 > b=1.0"
+    ),
+    "a step of no scheme": (expression(Step(recipe=Recipe())), f"{STEPS}[0].recipe.scheme", "no scheme is set"),
+    "a view outside its argument": (
+        expression(leaf(4), view(0, shape=[4], strides=[2])), f"{STEPS}[1].view", "takes element 6, outside the 4"
+    ),
+    "a step too large": (
+        expression(number(), view(0, shape=[2**60], strides=[0])), f"{STEPS}[1]", "has more than 2^60 elements"
+    ),
+    "an unknown reducer": (
+        expression(leaf(), reduction(0, reducer=99)), f"{STEPS}[1].reduction.reducer", "99 is no reducer"
+    ),
+    "no reducer": (expression(leaf(), reduction(0, reducer=0)), f"{STEPS}[1].reduction.reducer", "0 is no reducer"),
+    "an axis outside the argument": (
+        expression(leaf(), reduction(0, axes=[2])), f"{STEPS}[1].reduction.axes", "axis 2 is outside a shape of 2"
+    ),
+    "an axis reduced twice": (
+        expression(leaf(), reduction(0, axes=[1, -1])), f"{STEPS}[1].reduction.axes", "name an axis twice"
+    ),
+    "a norm of p = 0": (expression(leaf(), reduction(0, p=0.0)), f"{STEPS}[1].reduction.p", "0.0 is not a finite"),
+    "a norm of nan": (expression(leaf(), reduction(0, p=NAN)), f"{STEPS}[1].reduction.p", "nan is not a finite"),
+    "a norm of infinity": (expression(leaf(), reduction(0, p=INF)), f"{STEPS}[1].reduction.p", "use a maximum"),
+    "nothing to reduce": (
+        expression(leaf(3, 0), reduction(0, axes=[1])), f"{STEPS}[1].reduction", "has no elements along axes [1]"
+    ),
+    "an unknown cast": (expression(leaf(), Step(cast=9, arguments=[0])), f"{STEPS}[1].cast", "unknown dtype 9"),
+    "a cast to nothing": (expression(leaf(), Step(cast=0, arguments=[0])), f"{STEPS}[1].cast", "unknown dtype 0"),
+    "boxes and arguments": (
+        expression(leaf(), assembly(0, 0, boxes=[View()])), f"{STEPS}[1].arguments",
+        "an assembly of 1 boxes takes 1 argument, not 2",
+    ),
+    "a negative assembly": (expression(assembly(shape=[-1])), f"{STEPS}[0].assembly.shape[0]", "-1 is negative"),
+    "a box outside": (
+        expression(number(), assembly(0, boxes=[View(offset=4)])), f"{STEPS}[1].assembly.boxes[0]", "takes element 4"
+    ),
+    "an element of a box twice": (
+        expression(number(), assembly(0, boxes=[View(shape=[2], strides=[0])])), f"{STEPS}[1].assembly.boxes[0]",
+        "may have elements twice",
+    ),
+    "an argument that does not fit its box": (
+        expression(leaf(3), assembly(0, boxes=[View(shape=[2], strides=[1])])), f"{STEPS}[1].arguments[0]",
+        "[3] cannot be broadcast to [2], the shape of the box",
+    ),
+    "a huge assembly": (expression(assembly(shape=[2**62])), f"{STEPS}[0]", "has more than 2^60 elements"),
+    "too many steps": (expression(*[number()] * 10_001), "spec", "10001 steps, over the limit of 10000; give fewer"),
+    "too many steps within": (
+        parts(*[Part(recipe=Recipe(expression=Expression(steps=[number()] * 5001)))] * 2),
+        "spec.parts.parts[1].recipe", "10002 steps",
+    ),
+    "too many dimensions of a view": (
+        expression(number(), view(0, shape=[1] * 65, strides=[0] * 65)), f"{STEPS}[1].view.shape", "65 dimensions"
+    ),
+    "too many dimensions of a box": (
+        boxed(shape=[1] * 65, strides=[0] * 65), f"{PART}.view.shape", "65 dimensions"
+    ),
+    "too many dimensions of an assembly": (
+        expression(assembly(shape=[1] * 65)), f"{STEPS}[0].assembly.shape", "65 dimensions"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_RECIPES)
+def test_refused_recipes(name: str) -> None:
+    spec, field, text = REFUSED_RECIPES[name]
+    with pytest.raises(engine.InvalidSpec) as refusal:
+        engine.describe(spec)
+    assert refusal.value.field == field
+    assert text in refusal.value.description
+
+
+def test_recipes_at_the_limits_are_served() -> None:
+    assert engine.describe(parts(*[Part(recipe=NORMAL)] * 4096)).element_count == 24
+    assert engine.describe(parts(Part(recipe=nested(16)))).element_count == 24
+    assert engine.describe(expression(*[number()] * 10_000)).element_count == 24
 
 
 def test_a_prefix_tells_tensors_of_a_model_apart() -> None:

@@ -22,7 +22,6 @@ from seedbed.v1 import (
     InitModelRequest,
     InitTensorRequest,
     Orthogonal,
-    Patch,
     Region,
     ResumePoint,
     TensorSlice,
@@ -98,7 +97,7 @@ def _assembler(request: Message) -> Assembler:
 
 
 def _is_slow(spec: TensorSpec) -> bool:
-    return spec.HasField("orthogonal") and np.prod(spec.shape, dtype=float) > _SMALL_MATRIX
+    return engine.whole_elements(engine.describe(spec)) > _SMALL_MATRIX
 
 
 def _check_refusal(error: engine.InvalidSpec, request_type: type[Message]) -> None:
@@ -116,8 +115,37 @@ _TENSORS = [
     TensorSpec(
         name="v", shape=[2, 3, 4], variance_scaling={"scale": 1, "mode": 3, "distribution": 3, "in_axis": {"axes": [0]}}
     ),
+    TensorSpec(name="n", shape=[3, 5], permutation={}, stream="q"),
+    TensorSpec(name="l", shape=[2, 2], literal={"data": np.arange(4, dtype="<f4").tobytes()}),
     TensorSpec(
-        name="p", shape=[8, 8], uniform={}, patches=[Patch(region=Region(start=[0, 0], stop=[1, 8]), val=2)] * 2
+        name="p",
+        shape=[8, 8],
+        parts={
+            "parts": [
+                {"region": {"start": [0, 0], "stop": [3, 8]}, "recipe": {"normal": {}, "stream": "x"}},
+                {"view": {"shape": [8], "strides": [-9], "offset": 63}, "recipe": {"uniform": {}, "shape": [1]}},
+                {"recipe": {"parts": {"parts": [{"recipe": {"eye": {}, "dtype": 2}}]}}},
+            ]
+        },
+    ),
+    TensorSpec(
+        name="e",
+        shape=[4, 6],
+        expression={
+            "steps": [
+                {"recipe": {"normal": {}}},
+                {"constant": 0.5},
+                {"function": 3, "arguments": [0, 1]},
+                {"view": {"shape": [6, 4], "strides": [1, 6]}, "arguments": [2]},
+                {"reduction": {"reducer": 5, "axes": [0], "p": 2}, "arguments": [0]},
+                {"function": 2, "arguments": [0, 4]},
+                {"cast": 3, "arguments": [5]},
+                {
+                    "assembly": {"shape": [4, 6], "boxes": [{"shape": [4, 6], "strides": [6, 1]}, {"offset": 3}]},
+                    "arguments": [6, 1],
+                },
+            ]
+        },
     ),
 ]
 _CORNER = [Region(start=[0] * len(spec.shape), stop=[2] * len(spec.shape)) for spec in _TENSORS]
@@ -156,35 +184,39 @@ _INTEGER_RANGES = {
 }
 
 
-def built(message_type: type[Message], pick: Pick) -> Message:
-    """Any message of the type, with lists of any length, whether or not it makes sense."""
+def built(message_type: type[Message], pick: Pick, depth: int = 8) -> Message:
+    """Any message of the type, with lists of any length, whether or not it makes sense; messages within end at 0."""
     message = message_type()
+    if not depth:
+        return message
     for field in message_type.DESCRIPTOR.fields:
         if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1:
             continue
         if pick(3):
-            _set(message, field, pick)
+            _set(message, field, pick, depth)
     for oneof in message_type.DESCRIPTOR.oneofs:
-        _set(message, oneof.fields[pick(len(oneof.fields) - 1)], pick)
+        _set(message, oneof.fields[pick(len(oneof.fields) - 1)], pick, depth)
     return message
 
 
-def _set(message: Message, field: FieldDescriptor, pick: Pick) -> None:
+def _set(message: Message, field: FieldDescriptor, pick: Pick, depth: int) -> None:
     value = getattr(message, field.name)
     if hasattr(value, "extend"):
-        few = [_value(field, pick) for _ in range(pick(4))]
+        few = [_value(field, pick, depth) for _ in range(pick(4))]
         lengths = _LENGTHS if field.message_type is None else _LENGTHS_OF_MESSAGES
-        value.extend(few or [_value(field, pick)] * _of(lengths, pick))
+        value.extend(few or [_value(field, pick, depth)] * _of(lengths, pick))
     elif isinstance(value, Message):
-        value.CopyFrom(built(getattr(init_pb2, field.message_type.name), pick))
+        value.CopyFrom(built(getattr(init_pb2, field.message_type.name), pick, depth - 1))
         value.SetInParent()
     else:
-        setattr(message, field.name, _value(field, pick))
+        setattr(message, field.name, _value(field, pick, depth))
 
 
-def _value(field: FieldDescriptor, pick: Pick) -> object:
+def _value(field: FieldDescriptor, pick: Pick, depth: int) -> object:
     if field.message_type is not None:
-        return built(getattr(init_pb2, field.message_type.name), pick)
+        return built(getattr(init_pb2, field.message_type.name), pick, depth - 1)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return bytes(4 * _of(_LENGTHS, pick))
     if field.type == FieldDescriptor.TYPE_DOUBLE:
         return _of(_DOUBLES, pick)
     if field.type == FieldDescriptor.TYPE_STRING:

@@ -12,6 +12,6 @@ holds more of them than its part. Models that use ``trunc_normal_`` are recorded
 """
 
 from seedbed.torch._module import Rule, init_module
-from seedbed.torch._record import on_meta, record
+from seedbed.torch._record import build, on_meta, record
 
-__all__ = ["Rule", "init_module", "on_meta", "record"]
+__all__ = ["Rule", "build", "init_module", "on_meta", "record"]

@@ -111,6 +111,11 @@ def dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def served_dtype(tensor: torch.Tensor) -> str:
+    """The dtype that a tensor is served in: its own, or float64, which holds what is drawn into integers."""
+    return dtype_name(tensor) if tensor.is_floating_point() else "float64"
+
+
 def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None) -> dict[str, TensorSpec]:
     parameters = dict(module.named_parameters())
     tensors = {**parameters, **dict(module.named_buffers())}
@@ -134,7 +139,7 @@ def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
         raise InvalidRequest(
             given.name, f"has shape {tuple(tensor.shape)} in the module and {tuple(given.shape)} in the model"
         )
-    if dtype_name(tensor) != (name := dtypes.name_of(given.dtype)):
+    if served_dtype(tensor) != (name := dtypes.name_of(given.dtype)):
         raise InvalidRequest(given.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
 
 
@@ -167,7 +172,10 @@ def _listed(unordered: Iterable[str]) -> str:
 def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> None:
     for name, buffer in module.named_buffers():
         if buffer.is_meta and name not in specs:
-            remedy = "build the module with seedbed.torch.on_meta, which keeps the values of buffers"
+            remedy = (
+                "give the model that seedbed.torch.record makes, which has what the code draws, and build the module "
+                "with seedbed.torch.on_meta, which keeps all other buffers"
+            )
             raise InvalidRequest(
                 name, f"is a buffer on the meta device, without values, and not in the model; {remedy}"
             )
@@ -215,14 +223,14 @@ def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one
     """What the client fills: the tensor's own memory, if it can reach that."""
-    if isinstance(client, CudaClient):
+    if isinstance(client, CudaClient) and memory.is_floating_point():
         return memory
     return _as_array(memory) if _is_in_reach(memory) else None
 
 
 def _is_in_reach(memory: torch.Tensor) -> bool:
-    """Whether NumPy can write there."""
-    return memory.device.type == "cpu"
+    """Whether NumPy can write there, and what is served."""
+    return memory.device.type == "cpu" and memory.is_floating_point()
 
 
 def _as_array(tensor: torch.Tensor) -> Array:

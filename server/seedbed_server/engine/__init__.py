@@ -15,7 +15,8 @@ from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
 from .recipes import literal_bytes
 from .schemes import MAX_ORTHOGONAL_ELEMENTS
-from .spec import ALGORITHM_VERSIONS, MAX_DIMENSIONS, describe, whole_elements
+from .spec import ALGORITHM_VERSIONS, describe, whole_elements
+from .views import MAX_DIMENSIONS
 
 __all__ = [
     "ALGORITHM_VERSIONS",

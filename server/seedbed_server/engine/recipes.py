@@ -35,7 +35,7 @@ from . import dtypes
 from .errors import InvalidSpec
 from .regions import check_region
 from .stream import name_hashed
-from .views import Box, broadcast, check_injective, checked, region_box, whole
+from .views import Box, broadcast, check_dimensions, check_injective, checked, region_box, whole
 
 MAX_PARTS = 4096
 """Of a tensor, with those of its parts: each chunk looks at all of them."""
@@ -428,8 +428,7 @@ class _Checked:
     def _assembly(self, assembly: Any, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Assembled]:
         field, shape = f"{self._field}.assembly", tuple(assembly.shape)
         shapes = self._expect(arguments, len(assembly.boxes), f"an assembly of {len(assembly.boxes)} boxes")
-        if negative := [size for size in shape if size < 0]:
-            raise InvalidSpec(f"{field}.shape", f"{negative[0]} is negative; give 0 or more")
+        check_dimensions(shape, f"{field}.shape")
         boxes = []
         for index, (view, argument) in enumerate(zip(assembly.boxes, shapes, strict=True)):
             box = checked(view, math.prod(shape), f"{field}.boxes[{index}]")

@@ -14,11 +14,11 @@ from .normal_cdf import interval_probabilities
 from .regions import check_region
 from .schemes import Resolution, Shape, resolve
 from .stream import name_hashed, stream_of
+from .views import check_dimensions
 
 ALGORITHM_VERSIONS = (1,)
 """Every version of the stream that this engine serves, oldest first (docs/stream-v1.md)."""
 
-MAX_DIMENSIONS = 64
 _INT64_MAX = 2**63 - 1
 
 # How far, in standard deviations, the normal law reaches: sqrt(2 ln 2^32) and sqrt(2 ln 2^53), rounded up.
@@ -116,11 +116,7 @@ def _algorithm_version(spec: TensorSpec, field: str) -> int:
 
 
 def _check_shape(shape: Shape, itemsize: int, field: str) -> None:
-    if len(shape) > MAX_DIMENSIONS:
-        raise InvalidSpec(field, f"{len(shape)} dimensions are over the limit of {MAX_DIMENSIONS}; give fewer")
-    for axis, size in enumerate(shape):
-        if size < 0:
-            raise InvalidSpec(f"{field}[{axis}]", f"{size} is negative; give 0 or more")
+    check_dimensions(shape, field)
     # Sizes of 0 are passed over, so that fans and strides of empty tensors stay within 64 bits too.
     elements = math.prod(filter(None, shape))
     if elements * itemsize > _INT64_MAX:
@@ -183,7 +179,11 @@ def _check_holds(value: float, spec: TensorSpec, field: str, what: str = "the va
 
 def _check_permutation(spec: TensorSpec, field: str) -> None:
     if (largest := math.prod(spec.shape) - 1) > (exact := dtypes.largest_exact_integer(spec.dtype)):
-        raise InvalidSpec(field, f"its largest number, {largest}, is beyond {exact}, up to which {_name(spec.dtype)} holds every integer; use float64")
+        raise InvalidSpec(
+            field,
+            f"its largest number, {largest}, is beyond {exact}, up to which {_name(spec.dtype)} holds every integer; "
+            "use float64",
+        )
 
 
 def _name(dtype: int) -> str:

@@ -21,6 +21,9 @@ from .regions import Runs
 
 Indices = NDArray[np.int64]
 
+MAX_DIMENSIONS = 64
+"""Of any shape."""
+
 _NONE = np.zeros(0, np.int64)
 
 
@@ -180,13 +183,12 @@ def checked(view: View, elements: int, field: str) -> Box:
     Raises:
         InvalidSpec: It has as many strides as dimensions, and all of its elements are there.
     """
+    check_dimensions(view.shape, f"{field}.shape")
     if len(view.shape) != len(view.strides):
         raise InvalidSpec(
             f"{field}.strides",
             f"has {len(view.strides)} numbers for {len(view.shape)} dimensions; give one stride for each",
         )
-    if negative := [size for size in view.shape if size < 0]:
-        raise InvalidSpec(f"{field}.shape", f"{negative[0]} is negative; give 0 or more")
     box = Box(tuple(view.shape), tuple(view.strides), view.offset)
     if box.size >= 2**63:
         raise InvalidSpec(f"{field}.shape", f"{list(box.shape)} has more than 2^63 - 1 elements; give a smaller shape")
@@ -198,6 +200,15 @@ def checked(view: View, elements: int, field: str) -> Box:
                 field, f"takes element {outside}, outside the {elements} that there are; mend shape, strides or offset"
             )
     return box
+
+
+def check_dimensions(shape: Sequence[int], field: str) -> None:
+    """Refuses a shape of too many dimensions, or of negative ones."""
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidSpec(field, f"{len(shape)} dimensions are over the limit of {MAX_DIMENSIONS}; give fewer")
+    for axis, size in enumerate(shape):
+        if size < 0:
+            raise InvalidSpec(f"{field}[{axis}]", f"{size} is negative; give 0 or more")
 
 
 def check_injective(box: Box, field: str) -> None:

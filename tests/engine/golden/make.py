@@ -5,8 +5,10 @@ Run from the repository's root: python tests/engine/golden/make.py > tests/engin
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 from google.protobuf import json_format
@@ -15,6 +17,48 @@ from seedbed.v1 import Region, TensorSpec
 from seedbed_server import engine
 
 BIG = 2**61 - 1  # a prime
+
+DTYPES = ["FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64"]
+
+
+def _part(recipe: dict, **box: dict) -> dict:
+    return {**box, "recipe": recipe}
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+
+
+def _steps(*steps: dict) -> dict:
+    return {"expression": {"steps": list(steps)}}
+
+
+def _apply(function: str, *arguments: int) -> dict[str, Any]:
+    return {"function": f"FUNCTION_{function}", "arguments": list(arguments)}
+
+
+# What the functions are applied to: any numbers, positive ones, those of (-1, 1), and a few integers.
+LEAVES = [
+    {"recipe": {"uniform": {"a": -30.0, "b": 30.0}, "dtype": "DATA_TYPE_FLOAT64"}},
+    {"recipe": {"uniform": {"a": 1e-3, "b": 9.0}, "dtype": "DATA_TYPE_FLOAT64"}},
+    {"recipe": {"uniform": {"a": -1.0, "b": 1.0}, "dtype": "DATA_TYPE_FLOAT64"}},
+    {"constant": 0.5},
+]
+FUNCTIONS = [
+    *([_apply(name, 0)] for name in "NEGATE ABSOLUTE EXP EXPM1 SIN COS TANH SIGMOID SOFTPLUS FLOOR ROUND".split()),
+    *([_apply(name, 1)] for name in "SQRT RSQRT LOG".split()),
+    *([_apply(name, 2)] for name in "LOG1P TANH EXPM1 ERF ERFINV".split()),
+    *([_apply(name, 0, 1)] for name in "ADD SUBTRACT MULTIPLY DIVIDE MINIMUM MAXIMUM LESS LESS_EQUAL".split()),
+    [_apply("POWER", 1, 2)],
+    [_apply("CLAMP", 0, 2, 1)],
+    [_apply("ROUND", 2), _apply("FLOOR", 2), _apply("EQUAL", 4, 5)],
+    [_apply("ROUND", 2), _apply("WHERE", 4, 0, 1)],
+    [_apply("DIVIDE", 2, 3), _apply("ERF", 4)],
+]
+REDUCTIONS: list[tuple[str, dict]] = [
+    ("SUM", {}), ("MEAN", {"axes": [0, 2]}), ("MAXIMUM", {"axes": [-1]}), ("MINIMUM", {"axes": [1]}),
+    ("NORM", {"axes": [1]}), ("NORM", {"axes": [0], "p": 1.0}), ("NORM", {"p": 3.0}),
+]  # fmt: skip
 
 # The scheme, its shape, and the region if not the whole; each is asked for in every dtype that follows.
 CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]]] = [
@@ -68,11 +112,44 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
     ({"zeros": {}}, [2, 2], None, ["FLOAT64"]),
     ({"eye": {}}, [4, 6], ([1, 0], [4, 3]), ["FLOAT32"]),
     ({"dirac": {"groups": "2"}}, [6, 2, 3, 4], None, ["FLOAT32", "FLOAT16"]),
-    ({"normal": {}, "patches": [{"region": {"start": [2, 0], "stop": [3, 5]}, "val": 0.1}]}, [4, 5], None,
-     ["FLOAT32", "BFLOAT16"]),
-    ({"uniform": {}, "patches": [{"region": {"start": [1, 1], "stop": [6, 4]}, "val": 3.0},
-                                 {"region": {"start": [2, 3], "stop": [4, 7]}, "val": -1.0}]},
-     [6, 7], ([0, 2], [5, 6]), ["FLOAT64"]),
+    ({"stream": "golden.normal.é", "normal": {}}, [64], None, DTYPES),
+    ({"permutation": {}}, [100], None, DTYPES),
+    ({"permutation": {}}, [5, 1], None, ["FLOAT32"]),
+    ({"permutation": {}}, [2**33], ([2**32 - 5], [2**32 + 5]), ["FLOAT64"]),
+    ({"parts": {"parts": [_part({"normal": {}}, region={"start": [0, 0], "stop": [3, 5]}),
+                          _part({"uniform": {}}, region={"start": [2, 2], "stop": [6, 7]})]}}, [6, 8], None, DTYPES),
+    ({"parts": {"parts": [_part({"normal": {}, "stream": "wq"}, view={"shape": [3, 4], "strides": [-2, 7], "offset": 6}),
+                          _part({"constant": {"val": 0.1}}, view={"shape": [4], "strides": [8]})]}},
+     [6, 7], ([1, 0], [5, 6]), ["FLOAT32", "BFLOAT16"]),
+    ({"parts": {"parts": [_part({"normal": {}, "shape": [4, 1], "dtype": "DATA_TYPE_FLOAT64"}),
+                          _part({"uniform": {}, "shape": [5]}, region={"start": [1, 0], "stop": [3, 5]})]}},
+     [4, 5], None, DTYPES),
+    ({"parts": {"parts": [
+        _part({"parts": {"parts": [_part({"orthogonal": {}}, region={"start": [0, 0], "stop": [3, 2]}),
+                                   _part({"kaiming_normal": {}}, region={"start": [3, 0], "stop": [4, 2]})]}},
+              region={"start": [0, 1], "stop": [4, 3]}),
+        _part({"sparse": {"sparsity": 0.5}}, region={"start": [0, 3], "stop": [4, 6]})]}}, [4, 6], None, ["FLOAT32"]),
+    ({"literal": {"data": _base64(np.float32([1.5, -0.0, 3e38]))}}, [3], None, ["FLOAT32"]),
+    ({"literal": {"data": _base64(np.float16([1.5, 6e-8, 65504, -2]))}}, [2, 2], ([0, 1], [2, 2]), ["FLOAT16"]),
+    ({"literal": {"data": _base64(np.float64([0.1, 5e-324]))}}, [2], None, ["FLOAT64"]),
+    *[(_steps(*LEAVES, *steps), [64], None, ["FLOAT32", "FLOAT64"]) for steps in FUNCTIONS],
+    (_steps(*LEAVES, _apply("MULTIPLY", 0, 1)), [64], None, ["FLOAT16", "BFLOAT16"]),
+    *[(_steps({"recipe": {"normal": {}}}, {"reduction": {"reducer": f"REDUCER_{name}", **fields}, "arguments": [0]},
+              _apply("DIVIDE", 0, 1)), [6, 5, 4], ([1, 0, 1], [6, 4, 4]), ["FLOAT32", "FLOAT64"])
+      for name, fields in REDUCTIONS],
+    (_steps({"recipe": {"normal": {}}}, {"view": {"shape": [5, 7, 2], "strides": [-1, 5, 0], "offset": 4},
+                                         "arguments": [0]},
+            _apply("EXP", 1), {"view": {"shape": [7, 5], "strides": [2, 14]}, "arguments": [2]}),
+     [7, 5], None, ["FLOAT32"]),
+    (_steps({"recipe": {"normal": {}, "shape": [3, 4]}}, {"recipe": {"uniform": {}, "shape": [4]}},
+            {"assembly": {"shape": [6, 4], "boxes": [{"shape": [3, 4], "strides": [8, 1]},
+                                                     {"shape": [2, 4], "strides": [8, 1], "offset": 4}]},
+             "arguments": [0, 1]}), [6, 4], None, ["FLOAT32", "FLOAT64"]),
+    *[(_steps({"recipe": {"normal": {}, "dtype": "DATA_TYPE_FLOAT64"}}, {"cast": f"DATA_TYPE_{dtype}", "arguments": [0]},
+              _apply("SUBTRACT", 0, 1)), [33], None, ["FLOAT64"]) for dtype in DTYPES],
+    (_steps({"recipe": {"permutation": {}, "shape": [32]}},
+            {"recipe": {"literal": {"data": _base64(np.float32([3.0]))}, "shape": [1]}}, _apply("DIVIDE", 0, 1)),
+     [2, 32], None, ["FLOAT32"]),
 ]  # fmt: skip
 
 SEEDS = {"FLOAT32": 0, "FLOAT16": 7, "BFLOAT16": 0xFEDCBA9876543210, "FLOAT64": 2**64 - 1}

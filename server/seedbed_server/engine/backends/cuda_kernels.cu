@@ -316,42 +316,48 @@ struct Float16 {
 // Regions, as runs of consecutive flat indices. A thread's number says which block of which run it makes: those of the
 // part's first run come first, then as many for each run as any can have, so that some threads may have nothing to do.
 
-// What cuda_kernels.py packs as PART: the elements first ... first + count - 1 of a region.
+// What cuda_kernels.py packs as PART: which elements of a tensor to make, and where in ``out`` they go.
 struct Part {
-  u64 first, count;
+  u64 count;                     // of the elements that ``out`` has
   u64 run_length, first_run;
   u64 first_run_flat;            // the flat index at which the first run begins
-  u64 skipped, head;             // of the first run: the blocks before ``first``, and those from there on
+  i64 first_run_begin;           // and its position, perhaps before ``out``
+  u64 skipped, head;             // of the first run: the blocks before ``out``, and those from there on
   u64 blocks;                    // of each later run
   u64 threads;
   u64 inner_begin, inner_end;    // threads of the first run all of whose elements are wanted, if stores are aligned
-  u64 offset;                    // the flat index of the region's first element
-  u64 dimensions;                // beyond those that a run covers, whose extents in the region and strides these are
-  u64 extents[MAX_OUTER_DIMENSIONS], strides[MAX_OUTER_DIMENSIONS];
+  i64 out_offset;                // the position of run 0
+  u64 offset;                    // and its flat index
+  u64 dimensions;                // beyond those that a run covers, whose extents and strides these are
+  u64 extents[MAX_OUTER_DIMENSIONS], strides[MAX_OUTER_DIMENSIONS], out_strides[MAX_OUTER_DIMENSIONS];
 };
 
 // Where a block's elements go: the position of its first in ``out``, and those between which it may write.
 struct Place { u64 block; i64 position, begin, end; };
 
-INLINE u64 flat_of_run(const Part& part, u64 run) {
+// The flat index at which a run begins, and its position.
+INLINE u64 flat_of_run(const Part& part, u64 run, i64& begin) {
   u64 flat = part.offset;
+  begin = part.out_offset;
 #pragma unroll 1
   for (int axis = int(part.dimensions) - 1; axis > 0; axis--) {
     u64 coordinate;
     run = quotient_and_rest(run, part.extents[axis], coordinate);
     flat += coordinate * part.strides[axis];
+    begin += i64(coordinate * part.out_strides[axis]);
   }
+  begin += i64(run * part.out_strides[0]);
   return flat + run * part.strides[0];
 }
 
 template <int N> INLINE Place place_of(const Part& part, u64 thread) {
-  u64 run = part.first_run, flat = part.first_run_flat, j = thread + part.skipped;
+  u64 flat = part.first_run_flat, j = thread + part.skipped;
+  i64 begin = part.first_run_begin;
   if (thread >= part.head) {
-    run += 1 + quotient_and_rest(thread - part.head, part.blocks, j);
-    flat = flat_of_run(part, run);
+    const u64 run = part.first_run + 1 + quotient_and_rest(thread - part.head, part.blocks, j);
+    flat = flat_of_run(part, run, begin);
   }
   const u64 block = flat / N + j;
-  const i64 begin = i64(run * part.run_length - part.first);  // of the whole run, perhaps before ``out``
   const i64 end = begin + i64(part.run_length);
   return {block, begin + i64(block * N - flat), begin < 0 ? 0 : begin, end < i64(part.count) ? end : i64(part.count)};
 }
@@ -403,19 +409,20 @@ template <class Law, class Type> INLINE void sample(const Part& part, const Draw
 }
 
 #define VALUE(T) const __grid_constant__ T
-#define KERNEL(name, Law, Type)                                                              \
-  extern "C" __global__ void __launch_bounds__(THREADS)                                      \
+#define KERNEL(name, Law, Type, ...)                                                         \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__)                                  \
       name(VALUE(Part) part, VALUE(Draw) draw, Type::T* out) { sample<Law, Type>(part, draw, out); }
-#define KERNELS(law, Law32, Law64)        \
-  KERNEL(law##_float32, Law32, Float32)   \
-  KERNEL(law##_float16, Law32, Float16)   \
-  KERNEL(law##_bfloat16, Law32, Bfloat16) \
-  KERNEL(law##_float64, Law64, Float64)
+#define KERNELS(law, Law32, Law64, ...)                \
+  KERNEL(law##_float32, Law32, Float32, __VA_ARGS__)   \
+  KERNEL(law##_float16, Law32, Float16, __VA_ARGS__)   \
+  KERNEL(law##_bfloat16, Law32, Bfloat16, __VA_ARGS__) \
+  KERNEL(law##_float64, Law64, Float64, __VA_ARGS__)
 
-KERNELS(uniform, Uniform32, Uniform64)
-KERNELS(normal, Normal32, Normal64)
-KERNELS(trunc_normal, TruncNormal32, TruncNormal64)
-KERNELS(sparse, Sparse<Normal32>, Sparse<Normal64>)
+// Without the 8, uniform takes a few registers more than lets a multiprocessor run as many threads as it can.
+KERNELS(uniform, Uniform32, Uniform64, THREADS, 8)
+KERNELS(normal, Normal32, Normal64, THREADS)
+KERNELS(trunc_normal, TruncNormal32, TruncNormal64, THREADS)
+KERNELS(sparse, Sparse<Normal32>, Sparse<Normal64>, THREADS)
 
 
 // The laws without chance.
@@ -450,15 +457,16 @@ template <class T> INLINE void ones(const Diagonal& d, u64 first, u64 count, T o
   if (position >= 0 && position < i64(count)) out[position] = one;
 }
 
-// Overwrites the elements of some runs: those of PART's layout, in which flat indices are positions in the region.
-template <class T> INLINE void patch(const Part& part, T bits, T* out) {
+// One value in all elements of some runs, of which ``skipped`` elements come before the first that is wanted.
+template <class T> INLINE void set(const Part& part, T bits, T* out) {
 #pragma unroll 1
   for (u32 item = 0; item < ITEMS; item++) {
     const u64 thread = u64(blockIdx.x) * TILE + item * THREADS + threadIdx.x;
     if (thread >= part.threads) return;
-    u64 element, run = quotient_and_rest(thread, part.run_length, element);
-    const i64 position = i64(flat_of_run(part, part.first_run + run) + element - part.first);
-    if (position >= 0 && position < i64(part.count)) out[position] = bits;
+    u64 element, run = quotient_and_rest(thread + part.skipped, part.run_length, element);
+    i64 begin;
+    flat_of_run(part, part.first_run + run, begin);
+    out[begin + i64(element)] = bits;
   }
 }
 
@@ -467,7 +475,7 @@ template <class T> INLINE void patch(const Part& part, T bits, T* out) {
   extern "C" __global__ void ones_##bits(VALUE(Diagonal) d, u64 first, u64 count, u64 one, T* out) {          \
     ones(d, first, count, T(one), out);                                                                       \
   }                                                                                                           \
-  extern "C" __global__ void patch_##bits(VALUE(Part) part, u64 value, T* out) { patch(part, T(value), out); }
+  extern "C" __global__ void set_##bits(VALUE(Part) part, u64 value, T* out) { set(part, T(value), out); }
 
 DETERMINISTIC(16, u16)
 DETERMINISTIC(32, u32)

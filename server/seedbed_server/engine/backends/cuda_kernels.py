@@ -22,7 +22,8 @@ TILE: Final = _ITEMS * THREADS
 
 MAX_OUTER_DIMENSIONS: Final = 40
 """A region of at most 2^63 elements has at most 39 dimensions beside those that its runs cover: each of them is wanted
-in part, so that it has 3 elements or more; whole ones are merged into the one before (engine/regions.py)."""
+in part, so that it has 3 elements or more; whole ones are merged into the one before (engine/regions.py). So it is with
+a part of a tensor, where the part or the region is wanted in part."""
 
 DRAW: Final = np.dtype(
     [
@@ -32,10 +33,11 @@ DRAW: Final = np.dtype(
 )  # fmt: skip
 PART: Final = np.dtype(
     [
-        ("first", "u8"), ("count", "u8"), ("run_length", "u8"), ("first_run", "u8"), ("first_run_flat", "u8"),
-        ("skipped", "u8"), ("head", "u8"), ("blocks", "u8"), ("threads", "u8"),
-        ("inner_begin", "u8"), ("inner_end", "u8"), ("offset", "u8"), ("dimensions", "u8"),
-        ("extents", "u8", MAX_OUTER_DIMENSIONS), ("strides", "u8", MAX_OUTER_DIMENSIONS),
+        ("count", "i8"), ("run_length", "i8"), ("first_run", "i8"), ("first_run_flat", "i8"), ("first_run_begin", "i8"),
+        ("skipped", "i8"), ("head", "i8"), ("blocks", "i8"), ("threads", "i8"),
+        ("inner_begin", "i8"), ("inner_end", "i8"), ("out_offset", "i8"), ("offset", "i8"), ("dimensions", "i8"),
+        ("extents", "i8", MAX_OUTER_DIMENSIONS), ("strides", "i8", MAX_OUTER_DIMENSIONS),
+        ("out_strides", "i8", MAX_OUTER_DIMENSIONS),
     ]
 )  # fmt: skip
 DIAGONAL: Final = np.dtype(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -15,13 +15,12 @@ from seedbed.v1 import DataType, Normal, TensorDescription, TensorSpec, TruncNor
 from .. import deterministic, dtypes
 from ..errors import Cancelled
 from ..parameters import parameters_of, sparse_mask
-from ..patches import Patch, patches_of
-from ..regions import Layout, layout_of
 from ..spec import describe
 from . import cuda_kernels
-from .base import Backend, IsCancelled, Sampler, Wait
+from .base import Backend, IsCancelled, Sampler, Wait, never
 from .cuda_device import CudaDevice, NoDevice
 from .cuda_kernels import TILE
+from .cuda_parts import Laid, VisiblePart, are_all_covered, laid_of, visible_parts
 
 Writer = Callable[[int, int, int, Any], None]
 """Begins to write elements ``first .. first + count - 1`` of a region to device memory.
@@ -34,6 +33,9 @@ _PIECE_BYTES: Final = 4 << 20
 
 _IDLE_LANES: Final = 16
 
+_ON_CPU: Final = ("orthogonal", "permutation", "literal", "expression")
+"""Laws that the CPU computes."""
+
 _SAMPLE_SIZE: Final = 4096
 _SAMPLES: Final = [
     describe(TensorSpec(name="check", shape=[_SAMPLE_SIZE], **law))
@@ -42,11 +44,11 @@ _SAMPLES: Final = [
 
 
 class CupyBackend(Backend):
-    """A GPU; the laws that cannot be drawn element by element are the CPU's.
+    """A GPU; the CPU makes what is not drawn element by element, and parts that are not boxes of draws and constants.
 
     Args:
         device: The GPU.
-        cpu: What computes orthogonal matrices.
+        cpu: What computes the rest.
         reason: Why it was chosen.
     """
 
@@ -87,27 +89,49 @@ class CupyBackend(Backend):
         return self.cuda.pinned(byte_count)
 
     def sampler(self, description: TensorDescription) -> Sampler:
-        if description.law.WhichOneof("law") == "orthogonal":
+        write = self._writer(description)
+        if write is None:
             return self._cpu.sampler(description)
-        return partial(self._begin, self.writer(description))
+        return partial(self._begin, write)
 
     def writer(self, description: TensorDescription) -> Writer:
         """The function that writes parts of a described region, which is not empty, to the device's memory."""
         write = self._writer(description)
-        if not description.spec.patches:
-            return write
-        return partial(self._write_patched, write, [(patch, _part(patch.where)) for patch in patches_of(description)])
+        if write is None:
+            dtype = dtypes.numpy_dtype(description.spec.dtype)
+            return partial(self._write_from_host, self._cpu.sampler(description), dtype)
+        return write
 
-    def _writer(self, description: TensorDescription) -> Writer:
+    def _writer(self, description: TensorDescription) -> Writer | None:
+        """The function of a tensor that the GPU makes; None if the CPU has to."""
         law = str(description.law.WhichOneof("law"))
-        if law == "orthogonal":
-            return partial(self._write_from_host, description)
+        if law in _ON_CPU:
+            return None
+        if law == "parts":
+            parts = visible_parts(description)
+            return None if parts is None else self._parts_writer(description, parts)
         if law == "constant":
             return partial(self._write_repeated, deterministic.constant(description))
         if law in ("eye", "dirac"):
             return partial(self._write_ones, deterministic.one(description), deterministic.diagonal(description))
+        return self._random_writer(description, laid_of(description))
+
+    def _random_writer(self, description: TensorDescription, where: Laid) -> Writer:
+        law = description.law.WhichOneof("law")
         dtype = DataType.Name(description.spec.dtype).removeprefix("DATA_TYPE_").lower()
-        return partial(self._write_random, f"{law}_{dtype}", _draw(description), _Parts(description))
+        placing = _Placing(where, dtypes.numpy_dtype(description.spec.dtype))
+        return partial(self._write_random, f"{law}_{dtype}", _draw(description), placing)
+
+    def _parts_writer(self, description: TensorDescription, parts: list[VisiblePart]) -> Writer:
+        zero = None
+        if not are_all_covered(description, parts):
+            zero = dtypes.bits_of(0.0, description.spec.dtype)
+        return partial(self._write_parts, zero, _Near([(self._part_writer(part), part.where) for part in parts]))
+
+    def _part_writer(self, part: VisiblePart) -> Writer:
+        if part.inner.law.WhichOneof("law") == "constant":
+            return partial(self._write_constant, deterministic.constant(part.inner), part.where, _template(part.where))
+        return self._random_writer(part.inner, part.where)
 
     def _begin(self, write: Writer, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
         """Begins the last piece of ``out``, and does those before it."""
@@ -147,10 +171,11 @@ class CupyBackend(Backend):
             return _Lane(self.cuda)
 
     def _write_random(
-        self, kernel: str, draw: NDArray[Any], parts: _Parts, first: int, count: int, pointer: int, stream: Any
+        self, kernel: str, draw: NDArray[Any], placing: _Placing, first: int, count: int, pointer: int, stream: Any
     ) -> None:
-        part, threads = parts(first, count, pointer)
-        self.cuda.launch(kernel, -(-threads // TILE), (part, draw, pointer), stream)
+        part, threads = placing(first, count, pointer)
+        if threads:
+            self.cuda.launch(kernel, -(-threads // TILE), (part, draw, pointer), stream)
 
     def _write_repeated(
         self, bits: np.unsignedinteger[Any], _first: int, count: int, pointer: int, stream: Any
@@ -176,31 +201,48 @@ class CupyBackend(Backend):
         arguments = (where, np.uint64(first), np.uint64(count), np.uint64(one), pointer)
         self.cuda.launch(f"ones_{8 * one.itemsize}", -(-(end - begin) // cuda_kernels.THREADS), arguments, stream)
 
-    def _write_patched(
+    def _write_parts(
         self,
-        write: Writer,
-        patches: list[tuple[Patch, NDArray[Any]]],
+        zero: np.unsignedinteger[Any] | None,
+        near: _Near,
         first: int,
         count: int,
         pointer: int,
         stream: Any,
     ) -> None:
-        write(first, count, pointer, stream)
-        for patch, template in patches:
-            touched = patch.touched(first, count)
-            if not touched:
-                continue
-            part = template.copy()
-            part["first"], part["count"], part["first_run"] = first, count, touched.start
-            part["threads"] = threads = len(touched) * patch.where.run_length
-            kernel = f"patch_{8 * patch.bits.itemsize}"
-            self.cuda.launch(kernel, -(-threads // TILE), (part, np.uint64(patch.bits), pointer), stream)
+        if zero is not None:
+            self._write_repeated(zero, first, count, pointer, stream)
+        for write in near(first, count):
+            write(first, count, pointer, stream)
+
+    def _write_constant(
+        self,
+        bits: np.unsignedinteger[Any],
+        where: Laid,
+        template: NDArray[Any],
+        first: int,
+        count: int,
+        pointer: int,
+        stream: Any,
+    ) -> None:
+        runs = where.touched(first, count)
+        if runs is None:
+            return
+        if runs.number == 1:
+            moved = pointer + (runs.begin + runs.skipped - first) * bits.itemsize
+            self._write_repeated(bits, 0, runs.last_end - runs.skipped, moved, stream)
+            return
+        part = template.copy()
+        part["first_run"], part["skipped"] = runs.first, runs.skipped
+        part["out_offset"] -= first
+        part["threads"] = threads = (runs.number - 1) * where.run_length + runs.last_end - runs.skipped
+        self.cuda.launch(f"set_{8 * bits.itemsize}", -(-threads // TILE), (part, np.uint64(bits), pointer), stream)
 
     def _write_from_host(
-        self, description: TensorDescription, first: int, count: int, pointer: int, stream: Any
+        self, sample: Sampler, dtype: np.dtype[Any], first: int, count: int, pointer: int, stream: Any
     ) -> None:
-        values = np.empty(count, dtypes.numpy_dtype(description.spec.dtype))
-        self._cpu.fill(description, first, values)
+        values = np.empty(count, dtype)
+        sample(first, values, never)()
         self.cuda.copy_from_host(pointer, values, stream)
 
 
@@ -221,43 +263,62 @@ class _Lane:
             self._byte_count = byte_count
 
 
-class _Parts:
-    """The structures that tell kernels which elements of a region to make."""
+class _Near:
+    """The writers of parts, of which few have elements of any one piece."""
 
-    def __init__(self, description: TensorDescription) -> None:
-        dtype = dtypes.numpy_dtype(description.spec.dtype)
+    def __init__(self, writers: list[tuple[Writer, Laid]]) -> None:
+        self._writers = [write for write, _ in writers]
+        self._begins = np.array([where.out_offset for _, where in writers], np.int64)
+        self._ends = np.array([where.out_end for _, where in writers], np.int64)
+
+    def __call__(self, first: int, count: int) -> Iterator[Writer]:
+        """Those that may have some of the elements, in their order."""
+        is_near = (self._begins < first + count) & (self._ends > first)
+        return map(self._writers.__getitem__, np.flatnonzero(is_near).tolist())
+
+
+class _Placing:
+    """The structures that tell kernels which elements to make, and where they go."""
+
+    def __init__(self, where: Laid, dtype: np.dtype[Any]) -> None:
         self._itemsize = dtype.itemsize
         self._per_block = 2 if dtype == np.float64 else 4
-        self._layout = layout_of(description)
-        self._template = _part(self._layout)
+        self._where = where
+        self._template = _template(where)
 
     def __call__(self, first: int, count: int, pointer: int) -> tuple[NDArray[Any], int]:
         """The structure for elements ``first .. first + count - 1``, to go to an address; how many threads it takes."""
-        where, per_block = self._layout, self._per_block
-        first_run, skip = divmod(first, where.run_length)
-        flat = where.flat_of_run(first_run)
-        wanted = min(where.run_length - skip, count)  # of the first run
-        skipped, before = divmod(flat % per_block + skip, per_block)
+        where, per_block = self._where, self._per_block
+        runs = where.touched(first, count)
+        if runs is None:
+            return self._template, 0
+        flat, begin = where.flat_of_run(runs.first), runs.begin - first
+        wanted = (runs.last_end if runs.number == 1 else where.run_length) - runs.skipped  # of the first run
+        skipped, before = divmod(flat % per_block + runs.skipped, per_block)
         head, beyond = _blocks(before + wanted, per_block), (before + wanted) % per_block
-        runs, tail = divmod(count - wanted, where.run_length)
         blocks = _blocks(where.run_length + per_block - 1, per_block)  # a run may begin at the last element of a block
-        threads = head + runs * blocks + (_blocks(tail + per_block - 1, per_block) if tail else 0)
-        is_aligned = (pointer - before * self._itemsize) % (per_block * self._itemsize) == 0
+        threads = head
+        if runs.number > 1:
+            threads += (runs.number - 2) * blocks + _blocks(runs.last_end + per_block - 1, per_block)
+        address = pointer + (begin + runs.skipped - before) * self._itemsize
+        is_aligned = address % (per_block * self._itemsize) == 0
         inner = (before > 0, head - (beyond > 0)) if is_aligned else (0, 0)
         part = self._template.copy()
-        part.view(np.uint64)[:11] = (
-            first, count, where.run_length, first_run, flat, skipped, head, blocks, threads, *inner,
+        part.view(np.int64)[:12] = (
+            count, where.run_length, runs.first, flat, begin, skipped, head, blocks, threads, *inner,
+            where.out_offset - first,
         )  # fmt: skip
         return part, threads
 
 
-def _part(where: Layout) -> NDArray[Any]:
+def _template(where: Laid) -> NDArray[Any]:
     """The structure of a layout, without the elements that are wanted."""
     part = np.zeros(1, cuda_kernels.PART)
-    part["offset"], part["run_length"] = where.offset, where.run_length
+    part["offset"], part["out_offset"], part["run_length"] = where.offset, where.out_offset, where.run_length
     part["dimensions"] = dimensions = len(where.extents)
     part["extents"][0, :dimensions] = where.extents
     part["strides"][0, :dimensions] = where.strides
+    part["out_strides"][0, :dimensions] = where.out_strides
     return part
 
 

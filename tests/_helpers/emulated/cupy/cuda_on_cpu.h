@@ -12,7 +12,7 @@ using std::fabs;
 #define __forceinline__ inline
 #define __noinline__
 #define __grid_constant__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct Index { unsigned x; };
 static thread_local Index threadIdx, blockIdx;

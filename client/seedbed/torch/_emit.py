@@ -1,0 +1,320 @@
+"""From what tensors hold to the messages of a model: schemes where a law fills a tensor, else recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from seedbed import _recipes, _schemes
+from seedbed._recipes import Parts, Value
+from seedbed._types import Array
+from seedbed.errors import InvalidRequest
+from seedbed.torch import _nodes
+from seedbed.torch._nodes import (
+    ELEMENTWISE,
+    Apply,
+    Box,
+    Boxes,
+    Cast,
+    Draw,
+    Drawing,
+    Full,
+    Given,
+    Node,
+    Reduce,
+    Viewed,
+    whole,
+)
+from seedbed.v1 import Assembly, Reducer, Region, Step, TensorSpec, View
+
+_CERTAIN = ("eye", "dirac")  # schemes that draw nothing
+
+_FAR = 20.0
+"""Standard deviations from the mean at which a bound is put that the code leaves open on one side."""
+
+
+class Held(NamedTuple):
+    """A tensor of a model, and what it holds."""
+
+    name: str
+    node: Node
+    dtype: str
+    """The dtype that it is served in."""
+
+
+def specs(held: Sequence[Held], seed: int, independent_copies: bool) -> list[TensorSpec]:
+    """The messages of a model's tensors.
+
+    Args:
+        held: The tensors; nothing in them is a `Problem`.
+        seed: The seed of each.
+        independent_copies: Whether copies draw values of their own.
+    """
+    names = _Names(held, independent_copies)
+    return [_Emitter(one.name, names).spec(one, seed) for one in held]
+
+
+class _Use(NamedTuple):
+    """Where a drawing occurs: in a tensor, as the leaf that it is there."""
+
+    tensor: str
+    leaf: Draw
+    box: Box | None
+    """The elements that are taken of it; None if something is computed of them."""
+
+
+class _Names:
+    """The stream of each draw: named after the first tensor that holds it."""
+
+    def __init__(self, held: Sequence[Held], independent_copies: bool) -> None:
+        self._counts: dict[str, int] = {}
+        self._names: dict[tuple[Drawing, object], str] = {}
+        self._is_independent = independent_copies
+        uses: dict[Drawing, list[_Use]] = {}
+        for one in held:
+            for use in _uses(one.name, one.node):
+                uses.setdefault(use.leaf.drawing, []).append(use)
+        self._apart = {drawing for drawing, its in uses.items() if _are_apart(its)}
+
+    def is_alone(self, draw: Draw) -> bool:
+        """Whether no element of a drawing is used twice, so that all that holds of it is its law."""
+        return draw.drawing in self._apart
+
+    def stream(self, tensor: str, draw: Draw, use: object = None) -> str:
+        """The stream of a draw in a tensor; ``use`` tells the uses of one that is alone apart."""
+        scope = (tensor, use) if self.is_alone(draw) else tensor if self._is_independent else None
+        key = draw.drawing, scope
+        if key not in self._names:
+            number = self._counts.get(tensor, 0)
+            self._counts[tensor] = number + 1
+            self._names[key] = f"{tensor}#{number}" if number else tensor
+        return self._names[key]
+
+
+def _uses(tensor: str, node: Node) -> Iterator[_Use]:
+    seen: set[int] = set()
+    pending: list[tuple[Node, bool]] = [(node, True)]
+    while pending:
+        node, is_bare = pending.pop()
+        if isinstance(node, Draw):
+            yield _Use(tensor, node, whole(node.shape) if is_bare and node.scheme in ELEMENTWISE else None)
+        elif is_bare and isinstance(node, Viewed) and isinstance(node.of, Draw):
+            yield _Use(tensor, node.of, node.box if node.of.scheme in ELEMENTWISE else None)
+        elif is_bare and isinstance(node, Boxes):
+            pending += [(part, True) for part in node.arguments]
+        elif id(node) not in seen:
+            seen.add(id(node))
+            pending += [(argument, False) for argument in node.arguments]
+
+
+def _are_apart(uses: Sequence[_Use]) -> bool:
+    if len(uses) == 1:
+        return uses[0].box is None or uses[0].box.is_injective
+    boxes = [use.box for use in uses]
+    if len(boxes) > 64:
+        return False
+    return all(box is not None and box.is_injective for box in boxes) and all(
+        a.is_apart_from(b) for index, a in enumerate(boxes) if a for b in boxes[:index] if b
+    )
+
+
+class _Emitter:
+    """Writes one tensor."""
+
+    def __init__(self, tensor: str, names: _Names) -> None:
+        self._tensor = tensor
+        self._names = names
+        self._values: dict[int, Value] = {}
+        self._nodes: list[Node] = []  # kept, so that ids stay theirs
+
+    def spec(self, held: Held, seed: int) -> TensorSpec:
+        node, identity = held.node, {"name": held.name, "dtype": held.dtype, "seed": seed}
+        shape = node.shape
+        if not math.prod(shape):
+            return _schemes.spec("zeros", shape, **identity)
+        if isinstance(node, Cast) and isinstance(node.of, (Apply, Viewed, Reduce)):
+            node = node.of  # the result is rounded to the tensor's dtype anyway
+        node = self._plain(node)
+        if isinstance(node, Given):
+            node = recognised(node)
+        if isinstance(node, Full):
+            scheme, parameters = _constant(node)
+            return _schemes.spec(scheme, shape, **parameters, **identity)
+        if isinstance(node, Draw) and not self._is_turned(node) and _served(node.dtype) == held.dtype:
+            scheme, parameters = _law(node)
+            stream = self._tensor if scheme in _CERTAIN else self._names.stream(self._tensor, node)
+            own = {} if stream == self._tensor else {"stream": stream}
+            return _schemes.spec(scheme, shape, **parameters, **identity, **own)
+        what = self._parts(node, shape) if isinstance(node, Boxes) else self._value(node)
+        return _recipes.spec(what, shape, **identity)
+
+    def _plain(self, node: Node) -> Node:
+        """A view of a draw that nothing else sees is a draw of its own."""
+        if isinstance(node, Viewed) and isinstance(node.of, Draw):
+            draw = node.of
+            if draw.scheme in ELEMENTWISE and self._names.is_alone(draw):
+                return dataclasses.replace(draw, shape=node.shape, is_mirrored=False)
+        return node
+
+    def _is_turned(self, draw: Draw) -> bool:
+        """Whether the order of a draw's values matters, and is the other one."""
+        return draw.is_mirrored and not self._names.is_alone(draw)
+
+    def _parts(self, node: Boxes, shape: tuple[int, ...]) -> Parts:
+        pairs: list[tuple[Region | View, Any]] = []
+        for box, part in node.of:
+            part = self._plain(part)  # noqa: PLW2901 - the same part
+            what: Any = self._parts(part, part.shape) if isinstance(part, Boxes) else self._value(part, use=len(pairs))
+            pairs.append((_place(box, shape), what))
+        return _recipes.parts(pairs)
+
+    def _value(self, node: Node, use: object = None) -> Value:
+        """The node as a `Value`; not by recursion, which Python limits."""
+        pending = [node]
+        while pending:
+            current = pending[-1]
+            missing = [one for one in current.arguments if id(one) not in self._values]
+            if missing:
+                pending += reversed(missing)
+                continue
+            pending.pop()
+            if id(current) not in self._values:
+                self._values[id(current)] = self._made(current, use)
+                self._nodes.append(current)
+        return self._values[id(node)]
+
+    def _made(self, node: Node, use: object) -> Value:  # noqa: PLR0911 - a table of what nodes are
+        if isinstance(node, Full):
+            return _recipes._value(node.value)
+        if isinstance(node, Given):
+            return _recipes.literal(_array(node.values))
+        if isinstance(node, Draw):
+            return self._draw(node, use)
+        arguments = tuple(self._values[id(one)] for one in node.arguments)
+        if isinstance(node, Apply):
+            return _recipes._call(node.function, *arguments)
+        if isinstance(node, Cast):
+            return arguments[0].astype(_served(node.dtype)) if node.dtype.is_floating_point else arguments[0]
+        if isinstance(node, Viewed):
+            return Value(Step(view=_view(node.box)), (_with_shape(arguments[0], node.of.shape),), node.shape)
+        if isinstance(node, Boxes):
+            pairs = [(box, part) for box, part in zip((box for box, _ in node.of), arguments, strict=True)]
+            assembly = Assembly(shape=node.shape, boxes=[_view(box) for box, _ in pairs])
+            return Value(Step(assembly=assembly), arguments, node.shape)
+        if isinstance(node, Reduce):
+            reduction = Step()
+            reduction.reduction.reducer = Reducer.Value(f"REDUCER_{node.reducer.upper()}")
+            reduction.reduction.axes.extend(node.axes)
+            if node.reducer == "norm":
+                reduction.reduction.p = node.p
+            return Value(reduction, arguments, node.shape)
+        raise AssertionError(f"{type(node).__name__} cannot be said")
+
+    def _draw(self, draw: Draw, use: object) -> Value:
+        scheme, parameters = _law(draw)
+        if self._is_turned(draw):
+            return self._turned(draw)
+        stream = "" if scheme in _CERTAIN else self._names.stream(self._tensor, draw, use)
+        return _recipes.draw(scheme, draw.shape, stream=stream, dtype=_served(draw.dtype), **parameters)
+
+    def _turned(self, draw: Draw) -> Value:
+        """Reflected in the middle, which is what it is."""
+        given = draw.parameters
+        middle = 2 * given["mean"] if "mean" in given else given["a"] + given["b"]
+        reflected = {**given}
+        if "a" in given:
+            reflected |= {"a": middle - given["b"], "b": middle - given["a"]}
+        straight = dataclasses.replace(draw, parameters=reflected, is_mirrored=False)
+        return middle - self._draw(straight, None)
+
+
+def _with_shape(value: Value, shape: tuple[int, ...]) -> Value:
+    return value if value.shape == shape else value.broadcast_to(shape)
+
+
+def _law(draw: Draw) -> tuple[str, dict[str, Any]]:
+    """A draw's scheme; a truncated normal without a bound on either side is a normal."""
+    given = dict(draw.parameters)
+    if draw.scheme != "trunc_normal":
+        return draw.scheme, given
+    is_open = math.isinf(given["a"]), math.isinf(given["b"])
+    if all(is_open):
+        return "normal", {"mean": given["mean"], "std": given["std"]}
+    if is_open[0]:
+        given["a"] = given["mean"] - _FAR * given["std"]
+    if is_open[1]:
+        given["b"] = given["mean"] + _FAR * given["std"]
+    return "trunc_normal", given
+
+
+def _constant(node: Full) -> tuple[str, dict[str, float]]:
+    if node.value == 1:
+        return "ones", {}
+    if node.value == 0 and math.copysign(1, node.value) > 0:
+        return "zeros", {}
+    return "constant", {"val": node.value}
+
+
+def _served(dtype: torch.dtype) -> str:
+    """The dtype in which a tensor's numbers are served."""
+    return str(dtype).removeprefix("torch.") if dtype.is_floating_point else "float64"
+
+
+def _view(box: Box) -> View:
+    return View(shape=box.shape, strides=box.strides, offset=box.offset)
+
+
+def _place(box: Box, shape: tuple[int, ...]) -> Region | View:
+    """A box of a tensor: as a region if it is one."""
+    strides = _nodes.row_major(shape)
+    if len(box.shape) == len(shape) and all(
+        size <= 1 or a == b for size, a, b in zip(box.shape, box.strides, strides, strict=True)
+    ):
+        start, rest = [], box.offset
+        for stride in strides:
+            first, rest = divmod(rest, stride)
+            start.append(first)
+        stop = [first + size for first, size in zip(start, box.shape, strict=True)]
+        if all(map(int.__le__, stop, shape)):
+            return Region(start=start, stop=stop)
+    return _view(box)
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def recognised(node: Given) -> Node:
+    """Values that are a constant, the identity, or a constant but for one box."""
+    values = node.values
+    ends = values.reshape(-1)[[0, -1]]
+    if bool((values == ends[0]).all()):
+        return Full(node.shape, node.dtype, float(ends[0]))
+    if values.ndim == 2 and torch.equal(values, torch.eye(*values.shape, dtype=values.dtype)):
+        return Draw(node.shape, node.dtype, Drawing(0, None), "eye", {})
+    for usual in ends:
+        box = _bounding_box(values != usual)
+        inside = values[box].reshape(-1)
+        if bool((inside == inside[0]).all()):
+            place = _nodes.box_by(node.shape, lambda array, box=box: array[box])  # type: ignore[misc]
+            around = Full(node.shape, node.dtype, float(usual))
+            within = Full(place.shape, node.dtype, float(inside[0]))
+            return Boxes(node.shape, node.dtype, ((whole(node.shape), around), (place, within)))
+    return node
+
+
+def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    slices = []
+    for axis in range(mask.ndim):
+        along = mask.movedim(axis, 0).flatten(1).any(1) if mask.ndim > 1 else mask
+        indices = along.nonzero()
+        slices.append(slice(int(indices[0]), int(indices[-1]) + 1))
+    return tuple(slices)

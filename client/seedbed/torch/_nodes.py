@@ -1,0 +1,800 @@
+"""What a tensor holds while a model's code is recorded: a graph of draws, constants and what was made of them.
+
+The functions that make nodes fold them by the algebra of laws, so that what is a law in the end is one: an affine map of
+a uniform, normal or truncated normal is one; the inverse error function of a uniform is a truncated normal; a view of a
+view is one view; a function of boxes is boxes of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+Shape: TypeAlias = tuple[int, ...]
+
+ELEMENTWISE = ("uniform", "normal", "trunc_normal")
+"""The laws of which every element is drawn alike, whatever the shape."""
+
+
+class Box(NamedTuple):
+    """A strided box of a row-major tensor: index (i, j, ...) is its element ``offset + i * strides[0] + ...``."""
+
+    shape: Shape
+    strides: Shape
+    offset: int = 0
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Box:
+        """Where a tensor's elements are in its storage."""
+        return cls(tuple(tensor.size()), tuple(tensor.stride()), int(tensor.storage_offset()))
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def axes(self) -> list[tuple[int, int, int]]:
+        """Extent, stride and stride within the box of each axis of more than one element, the longest stride first."""
+        own = row_major(self.shape)
+        axes = [axis for axis in zip(self.shape, self.strides, own, strict=True) if axis[0] > 1]
+        return sorted(axes, key=lambda axis: -abs(axis[1]))
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first element, and the one after the last; of a box that is not empty."""
+        steps = [(extent - 1) * stride for extent, stride, _ in self.axes]
+        return self.offset + sum(min(step, 0) for step in steps), self.offset + sum(max(step, 0) for step in steps) + 1
+
+    @property
+    def is_injective(self) -> bool:
+        """Whether no element is in it twice; if in doubt, not."""
+        reach = 0
+        for extent, stride, _ in reversed(self.axes):
+            if abs(stride) <= reach:
+                return False
+            reach += (extent - 1) * abs(stride)
+        return True
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it holds every element between its bounds, once."""
+        if not self.size:
+            return False
+        low, high = self.bounds
+        return self.is_injective and high - low == self.size
+
+    def covers(self, other: Box) -> bool:
+        """Whether all of the other's elements are among these; if in doubt, not."""
+        if not other.size:
+            return True
+        if not self.size:
+            return False
+        if self.is_dense:
+            return self.bounds[0] <= other.bounds[0] and other.bounds[1] <= self.bounds[1]
+        return sorted_box(self) == sorted_box(other) or within(other, self) is not None
+
+    def is_apart_from(self, other: Box) -> bool:
+        """Whether they have no element in common; if in doubt, not."""
+        if not (self.size and other.size):
+            return True
+        if self.bounds[1] <= other.bounds[0] or other.bounds[1] <= self.bounds[0]:
+            return True
+        lattice = _common_lattice(self, other)
+        if lattice is None:
+            return False
+        mine, others = lattice
+        return any(b <= c or d <= a for (a, b), (c, d) in zip(mine, others, strict=True))
+
+
+def row_major(shape: Shape) -> Shape:
+    """The strides of a row-major tensor."""
+    strides, stride = [], 1
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def whole(shape: Shape) -> Box:
+    """All of a tensor."""
+    return Box(shape, row_major(shape))
+
+
+def box_by(shape: Shape, change: Callable[[Any], Any]) -> Box:
+    """The box that NumPy makes of a row-major array of this shape, which has no memory."""
+    array = np.lib.stride_tricks.as_strided(np.zeros(1, np.int8), shape, row_major(shape))
+    view = change(array)
+    address = array.__array_interface__["data"][0]
+    offset = view.__array_interface__["data"][0] - address if view.size else 0
+    return Box(tuple(view.shape), tuple(view.strides), offset)
+
+
+def sorted_box(box: Box) -> tuple[Any, ...]:
+    """What two boxes of the same elements have in common, whatever the order of their axes."""
+    axes = [(extent, abs(stride)) for extent, stride, _ in box.axes]
+    merged: list[tuple[int, int]] = []
+    for extent, stride in axes:
+        if merged and merged[-1][1] == extent * stride:
+            merged[-1] = merged[-1][0] * extent, stride
+        else:
+            merged.append((extent, stride))
+    return (box.bounds[0] if box.size else 0, *merged)
+
+
+def _common_lattice(a: Box, b: Box) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
+    """The ranges of two boxes along the axes of one tensor that both are regions of; None if there is none such."""
+    if any(stride < 0 for box in (a, b) for _, stride, _ in box.axes):
+        return None
+    strides = sorted({stride for box in (a, b) for _, stride, _ in box.axes} | {1}, reverse=True)
+    if any(outer % inner for outer, inner in zip(strides, strides[1:], strict=False)):
+        return None
+    ranges = [_ranges(box, strides) for box in (a, b)]
+    return None if ranges[0] is None or ranges[1] is None else (ranges[0], ranges[1])
+
+
+def _ranges(box: Box, strides: list[int]) -> list[tuple[int, int]] | None:
+    """First and end along each stride, if the box never runs over from one axis into the next."""
+    extents = dict.fromkeys(strides, 1)
+    for extent, stride, _ in box.axes:
+        if extents[stride] > 1:
+            return None
+        extents[stride] = extent
+    ranges, rest, outer = [], box.offset, 0
+    for stride in strides:
+        first, rest = divmod(rest, stride)
+        if outer and first + extents[stride] > outer // stride:
+            return None
+        ranges.append((first, first + extents[stride]))
+        outer = stride
+    return ranges
+
+
+def within(inner: Box, outer: Box) -> Box | None:
+    """A box of elements of another, as a box of that other one's own indices; None if it is none, or in doubt."""
+    if not inner.size:
+        return None
+    axes = outer.axes
+    if any(stride <= 0 for _, stride, _ in axes) or not outer.is_injective:
+        return None
+    rest, offset = inner.offset - outer.offset, 0
+    if rest < 0:
+        return None
+    room: dict[int, tuple[int, int]] = {}  # of each stride: what is left of its axis, and its own stride
+    for extent, stride, own in axes:
+        first = min(rest // stride, extent - 1)
+        rest -= first * stride
+        offset += first * own
+        room[stride] = extent - 1 - first, own
+    if rest:
+        return None
+    strides = []
+    for extent, stride in zip(inner.shape, inner.strides, strict=True):
+        step = 0
+        if extent > 1 and stride:
+            decomposed = _decomposed(stride, extent, axes, room)
+            if decomposed is None:
+                return None
+            step = decomposed
+        strides.append(step)
+    return Box(inner.shape, tuple(strides), offset)
+
+
+def _decomposed(
+    stride: int, extent: int, axes: Sequence[tuple[int, int, int]], room: dict[int, tuple[int, int]]
+) -> int | None:
+    """A stride as steps along axes, which must not run over; takes their room."""
+    if stride < 0:
+        return None
+    own_step, rest = 0, stride
+    for _, axis_stride, own in axes:
+        count, rest = divmod(rest, axis_stride)
+        if not count:
+            continue
+        left = room[axis_stride][0] - count * (extent - 1)
+        if left < 0:
+            return None
+        room[axis_stride] = left, own
+        own_step += count * own
+    return None if rest else own_step
+
+
+class Site(NamedTuple):
+    """A line of the model's code."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """One event of drawing; who holds the same one holds the same values."""
+
+    number: int
+    site: Site | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """A tensor's values."""
+
+    shape: Shape
+    dtype: torch.dtype
+
+    @property
+    def arguments(self) -> tuple[Node, ...]:
+        return ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draw(Node):
+    """What a scheme draws."""
+
+    drawing: Drawing
+    scheme: str
+    parameters: Mapping[str, Any]
+    is_mirrored: bool = False
+    """Whether its order was turned round: then it is the law's value reflected in the middle of the law."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Full(Node):
+    """The same everywhere."""
+
+    value: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given(Node):
+    """Values that were computed without drawing; row-major, and nobody else's."""
+
+    values: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Apply(Node):
+    """A function of the contract, element by element, of arguments that are broadcast."""
+
+    function: str
+    of: tuple[Node, ...]
+
+    @property
+    def arguments(self) -> tuple[Node, ...]:
+        return self.of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cast(Node):
+    """Rounded to the dtype."""
+
+    of: Node
+
+    @property
+    def arguments(self) -> tuple[Node, ...]:
+        return (self.of,)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Viewed(Node):
+    """A box of a node."""
+
+    box: Box
+    of: Node
+
+    @property
+    def arguments(self) -> tuple[Node, ...]:
+        return (self.of,)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boxes(Node):
+    """Boxes of a tensor, in their order; of the flat tensor, whatever the shape. The first may be the whole."""
+
+    of: tuple[tuple[Box, Node], ...]
+
+    @property
+    def arguments(self) -> tuple[Node, ...]:
+        return tuple(node for _, node in self.of)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reduce(Node):
+    """Reduced along axes, which stay with size 1."""
+
+    reducer: str
+    axes: tuple[int, ...]
+    p: float
+    of: Node
+
+    @property
+    def arguments(self) -> tuple[Node, ...]:
+        return (self.of,)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem(Node):
+    """What cannot be said, and why."""
+
+    text: str
+    site: Site | None = None
+    is_drawn: bool = True
+    is_unset: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.site})" if self.site else self.text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Signs(Problem):
+    """R of a QR decomposition, or its diagonal: only its signs are known."""
+
+
+def located(problem: Problem, site: Site | None) -> Problem:
+    """A problem with its place."""
+    return dataclasses.replace(problem, site=site)
+
+
+def unset(shape: Shape, dtype: torch.dtype) -> Problem:
+    """Memory as it was allocated."""
+    return Problem(shape, dtype, "is never initialised: its memory is as it was allocated", is_drawn=False, is_unset=True)
+
+
+def problem(text: str, shape: Shape, dtype: torch.dtype, cause: Node | None = None) -> Problem:
+    """What cannot be said; or what was wrong before that."""
+    earlier = cause and problem_of(cause)
+    return spoilt(earlier, shape, dtype) if earlier else Problem(shape, dtype, text)
+
+
+def given(tensor: torch.Tensor) -> Node:
+    """The values that a tensor has now."""
+    values = tensor.detach().clone(memory_format=torch.contiguous_format)
+    shape = tuple(values.shape)
+    if values.numel() == 1 and not values.is_complex():
+        return Full(shape, values.dtype, values.item())
+    return Given(shape, values.dtype, values)
+
+
+def leaves(node: Node) -> Iterator[Node]:
+    """Every node without arguments that a node is made of, once each."""
+    seen, pending = set(), [node]
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        node = settled(node)
+        if node.arguments:
+            pending += node.arguments
+        else:
+            yield node
+
+
+def settled(node: Node) -> Node:
+    """A node without memory that was allocated and then written all over."""
+    if not isinstance(node, Boxes) or not isinstance(node.of[0][1], Problem):
+        return node
+    boxes = [box for box, _ in node.of[1:]]
+    are_apart = len(boxes) <= 64 and all(a.is_apart_from(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    if are_apart and all(box.is_injective for box in boxes):
+        is_covered = sum(box.size for box in boxes) == math.prod(node.shape)
+    else:
+        mask = torch.zeros(math.prod(node.shape), dtype=torch.bool)
+        for box in boxes:
+            _lay(torch.ones(box.shape, dtype=torch.bool), box, mask)
+        is_covered = bool(mask.all())
+    return dataclasses.replace(node, of=node.of[1:]) if is_covered else node
+
+
+def is_drawn(node: Node) -> bool:
+    """Whether anything in it was drawn, or is unknown."""
+    return any(isinstance(leaf, Draw) or (isinstance(leaf, Problem) and leaf.is_drawn) for leaf in leaves(node))
+
+
+def problem_of(node: Node) -> Problem | None:
+    """What is wrong with it, if anything is."""
+    return next((leaf for leaf in leaves(node) if isinstance(leaf, Problem)), None)
+
+
+def evaluated(node: Node) -> torch.Tensor:
+    """The numbers of a node in which nothing was drawn."""
+    if isinstance(node, Full):
+        return torch.full(node.shape, node.value, dtype=node.dtype)
+    if isinstance(node, Given):
+        return node.values
+    if isinstance(node, Viewed):
+        return _taken(evaluated(node.of), node.box)
+    if isinstance(node, Cast):
+        return evaluated(node.of).to(node.dtype)
+    if isinstance(node, Boxes):
+        flat = torch.zeros(math.prod(node.shape), dtype=node.dtype)
+        for box, part in node.of:
+            _lay(evaluated(part), box, flat)
+        return flat.reshape(node.shape)
+    if isinstance(node, Apply):
+        values = (evaluated(argument).to(torch.float64) for argument in node.of)
+        return _REFERENCE[node.function](*values).to(node.dtype).expand(node.shape)
+    raise AssertionError(f"{type(node).__name__} was drawn")
+
+
+def _lay(values: torch.Tensor, box: Box, flat: torch.Tensor) -> None:
+    if all(stride >= 0 for stride in box.strides):
+        flat.as_strided(box.shape, box.strides, box.offset).copy_(values)
+        return
+    indices = torch.full(box.shape, box.offset)
+    for axis, (extent, stride) in enumerate(zip(box.shape, box.strides, strict=True)):
+        indices += (torch.arange(extent) * stride).reshape(-1, *(1,) * (len(box.shape) - axis - 1))
+    flat[indices.reshape(-1)] = values.reshape(-1)
+
+
+# Views.
+
+
+def viewed(node: Node, box: Box) -> Node:  # noqa: PLR0911 - a table of what nodes are
+    """A box of a node, seen as a tensor of the box's shape."""
+    shape = box.shape
+    if box.shape == node.shape and is_same(box, whole(shape)):
+        return node
+    if isinstance(node, Full):
+        return dataclasses.replace(node, shape=shape)
+    if isinstance(node, Problem):
+        return dataclasses.replace(node, shape=shape)
+    if isinstance(node, Given):
+        return Given(shape, node.dtype, _taken(node.values, box))
+    if isinstance(node, Viewed):
+        joined = _joined(box, node.box)
+        if joined is not None:
+            return viewed(node.of, joined)
+    if is_same(box, whole(shape)) and box.size == math.prod(node.shape):  # a reshape
+        if isinstance(node, Draw) and node.scheme in ELEMENTWISE:
+            return dataclasses.replace(node, shape=shape)
+        if isinstance(node, Boxes):
+            return dataclasses.replace(node, shape=shape)
+    if isinstance(node, Boxes):
+        return _viewed_boxes(node, box)
+    if isinstance(node, Cast):
+        return cast(viewed(node.of, box), node.dtype)
+    if isinstance(node, Apply) and all(argument.shape in (node.shape, ()) for argument in node.of):
+        return Apply(shape, node.dtype, node.function, tuple(viewed(a, box) if a.shape else a for a in node.of))
+    return Viewed(shape, node.dtype, box, node)
+
+
+def is_same(a: Box, b: Box) -> bool:
+    """Whether two boxes of the same shape have the same elements at the same indices."""
+    return a.offset == b.offset and all(
+        size <= 1 or s == t for size, s, t in zip(a.shape, a.strides, b.strides, strict=True)
+    )
+
+
+def _taken(values: torch.Tensor, box: Box) -> torch.Tensor:
+    if any(stride < 0 for stride in box.strides):
+        array = np.lib.stride_tricks.as_strided
+        flat = values.reshape(-1).numpy() if values.dtype != torch.bfloat16 else values.reshape(-1).view(torch.int16).numpy()
+        item = flat.itemsize
+        taken = array(flat[box.offset :], box.shape, [stride * item for stride in box.strides]).copy()
+        result = torch.from_numpy(taken)
+        return result.view(torch.bfloat16) if values.dtype == torch.bfloat16 else result
+    return values.reshape(-1).as_strided(box.shape, box.strides, box.offset).clone(memory_format=torch.contiguous_format)
+
+
+def _joined(outer: Box, inner: Box) -> Box | None:
+    """A box of a box as one; None if its strides run over from one axis of the inner one into the next."""
+    own = row_major(inner.shape)
+    axes = [(extent, stride, mine) for extent, stride, mine in zip(inner.shape, inner.strides, own, strict=True) if extent > 1]
+    flat = Box(tuple(extent for extent, _, _ in axes), tuple(mine for _, _, mine in axes))
+    merged = _merged_flat(axes)
+    flat = Box(tuple(extent for extent, _, _ in merged), tuple(mine for _, _, mine in merged))
+    located = _located(outer, flat, [stride for _, stride, _ in merged])
+    if located is None:
+        return None
+    strides, offset = located
+    return Box(outer.shape, strides, inner.offset + offset)
+
+
+def _merged_flat(axes: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    merged: list[tuple[int, int, int]] = []
+    for extent, stride, mine in axes:
+        if merged and merged[-1][1] == extent * stride and merged[-1][2] == extent * mine:
+            merged[-1] = merged[-1][0] * extent, stride, mine
+        else:
+            merged.append((extent, stride, mine))
+    return merged
+
+
+def _located(outer: Box, flat: Box, steps: list[int]) -> tuple[Shape, int] | None:
+    """The outer box's strides and offset, counted in the given steps along the axes of a row-major tensor."""
+    low, rest, offset = [], outer.offset, 0
+    high = list(flat.shape)
+    for stride, step in zip(flat.strides, steps, strict=True):
+        first, rest = divmod(rest, stride)
+        low.append(first)
+        offset += first * step
+    up, down = list(low), list(low)
+    strides = []
+    for extent, stride in zip(outer.shape, outer.strides, strict=True):
+        sign, rest, total = (-1 if stride < 0 else 1), abs(stride), 0
+        if extent > 1:
+            for axis, (own, step) in enumerate(zip(flat.strides, steps, strict=True)):
+                count, rest = divmod(rest, own)
+                total += sign * count * step
+                if sign > 0:
+                    up[axis] += count * (extent - 1)
+                else:
+                    down[axis] -= count * (extent - 1)
+        strides.append(total)
+    if any(d < 0 or u >= h for d, u, h in zip(down, up, high, strict=True)):
+        return None
+    return tuple(strides), offset
+
+
+def _viewed_boxes(node: Boxes, box: Box) -> Node:
+    """A box of boxes: of the one that holds all of it, if there is one."""
+    seen = [(place, part) for place, part in node.of if not place.is_apart_from(box)]
+    if not seen:
+        return Full(box.shape, node.dtype, 0.0)
+    place, part = seen[-1]
+    if place.shape == box.shape and is_same(place, box):
+        return part
+    if place.covers(box) and (inner := within(box, place)) is not None:
+        return viewed(part, inner)
+    if all(is_inside(place, box) for place, _ in seen):
+        inside = [(within(place, box), part) for place, part in seen]
+        if all(inner is not None for inner, _ in inside) and box.is_injective:
+            return Boxes(box.shape, node.dtype, tuple((inner, part) for inner, part in inside if inner is not None))
+    cut = [(_cut(place, part, box), place) for place, part in seen]
+    if all(piece is not None for piece, _ in cut):
+        return Boxes(box.shape, node.dtype, tuple(piece for piece, _ in cut if piece is not None))
+    return Viewed(box.shape, node.dtype, box, dataclasses.replace(node, of=tuple(seen)))
+
+
+def is_inside(inner: Box, outer: Box) -> bool:
+    """Whether the first is one of the other's boxes."""
+    return outer.is_injective and within(inner, outer) is not None
+
+
+def _cut(place: Box, part: Node, box: Box) -> tuple[Box, Node] | None:
+    """The common elements of a placed part and a box, placed in the box."""
+    lattice = _common_lattice(place, box)
+    if lattice is None or not box.is_injective:
+        return None
+    strides = sorted({stride for one in (place, box) for _, stride, _ in one.axes} | {1}, reverse=True)
+    ranges = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(*lattice, strict=True)]
+    shape = tuple(max(high - low, 0) for low, high in ranges)
+    common = Box(shape, tuple(strides), sum(low * stride for (low, _), stride in zip(ranges, strides, strict=True)))
+    target, source = within(common, box), within(common, place)
+    if target is None or source is None:
+        return None
+    return target, viewed(part, source)
+
+
+def written(before: Node, box: Box, node: Node) -> Node:
+    """The flat tensor ``before`` after a node of the box's shape was written into the box."""
+    if not box.size:
+        return before
+    if box.size == math.prod(before.shape) and box.is_dense:
+        axes = box.axes
+        if all(stride > 0 for _, stride, _ in axes):
+            order = Box(tuple(extent for extent, _, _ in axes), tuple(own for _, _, own in axes))
+            return viewed(viewed(node, order), whole(before.shape))
+    old = before.of if isinstance(before, Boxes) else ((whole(before.shape), before),)
+    if isinstance(node, Full) and len(old) == 1 and isinstance(old[0][1], Full) and _same_number(old[0][1].value, node.value):
+        return before
+    kept = tuple((place, part) for place, part in old if not box.covers(place))
+    return Boxes(before.shape, before.dtype, (*kept, (box, node)))
+
+
+def _same_number(a: float, b: float) -> bool:
+    return a == b and math.copysign(1, a) == math.copysign(1, b)
+
+
+# Functions.
+
+
+def cast(node: Node, dtype: torch.dtype) -> Node:  # noqa: PLR0911 - a table of what nodes are
+    """A node, converted to a dtype."""
+    if node.dtype == dtype:
+        return node
+    if isinstance(node, Problem):
+        return dataclasses.replace(node, dtype=dtype)
+    if isinstance(node, Full):
+        return Full(node.shape, dtype, torch.tensor(node.value, dtype=node.dtype).to(dtype).item())
+    if isinstance(node, Given):
+        return Given(node.shape, dtype, node.values.to(dtype))
+    if isinstance(node, Boxes):
+        return dataclasses.replace(node, dtype=dtype, of=tuple((box, cast(part, dtype)) for box, part in node.of))
+    if isinstance(node, Draw) and node.scheme in ELEMENTWISE and node.dtype == torch.float32 and dtype.itemsize == 2:
+        return dataclasses.replace(node, dtype=dtype)  # that is how the 16-bit types are defined
+    if dtype == torch.bool:
+        return with_dtype(apply("subtract", 1.0, apply("equal", node, 0.0)), dtype)
+    if not dtype.is_floating_point and node.dtype.is_floating_point:
+        down, up = apply("floor", node), apply("negate", apply("floor", apply("negate", node)))
+        return with_dtype(apply("where", apply("less", node, 0.0), up, down), dtype)
+    return Cast(node.shape, dtype, node)
+
+
+def with_dtype(node: Node, dtype: torch.dtype) -> Node:
+    """The same numbers, said to be of a dtype that holds them all."""
+    return dataclasses.replace(node, dtype=dtype)
+
+
+def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = None) -> Node:
+    """A function of the contract, of nodes and numbers, folded as far as laws go."""
+    shape = torch.broadcast_shapes(*(one.shape for one in arguments if isinstance(one, Node)))
+    first = next(one for one in arguments if isinstance(one, Node))
+    dtype = dtype or first.dtype
+    nodes = tuple(settled(one) if isinstance(one, Node) else Full((), torch.float64, float(one)) for one in arguments)
+    for node in nodes:
+        if isinstance(node, Problem):
+            return spoilt(node, shape, dtype)
+    alone = [node for node in nodes if not isinstance(node, Full)]
+    if not alone:
+        return _constant(function, nodes, tuple(shape), dtype)
+    if len(alone) == 1 and alone[0].shape == tuple(shape):
+        return _of_one(function, nodes, alone[0], dtype)
+    return Apply(tuple(shape), dtype, function, tuple(_small(node) for node in nodes))
+
+
+def spoilt(problem: Problem, shape: Sequence[int], dtype: torch.dtype) -> Problem:
+    """What is made of a problem."""
+    text = problem.text if not problem.is_unset else "is made of memory that was never initialised"
+    return dataclasses.replace(problem, shape=tuple(shape), dtype=dtype, text=text, is_unset=False)
+
+
+def _small(node: Node) -> Node:
+    """A constant without dimensions, which is broadcast by itself."""
+    return dataclasses.replace(node, shape=()) if isinstance(node, Full) else node
+
+
+def _of_one(function: str, nodes: tuple[Node, ...], node: Node, dtype: torch.dtype) -> Node:
+    """A function of one node and of constants."""
+
+    def again(part: Node) -> Node:
+        shaped = [part if one is node else _small(one) for one in nodes]
+        return apply(function, *shaped, dtype=dtype)
+
+    if isinstance(node, Boxes):
+        return dataclasses.replace(node, dtype=dtype, of=tuple((box, again(part)) for box, part in node.of))
+    if isinstance(node, Viewed) and isinstance(node.of, Draw):
+        return viewed(again(node.of), node.box)
+    if isinstance(node, Draw) and node.dtype == dtype:
+        folded = _folded(function, nodes, node)
+        if folded is not None:
+            return folded
+    return Apply(node.shape, dtype, function, tuple(_small(one) for one in nodes))
+
+
+def _constant(function: str, nodes: tuple[Node, ...], shape: Shape, dtype: torch.dtype) -> Node:
+    values = [torch.tensor(node.value, dtype=torch.float64) for node in nodes if isinstance(node, Full)]
+    result = _REFERENCE[function](*values).to(torch.float64).item()
+    return Full(shape, dtype, torch.tensor(result, dtype=torch.float64).to(dtype).item())
+
+
+_REFERENCE: dict[str, Callable[..., torch.Tensor]] = {
+    "add": torch.add,
+    "subtract": torch.sub,
+    "multiply": torch.mul,
+    "divide": torch.div,
+    "negate": torch.neg,
+    "absolute": torch.abs,
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "clamp": lambda a, low, high: torch.minimum(torch.maximum(a, low), high),
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "equal": torch.eq,
+    "where": lambda a, b, c: torch.where(a != 0, b, c),
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "power": torch.pow,
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "log": torch.log,
+    "log1p": torch.log1p,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda a: torch.log1p(torch.exp(-a.abs())) + a.clamp(min=0),
+    "erf": torch.erf,
+    "erfinv": torch.erfinv,
+    "floor": torch.floor,
+    "round": torch.round,
+}
+FUNCTIONS = tuple(_REFERENCE)
+"""The names of the contract's functions."""
+
+
+# The algebra of laws.
+
+
+def _folded(function: str, nodes: tuple[Node, ...], draw: Draw) -> Node | None:
+    """The law of a function of a draw and constants, if it is one."""
+    values = [None if node is draw else node.value for node in nodes if isinstance(node, (Full, Draw))]
+    if function in _AFFINE:
+        factor, shift = _AFFINE[function](values)
+        return _affine(draw, factor, shift) if math.isfinite(factor) and math.isfinite(shift) else None
+    if function == "erfinv" and draw.scheme == "uniform":
+        return _erfinv(draw)
+    if function in ("clamp", "minimum", "maximum") and draw.scheme == "trunc_normal":
+        low, high = _bounds(function, values)
+        return _clamped(draw, low, high)
+    return None
+
+
+_AFFINE: dict[str, Callable[[list[float | None]], tuple[float, float]]] = {
+    "negate": lambda v: (-1.0, 0.0),
+    "add": lambda v: (1.0, _other(v)),
+    "subtract": lambda v: (1.0, -_other(v)) if v[0] is None else (-1.0, _other(v)),
+    "multiply": lambda v: (_other(v), 0.0),
+    "divide": lambda v: (1 / _other(v), 0.0) if v[0] is None and _other(v) else (math.nan, 0.0),
+}
+
+
+def _other(values: list[float | None]) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _affine(draw: Draw, factor: float, shift: float) -> Node | None:
+    """``factor * draw + shift``."""
+    if factor == 0:
+        return Full(draw.shape, draw.dtype, shift)
+    old, new = draw.parameters, {}
+    if draw.scheme in ELEMENTWISE:
+        moved = {name: old[name] * factor + shift for name in ("a", "b", "mean") if name in old}
+        new = moved if factor > 0 or "a" not in moved else {**moved, "a": moved["b"], "b": moved["a"]}
+    elif shift or factor < 0:
+        return None
+    for name in ("std", "gain"):
+        if name in old:
+            new[name] = old[name] * abs(factor)
+    if not new:
+        return None
+    return dataclasses.replace(
+        draw, parameters={**old, **new}, is_mirrored=draw.is_mirrored is not (factor < 0)
+    )
+
+
+def _with(draw: Draw, **parameters: float) -> Draw:
+    return dataclasses.replace(draw, parameters={**draw.parameters, **parameters})
+
+
+def _erfinv(draw: Draw) -> Node | None:
+    """A uniform on (p, q) gives a normal of variance 1/2 between erfinv(p) and erfinv(q), as is often written by hand."""
+    low, high = draw.parameters["a"], draw.parameters["b"]
+    if low < -1 or high > 1:
+        return None
+    ends = torch.erfinv(torch.tensor([low, high], dtype=torch.float64)).tolist()
+    parameters = {"mean": 0.0, "std": math.sqrt(0.5), "a": ends[0], "b": ends[1]}
+    return dataclasses.replace(draw, scheme="trunc_normal", parameters=parameters)
+
+
+def _bounds(function: str, values: list[float | None]) -> tuple[float, float]:
+    if function == "clamp":
+        return (-math.inf if values[1] is None else values[1]), (math.inf if values[2] is None else values[2])
+    bound = _other(values)
+    return (-math.inf, bound) if function == "minimum" else (bound, math.inf)
+
+
+_SLACK = 2e-3
+"""How far, in standard deviations, a bound that was computed in float32 lies from the one that was meant."""
+
+
+def _clamped(draw: Draw, low: float, high: float) -> Node | None:
+    """A truncated normal, brought into bounds that it had already, but for rounding."""
+    given_ = draw.parameters
+    slack = _SLACK * given_["std"]
+    a, b = given_["a"], given_["b"]
+    far = 6.0 * given_["std"]  # hardly anything lies beyond
+    a_fits = low <= a + slack or (math.isinf(a) and low <= given_["mean"] - far)
+    b_fits = high >= b - slack or (math.isinf(b) and high >= given_["mean"] + far)
+    if not (a_fits and b_fits):
+        return None
+    a = low if abs(low - a) <= slack or math.isinf(a) else a
+    b = high if abs(high - b) <= slack or math.isinf(b) else b
+    return _with(draw, a=a, b=b)
