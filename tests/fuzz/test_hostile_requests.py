@@ -132,7 +132,10 @@ LARGEST = {
             spec=TensorSpec(
                 shape=[9],
                 expression=Expression(
-                    steps=[Step(recipe=Recipe(normal={})), Step(reduction={"reducer": 1, "axes": [0] * 500_000}, arguments=[0])]
+                    steps=[
+                        Step(recipe=Recipe(normal={})),
+                        Step(reduction={"reducer": 1, "axes": [0] * 500_000}, arguments=[0]),
+                    ]
                 ),
             )
         ),
@@ -207,7 +210,7 @@ def windows(levels):
 
 
 OVERLAPPING = [
-    Part(view=View(shape=[1 << 10, 1 << 9], strides=[1, 1 << 11], offset=n % 7), recipe=NORMAL) for n in range(4000)
+    Part(view=View(shape=[1 << 10, 1 << 9], strides=[1, 1 << 11], offset=n % 7), recipe=NORMAL) for n in range(400)
 ]
 AMPLIFIED = {
     "doubled": expression(Step(recipe=NORMAL), *(Step(function=ADD, arguments=[n, n]) for n in range(100))),
@@ -217,9 +220,9 @@ AMPLIFIED = {
     "windows": windows(10),
     "windows beyond measure": windows(14),
     "parts within parts": parts(Part(recipe=nested(15, in_parts))),
-    "parts as branches": parts(Part(recipe=nested(5, lambda recipe: in_parts(recipe, 16)))),
+    "parts as branches": parts(Part(recipe=nested(5, lambda recipe: in_parts(recipe, 5)))),
     "too deep": parts(Part(recipe=nested(30, in_parts))),
-    "expressions within expressions": parts(Part(recipe=nested(11, in_expression)), shape=[64]),
+    "expressions within expressions": parts(Part(recipe=nested(7, in_expression)), shape=[64]),
     "huge shape, tiny view": expression(
         Step(recipe=Recipe(normal=Normal(), shape=[1 << 59])), Step(view=View(offset=(1 << 59) - 1), arguments=[0])
     ),

@@ -85,7 +85,7 @@ def trace(build: Callable[[], Any], seed: int) -> Trace:
         seed: What Python's, NumPy's and torch's generators are seeded with meanwhile.
     """
     recorder = _Recorder()
-    with _seeded(seed), _Calls(recorder), recorder:
+    with _seeded(seed), _swapping_by_data(), _Calls(recorder), recorder:
         return Trace(build(), recorder)
 
 
@@ -102,6 +102,25 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.default_generator.set_state(default)
+
+
+@contextlib.contextmanager
+def _swapping_by_data() -> Iterator[None]:
+    """``module.half()`` swaps fake parameters, which torch refuses if anybody else knows of them, as FakeTensors do."""
+    swap = torch.utils.swap_tensors
+
+    def swapped(a: torch.Tensor, b: torch.Tensor) -> None:
+        if not (isinstance(a, FakeTensor) and isinstance(b, FakeTensor)):
+            swap(a, b)
+            return
+        with torch.no_grad(), _disable_current_modes():
+            _SET_DATA(a, b.detach())
+
+    torch.utils.swap_tensors = swapped
+    try:
+        yield
+    finally:
+        torch.utils.swap_tensors = swap
 
 
 def site() -> Site | None:
@@ -303,7 +322,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise self._no_numbers(call) from error
             raise
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        made = self._made(call, results, is_known)
+        made = self._made(call, results, is_known) if results else []  # none: it asked for a shape or device
         for tensor, node in zip(results, made, strict=True):
             self.write(tensor, node)
         return call.result_in_place() if call.written else result
