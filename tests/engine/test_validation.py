@@ -222,7 +222,7 @@ REFUSED_RECIPES = {
     "a part of more dimensions": (
         parts(Part(recipe=Recipe(shape=[1, 4, 6], normal=Normal()))), f"{PART}.recipe.shape", "cannot be broadcast"
     ),
-    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "takes element 24, outside the 24 that there are"),
+    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "takes element 24, outside the 24"),
     "a view before": (boxed(shape=[2], strides=[-1]), f"{PART}.view", "takes element -1, outside"),
     "an offset outside": (boxed(offset=24), f"{PART}.view", "takes element 24, outside"),
     "a view of too few strides": (

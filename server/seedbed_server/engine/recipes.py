@@ -17,7 +17,6 @@ from seedbed.v1 import (
     DATA_TYPE_FLOAT32,
     DATA_TYPE_FLOAT64,
     DataType,
-    Expression,
     Function,
     Law,
     Literal,

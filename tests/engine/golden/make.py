@@ -45,10 +45,28 @@ LEAVES = [
     {"constant": 0.5},
 ]
 FUNCTIONS = [
-    *([_apply(name, 0)] for name in "NEGATE ABSOLUTE EXP EXPM1 SIN COS TANH SIGMOID SOFTPLUS FLOOR ROUND".split()),
-    *([_apply(name, 1)] for name in "SQRT RSQRT LOG".split()),
-    *([_apply(name, 2)] for name in "LOG1P TANH EXPM1 ERF ERFINV".split()),
-    *([_apply(name, 0, 1)] for name in "ADD SUBTRACT MULTIPLY DIVIDE MINIMUM MAXIMUM LESS LESS_EQUAL".split()),
+    *(
+        [_apply(name, 0)]
+        for name in [
+            "NEGATE",
+            "ABSOLUTE",
+            "EXP",
+            "EXPM1",
+            "SIN",
+            "COS",
+            "TANH",
+            "SIGMOID",
+            "SOFTPLUS",
+            "FLOOR",
+            "ROUND",
+        ]
+    ),
+    *([_apply(name, 1)] for name in ["SQRT", "RSQRT", "LOG"]),
+    *([_apply(name, 2)] for name in ["LOG1P", "TANH", "EXPM1", "ERF", "ERFINV"]),
+    *(
+        [_apply(name, 0, 1)]
+        for name in ["ADD", "SUBTRACT", "MULTIPLY", "DIVIDE", "MINIMUM", "MAXIMUM", "LESS", "LESS_EQUAL"]
+    ),
     [_apply("POWER", 1, 2)],
     [_apply("CLAMP", 0, 2, 1)],
     [_apply("ROUND", 2), _apply("FLOOR", 2), _apply("EQUAL", 4, 5)],
@@ -118,7 +136,8 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
     ({"permutation": {}}, [2**33], ([2**32 - 5], [2**32 + 5]), ["FLOAT64"]),
     ({"parts": {"parts": [_part({"normal": {}}, region={"start": [0, 0], "stop": [3, 5]}),
                           _part({"uniform": {}}, region={"start": [2, 2], "stop": [6, 7]})]}}, [6, 8], None, DTYPES),
-    ({"parts": {"parts": [_part({"normal": {}, "stream": "wq"}, view={"shape": [3, 4], "strides": [-2, 7], "offset": 6}),
+    ({"parts": {"parts": [_part({"normal": {}, "stream": "wq"},
+                                view={"shape": [3, 4], "strides": [-2, 7], "offset": 6}),
                           _part({"constant": {"val": 0.1}}, view={"shape": [4], "strides": [8]})]}},
      [6, 7], ([1, 0], [5, 6]), ["FLOAT32", "BFLOAT16"]),
     ({"parts": {"parts": [_part({"normal": {}, "shape": [4, 1], "dtype": "DATA_TYPE_FLOAT64"}),
@@ -145,7 +164,8 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
             {"assembly": {"shape": [6, 4], "boxes": [{"shape": [3, 4], "strides": [8, 1]},
                                                      {"shape": [2, 4], "strides": [8, 1], "offset": 4}]},
              "arguments": [0, 1]}), [6, 4], None, ["FLOAT32", "FLOAT64"]),
-    *[(_steps({"recipe": {"normal": {}, "dtype": "DATA_TYPE_FLOAT64"}}, {"cast": f"DATA_TYPE_{dtype}", "arguments": [0]},
+    *[(_steps({"recipe": {"normal": {}, "dtype": "DATA_TYPE_FLOAT64"}},
+              {"cast": f"DATA_TYPE_{dtype}", "arguments": [0]},
               _apply("SUBTRACT", 0, 1)), [33], None, ["FLOAT64"]) for dtype in DTYPES],
     (_steps({"recipe": {"permutation": {}, "shape": [32]}},
             {"recipe": {"literal": {"data": _base64(np.float32([3.0]))}, "shape": [1]}}, _apply("DIVIDE", 0, 1)),
