@@ -23,6 +23,7 @@ __all__ = [
     "DeadlineExceeded",
     "InternalError",
     "InvalidRequest",
+    "Mismatch",
     "PermissionDenied",
     "ResourceExhausted",
     "SeedbedError",
@@ -78,6 +79,10 @@ class ResourceExhausted(SeedbedError):  # noqa: N818
 
 class Corrupted(SeedbedError):  # noqa: N818
     """What arrived is not what was asked for, again and again; nothing of it was handed out as complete."""
+
+
+class Mismatch(SeedbedError):  # noqa: N818
+    """A module holds other values than its model; the message names the first tensor and element that differ."""
 
 
 class InternalError(SeedbedError):

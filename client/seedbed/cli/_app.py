@@ -15,7 +15,7 @@ import seedbed
 from seedbed._credentials import Security
 from seedbed._files import FileFormatError
 from seedbed._plot import NotDrawable
-from seedbed.cli import _explore, _health, _models, _schemes, _security, _serve, _verify
+from seedbed.cli import _explore, _health, _models, _record, _schemes, _security, _serve, _verify
 from seedbed.cli._options import connect, echo_rows, json_option, target_options
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
@@ -30,6 +30,7 @@ anywhere, and the parts fit together bit for bit.
   seedbed serve                                                       serve tensors from this machine
   seedbed get kaiming_normal --shape 4096,4096 --seed 7 -o w.npy      one tensor, or a region of it
   seedbed model gpt2.json -o gpt2.safetensors                         a whole model
+  seedbed record --hf-config config.json -o model.json                the model file of any model in PyTorch
   seedbed verify gpt2.safetensors                                     prove a file, bit for bit
 """
 
@@ -163,6 +164,7 @@ seedbed_command.add_command(_schemes.describe_group)
 seedbed_command.add_command(_schemes.plot_group)
 seedbed_command.add_command(_explore.explore)
 seedbed_command.add_command(_models.model)
+seedbed_command.add_command(_record.record)
 seedbed_command.add_command(_verify.verify)
 seedbed_command.add_command(_security.token)
 _schemes.describe_group.add_command(_models.describe_model)

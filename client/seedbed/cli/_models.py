@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +69,15 @@ def load_model(path: Path) -> Model:
             raise click.ClickException(f"{field}: {spec.name!r} is the name of an earlier tensor; names must differ")
         names.add(spec.name)
     return model
+
+
+def model_lines(model: Model) -> Iterator[str]:
+    """The text of a model file, one tensor a line."""
+    yield f'{{"name": {json.dumps(model.name)}, "tensors": [\n'
+    for number, spec in enumerate(model.tensors, 1):
+        comma = "," if number < len(model.tensors) else ""
+        yield f"  {json.dumps(json_format.MessageToDict(spec), ensure_ascii=False)}{comma}\n"
+    yield "]}\n"
 
 
 def _located(error: json_format.ParseError, text: str) -> str:

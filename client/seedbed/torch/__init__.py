@@ -6,6 +6,7 @@
     fully_shard(module)
     with seedbed.connect("localhost:50051") as client:
         seedbed.torch.init_module(module, client, model=model)
+        seedbed.torch.verify_module(module, client, model=model)  # proves it, whenever that is wanted
 
 Each rank asks for its own shards alone. The full weights are the same bits whatever the sharding, and no rank ever
 holds more of them than its part. Models that use ``trunc_normal_`` are recorded with torch 2.12 or newer.
@@ -13,5 +14,6 @@ holds more of them than its part. Models that use ``trunc_normal_`` are recorded
 
 from seedbed.torch._module import Rule, init_module
 from seedbed.torch._record import build, on_meta, record
+from seedbed.torch._verify import verify_module
 
-__all__ = ["Rule", "build", "init_module", "on_meta", "record"]
+__all__ = ["Rule", "build", "init_module", "on_meta", "record", "verify_module"]

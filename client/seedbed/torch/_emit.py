@@ -167,11 +167,14 @@ class _Emitter:
         return draw.is_mirrored and not self._names.is_alone(draw)
 
     def _parts(self, node: Boxes, shape: tuple[int, ...]) -> Parts:
-        pairs: list[tuple[Region | View, Any]] = []
+        pairs: list[tuple[Region | View | None, Any]] = []
         for box, part in node.of:
-            part = self._plain(part)  # noqa: PLW2901 - the same part
-            what: Any = self._parts(part, part.shape) if isinstance(part, Boxes) else self._value(part, use=len(pairs))
-            pairs.append((_place(box, shape), what))
+            place, extents = _place(box, shape)
+            part = self._plain(_nodes.viewed(part, whole(extents)))  # noqa: PLW2901 - the same part
+            if isinstance(part, Given):
+                part = recognised(part)  # noqa: PLW2901
+            what: Any = self._parts(part, extents) if isinstance(part, Boxes) else self._value(part, use=len(pairs))
+            pairs.append((place, what))
         return _recipes.parts(pairs)
 
     def _value(self, node: Node, use: object = None) -> Value:
@@ -270,20 +273,21 @@ def _view(box: Box) -> View:
     return View(shape=box.shape, strides=box.strides, offset=box.offset)
 
 
-def _place(box: Box, shape: tuple[int, ...]) -> Region | View:
-    """A box of a tensor: as a region if it is one."""
-    strides = _nodes.row_major(shape)
-    if len(box.shape) == len(shape) and all(
-        size <= 1 or a == b for size, a, b in zip(box.shape, box.strides, strides, strict=True)
-    ):
-        start, rest = [], box.offset
-        for stride in strides:
-            first, rest = divmod(rest, stride)
-            start.append(first)
-        stop = [first + size for first, size in zip(start, box.shape, strict=True)]
-        if all(map(int.__le__, stop, shape)):
-            return Region(start=start, stop=stop)
-    return _view(box)
+def _place(box: Box, shape: tuple[int, ...]) -> tuple[Region | View | None, tuple[int, ...]]:
+    """A box of a tensor, as a region if it is one, None if it is all of it; and the shape in which it is seen so."""
+    if not box.size or not math.prod(shape) or any(stride < 0 for stride in box.strides):
+        return _view(box), box.shape
+    low, high = box.bounds
+    start, last = (np.unravel_index(index, shape) for index in (low, high - 1))
+    extents = tuple(int(b) - int(a) + 1 for a, b in zip(start, last, strict=True))
+    region = Box(extents, _nodes.row_major(shape), low)
+    own = [mine for _, _, mine in box.axes]
+    if min(extents, default=1) < 1 or _nodes.sorted_box(region) != _nodes.sorted_box(box) or own != sorted(own)[::-1]:
+        return _view(box), box.shape
+    if extents == shape:
+        return None, extents
+    first = [int(index) for index in start]
+    return Region(start=first, stop=[a + n for a, n in zip(first, extents, strict=True)]), extents
 
 
 def _array(tensor: torch.Tensor) -> Array:

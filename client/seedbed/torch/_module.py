@@ -69,12 +69,7 @@ def init_module(
     >>> bool((layer.bias == 0).all()), round(layer.weight.std().item(), 1)
     (True, 0.2)
     """
-    if model is not None and rules is None:
-        specs = _specs_of_model(module, model, seed)
-    elif rules is not None and model is None:
-        specs = _specs_by_rules(module, rules, seed or 0)
-    else:
-        raise InvalidRequest("model", "give either a model or rules")
+    specs = specs_of(module, seed, model, rules)
     _check_buffers(module, specs)
     _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
     _materialise(module, device)
@@ -116,9 +111,35 @@ def served_dtype(tensor: torch.Tensor) -> str:
     return dtype_name(tensor) if tensor.is_floating_point() else "float64"
 
 
+def specs_of(
+    module: torch.nn.Module, seed: int | None, model: Model | None, rules: Sequence[Rule] | None
+) -> dict[str, TensorSpec]:
+    """What each tensor shall hold, by name.
+
+    Args:
+        module: The module.
+        seed: As for `init_module`.
+        model: As for `init_module`.
+        rules: As for `init_module`.
+
+    Raises:
+        InvalidRequest: If model or rules do not fit the module, or not one of them is given.
+    """
+    if model is not None and rules is None:
+        return _specs_of_model(module, model, seed)
+    if rules is not None and model is None:
+        return _specs_by_rules(module, rules, seed or 0)
+    raise InvalidRequest("model", "give either a model or rules")
+
+
+def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's parameters and buffers by name, tied ones once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
 def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None) -> dict[str, TensorSpec]:
     parameters = dict(module.named_parameters())
-    tensors = {**parameters, **dict(module.named_buffers())}
+    tensors = tensors_of(module)
     specs = {given.name: given for given in model.tensors}
     if len(specs) < len(model.tensors):
         raise InvalidRequest("model", "has several tensors of one name")
@@ -198,7 +219,7 @@ class _Wanted(NamedTuple):
 
 def _wanted(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_Wanted]:
     """What this rank asks for, and where it goes."""
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = tensors_of(module)
     return [
         _Wanted(TensorSlice(spec=given, region=region), memory)
         for name, given in specs.items()
@@ -218,14 +239,14 @@ def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) 
     )
     for (_, array), (_, memory) in zip(arrays, wanted, strict=True):
         if isinstance(array, np.ndarray) and not _is_in_reach(memory):
-            memory.copy_(_as_tensor(array))
+            memory.copy_(as_tensor(array))
 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one
     """What the client fills: the tensor's own memory, if it can reach that."""
     if isinstance(client, CudaClient) and memory.is_floating_point():
         return memory
-    return _as_array(memory) if _is_in_reach(memory) else None
+    return as_array(memory) if _is_in_reach(memory) else None
 
 
 def _is_in_reach(memory: torch.Tensor) -> bool:
@@ -233,14 +254,14 @@ def _is_in_reach(memory: torch.Tensor) -> bool:
     return memory.device.type == "cpu" and memory.is_floating_point()
 
 
-def _as_array(tensor: torch.Tensor) -> Array:
+def as_array(tensor: torch.Tensor) -> Array:
     """The same memory as a NumPy array."""
     if tensor.dtype != torch.bfloat16:
         return tensor.numpy()
     return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
 
 
-def _as_tensor(array: Array) -> torch.Tensor:
+def as_tensor(array: Array) -> torch.Tensor:
     """The same memory as a tensor."""
     if array.dtype != ml_dtypes.bfloat16:
         return torch.from_numpy(array)

@@ -608,7 +608,7 @@ def cast(node: Node, dtype: torch.dtype) -> Node:  # noqa: PLR0911 - a table of 
         return Given(node.shape, dtype, node.values.to(dtype))
     if isinstance(node, Boxes):
         return dataclasses.replace(node, dtype=dtype, of=tuple((box, cast(part, dtype)) for box, part in node.of))
-    if isinstance(node, Draw) and node.scheme in ELEMENTWISE and node.dtype == torch.float32 and dtype.itemsize == 2:
+    if isinstance(node, Draw) and node.dtype == torch.float32 and dtype in (torch.float16, torch.bfloat16):
         return dataclasses.replace(node, dtype=dtype)  # that is how the 16-bit types are defined
     if dtype == torch.bool:
         return with_dtype(apply("subtract", 1.0, apply("equal", node, 0.0)), dtype)

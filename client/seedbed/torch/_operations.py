@@ -15,8 +15,6 @@ import torch
 from seedbed.torch import _nodes
 from seedbed.torch._nodes import Box, Boxes, Full, Node, Shape, apply, box_by, viewed, whole
 
-_aten = torch.ops.aten
-
 MAX_PIECES = 4096
 """Of what an operation takes together, as many as a tensor may have parts."""
 
@@ -240,6 +238,21 @@ def _softmax(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     return apply("divide", powers, _reduced(powers, "sum", dim, kept, dtype), dtype=dtype)
 
 
+def _product(a: Node, b: Node, axis: int, shape: Shape, dtype: torch.dtype) -> Node:
+    """The sum along an axis of what two nodes that are broadcast give together."""
+    return _reduced(apply("multiply", a, b), "sum", axis, shape, dtype)
+
+
+def _with_axis(node: Node, axis: int) -> Node:
+    """A node with one more axis, of size 1."""
+    return viewed(node, box_by(node.shape, lambda array: np.expand_dims(array, axis)))
+
+
+def _matrix_product(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
+    a, b = given["self"], given["mat2"]
+    return _product(_with_axis(a, -1), _with_axis(b, -3), -2, shape, dtype)
+
+
 # What moves elements.
 
 
@@ -247,10 +260,10 @@ def _placed(places: Sequence[tuple[Box, Node]], shape: Shape, dtype: torch.dtype
     """Nodes in boxes, which cover everything."""
     if len(places) > MAX_PIECES:
         return _nodes.problem(f"is put together of {len(places)} pieces, over the limit of {MAX_PIECES}", shape, dtype)
-    flat: Node = Full((math.prod(shape),), dtype, 0.0)
+    flat: Node = _nodes.unset((math.prod(shape),), dtype)
     for box, node in places:
         flat = _nodes.written(flat, box, _nodes.cast(node, dtype))
-    return viewed(flat, whole(shape))
+    return viewed(_nodes.settled(flat), whole(shape))
 
 
 def _cat(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
@@ -362,6 +375,59 @@ def _indexed(node: Node, dim: int, index: Node, shape: Shape, dtype: torch.dtype
     return viewed(_placed(places, sizes, dtype), whole(shape))
 
 
+def _index_fill(given: Given, _shape: Shape, _dtype: torch.dtype) -> Node:
+    return _with_slices(given["self"], given["dim"], given["index"], given["value"])
+
+
+def _with_slices(node: Node, dim: int, index: Node, values: Node | float) -> Node:
+    """A node with other slices along an axis, at numbers that the code knows."""
+    if _nodes.is_drawn(index):
+        return _nodes.problem("indexing by values that were drawn is not served", node.shape, node.dtype, index)
+    numbers = _nodes.evaluated(index).reshape(-1)
+    if len(numbers) > MAX_PIECES:
+        text = f"writes {len(numbers)} slices by their numbers, over the limit of {MAX_PIECES}"
+        return _nodes.problem(text, node.shape, node.dtype)
+    size, before = node.shape[dim], (slice(None),) * (dim % len(node.shape))
+    flat = viewed(node, whole((math.prod(node.shape),)))
+    for position, number in enumerate(numbers.tolist()):
+        box = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
+        flat = _nodes.written(flat, box, _slice_of(values, position, len(before), box.shape, node.dtype))
+    return viewed(flat, whole(node.shape))
+
+
+def _slice_of(values: Node | float, position: int, dim: int, shape: Shape, dtype: torch.dtype) -> Node:
+    if not isinstance(values, Node):
+        return Full(shape, dtype, float(values))
+    if len(values.shape) <= len(shape):
+        return _nodes.cast(broadcast(values, shape), dtype)
+    index = (*(slice(None),) * dim, position if values.shape[dim] > 1 else 0, ...)
+    return _nodes.cast(broadcast(viewed(values, box_by(values.shape, lambda array: array[index])), shape), dtype)
+
+
+def _index_put(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
+    node, values = given["self"], given["values"]
+    used = [(dim, index) for dim, index in enumerate(given["indices"]) if index is not None]
+    if len(used) == 1 and not given.get("accumulate", False):
+        dim, index = used[0]
+        if index.dtype == torch.bool and index.shape == node.shape and math.prod(values.shape) == 1:
+            return apply("where", index, viewed(values, whole(())), node, dtype=dtype)
+        if index.dtype != torch.bool and len(index.shape) == 1:
+            return _with_slices(node, dim, index, values)
+    return _nodes.problem("writing at several indices is not served", shape, dtype, node)
+
+
+def _index_copy(given: Given, _shape: Shape, _dtype: torch.dtype) -> Node:
+    return _with_slices(given["self"], given["dim"], given["index"], given["source"])
+
+
+def _fill_diagonal(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
+    node = given["self"]
+    size = min(shape)
+    diagonal = Box((size,), (sum(_nodes.row_major(shape)),))
+    flat = viewed(node, whole((math.prod(shape),)))
+    return viewed(_nodes.written(flat, diagonal, Full((size,), dtype, float(given["fill_value"]))), whole(shape))
+
+
 def _pad(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     node, pad = given["self"], given["pad"]
     begin = [0] * len(shape)
@@ -406,11 +472,9 @@ def _full_like(value: float | None = None) -> Operation:
     return operation
 
 
-_HALF_LN = {"log2": math.log(2), "log10": math.log(10)}
-
-OPERATIONS: dict[Any, Operation] = {
+OPERATIONS: dict[str, Operation] = {
     **{
-        getattr(_aten, name): _function(function)
+        name: _function(function)
         for name, function in {
             "neg": "negate", "abs": "absolute", "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp", "expm1": "expm1",
             "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos", "tanh": "tanh", "sigmoid": "sigmoid",
@@ -418,100 +482,109 @@ OPERATIONS: dict[Any, Operation] = {
         }.items()
     },
     **{
-        getattr(_aten, name): _function(function, "self", "other")
+        name: _function(function, "self", "other")
         for name, function in {
             "mul": "multiply", "maximum": "maximum", "minimum": "minimum", "fmax": "maximum", "fmin": "minimum",
             "lt": "less", "le": "less_equal", "eq": "equal",
         }.items()
     },
-    _aten.add: _add,
-    _aten.sub: _sub,
-    _aten.rsub: _rsub,
-    _aten.div: _div,
-    _aten.true_divide: _div,
-    _aten.floor_divide: lambda given, shape, dtype: _div({**given, "rounding_mode": "floor"}, shape, dtype),
-    _aten.remainder: _remainder,
-    _aten.pow: _power,
-    _aten.clamp: _clamp,
-    _aten.clip: _clamp,
-    _aten.clamp_min: _clamp,
-    _aten.clamp_max: _clamp,
-    _aten.hardtanh: _hardtanh,
-    _aten.where: _where,
-    _aten.masked_fill: _masked_fill,
-    _aten.lerp: _lerp,
-    _aten.addcmul: _addc("multiply"),
-    _aten.addcdiv: _addc("divide"),
-    _aten.gt: _function("less", "other", "self"),
-    _aten.ge: _function("less_equal", "other", "self"),
-    _aten.ne: _by_two(lambda a, b: _negated(apply("equal", a, b))),
-    _aten.logical_not: _by(lambda x: apply("equal", x, 0.0)),
-    _aten.bitwise_not: _by(lambda x: apply("equal", x, 0.0)),
-    _aten.logical_and: _by_two(lambda a, b: apply("multiply", _truth(a), _truth(b))),
-    _aten.bitwise_and: _by_two(lambda a, b: apply("multiply", _truth(a), _truth(b))),
-    _aten.logical_or: _by_two(lambda a, b: apply("maximum", _truth(a), _truth(b))),
-    _aten.bitwise_or: _by_two(lambda a, b: apply("maximum", _truth(a), _truth(b))),
-    _aten.logical_xor: _by_two(lambda a, b: _negated(apply("equal", _truth(a), _truth(b)))),
-    _aten.reciprocal: _by(lambda x: apply("divide", 1.0, x)),
-    _aten.square: _by(lambda x: apply("multiply", x, x)),
-    _aten.exp2: _by(lambda x: apply("power", 2.0, x)),
-    _aten.log2: _by(lambda x: apply("divide", apply("log", x), math.log(2))),
-    _aten.log10: _by(lambda x: apply("divide", apply("log", x), math.log(10))),
-    _aten.ceil: _by(lambda x: apply("negate", apply("floor", apply("negate", x)))),
-    _aten.trunc: _by(_trunc_of),
-    _aten.frac: _by(lambda x: apply("subtract", x, _trunc_of(x))),
-    _aten.round: _round,
-    _aten.sign: _by(_sign),
-    _aten.sgn: _by(_sign),
-    _aten.relu: _by(lambda x: apply("maximum", x, 0.0)),
-    _aten.silu: _by(lambda x: apply("multiply", x, apply("sigmoid", x))),
-    _aten.gelu: _gelu,
-    _aten.softplus: _softplus,
-    _aten.log_sigmoid_forward: _by(lambda x: apply("negate", apply("softplus", apply("negate", x)))),
-    _aten.logit: _logit,
-    _aten.tan: _by(_tan),
-    _aten.erfc: _by(lambda x: apply("subtract", 1.0, apply("erf", x))),
-    _aten.sinh: _by(_hyperbolic("subtract")),
-    _aten.cosh: _by(_hyperbolic("add")),
-    _aten.hypot: _by_two(lambda a, b: apply("sqrt", apply("add", apply("multiply", a, a), apply("multiply", b, b)))),
-    _aten.sum: _reduction("sum"),
-    _aten.mean: _reduction("mean"),
-    _aten.amax: _reduction("maximum"),
-    _aten.amin: _reduction("minimum"),
-    _aten.max: _reduction("maximum"),
-    _aten.min: _reduction("minimum"),
-    _aten.linalg_vector_norm: _norm,
-    _aten.norm: _norm,
-    _aten.var: _var,
-    _aten.std: _std,
-    _aten._softmax: _softmax,
-    _aten.cat: _cat,
-    _aten.stack: _stack,
-    _aten.repeat: _repeat,
-    _aten.repeat_interleave: _repeat_interleave,
-    _aten.flip: _flip,
-    _aten.roll: _roll,
-    _aten.tril: _triangle(torch.tril),
-    _aten.triu: _triangle(torch.triu),
-    _aten.index_select: _index_select,
-    _aten.index: _index,
-    _aten.embedding: _embedding,
-    _aten.constant_pad_nd: _pad,
-    _aten.diag: _diag,
-    _aten.diag_embed: _diag,
-    _aten.diagonal_copy: _diag,
-    _aten.clone: _same,
-    _aten.copy: lambda given, shape, dtype: _nodes.cast(broadcast(given["src"], shape), dtype),
-    _aten._to_copy: _same,
-    _aten.lift_fresh_copy: _same,
-    _aten.contiguous: _same,
-    _aten.nan_to_num: _same,
-    _aten.zeros_like: _full_like(0.0),
-    _aten.ones_like: _full_like(1.0),
-    _aten.full_like: _full_like(),
-    _aten.new_zeros: _full_like(0.0),
-    _aten.new_ones: _full_like(1.0),
-    _aten.new_full: _full_like(),
+    "add": _add,
+    "sub": _sub,
+    "rsub": _rsub,
+    "div": _div,
+    "true_divide": _div,
+    "floor_divide": lambda given, shape, dtype: _div({**given, "rounding_mode": "floor"}, shape, dtype),
+    "remainder": _remainder,
+    "pow": _power,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": _clamp,
+    "clamp_max": _clamp,
+    "hardtanh": _hardtanh,
+    "where": _where,
+    "masked_fill": _masked_fill,
+    "lerp": _lerp,
+    "addcmul": _addc("multiply"),
+    "addcdiv": _addc("divide"),
+    "gt": _function("less", "other", "self"),
+    "ge": _function("less_equal", "other", "self"),
+    "ne": _by_two(lambda a, b: _negated(apply("equal", a, b))),
+    "logical_not": _by(lambda x: apply("equal", x, 0.0)),
+    "bitwise_not": _by(lambda x: apply("equal", x, 0.0)),
+    "logical_and": _by_two(lambda a, b: apply("multiply", _truth(a), _truth(b))),
+    "bitwise_and": _by_two(lambda a, b: apply("multiply", _truth(a), _truth(b))),
+    "logical_or": _by_two(lambda a, b: apply("maximum", _truth(a), _truth(b))),
+    "bitwise_or": _by_two(lambda a, b: apply("maximum", _truth(a), _truth(b))),
+    "logical_xor": _by_two(lambda a, b: _negated(apply("equal", _truth(a), _truth(b)))),
+    "reciprocal": _by(lambda x: apply("divide", 1.0, x)),
+    "square": _by(lambda x: apply("multiply", x, x)),
+    "exp2": _by(lambda x: apply("power", 2.0, x)),
+    "log2": _by(lambda x: apply("divide", apply("log", x), math.log(2))),
+    "log10": _by(lambda x: apply("divide", apply("log", x), math.log(10))),
+    "ceil": _by(lambda x: apply("negate", apply("floor", apply("negate", x)))),
+    "trunc": _by(_trunc_of),
+    "frac": _by(lambda x: apply("subtract", x, _trunc_of(x))),
+    "round": _round,
+    "sign": _by(_sign),
+    "sgn": _by(_sign),
+    "relu": _by(lambda x: apply("maximum", x, 0.0)),
+    "silu": _by(lambda x: apply("multiply", x, apply("sigmoid", x))),
+    "gelu": _gelu,
+    "softplus": _softplus,
+    "log_sigmoid_forward": _by(lambda x: apply("negate", apply("softplus", apply("negate", x)))),
+    "logit": _logit,
+    "tan": _by(_tan),
+    "erfc": _by(lambda x: apply("subtract", 1.0, apply("erf", x))),
+    "sinh": _by(_hyperbolic("subtract")),
+    "cosh": _by(_hyperbolic("add")),
+    "hypot": _by_two(lambda a, b: apply("sqrt", apply("add", apply("multiply", a, a), apply("multiply", b, b)))),
+    "sum": _reduction("sum"),
+    "mean": _reduction("mean"),
+    "amax": _reduction("maximum"),
+    "amin": _reduction("minimum"),
+    "max": _reduction("maximum"),
+    "min": _reduction("minimum"),
+    "linalg_vector_norm": _norm,
+    "norm": _norm,
+    "var": _var,
+    "std": _std,
+    "_softmax": _softmax,
+    "mv": lambda given, shape, dtype: _product(given["self"], given["vec"], -1, shape, dtype),
+    "dot": lambda given, shape, dtype: _product(given["self"], given["tensor"], -1, shape, dtype),
+    "vdot": lambda given, shape, dtype: _product(given["self"], given["other"], -1, shape, dtype),
+    "mm": _matrix_product,
+    "bmm": _matrix_product,
+    "cat": _cat,
+    "stack": _stack,
+    "repeat": _repeat,
+    "repeat_interleave": _repeat_interleave,
+    "flip": _flip,
+    "roll": _roll,
+    "tril": _triangle(torch.tril),
+    "triu": _triangle(torch.triu),
+    "index_select": _index_select,
+    "index": _index,
+    "embedding": _embedding,
+    "index_fill": _index_fill,
+    "index_put": _index_put,
+    "index_copy": _index_copy,
+    "fill_diagonal": _fill_diagonal,
+    "constant_pad_nd": _pad,
+    "diag": _diag,
+    "diag_embed": _diag,
+    "diagonal_copy": _diag,
+    "clone": _same,
+    "copy": lambda given, shape, dtype: _nodes.cast(broadcast(given["src"], shape), dtype),
+    "_to_copy": _same,
+    "lift_fresh_copy": _same,
+    "contiguous": _same,
+    "nan_to_num": _same,
+    "zeros_like": _full_like(0.0),
+    "ones_like": _full_like(1.0),
+    "full_like": _full_like(),
+    "new_zeros": _full_like(0.0),
+    "new_ones": _full_like(1.0),
+    "new_full": _full_like(),
 }  # fmt: skip
 """By torch's name, in-place and ``out=`` variants included."""
 

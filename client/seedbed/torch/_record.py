@@ -270,7 +270,8 @@ def _without_fakes(tensor: torch.Tensor, traced: Trace) -> torch.Tensor:
         return tensor
     node = traced.value(tensor)
     if is_parameter or _nodes.is_drawn(node):
-        plain = torch.empty_strided(tuple(tensor.size()), tuple(tensor.stride()), dtype=tensor.dtype, device="meta")
+        strides = tensor.stride() if Box.of(tensor).is_dense else _nodes.row_major(tuple(tensor.shape))
+        plain = torch.empty_strided(tuple(tensor.size()), tuple(strides), dtype=tensor.dtype, device="meta")
     elif _nodes.problem_of(node):
         plain = torch.zeros(tuple(tensor.size()), dtype=tensor.dtype)  # memory that nobody wrote
     else:

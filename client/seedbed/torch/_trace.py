@@ -39,6 +39,7 @@ _aten = torch.ops.aten
 _ALLOCATIONS = (_aten.empty, _aten.empty_strided, _aten.empty_like, _aten.new_empty, _aten.new_empty_strided)
 _CONSTANTS = {_aten.zeros: 0.0, _aten.ones: 1.0, _aten.full: None}
 _LIKE = (_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros, _aten.new_ones, _aten.new_full)
+_VIEWS = (_aten._unsafe_view, _aten.resize_, _aten.set_)  # that are not said to be
 _LARGE = 1 << 18
 """Elements from which on a constant takes no memory either."""
 
@@ -174,7 +175,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         log = self._logs.get(_key(tensor))
         before = log.content if log else self._before(tensor, storage)
         if before.dtype != tensor.dtype:
-            before = _nodes.unset((storage.nbytes() // tensor.itemsize,), tensor.dtype)
+            text = f"is written as {before.dtype} and as {tensor.dtype}; that cannot be said"
+            before = _nodes.problem(text, (storage.nbytes() // tensor.itemsize,), tensor.dtype)
         self._logs[_key(tensor)] = _Log(storage, _nodes.written(before, Box.of(tensor), node))
 
     def _before(self, tensor: torch.Tensor, storage: torch.UntypedStorage) -> Node:
@@ -221,17 +223,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func.overloadpacket
         if packet in _ALLOCATIONS:
             return call.run_fake(self._fake)
-        if torch.Tag.nondeterministic_seeded in func.tags and (random_ := _DRAWS.get(_base(packet))) is not None:
+        if torch.Tag.nondeterministic_seeded in func.tags and (random_ := _DRAWS.get(call.base)) is not None:
             return self._random(call, random_)
         if packet in _CONSTANTS and call.is_large_constant:
             value = _CONSTANTS[packet]
             return self._noted(call, Full((), torch.float64, call.given["fill_value"] if value is None else value))
         if packet in _LIKE and not call.written:
             return self._like(call)
+        if not call.tensors and call.is_meta_asked_for:
+            return call.run_on_cpu()
         draws = torch.Tag.nondeterministic_seeded in func.tags
         if not draws and not any(map(self.is_symbolic, call.tensors)):
             return call.run()
-        if func.is_view or torch.Tag.inplace_view in func.tags or packet in (_aten.resize_, _aten.set_):
+        if func.is_view or torch.Tag.inplace_view in func.tags or packet in _VIEWS:
             return call.run()
         if func is _aten._local_scalar_dense.default:
             return self._read(call)
@@ -241,9 +245,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _like(self, call: _Call) -> object:
         """Constants of the shape of a tensor, whose values do not matter."""
-        if not call.is_large_constant and not call.is_meta_asked_for:
+        if not call.is_large_constant:
             return call.run_on_cpu()
-        node = OPERATIONS[call.func.overloadpacket](call.given, (), torch.float64)
+        node = OPERATIONS[call.base](call.given, (), torch.float64)
         return self._noted(call, node)
 
     def _noted(self, call: _Call, node: Node) -> object:
@@ -333,10 +337,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             constant = self._constant(call, results[0])
             if constant is not None:
                 return [constant]
-        if _base(call.func.overloadpacket) is _aten.linalg_qr:
+        if call.base == "linalg_qr":
             return self._qr(call, results)
         shape, dtype = tuple(results[0].shape), results[0].dtype
-        operation = OPERATIONS.get(_base(call.func.overloadpacket))
+        operation = OPERATIONS.get(call.base)
         if operation is not None:
             given = {name: self._argument(value) for name, value in call.given.items()}
             first = operation(given, shape, dtype)
@@ -425,6 +429,7 @@ class _Call:
     def __init__(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
         self.name = func.overloadpacket.__name__
+        self.base = self.name.removesuffix("_")  # of which an in-place operation is a form
         schema = func._schema.arguments
         self.given = {
             argument.name: args[index] if index < len(args) else kwargs.get(argument.name, argument.default_value)
@@ -471,9 +476,8 @@ class _Call:
 
     def run_fake(self, mode: FakeTensorMode) -> object:
         """Runs it without numbers: for the result's shape, dtype and memory."""
-        kwargs = self.kwargs if self.is_meta_asked_for else self.on_cpu(self.kwargs)
         with mode:
-            return self.func(*self.args, **kwargs)
+            return self.func(*self.args, **self.on_cpu(self.kwargs))
 
     def result_in_place(self) -> object:
         """What is returned by an operation that changes its arguments."""
@@ -489,14 +493,6 @@ def _bare(tensor: torch.Tensor) -> torch.Tensor:
 
 def _tensors(tree: object) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-def _base(packet: Any) -> Any:  # noqa: ANN401 - torch's packets have no public type
-    """The operation that an in-place one is a form of."""
-    name = packet.__name__
-    if name.endswith("_") and not name.endswith("__") and hasattr(_aten, name[:-1]):
-        return getattr(_aten, name[:-1])
-    return packet
 
 
 # Draws. Each is made of what schemes draw, as torch makes it of uniforms and normals.
@@ -562,23 +558,23 @@ def _permutation(given: Mapping[str, Any], drawn: _Drawn, result: torch.Tensor) 
     return _nodes.with_dtype(drawn("permutation", {}, torch.float64), result.dtype)
 
 
-_DRAWS: dict[Any, _Draws] = {
-    _aten.uniform: _uniform,
-    _aten.rand: _uniform,
-    _aten.rand_like: _uniform,
-    _aten.normal: _normal,
-    _aten.normal_functional: _normal,
-    _aten.randn: _normal,
-    _aten.randn_like: _normal,
-    _aten.exponential: _exponential,
-    _aten.log_normal: _log_normal,
-    _aten.cauchy: _cauchy,
-    _aten.geometric: _geometric,
-    _aten.bernoulli: _bernoulli,
-    _aten.random: _integers,
-    _aten.randint: _integers,
-    _aten.randint_like: _integers,
-    _aten.randperm: _permutation,
+_DRAWS: dict[str, _Draws] = {
+    "uniform": _uniform,
+    "rand": _uniform,
+    "rand_like": _uniform,
+    "normal": _normal,
+    "normal_functional": _normal,
+    "randn": _normal,
+    "randn_like": _normal,
+    "exponential": _exponential,
+    "log_normal": _log_normal,
+    "cauchy": _cauchy,
+    "geometric": _geometric,
+    "bernoulli": _bernoulli,
+    "random": _integers,
+    "randint": _integers,
+    "randint_like": _integers,
+    "randperm": _permutation,
 }
 
 

@@ -1,0 +1,127 @@
+"""Proves that a module holds what its model says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from seedbed._client import Client
+from seedbed._types import Array
+from seedbed.errors import InvalidRequest, Mismatch
+from seedbed.torch._module import Rule, as_array, specs_of, tensors_of
+from seedbed.torch._shards import Part, local_parts
+from seedbed.v1 import Model, TensorSpec
+
+
+def verify_module(
+    module: torch.nn.Module,
+    client: Client,
+    model: Model | None = None,
+    seed: int | None = None,
+    rules: Sequence[Rule] | None = None,
+) -> None:
+    """Proves that a module's tensors are the model's, bit for bit, each rank its own shards alone.
+
+    All parameters are compared, and the buffers that the model lists, as `init_module` fills them; nothing is changed.
+    No rank talks to another, so that one may fail and others not. Values are made again chunk by chunk, and those on a
+    GPU are copied to the host in chunks, so that memory is needed for one chunk, and for a shard that is not
+    contiguous.
+
+    Args:
+        module: The module; its parameters may be plain tensors or DTensors, but not on the meta device.
+        client: A client, such as ``seedbed.connect("local:")``.
+        model: What `record` gives, or a model file: the one that the module was filled from.
+        seed: As it was given to `init_module`.
+        rules: As they were given to `init_module`, in place of a model.
+
+    Raises:
+        Mismatch: If a value differs; tells the first tensor and element, both values, and how many differ.
+        InvalidRequest: If model or rules do not fit the module, or a tensor has no values.
+        SeedbedError: If the server cannot be reached, or fails.
+
+    >>> import seedbed, torch, seedbed.torch
+    >>> model = seedbed.torch.record(lambda: torch.nn.Linear(64, 64), seed=7)
+    >>> layer = torch.nn.Linear(64, 64)
+    >>> with seedbed.connect("local:") as client:
+    ...     seedbed.torch.init_module(layer, client, model=model)
+    ...     seedbed.torch.verify_module(layer, client, model=model)
+    ...     with torch.no_grad():
+    ...         layer.bias[3] = 1
+    ...     seedbed.torch.verify_module(layer, client, model=model)
+    Traceback (most recent call last):
+    ...
+    seedbed.errors.Mismatch: bias: element (3,) is 1.0 in the module and ... in the model; 1 of 64 elements differs
+    """
+    specs = specs_of(module, seed, model, rules)
+    tensors = tensors_of(module)
+    for name in specs:
+        if tensors[name].is_meta:
+            raise InvalidRequest(
+                name, "is on the meta device, without values to verify; fill it with seedbed.torch.init_module first"
+            )
+    held = {name: local_parts(name, tensors[name]) for name in specs}  # refuses before any work is done
+    for name, spec in specs.items():
+        _verify(spec, held[name], client)
+
+
+class _Difference(NamedTuple):
+    element: tuple[int, ...]
+    """The first that differs, as an index of the whole tensor."""
+    words: str
+    number: int
+    """How many differ in the chunk."""
+
+
+def _verify(spec: TensorSpec, parts: Sequence[Part], client: Client) -> None:
+    differences = [difference for part in parts for difference in _differences(spec, part, client)]
+    if not differences:
+        return
+    first = min(differences)
+    count = sum(difference.number for difference in differences)
+    held = sum(part.memory.numel() for part in parts)
+    raise Mismatch(
+        f"{spec.name}: element {first.element} is {first.words}; {count:,} of {held:,} elements "
+        f"{'differs' if count == 1 else 'differ'}{_on_this_rank()}"
+    )
+
+
+def _differences(spec: TensorSpec, part: Part, client: Client) -> Iterator[_Difference]:
+    """What differs in each chunk of a part."""
+    start = tuple(part.region.start) if part.region else (0,) * len(spec.shape)
+    values = part.memory.reshape(-1)
+    for first, made in client.iter_chunks(spec, part.region):
+        found = as_array(values[first : first + math.prod(made.shape)].cpu())
+        expected = _as_held(made, part.memory.dtype)
+        differing = np.flatnonzero(_words(expected) != _words(found))
+        if differing.size:
+            here = int(differing[0])
+            within = np.unravel_index(first + here, tuple(part.memory.shape))
+            element = tuple(int(index) + offset for index, offset in zip(within, start, strict=True))
+            yield _Difference(element, _told(found[here : here + 1], expected[here : here + 1]), differing.size)
+
+
+def _as_held(made: Any, dtype: torch.dtype) -> Array:  # noqa: ANN401 - CuPy, which may have made it, has no types
+    """What was made as an array of the host, converted as `init_module` converts it for integers."""
+    values: Array = made if isinstance(made, np.ndarray) else made.get()
+    return values if dtype.is_floating_point else torch.from_numpy(values.copy()).to(dtype).numpy()
+
+
+def _words(values: Array) -> Array:
+    """The bits of each element."""
+    return values.view(f"u{values.itemsize}")
+
+
+def _told(found: Array, expected: Array) -> str:
+    """Both values; with their bits if they print alike, as those of NaNs do."""
+    texts = [str(values[0]) for values in (found, expected)]
+    if texts[0] == texts[1]:
+        texts = [f"{values[0]} (0x{_words(values)[0]:0{2 * values.itemsize}x})" for values in (found, expected)]
+    return f"{texts[0]} in the module and {texts[1]} in the model"
+
+
+def _on_this_rank() -> str:
+    return f" on rank {torch.distributed.get_rank()}" if torch.distributed.is_initialized() else ""
