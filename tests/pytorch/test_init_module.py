@@ -191,7 +191,7 @@ def test_buffers(client):
     assert module.norm.num_batches_tracked == 5
     with torch.device("meta"):
         module = Net()
-    with pytest.raises(seedbed.InvalidRequest, match=r"table: .*on_meta"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"num_batches_tracked: .*on_meta"):
         seedbed.torch.init_module(module, client, model=model)
     assert module.hidden.weight.is_meta
 

@@ -404,6 +404,7 @@ def problem_of(node: Node) -> Problem | None:
 
 def evaluated(node: Node) -> torch.Tensor:
     """The numbers of a node in which nothing was drawn."""
+    node = settled(node)
     if isinstance(node, Full):
         return torch.full(node.shape, node.value, dtype=node.dtype)
     if isinstance(node, Given):

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -306,7 +306,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _argument(self, value: Any) -> Any:  # noqa: ANN401 - tensors and all else
         """An argument, tensors in it as nodes."""
-        return tree_map_only(torch.Tensor, self.value, value)
+        if isinstance(value, torch.Tensor):
+            return self.value(value)
+        return [self._argument(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     def _compute(self, call: _Call, draws: bool) -> object:
         """What an operation makes of symbolic tensors."""
@@ -435,11 +437,11 @@ class _Call:
             argument.name: args[index] if index < len(args) else kwargs.get(argument.name, argument.default_value)
             for index, argument in enumerate(schema)
         }
-        self.tensors = _tensors(self.given)
+        self.tensors = _tensors(self.given.values())
         changed = [argument.name for argument in schema if argument.alias_info and argument.alias_info.is_write]
-        self.written = _tensors([self.given[name] for name in changed])
+        self.written = _tensors(self.given[name] for name in changed)
         outputs = [argument.name for argument in schema if argument.name in changed and argument.is_out]
-        self.read = _tensors({name: value for name, value in self.given.items() if name not in outputs})
+        self.read = _tensors(value for name, value in self.given.items() if name not in outputs)
 
     @property
     def target(self) -> torch.Tensor | None:
@@ -491,8 +493,15 @@ def _bare(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tuple(tensor.size()), tuple(tensor.stride()), dtype=tensor.dtype)
 
 
-def _tensors(tree: object) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def _tensors(arguments: Iterable[object]) -> list[torch.Tensor]:
+    """The tensors among arguments, of which some may be lists."""
+    tensors: list[torch.Tensor] = []
+    for one in arguments:
+        if isinstance(one, torch.Tensor):
+            tensors.append(one)
+        elif isinstance(one, (list, tuple)):
+            tensors += _tensors(one)
+    return tensors
 
 
 # Draws. Each is made of what schemes draw, as torch makes it of uniforms and normals.
