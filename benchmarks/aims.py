@@ -61,6 +61,16 @@ def _shard(scheme: str) -> Measured:
     return measured
 
 
+def _boxes(name: str) -> Measured:
+    """A tensor in 64 boxes beside the scheme alone."""
+
+    def measured(figures: Figures) -> float | None:
+        boxes = next(iter(_rows(figures, "parts", "normal", name)), None)
+        return boxes and ratio(boxes, figures.find("parts", boxes.case, "the scheme alone"))
+
+    return measured
+
+
 def _threads(law: str) -> Measured:
     """Two threads beside one; in a large array, because a chunk is not always worth two threads."""
 
@@ -95,6 +105,9 @@ AIMS = (
     Aim("engine, trunc_normal float32, 2 threads / 1", 1.7, _threads("trunc_normal")),
     Aim("column shard / contiguous, uniform, per element", 0.6, _shard("uniform")),
     Aim("column shard / contiguous, normal, per element", 0.6, _shard("normal")),
+    Aim("normal in 64 row blocks / alone", 0.8, _boxes("64 row blocks")),
+    Aim("normal in 8 × 8 boxes / alone", 0.8, _boxes("8 × 8 boxes")),
+    Aim("log of a uniform, 1 thread", 20, _median("expressions", "log of a uniform float32", _NUMBA), "M/s"),
     Aim("local:, tensors of equal shapes", 50, _worst("small tensors", "equal", "seedbed local:"), "µs each", True),
     Aim("local:, of different shapes", 50, _worst("small tensors", "different", "seedbed local:"), "µs each", True),
     Aim("numpy backend, 1 thread, normal float32", 25, _median("laws", _F32, "seedbed numpy"), "M/s"),
@@ -114,6 +127,7 @@ AIMS = (
     Aim("normal over TLS / plain", 0.65, _ratio("operation", _F32, "TLS", "plain")),
     Aim("normal with tokens / plain", 0.98, _ratio("operation", _F32, "tokens", "plain")),
     Aim("normal with metrics / plain", 0.98, _ratio("operation", _F32, "metrics", "plain")),
+    Aim("recording Llama 3.1 8B", 0.5, _median("record", "seedbed.torch.record", "Llama 3.1 8B", 1e-3), "s", True),
     Aim("import seedbed", 0.25, _median("import", "import in a fresh process", "seedbed"), "s", True),
     Aim("seedbed serve, until it answers", 2, _median("start", "to the first answer", "seedbed serve"), "s", True),
 )  # fmt: skip

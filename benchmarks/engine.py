@@ -15,7 +15,7 @@ import torch
 import seedbed
 from benchmarks.measuring import Part, Row, Say, Sizes, Unit, compare, is_installed, rate
 from benchmarks.servers import read_line, running
-from seedbed.v1 import DataType, Region, TensorSpec
+from seedbed.v1 import DataType, Expression, Function, Normal, Part, Parts, Recipe, Region, Step, TensorSpec, Uniform
 from seedbed_server import engine
 
 Fill = Callable[[], object]
@@ -56,6 +56,9 @@ def measure(sizes: Sizes, say: Say) -> Part:
     say("sparse and orthogonal")
     part.rows += _sparse(sizes)
     part.rows += _orthogonal(sizes)
+    say("parts and expressions")
+    part.rows += _parts(sizes)
+    part.rows += _expression(sizes)
     return part
 
 
@@ -161,6 +164,43 @@ def _orthogonal(sizes: Sizes) -> list[Row]:
         "torch": partial(_torch, 1, torch.nn.init.orthogonal_, torch.empty(size, size)),
     }
     return compare("other schemes", f"orthogonal {size} × {size}", rate(MILLIONS, size**2 / 1e6), 1, competitors)
+
+
+def _parts(sizes: Sizes) -> list[Row]:
+    """Normals in 64 boxes, each with a stream of its own, as fused and stacked parameters have them."""
+    size = sizes.shard_columns // 2
+    rows, side = size // 64, size // 8
+    blocks = [Region(start=[row, 0], stop=[row + rows, size]) for row in range(0, size, rows)]
+    grid = [
+        Region(start=[row, column], stop=[row + side, column + side])
+        for row, column in itertools.product(range(0, size, side), repeat=2)
+    ]
+    competitors = {
+        "the scheme alone": _ours("numba", 1, seedbed.spec("normal", (size, size))),
+        "64 row blocks": _ours("numba", 1, _boxes(size, blocks)),
+        "8 × 8 boxes": _ours("numba", 1, _boxes(size, grid)),
+    }
+    case = f"normal float32, {size} × {size}"
+    return compare("parts", case, rate(MILLIONS, size**2 / 1e6), 2 * sizes.engine_runs, competitors)
+
+
+def _boxes(size: int, regions: list[Region]) -> TensorSpec:
+    parts = [Part(region=region, recipe=Recipe(normal=Normal())) for region in regions]
+    return TensorSpec(name="parts", shape=[size, size], parts=Parts(parts=parts))
+
+
+def _expression(sizes: Sizes) -> list[Row]:
+    """The logarithm of a uniform, as Mamba begins with it, on one thread."""
+    count = sizes.engine_elements
+    uniform = Step(recipe=Recipe(uniform=Uniform(a=1.0, b=16.0)))
+    steps = [uniform, Step(function=Function.FUNCTION_LOG, arguments=[0])]
+    tensor = torch.empty(count)
+    competitors: dict[str, Fill] = {
+        "seedbed numba": _ours("numba", 1, TensorSpec(shape=[count], expression=Expression(steps=steps))),
+        "torch": partial(_torch, 1, lambda: tensor.uniform_(1.0, 16.0).log_()),
+    }
+    case = "log of a uniform float32"
+    return compare("expressions", case, rate(MILLIONS, count / 1e6), sizes.engine_runs, competitors)
 
 
 def _ours(

@@ -49,10 +49,23 @@ def _gpt2(layers: int) -> torch.nn.Module:
 
 
 def _llama() -> torch.nn.Module:
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
     config = transformers.LlamaConfig(
-        vocab_size=128256, intermediate_size=14336, num_key_value_heads=8, rope_theta=500000.0, dtype="bfloat16"
+        vocab_size=128256,
+        intermediate_size=14336,
+        num_key_value_heads=8,
+        max_position_embeddings=131072,
+        rope_parameters=rope,
+        dtype="bfloat16",
     )
-    return transformers.LlamaForCausalLM(config)
+    return transformers.AutoModelForCausalLM.from_config(config)
 
 
 def _record(sizes: Sizes) -> list[Row]:

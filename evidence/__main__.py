@@ -77,6 +77,7 @@ def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: P
     quantile        whether it rises and is symmetric, over all 2^32 words
     rounding        float32 to the halves, all of them
     schemes         the std and bounds of xavier, kaiming and variance_scaling
+    elementary      the functions of expressions (exp, log, …), against mpmath
     distributions   moments, Anderson and Darling, χ² of 10^9 elements
     halves          χ² over every value of bfloat16 and float16
     built           the same as distributions, of xavier, kaiming and variance_scaling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from evidence import accuracy, distributions, schemes
+from evidence import accuracy, distributions, elementary, schemes
 from evidence.report import Report, Result, Say
 from evidence.sizes import Sizes
 
@@ -25,6 +25,7 @@ PARTS: dict[str, Part] = {
     "quantile": accuracy.quantile_shape,
     "rounding": accuracy.rounding,
     "schemes": schemes.parameters,
+    "elementary": elementary.elementary,
     "distributions": distributions.continuous,
     "halves": distributions.halves,
     "built": distributions.built,

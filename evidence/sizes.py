@@ -20,7 +20,7 @@ class Sizes:
     quantiles: int = 1 << 26
     """Random draws for the first truncated normal; a 16th for the others."""
     sample: int = 20_000
-    """Inputs at which each reference is compared with mpmath."""
+    """Inputs at which each reference, and each function of expressions, is compared with mpmath."""
     tensors: int = 5_000
     """Shapes whose scheme's parameters are compared with mpmath."""
     elements: int = 1_000_000_000

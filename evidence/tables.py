@@ -270,6 +270,22 @@ def _schemes(results: dict[str, Results]) -> str:
     )
 
 
+def _elementary(results: dict[str, Results]) -> str:
+    rows = [
+        [
+            row["function"],
+            _count(row["inputs"]),
+            f"{row['largest_ulp']:.3f}",
+            ", ".join(f"`{x}`" for x in row["at"]),
+            f"{row['claimed_ulp']:g}",
+            f"{100 * row['not_nearest']:.2g} %",
+        ]
+        for row in _rows(results, "elementary")
+    ]
+    header = ["function", "inputs", "largest error, ulp", "at", "claimed, at most", "not the nearest"]
+    return _of(results, "elementary") + "\n\n" + _table(header, rows)
+
+
 def _distributions(results: dict[str, Results]) -> str:
     parts = ("distributions", "distributions" + _AGAIN, "built")
     rows = [
@@ -404,6 +420,7 @@ TABLES: dict[str, Callable[[dict[str, Results]], str]] = {
     "quantile": _quantile,
     "rounding": _rounding,
     "schemes": _schemes,
+    "elementary": _elementary,
     "distributions": _distributions,
     "tails": _tails,
     "halves": _halves,

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = {"engine", "transport", "latency", "scale", "training", "operation"}
 PLOTS = {"engine", "transport", "chunk-sizes", "elements", "streams", "memory"}
 TABLES = {
-    "engine": {"laws", "large arrays", "shards", "small tensors", "other schemes"},
+    "engine": {"laws", "large arrays", "shards", "small tensors", "other schemes", "parts", "expressions"},
     "transport": {"transport", "chunk sizes"},
     "latency": {"latency", "model", "import", "start"},
     "scale": {"elements", "streams", "fairness", "one tensor", "memory above idle"},

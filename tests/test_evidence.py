@@ -14,11 +14,33 @@ import mpmath
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from evidence import accuracy, distributions, kernels, laws, peers, practrand, reference, tables, testu01, words
+from evidence import accuracy, distributions, elementary, kernels, laws, peers, plain, practrand, reference, tables
+from evidence import testu01, words
 from evidence.__main__ import main
 
-from seedbed.v1 import DataType, Normal, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import (
+    Assembly,
+    Constant,
+    DataType,
+    Expression,
+    Function,
+    Normal,
+    Part,
+    Parts,
+    Permutation,
+    Recipe,
+    Reducer,
+    Reduction,
+    Region,
+    Sparse,
+    Step,
+    TensorSpec,
+    TruncNormal,
+    Uniform,
+    View,
+)
 from seedbed_server import engine
+from seedbed_server.engine import functions
 from seedbed_server.engine.parameters import parameters_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,6 +221,143 @@ def test_rounding_that_truncates_is_found(monkeypatch):
     assert accuracy._halves_chunk(np.uint64(0x3F800000), 1 << 16, np.uint64(1), *shifted, True) > 1 << 15
 
 
+# The functions of expressions.
+
+
+@pytest.mark.parametrize("name", elementary.EXACT)
+def test_functions_are_within_the_ulp_that_is_claimed(name):
+    arguments = elementary.inputs(name, 200)
+    got = getattr(functions, name)(*arguments)
+    row = elementary.row(name, arguments, got)
+    assert row["inputs"] >= 200
+    assert row["largest_ulp"] <= elementary.CLAIMED, row
+
+
+@pytest.mark.parametrize("ulps", [-2, 2])
+def test_a_function_that_is_off_is_found_where_it_is(ulps):
+    arguments = elementary.inputs("tanh", 50)
+    got = functions.tanh(*arguments)
+    got[17] += ulps * math.ulp(got[17])
+    row = elementary.row("tanh", arguments, got)
+    assert row["largest_ulp"] > 1.4
+    assert row["at"] == [float(arguments[0][17]).hex()]
+
+
+def test_mpmath_finds_the_same_inverse():
+    with mpmath.workprec(elementary.BITS):
+        for x in (1e-300, -1e-9, 0.3, 0.5, -0.77, 0.9999):
+            exact = mpmath.erfinv(mpmath.mpf(x))
+            assert abs(elementary._erfinv(mpmath.mpf(x)) / exact - 1) < 1e-40
+
+
+# Recipes, beside those in plain Python.
+
+
+def region(start, stop):
+    return Region(start=start, stop=stop)
+
+
+def normal(**fields):
+    return Recipe(normal=Normal(), **fields)
+
+
+def applied(name, *arguments):
+    return Step(function=Function.Value(f"FUNCTION_{name.upper()}"), arguments=arguments)
+
+
+def reduced(name, argument, **fields):
+    reducer = Reducer.Value(f"REDUCER_{name.upper()}")
+    return Step(reduction=Reduction(reducer=reducer, **fields), arguments=[argument])
+
+
+def plainly(spec):
+    """The same as `served`, from plain Python."""
+    values = plain.tensor(spec)
+    kept = np.array(values).astype(engine.numpy_dtype(spec.dtype or FLOAT32))
+    assert np.array_equal(kept.astype(np.float64), values)
+    return kept
+
+
+NESTED = Parts(
+    parts=[
+        Part(recipe=normal()),
+        Part(region=region([1, 0], [2, 6]), recipe=Recipe(uniform=Uniform(a=-1.0, b=1.0))),
+        Part(view=View(shape=[2, 2], strides=[7, -1], offset=3), recipe=normal(stream="own", dtype=FLOAT64)),
+    ]
+)
+BOXES = Parts(
+    parts=[
+        Part(recipe=normal(shape=[9, 1])),
+        Part(region=region([0, 2], [3, 8]), recipe=Recipe(parts=NESTED)),
+        Part(region=region([2, 0], [9, 5]), recipe=Recipe(sparse=Sparse(sparsity=0.4), stream="mask")),
+        Part(region=region([4, 2], [7, 8]), recipe=Recipe(stream="inner", parts=NESTED)),
+        Part(view=View(shape=[8], strides=[-9], offset=71), recipe=Recipe(constant=Constant(val=0.1), dtype=FLOAT64)),
+        Part(region=region([8, 6], [9, 8]), recipe=normal()),
+    ]
+)
+STEPS = Expression(
+    steps=[
+        Step(recipe=normal()),
+        Step(recipe=Recipe(uniform=Uniform(a=0.5, b=2.0), shape=[8])),
+        Step(constant=0.1),
+        applied("multiply", 0, 1),
+        applied("divide", 3, 2),
+        reduced("mean", 4, axes=[1]),
+        reduced("norm", 4, axes=[0]),
+        applied("subtract", 4, 5),
+        applied("divide", 7, 6),
+        Step(cast=DataType.DATA_TYPE_BFLOAT16, arguments=[8]),
+        Step(view=View(shape=[8, 9], strides=[1, 8]), arguments=[9]),
+        applied("less", 0, 2),
+        applied("where", 11, 8, 1),
+        reduced("maximum", 12),
+        Step(assembly=Assembly(shape=[9, 8], boxes=[View(shape=[9, 8], strides=[8, 1]),
+                                                    View(shape=[3, 2], strides=[16, 3], offset=9)]),
+             arguments=[12, 13]),
+        Step(view=View(shape=[9, 8], strides=[1, 9]), arguments=[10]),
+        applied("clamp", 15, 2, 13),
+        applied("add", 14, 16),
+    ]
+)  # fmt: skip
+DTYPES = [value for value in DataType.values() if value]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=DataType.Name)
+@pytest.mark.parametrize("scheme", [{"parts": BOXES}, {"expression": STEPS}], ids=["parts", "expression"])
+def test_recipes_are_those_of_plain_python(scheme, dtype):
+    for names in ({"name": "w"}, {"name": "w", "stream": "other", "seed": 2**63 + 5}):
+        spec = TensorSpec(shape=[9, 8], dtype=dtype, **names, **scheme)
+        assert plainly(spec).tobytes() == served(shape=[9, 8], dtype=dtype, **names, **scheme).tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 8, 9, 100, 1025])
+def test_permutations_are_those_of_plain_python(count):
+    fields = {"name": "p", "seed": 2**40 + 7, "shape": [count], "permutation": Permutation()}
+    places = plainly(TensorSpec(**fields))
+    assert places.tobytes() == served(**fields).tobytes()
+    assert sorted(places) == list(range(count))
+
+
+ARITY = {"clamp": 3, "where": 3} | dict.fromkeys(
+    ("add", "subtract", "multiply", "divide", "minimum", "maximum", "less", "less_equal", "equal", "power"), 2
+)
+
+
+@pytest.mark.parametrize("name", plain.FUNCTIONS)
+def test_functions_are_those_of_plain_python(name):
+    """Within 1 ulp, or to the bit where IEEE 754 defines the result."""
+    draws = [Step(recipe=Recipe(uniform=Uniform(a=a, b=a + 0.4))) for a in (0.5, 0.3, 0.6)][: ARITY.get(name, 1)]
+    steps = [*draws, applied(name, *range(len(draws)))]
+    fields = {"name": "f", "shape": [40], "dtype": FLOAT64, "expression": Expression(steps=steps)}
+    got, expected = served(**fields), plainly(TensorSpec(**fields))
+    assert (np.abs(got - expected) <= (np.spacing(np.abs(expected)) if name in elementary.EXACT else 0)).all()
+
+
+def test_every_function_has_its_plain_one():
+    names = {name.removeprefix("FUNCTION_").lower() for name in Function.keys()} - {"unspecified"}
+    assert plain.FUNCTIONS.keys() == names
+
+
 # The distributions.
 
 
@@ -307,6 +466,7 @@ def test_the_laws_run_and_hold(tmp_path):
     assert all(row["falls_float32"] == row["asymmetries"] == 0 for row in results["quantile"]["rows"])
     assert all(row["falls"] == 0 for row in results["quantile"]["rows"] if row["of"] == "32 bits, each")
     assert all(row["largest_ulp"] < 4 for row in results["schemes"]["rows"])
+    assert all(row["largest_ulp"] <= row["claimed_ulp"] for row in results["elementary"]["rows"])
     for row in results["distributions"]["rows"] + results["built"]["rows"]:
         assert min(row["chi2_p"], row["anderson_darling_p"]) > IMPOSSIBLE, row
         assert max(map(abs, row["moment_scores"])) < 7, row
@@ -358,6 +518,13 @@ def test_what_is_published_was_measured_in_full():
         for result in results.values():
             assert "--tiny" not in result["command"]
             assert "--set" not in result["command"].replace("--set seed=2", "")
+
+
+def test_the_published_functions_are_as_exact_as_claimed():
+    rows = tables.published()["laws"]["elementary"]["rows"]
+    assert [row["function"] for row in rows] == list(elementary.EXACT)
+    assert all(row["largest_ulp"] <= row["claimed_ulp"] == elementary.CLAIMED for row in rows)
+    assert all(row["inputs"] >= 20_000 for row in rows)
 
 
 def test_an_unknown_table_is_an_error():

@@ -9,7 +9,7 @@
         seedbed.torch.verify_module(module, client, model=model)  # proves it, whenever that is wanted
 
 Each rank asks for its own shards alone. The full weights are the same bits whatever the sharding, and no rank ever
-holds more of them than its part. Models that use ``trunc_normal_`` are recorded with torch 2.12 or newer.
+holds more of them than its part.
 """
 
 from seedbed.torch._module import Rule, init_module

@@ -140,9 +140,7 @@ class _Emitter:
             return _schemes.spec("zeros", shape, **identity)
         if isinstance(node, Cast) and isinstance(node.of, (Apply, Viewed, Reduce)):
             node = node.of  # the result is rounded to the tensor's dtype anyway
-        node = self._plain(node)
-        if isinstance(node, Given):
-            node = recognised(node)
+        node = recognised(self._plain(node))
         if isinstance(node, Full):
             scheme, parameters = _constant(node)
             return _schemes.spec(scheme, shape, **parameters, **identity)
@@ -170,9 +168,7 @@ class _Emitter:
         pairs: list[tuple[Region | View | None, Any]] = []
         for box, part in node.of:
             place, extents = _place(box, shape)
-            part = self._plain(_nodes.viewed(part, whole(extents)))  # noqa: PLW2901 - the same part
-            if isinstance(part, Given):
-                part = recognised(part)  # noqa: PLW2901
+            part = recognised(self._plain(_nodes.viewed(part, whole(extents))))  # noqa: PLW2901 - the same part
             what: Any = self._parts(part, extents) if isinstance(part, Boxes) else self._value(part, use=len(pairs))
             pairs.append((place, what))
         return _recipes.parts(pairs)
@@ -196,7 +192,7 @@ class _Emitter:
         if isinstance(node, Full):
             return _recipes._value(node.value)
         if isinstance(node, Given):
-            return _recipes.literal(_array(node.values))
+            return self._given(node)
         if isinstance(node, Draw):
             return self._draw(node, use)
         arguments = tuple(self._values[id(one)] for one in node.arguments)
@@ -218,6 +214,19 @@ class _Emitter:
                 reduction.reduction.p = node.p
             return Value(reduction, arguments, node.shape)
         raise AssertionError(f"{type(node).__name__} cannot be said")
+
+    def _given(self, node: Given) -> Value:
+        """Values that travel with the message: no more of them than it takes."""
+        known = recognised(node)
+        if not isinstance(known, Given):
+            return self._made(known, None) if not known.arguments else self._value(known)
+        values = node.values
+        for axis in range(values.ndim):
+            first = values.narrow(axis, 0, 1)
+            if bool((values == first).all()):
+                values = first
+        literal = _recipes.literal(_array(values.contiguous()))
+        return literal if values.shape == node.shape else literal.broadcast_to(node.shape)
 
     def _draw(self, draw: Draw, use: object) -> Value:
         scheme, parameters = _law(draw)
@@ -296,8 +305,14 @@ def _array(tensor: torch.Tensor) -> Array:
     return tensor.numpy()
 
 
-def recognised(node: Given) -> Node:
-    """Values that are a constant, the identity, or a constant but for one box."""
+def recognised(node: Node) -> Node:
+    """Values that are a constant, the identity, or a constant but for one box, as that; all else as it is."""
+    leaves = [] if isinstance(node, Given) else list(_nodes.leaves(node))
+    if any(isinstance(leaf, Given) for leaf in leaves) and not _nodes.is_drawn(node):
+        values = _nodes.evaluated(node)
+        node = Given(node.shape, values.dtype, values.contiguous())
+    if not isinstance(node, Given) or not math.prod(node.shape):
+        return node
     values = node.values
     ends = values.reshape(-1)[[0, -1]]
     if bool((values == ends[0]).all()):

@@ -335,10 +335,12 @@ def _rolled(node: Node, shift: int, dim: int) -> Node:
     return _placed(places, node.shape, node.dtype)
 
 
-def _triangle(keep: Callable[..., torch.Tensor]) -> Operation:
+def _triangle(is_lower: bool) -> Operation:
     def operation(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-        mask = keep(torch.ones(shape[-2:]), given.get("diagonal", 0))
-        return apply("where", _nodes.given(mask), given["self"], 0.0, dtype=dtype)
+        rows = _nodes.given(torch.arange(shape[-2], dtype=torch.float64)[:, None] + given.get("diagonal", 0))
+        columns = _nodes.given(torch.arange(shape[-1], dtype=torch.float64)[None])
+        is_kept = apply("less_equal", columns, rows) if is_lower else apply("less_equal", rows, columns)
+        return apply("where", is_kept, given["self"], 0.0, dtype=dtype)
 
     return operation
 
@@ -560,8 +562,8 @@ OPERATIONS: dict[str, Operation] = {
     "repeat_interleave": _repeat_interleave,
     "flip": _flip,
     "roll": _roll,
-    "tril": _triangle(torch.tril),
-    "triu": _triangle(torch.triu),
+    "tril": _triangle(is_lower=True),
+    "triu": _triangle(is_lower=False),
     "index_select": _index_select,
     "index": _index,
     "embedding": _embedding,

@@ -54,7 +54,14 @@ _COMPOSED = {
     torch.nn.init.sparse_.__code__: ("sparse", ("sparsity", "std")),
     torch.nn.init.dirac_.__code__: ("dirac", ("groups",)),
 }
-_SPARSE = torch.nn.init.sparse_.__code__
+# The call with which each of them begins to write, where torch's version does not ask first whether the tensor is meta.
+# Of `orthogonal_`, the operations tell enough.
+_FIRST_WRITE = {
+    torch.nn.init._no_grad_trunc_normal_.__code__: "uniform_",
+    torch.nn.init.sparse_.__code__: "normal_",
+    torch.nn.init.dirac_.__code__: "zero_",
+}
+_LATER_WRITES = ("erfinv_", "mul_", "add_", "clamp_", "__setitem__")
 _OURS = __name__.rpartition(".")[0]
 
 
@@ -400,8 +407,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         q, r = results
         source = self.value(call.tensors[0])
         seen = source.of if isinstance(source, _nodes.Viewed) else source
-        is_transposed = isinstance(source, _nodes.Viewed) and _nodes.is_same(
-            source.box, _nodes.box_by(seen.shape, lambda array: array.T)
+        is_transposed = (
+            isinstance(source, _nodes.Viewed)
+            and torch.Size(seen.shape).numel() == source.box.size
+            and _nodes.is_same(source.box, _nodes.box_by(source.shape[::-1], lambda array: array.T))
         )
         is_normal = isinstance(seen, Draw) and seen.scheme == "normal" and seen.parameters["mean"] == 0
         rows, columns = source.shape if len(source.shape) == 2 else (0, 1)
@@ -598,16 +607,17 @@ class _Calls(TorchFunctionMode):
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
         kwargs = kwargs or {}
-        if func == _IS_META and (frame := _composed_caller()) is not None:
-            self._draw_composed(frame, args[0])
-            return True  # then they do nothing
-        if (frame := _sparse_caller()) is not None:
-            if func.__name__ == "normal_":
+        if (frame := _composed_caller()) is not None:
+            if func == _IS_META:
                 self._draw_composed(frame, args[0])
-            if func.__name__ in ("normal_", "__setitem__"):
-                return args[0]
-            with _disable_current_modes():
-                return func(*args, **kwargs)
+                return True  # then they do nothing
+            if (first := _FIRST_WRITE.get(frame.f_code)) is not None:
+                if func.__name__ == first:
+                    self._draw_composed(frame, args[0])
+                if func.__name__ in (first, *_LATER_WRITES):
+                    return args[0]
+                with _disable_current_modes():
+                    return func(*args, **kwargs)
         if func == _SET_DATA and isinstance(args[0], FakeTensor) != isinstance(args[1], FakeTensor):
             return func(args[0], self._moved(args[1], to_fake=isinstance(args[0], FakeTensor)))
         if func is torch.Tensor.__deepcopy__:
@@ -657,21 +667,11 @@ def attributes(tensor: torch.Tensor) -> dict[str, Any]:
 
 
 def _composed_caller() -> FrameType | None:
-    """The function of `_COMPOSED` that asks, past the modes that others have set."""
-    frame = _caller()
-    return frame if frame is not None and frame.f_code in _COMPOSED else None
-
-
-def _sparse_caller() -> FrameType | None:
-    frame = _caller()
-    return frame if frame is not None and frame.f_code is _SPARSE else None
-
-
-def _caller() -> FrameType | None:
-    frame: FrameType | None = sys._getframe(3)
+    """The function of `_COMPOSED` that calls, past the modes that others have set."""
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name == "__torch_function__":
         frame = frame.f_back
-    return frame
+    return frame if frame is not None and frame.f_code in _COMPOSED else None
 
 
 def _why_unread(operation: str, tensor: torch.Tensor, node: Node) -> str:

@@ -28,12 +28,12 @@ _TILE: Final = 1 << 14
 _TILE_OF_ALL_STEPS: Final = 1 << 20
 """An expression of many steps has smaller tiles, which bounds its memory."""
 
-_MOST_NEEDED: Final = 1 << 24
+_MOST_NEEDED: Final = 1 << 22
 """The most elements of all steps together that a tile may need."""
 
 F64 = NDArray[np.float64]
 IsCancelled = Callable[[], bool]
-FillLeaf = Callable[[int, Runs], F64]
+FillLeaf = Callable[[int, Runs, IsCancelled], F64]
 """The values of a step that is a recipe, at flat indices of it."""
 
 _ONE_ELEMENT: Final[Runs] = (np.zeros(1, np.int64), np.ones(1, np.int64))
@@ -45,13 +45,13 @@ _FUNCTIONS: Final[dict[int, Callable[..., F64]]] = {
     Function.FUNCTION_DIVIDE: np.divide,
     Function.FUNCTION_NEGATE: np.negative,
     Function.FUNCTION_ABSOLUTE: np.abs,
-    Function.FUNCTION_MINIMUM: lambda a, b: np.where(b < a, b, a),
-    Function.FUNCTION_MAXIMUM: lambda a, b: np.where(b > a, b, a),
+    Function.FUNCTION_MINIMUM: lambda a, b: _where(b < a, b, a),
+    Function.FUNCTION_MAXIMUM: lambda a, b: _where(b > a, b, a),
     Function.FUNCTION_CLAMP: lambda a, low, high: _clamped(a, low, high),
-    Function.FUNCTION_LESS: lambda a, b: (a < b).astype(np.float64),
-    Function.FUNCTION_LESS_EQUAL: lambda a, b: (a <= b).astype(np.float64),
-    Function.FUNCTION_EQUAL: lambda a, b: (a == b).astype(np.float64),
-    Function.FUNCTION_WHERE: lambda a, b, c: np.where(a != 0, b, c),
+    Function.FUNCTION_LESS: lambda a, b: np.asarray(a < b, np.float64),
+    Function.FUNCTION_LESS_EQUAL: lambda a, b: np.asarray(a <= b, np.float64),
+    Function.FUNCTION_EQUAL: lambda a, b: np.asarray(a == b, np.float64),
+    Function.FUNCTION_WHERE: lambda a, b, c: _where(a != 0, b, c),
     Function.FUNCTION_SQRT: np.sqrt,
     Function.FUNCTION_RSQRT: functions.rsqrt,
     Function.FUNCTION_POWER: functions.power,
@@ -157,7 +157,7 @@ class Evaluation:
                 raise Cancelled
             node = self._nodes[index]
             with np.errstate(all="ignore"):  # what is not finite in the end is refused there
-                values[index] = self._computed(index, node, needs, values)
+                values[index] = self._computed(index, node, needs, values, cancelled)
             for argument in needs[index].arguments:
                 waiting[argument.index] -= 1
                 if not waiting[argument.index]:
@@ -180,12 +180,14 @@ class Evaluation:
                 needs[argument.index].add(argument.elements, argument.is_distinct)
         return needs
 
-    def _computed(self, index: int, node: Node, needs: list[_Need], values: dict[int, F64]) -> F64:
+    def _computed(
+        self, index: int, node: Node, needs: list[_Need], values: dict[int, F64], cancelled: IsCancelled
+    ) -> F64:
         made, need = node.made, needs[index]
         if isinstance(made, Number):
             return np.array(made.value)
         if isinstance(made, Leaf):
-            return self._fill_leaf(index, need.elements)
+            return self._fill_leaf(index, need.elements, cancelled)
         if isinstance(made, Reduced):
             return self._reduced[index][expanded(need.elements)]
         given = [_at(needs[one.index], one.elements, values[one.index]) for one in need.arguments]
@@ -301,9 +303,14 @@ def _assembled(need: _Need, given: Sequence[F64]) -> F64:
     return out
 
 
+def _where(condition: NDArray[np.bool_], a: F64, b: F64) -> F64:
+    chosen: F64 = np.where(condition, a, b)
+    return chosen
+
+
 def _clamped(a: F64, low: F64, high: F64) -> F64:
-    raised = np.where(a < low, low, a)
-    return np.where(raised > high, high, raised)
+    raised = _where(a < low, low, a)
+    return _where(raised > high, high, raised)
 
 
 def _rounded(values: F64, dtype: int) -> F64:

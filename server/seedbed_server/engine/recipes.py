@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,17 @@ _ARITY: dict[int, int] = {
     Function.FUNCTION_WHERE: 3,
 }
 
-Describe = Callable[[TensorSpec, str], TensorDescription]
-"""Validates a tensor, named by a path in errors, and tells what it resolves to."""
+
+
+class Inner(NamedTuple):
+    """A recipe within, as a tensor of its own, and what that is made of if it is made of others."""
+
+    description: TensorDescription
+    plan: Plan | None
+
+
+Describe = Callable[[TensorSpec, str], Inner]
+"""Validates a tensor whose recipes have all got their streams, named by a path in errors."""
 
 
 class PlacedPart(NamedTuple):
@@ -70,12 +79,15 @@ class PlacedPart(NamedTuple):
     source: Box
     """The box's elements among the recipe's."""
     inner: TensorDescription
+    plan: Plan | None
+    """Of what is within."""
 
 
 class Leaf(NamedTuple):
     """A step that is a recipe."""
 
     inner: TensorDescription
+    plan: Plan | None
 
 
 class Number(NamedTuple):
@@ -145,7 +157,7 @@ class ExpressionPlan(NamedTuple):
     result: Box
 
 
-Plan = PartsPlan | LiteralPlan | ExpressionPlan
+Plan: TypeAlias = "PartsPlan | LiteralPlan | ExpressionPlan"
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
@@ -216,19 +228,22 @@ def literal_bytes(recipe: TensorSpec | Recipe) -> int:
     return len(recipe.literal.data) + sum(literal_bytes(inner) for inner, _ in _recipes_within(recipe, ""))
 
 
-def inner_tensors(plan: Plan) -> Iterator[TensorDescription]:
-    """The recipes within, as tensors of their own."""
+def inner_tensors(plan: Plan | None) -> Iterator[Inner]:
+    """The recipes within."""
     if isinstance(plan, PartsPlan):
-        yield from (part.inner for part in plan.parts)
+        yield from (Inner(part.inner, part.plan) for part in plan.parts)
     elif isinstance(plan, ExpressionPlan):
-        yield from (node.made.inner for node in plan.nodes if isinstance(node.made, Leaf))
+        yield from (Inner(node.made.inner, node.made.plan) for node in plan.nodes if isinstance(node.made, Leaf))
 
 
-def reduced_elements(plan: Plan) -> int:
-    """How many elements are reduced by an expression."""
-    if not isinstance(plan, ExpressionPlan):
-        return 0
-    return sum(node.made.order.size for node in plan.nodes if isinstance(node.made, Reduced))
+def whole_elements(inner: Inner) -> int:
+    """How many elements are computed whatever the region: of orthogonal matrices, and of what is reduced."""
+    description, plan = inner
+    if description.law.WhichOneof("law") == "orthogonal":
+        return math.prod(description.spec.shape)
+    nodes = plan.nodes if isinstance(plan, ExpressionPlan) else ()
+    reduced = sum(node.made.order.size for node in nodes if isinstance(node.made, Reduced))
+    return reduced + sum(map(whole_elements, inner_tensors(plan)))
 
 
 def resolve(spec: TensorSpec, field: str, describe: Describe) -> Plan:
@@ -272,7 +287,7 @@ def _law_recipe(inner: TensorDescription) -> Recipe:
 
 def _inner(
     recipe: Recipe, spec: TensorSpec, shape: tuple[int, ...], dtype: DataType, field: str, describe: Describe
-) -> TensorDescription:
+) -> Inner:
     """A recipe, described as a tensor of its own."""
     scheme = recipe.WhichOneof("scheme")
     if scheme is None:
@@ -301,8 +316,8 @@ def _placed(part: Part, spec: TensorSpec, field: str, describe: Describe) -> Pla
     if not part.HasField("recipe"):
         raise InvalidSpec(f"{field}.recipe", "is missing; say what the part holds, such as a normal or a constant")
     inner = _inner(part.recipe, spec, box.shape, spec.dtype, f"{field}.recipe", describe)
-    source = _broadcast(tuple(inner.spec.shape), box.shape, f"{field}.recipe.shape", "the part")
-    return PlacedPart(box, source, inner)
+    shape = tuple(inner.description.spec.shape)
+    return PlacedPart(box, _broadcast(shape, box.shape, f"{field}.recipe.shape", "the part"), *inner)
 
 
 def _box(part: Part, spec: TensorSpec, field: str) -> Box:
@@ -395,7 +410,7 @@ class _Checked:
         spec = self._spec
         dtype = DATA_TYPE_FLOAT64 if spec.dtype == DATA_TYPE_FLOAT64 else DATA_TYPE_FLOAT32
         inner = _inner(recipe, spec, tuple(spec.shape), dtype, f"{self._field}.recipe", self._describe)
-        return tuple(inner.spec.shape), Leaf(inner)
+        return tuple(inner.description.spec.shape), Leaf(*inner)
 
     def _constant(self, value: float, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Number]:
         self._expect(arguments, 0, "a constant")

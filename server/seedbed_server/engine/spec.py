@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 
 from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Region, TensorDescription, TensorSpec
 
@@ -45,30 +46,31 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
     >>> description.element_count, description.byte_count, description.law.normal.std
     (16, 64, 0.02)
     """
-    return _described(spec, region, f"{prefix}spec", f"{prefix}region")
+    return _described(spec, region, f"{prefix}spec", f"{prefix}region").description
 
 
 def plan_of(description: TensorDescription) -> recipes.Plan:
     """What a described tensor of `recipes.KINDS` is made of."""
-    return recipes.resolve(recipes.named(description.spec, "spec"), "spec", _described_within)
+    return _plan_of(description.spec.SerializeToString(deterministic=True))
+
+
+@lru_cache(maxsize=16)  # limits ask for it, and who samples
+def _plan_of(serialized: bytes) -> recipes.Plan:
+    spec = TensorSpec.FromString(serialized)
+    return recipes.resolve(recipes.named(spec, "spec"), "spec", _described_within)
 
 
 def whole_elements(description: TensorDescription) -> int:
     """How many elements are computed whatever the region: of orthogonal matrices, and of what is reduced."""
-    kind = description.law.WhichOneof("law")
-    if kind == "orthogonal":
-        return math.prod(description.spec.shape)
-    if kind not in recipes.KINDS:
-        return 0
-    plan = plan_of(description)
-    return recipes.reduced_elements(plan) + sum(map(whole_elements, recipes.inner_tensors(plan)))
+    plan = plan_of(description) if description.law.WhichOneof("law") in recipes.KINDS else None
+    return recipes.whole_elements(recipes.Inner(description, plan))
 
 
-def _described_within(spec: TensorSpec, field: str) -> TensorDescription:
+def _described_within(spec: TensorSpec, field: str) -> recipes.Inner:
     return _described(spec, None, field, f"{field}.region")
 
 
-def _described(spec: TensorSpec, region: Region | None, field: str, region_field: str) -> TensorDescription:
+def _described(spec: TensorSpec, region: Region | None, field: str, region_field: str) -> recipes.Inner:
     full = TensorSpec()
     full.CopyFrom(spec)
     full.dtype = _dtype(spec, field)
@@ -76,16 +78,18 @@ def _described(spec: TensorSpec, region: Region | None, field: str, region_field
     itemsize = dtypes.numpy_dtype(full.dtype).itemsize
     shape = spec.shape[:]
     _check_shape(shape, itemsize, f"{field}.shape")
+    plan = None
     if spec.WhichOneof("scheme") in recipes.KINDS:
         explicit = recipes.named(full, field)
-        resolution = Resolution(recipes.law_of(recipes.resolve(explicit, field, _described_within), explicit))
+        plan = recipes.resolve(explicit, field, _described_within)
+        resolution = Resolution(recipes.law_of(plan, explicit))
     else:
         resolution = resolve(full, field)
         if 0 not in shape:
             _check_range(resolution.law, full, field)
     part = check_region(region, shape, region_field)
     element_count = math.prod(map(operator.sub, part.stop[:], part.start[:]))
-    return TensorDescription(
+    description = TensorDescription(
         spec=full,
         region=part,
         law=resolution.law,
@@ -96,6 +100,7 @@ def _described(spec: TensorSpec, region: Region | None, field: str, region_field
         element_count=element_count,
         byte_count=element_count * itemsize,
     )
+    return recipes.Inner(description, plan)
 
 
 def _dtype(spec: TensorSpec, field: str) -> DataType:

@@ -212,7 +212,10 @@ class InitServicer:
             description = TensorDescription.FromString(serialized)
             later_head = InitModelResponse(tensor_index=index).SerializeToString()
             head = later_head + framing.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
-            yield from self._messages(description, first_element, head, later_head, cancelled)
+            try:
+                yield from self._messages(description, first_element, head, later_head, cancelled)
+            except engine.InvalidSpec as error:  # an expression whose values turned out not to be finite
+                raise engine.InvalidSpec(f"tensors[{index}].{error.field}", error.description) from error
             first_element = 0
 
     def _messages(

@@ -24,7 +24,7 @@ from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
 from ..views import Indices, Laying, expanded
-from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, never, usable_cores
+from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, usable_cores
 
 _DEFAULT_SHARE: Final = 1 << 16
 _EXPRESSION_SHARE: Final = 1 << 14
@@ -105,7 +105,7 @@ class CpuBackend(Backend):
             return _EXPRESSION_SHARE
         return self.share.get(kind, 0)
 
-    def _fill_of(self, description: TensorDescription) -> Fill:
+    def _fill_of(self, description: TensorDescription, plan: recipes.Plan | None = None) -> Fill:
         """What fills any elements of a tensor, whatever the region."""
         law = str(description.law.WhichOneof("law"))
         if law == "constant":
@@ -118,7 +118,7 @@ class CpuBackend(Backend):
             return partial(self._fill_permutation, permutation_mask(description), description.spec.seed)
         if law not in recipes.KINDS:
             return self._random_fill(description, law)
-        plan = plan_of(description)
+        plan = plan or plan_of(description)
         if isinstance(plan, recipes.LiteralPlan):
             return partial(_fill_literal, plan.values)
         if isinstance(plan, recipes.PartsPlan):
@@ -256,12 +256,12 @@ class _PartsFill:
         backend: CpuBackend,
         description: TensorDescription,
         plan: recipes.PartsPlan,
-        fill_of: Callable[[TensorDescription], Fill],
+        fill_of: Callable[[TensorDescription, recipes.Plan | None], Fill],
     ) -> None:
         self._backend = backend
         self._description = description
         self._parts = [
-            (part, Laying(part.box), fill_of(part.inner))
+            (part, Laying(part.box), fill_of(part.inner, part.plan))
             for part in plan.parts
             if part.box.size
         ]
@@ -322,7 +322,8 @@ def _fill_gaps(laid: list[tuple[Indices, Indices]], out: NDArray[Any]) -> None:
 def _converted(values: NDArray[Any], dtype: np.dtype[Any], description: TensorDescription) -> NDArray[Any]:
     """Values of another type."""
     converted = np.empty(len(values), dtype)
-    dtypes.store_once(values.astype(np.float64), converted)
+    with np.errstate(over="ignore"):
+        dtypes.store_once(values.astype(np.float64), converted)
     _check_finite(converted, description)
     return converted
 
@@ -331,19 +332,19 @@ class _ExpressionFill:
     """Fills elements of an expression, a tile at a time."""
 
     def __init__(
-        self, description: TensorDescription, plan: recipes.ExpressionPlan, fill_of: Callable[[TensorDescription], Fill]
+        self, description: TensorDescription, plan: recipes.ExpressionPlan, fill_of: Callable[[TensorDescription, recipes.Plan | None], Fill]
     ) -> None:
         self._description = description
         leaves = {
-            index: (fill_of(node.made.inner), dtypes.numpy_dtype(node.made.inner.spec.dtype))
+            index: (fill_of(node.made.inner, node.made.plan), dtypes.numpy_dtype(node.made.inner.spec.dtype))
             for index, node in enumerate(plan.nodes)
             if isinstance(node.made, recipes.Leaf)
         }
 
-        def fill_leaf(index: int, elements: Runs) -> NDArray[np.float64]:
+        def fill_leaf(index: int, elements: Runs, cancelled: IsCancelled) -> NDArray[np.float64]:
             fill, dtype = leaves[index]
             values = np.empty(int(elements[1].sum()), dtype)
-            fill(elements, values, never)
+            fill(elements, values, cancelled)
             return values.astype(np.float64)
 
         self._evaluation = Evaluation(plan, fill_leaf)
