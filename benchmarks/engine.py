@@ -15,7 +15,8 @@ import torch
 import seedbed
 from benchmarks.measuring import Part, Row, Say, Sizes, Unit, compare, is_installed, rate
 from benchmarks.servers import read_line, running
-from seedbed.v1 import DataType, Expression, Function, Normal, Part, Parts, Recipe, Region, Step, TensorSpec, Uniform
+from seedbed.v1 import DataType, Expression, Function, Normal, Parts, Recipe, Region, Step, TensorSpec, Uniform
+from seedbed.v1 import Part as Placed
 from seedbed_server import engine
 
 Fill = Callable[[], object]
@@ -185,7 +186,7 @@ def _parts(sizes: Sizes) -> list[Row]:
 
 
 def _boxes(size: int, regions: list[Region]) -> TensorSpec:
-    parts = [Part(region=region, recipe=Recipe(normal=Normal())) for region in regions]
+    parts = [Placed(region=region, recipe=Recipe(normal=Normal())) for region in regions]
     return TensorSpec(name="parts", shape=[size, size], parts=Parts(parts=parts))
 
 

@@ -25,6 +25,28 @@ BITS = 160
 CLAIMED = 1.0
 """Every function is said to be within so many ulp."""
 
+
+def _erfinv(x: mpmath.mpf) -> mpmath.mpf:
+    """The inverse error function by Halley's method, from the standard library's normal quantile.
+
+    mpmath's own takes 1 - x at its working precision and is slow next to 1.
+    """
+    size = abs(x)
+    if size < mpmath.mpf(2) ** -27:
+        y = size * mpmath.sqrt(mpmath.pi) / 2
+    else:
+        y = mpmath.mpf(-NormalDist().inv_cdf(float((1 - size) / 2))) / mpmath.sqrt(2)
+    for _ in range(20):
+        # above 1/2 by the complement, so that no digits are lost
+        excess = mpmath.erf(y) - size if size < 0.5 else (1 - size) - mpmath.erfc(y)
+        step = excess * mpmath.exp(y * y) * mpmath.sqrt(mpmath.pi) / 2
+        step /= 1 + y * step  # the second derivative of erf is -2y times the first
+        y -= step
+        if abs(step) <= mpmath.ldexp(abs(y), -BITS // 3):  # what is left is of the order of its cube
+            return y if x > 0 else -y
+    raise ArithmeticError(f"erfinv({x}) was not found")
+
+
 EXACT: dict[str, Callable[..., Any]] = {
     "exp": mpmath.exp,
     "expm1": mpmath.expm1,
@@ -36,7 +58,7 @@ EXACT: dict[str, Callable[..., Any]] = {
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
     "erf": mpmath.erf,
-    "erfinv": lambda x: _erfinv(x),
+    "erfinv": _erfinv,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
     "power": lambda x, y: x**y,
 }
@@ -168,24 +190,3 @@ def _pairs(rng: np.random.Generator, count: int) -> list[F64]:
     y += [np.exp2(rng.uniform(-3, 40, share)) * np.sign(rng.uniform(-1, 1, share))]
     y += [rng.uniform(-50, 50, share), rng.integers(-99, 100, share).astype(np.float64)]
     return [np.concatenate(x), np.concatenate(y)]
-
-
-def _erfinv(x: mpmath.mpf) -> mpmath.mpf:
-    """The inverse error function by Halley's method, from the standard library's normal quantile.
-
-    mpmath's own takes 1 - x at its working precision and is slow next to 1.
-    """
-    size = abs(x)
-    if size < mpmath.mpf(2) ** -27:
-        y = size * mpmath.sqrt(mpmath.pi) / 2
-    else:
-        y = mpmath.mpf(-NormalDist().inv_cdf(float((1 - size) / 2))) / mpmath.sqrt(2)
-    for _ in range(20):
-        # above 1/2 by the complement, so that no digits are lost
-        excess = mpmath.erf(y) - size if size < 0.5 else (1 - size) - mpmath.erfc(y)
-        step = excess * mpmath.exp(y * y) * mpmath.sqrt(mpmath.pi) / 2
-        step /= 1 + y * step  # the second derivative of erf is -2y times the first
-        y -= step
-        if abs(step) <= mpmath.ldexp(abs(y), -BITS // 3):  # what is left is of the order of its cube
-            return y if x > 0 else -y
-    raise ArithmeticError(f"erfinv({x}) was not found")

@@ -19,7 +19,20 @@ import mpmath
 import numpy as np
 
 from evidence.elementary import BITS, EXACT
-from seedbed.v1 import DataType, Expression, Function, Part, Parts, Recipe, Reducer, Reduction, Step, TensorSpec, View
+from seedbed.v1 import (
+    Assembly,
+    DataType,
+    Expression,
+    Function,
+    Part,
+    Parts,
+    Recipe,
+    Reducer,
+    Reduction,
+    Step,
+    TensorSpec,
+    View,
+)
 from seedbed_server import engine
 
 Shape = tuple[int, ...]
@@ -51,7 +64,7 @@ class _Tensor(NamedTuple):
 
 
 class _Count:
-    """Gives recipes that draw their streams: ``w``, ``w#1``, ``w#2``, …"""
+    """Gives recipes that draw their streams: ``w``, then ``w#1``, ``w#2`` and so on."""
 
     def __init__(self, stream: str) -> None:
         self._streams = itertools.chain([stream], (f"{stream}#{n}" for n in itertools.count(1)))
@@ -214,23 +227,33 @@ def _step(step: Step, arguments: list[tuple[Shape, Values]], whole: _Tensor, cou
         return _inner(step.recipe, whole, whole.shape, dtype, count)
     if kind == "constant":
         return (), [step.constant]
+    return _computed(step, arguments)
+
+
+def _computed(step: Step, arguments: list[tuple[Shape, Values]]) -> tuple[Shape, Values]:
+    """A step made of others."""
+    kind = step.WhichOneof("value")
     if kind == "function":
         function = FUNCTIONS[Function.Name(step.function).removeprefix("FUNCTION_").lower()]
         shape = _joined([shape for shape, _ in arguments])
         given = [broadcast(values, own, shape) for own, values in arguments]
         return shape, [function(*numbers) for numbers in zip(*given, strict=True)]
     if kind == "assembly":
-        out = [0.0] * math.prod(step.assembly.shape)
-        for box, (own, values) in zip(step.assembly.boxes, arguments, strict=True):
-            for at, value in zip(elements(box), broadcast(values, own, tuple(box.shape)), strict=True):
-                out[at] = value
-        return tuple(step.assembly.shape), out
+        return tuple(step.assembly.shape), _assembled(step.assembly, arguments)
     [(shape, values)] = arguments
     if kind == "view":
         return tuple(step.view.shape), [values[at] for at in elements(step.view)]
     if kind == "cast":
         return shape, [rounded(value, step.cast) for value in values]
     return _reduced(step.reduction, shape, values)
+
+
+def _assembled(assembly: Assembly, arguments: list[tuple[Shape, Values]]) -> Values:
+    out = [0.0] * math.prod(assembly.shape)
+    for box, (own, values) in zip(assembly.boxes, arguments, strict=True):
+        for at, value in zip(elements(box), broadcast(values, own, tuple(box.shape)), strict=True):
+            out[at] = value
+    return out
 
 
 def _joined(shapes: Sequence[Shape]) -> Shape:
@@ -258,10 +281,12 @@ def _folded(reducer: int, p: float, row: Values) -> float:
         return max(row) + 0.0
     if reducer == Reducer.REDUCER_MINIMUM:
         return min(row) + 0.0
-    if reducer == Reducer.REDUCER_SUM:
-        return _added(row)
-    if reducer == Reducer.REDUCER_MEAN:
-        return _added(row) / len(row)
+    if reducer == Reducer.REDUCER_NORM:
+        return _norm(row, p)
+    return _added(row) / len(row) if reducer == Reducer.REDUCER_MEAN else _added(row)
+
+
+def _norm(row: Values, p: float) -> float:
     if p == 1:
         return _added([abs(x) for x in row])
     if p == 2:

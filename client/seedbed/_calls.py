@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seedbed import _arguments, _regions, _stripes, dtypes
+from seedbed import _arguments, _literals, _regions, _stripes, dtypes
 from seedbed._schemes import nonlinearity_of
 from seedbed._stream import Assembler, ModelAssembler, Piece, TensorAssembler, check_description
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
@@ -87,7 +87,9 @@ def tensor_call(spec: TensorSpec, region: RegionLike | None, out: Array | None, 
 def large_part(call: ArrayCall) -> TensorSlice | None:
     """The part of a tensor that a call wants, if it is worth dividing among several servers."""
     [wanted] = call.wanted
-    return wanted if _regions.is_sound(wanted) and _stripes.is_large(wanted) else None
+    if _literals.is_literal(wanted) or not _regions.is_sound(wanted):
+        return None
+    return wanted if _stripes.is_large(wanted) else None
 
 
 def striped_calls(
@@ -136,13 +138,16 @@ def model_call(model: ModelLike, out: Outputs | None, progress: Progress | None)
     return ArrayCall(ModelAssembler(wanted), wanted, lambda index: find(names[index]), progress)
 
 
-def describe_request(spec: TensorSpec, region: RegionLike | None) -> DescribeTensorRequest:
-    """The request for a description.
+def described_here(wanted: TensorSlice) -> TensorDescription | None:
+    """The description of a literal, whose values need not travel for it; None of others.
 
     Raises:
-        InvalidRequest: If an argument cannot be sent.
+        InvalidRequest: If it is a literal that there cannot be.
     """
-    return describe_part(tensor_slice(spec, region))
+    if not _literals.is_literal(wanted):
+        return None
+    _literals.check(wanted)
+    return _literals.describe(wanted)
 
 
 def describe_part(wanted: TensorSlice) -> DescribeTensorRequest:

@@ -226,8 +226,11 @@ class Client(Schemes[Array]):
         >>> description.fan_in, description.gain, round(description.law.normal.std, 4)
         (75, 1.6666666666666667, 0.1925)
         """
-        request = _calls.describe_request(spec, region)
-        return self._ask("DescribeTensor", request, DescribeTensorResponse, timeout).description
+        seconds, wanted = self._seconds(timeout), _calls.tensor_slice(spec, region)
+        if literal := _calls.described_here(wanted):
+            return literal
+        request = _calls.describe_part(wanted)
+        return self._answer("DescribeTensor", request, DescribeTensorResponse, Deadline(seconds)).description
 
     def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity, as ``torch.nn.init.calculate_gain``.
@@ -322,12 +325,15 @@ class Client(Schemes[Array]):
 
     def _attempt(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
         assembler.begin()
+        if not assembler.asks:
+            yield from assembler.literals()
+            return
         stream = self._transport.stream(assembler.method, assembler.request(), deadline)
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:
                     self._has_answered = True
-                    yield assembler.feed(message)
+                    yield from assembler.pieces(message)
             except InvalidRequest as error:
                 raise assembler.renamed(error) from error
         assembler.finish()

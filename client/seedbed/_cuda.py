@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from seedbed import _arguments, _calls, _regions, dtypes
+from seedbed import _arguments, _calls, _literals, _regions, dtypes
 from seedbed._client import Client
 from seedbed._retry import Deadline
 from seedbed._transport import LocalTransport
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import InvalidRequest
-from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
+from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec, Zeros
 
 if TYPE_CHECKING:
     from seedbed_server.engine.backends.cuda_device import CudaDevice
@@ -146,7 +146,15 @@ class CudaClient(Client):
     def _described(
         self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
     ) -> list[TensorDescription]:
-        return self._transport.call(partial(self._service.describe, wanted, method, first), deadline)
+        for index, part in enumerate(wanted):
+            if _literals.is_literal(part):
+                _literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
+        asked = [_without_values(part) for part in wanted]
+        descriptions = self._transport.call(partial(self._service.describe, asked, method, first), deadline)
+        return [
+            _literals.describe(part) if _literals.is_literal(part) else description
+            for part, description in zip(wanted, descriptions, strict=True)
+        ]
 
     def _tensor(
         self, wanted: TensorSlice, description: TensorDescription, out: object, deadline: Deadline
@@ -181,9 +189,23 @@ class CudaClient(Client):
         """Begins to write the elements from ``first`` on to a contiguous array."""
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
-        if array.size:
+        if description.law.HasField("literal"):
+            self._memory.copy(_literals.values(_part_of(description))[first : first + array.size], array)
+        elif array.size:
             write = partial(self._service.write, description, first, array.size, array.data.ptr)
             self._transport.call(write, deadline)
+
+
+def _part_of(description: TensorDescription) -> TensorSlice:
+    return TensorSlice(spec=description.spec, region=description.region)
+
+
+def _without_values(wanted: TensorSlice) -> TensorSlice:
+    """A part of the same shape and dtype that the service describes in a literal's place."""
+    if not _literals.is_literal(wanted):
+        return wanted
+    spec = TensorSpec(shape=wanted.spec.shape, dtype=wanted.spec.dtype, zeros=Zeros())
+    return TensorSlice(spec=spec, region=wanted.region if wanted.HasField("region") else None)
 
 
 class _Memory:
@@ -215,6 +237,11 @@ class _Memory:
             raise MemoryError(
                 f"{gib:.1f} GiB of GPU {self._number}'s memory for tensor {spec.name!r} cannot be had; {remedy}"
             ) from error
+
+    def copy(self, values: Array, array: CupyArray) -> None:
+        """Copies values of this process to a contiguous array."""
+        if values.size:
+            array.reshape(-1).view(self._cupy.uint8).set(values.view("u1"))
 
     def of(self, out: object, wanted: TensorSlice) -> CupyArray:
         """The array given, as a CuPy array of the same memory.

@@ -1,16 +1,20 @@
 """What a description's law says about its tensor's values: its text, its moments, its density."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from seedbed import dtypes
-from seedbed.v1 import DataType, TensorDescription
+from seedbed.v1 import DataType, Function, Recipe, Reducer, Step, TensorDescription
 
 Array = np.ndarray[Any, Any]
 
+_LISTED = 3  # boxes that a text tells of
+_SHORT = 8  # steps that a text tells of
+_LONGEST = 100  # characters that it takes for them
 _POINTS = 2001
 _SHOWN = 4.75  # standard deviations of an unbounded law that are worth showing; 2e-6 of the values lie beyond
 _ALL = 9.0  # standard deviations beyond which nothing counts in float64
@@ -25,17 +29,67 @@ class Curve:
 
 
 def text(description: TensorDescription) -> str:
-    """Returns the law with its parameters, such as ``normal(mean=0, std=0.02)``."""
+    """Returns the law with its parameters, such as ``normal(mean=0, std=0.02)``; of recipes what they are made of."""
     kind = description.law.WhichOneof("law")
-    law = getattr(description.law, kind)
+    return _text(kind, getattr(description.law, kind))
+
+
+def _text(kind: str, law: Any) -> str:  # noqa: ANN401 - the message of any law
+    match kind:
+        case "literal" | "permutation":
+            return kind
+        case "parts":
+            boxes = [_text_of_recipe(part.recipe) for part in law.parts]
+            shown = [*boxes[:_LISTED], *(["…"] if len(boxes) > _LISTED else [])]
+            return f"parts: {len(boxes)} box{'es' * (len(boxes) != 1)}{': ' * bool(boxes)}{', '.join(shown)}"
+        case "expression":
+            count, formula = len(law.steps), _formula(law.steps)
+            return f"expression of {count} step{'s' * (count != 1)}{f': {formula}' if formula else ''}"
     fields = [field for field in law.DESCRIPTOR.fields if not field.enum_type]
     return f"{kind}({', '.join(f'{field.name}={getattr(law, field.name):.6g}' for field in fields)})"
+
+
+def _text_of_recipe(recipe: Recipe) -> str:
+    kind = recipe.WhichOneof("scheme") or "nothing"
+    text = _text(kind, getattr(recipe, kind))
+    return f"({text})" if kind in ("parts", "expression") else text
+
+
+def _formula(steps: Sequence[Step]) -> str:
+    """Returns what the last step is, such as ``log of uniform(a=1, b=16)``; nothing if that is long."""
+    if len(steps) > _SHORT:
+        return ""
+    texts: list[str] = []
+    for step in steps:
+        arguments = " and ".join(texts[argument] for argument in step.arguments)
+        texts.append(f"{_operation(step)} of {arguments}" if arguments else _operation(step))
+        if len(texts[-1]) > _LONGEST:
+            return ""
+    return texts[-1] if texts else ""
+
+
+def _operation(step: Step) -> str:
+    match step.WhichOneof("value"):
+        case "recipe":
+            return _text_of_recipe(step.recipe)
+        case "constant":
+            return f"{step.constant:.6g}"
+        case "function":
+            return Function.Name(step.function).removeprefix("FUNCTION_").lower()
+        case "reduction":
+            return Reducer.Name(step.reduction.reducer).removeprefix("REDUCER_").lower()
+        case "cast":
+            return dtypes.name_of(step.cast)
+        case kind:
+            return str(kind)
 
 
 def key(description: TensorDescription) -> tuple[Any, ...]:
     """Returns what two tensors have in common whose values have the same distribution."""
     kind = description.law.WhichOneof("law")
-    shape = tuple(description.spec.shape) if kind in ("orthogonal", "sparse", "eye", "dirac") else ()
+    if kind in ("parts", "literal", "expression"):
+        return text(description), description.spec.dtype, ()
+    shape = tuple(description.spec.shape) if kind in ("orthogonal", "sparse", "eye", "dirac", "permutation") else ()
     return description.law.SerializeToString(deterministic=True), description.spec.dtype, shape
 
 
@@ -57,7 +111,7 @@ def atoms(description: TensorDescription) -> tuple[float, ...]:
 
 
 def moments(description: TensorDescription) -> tuple[float, float] | None:  # noqa: PLR0911 - one for each law
-    """Returns the mean and the standard deviation of the law; None for eye and dirac, which are no distributions."""
+    """Returns the mean and the standard deviation of the law; None for eye, dirac and recipes: they are many laws."""
     law, shape = description.law, list(description.spec.shape)
     match law.WhichOneof("law"):
         case "constant":
@@ -74,6 +128,9 @@ def moments(description: TensorDescription) -> tuple[float, float] | None:  # no
             return 0.0, law.orthogonal.gain / math.sqrt(max(shape[0], math.prod(shape[1:]), 1))
         case "sparse":
             return 0.0, law.sparse.std * math.sqrt(_filled(law.sparse.sparsity, shape))
+        case "permutation":
+            count = math.prod(shape)
+            return max(count - 1, 0) / 2, math.sqrt(max(count * count - 1, 0) / 12)
     return None
 
 

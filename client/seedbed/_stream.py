@@ -1,7 +1,8 @@
 """What a stream delivers: parsed without copying, verified, and resumable. No input or output happens here.
 
 An `Assembler` takes the messages of one stream after another, until all elements have arrived once each. The payloads
-stay views of the messages, to be copied once, into the caller's array.
+stay views of the messages, to be copied once, into the caller's array. Literals are not asked for: they are in what was
+wanted, and come in their turn.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from seedbed import _regions, dtypes
+from seedbed import _literals, _regions, dtypes
 from seedbed._types import Array
 from seedbed.errors import Corrupted, InvalidRequest
 from seedbed.v1 import (
@@ -77,6 +78,9 @@ class Assembler:
     Args:
         wanted: What was asked for.
         first_element: The position within the first tensor's region at which the caller wants to begin.
+
+    Raises:
+        InvalidRequest: If one is a literal that there cannot be.
     """
 
     method: str
@@ -84,7 +88,9 @@ class Assembler:
 
     def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0) -> None:
         self._wanted = wanted
-        self._window = range(len(wanted))  # the tensors that the last request asked for
+        self._asked = [index for index, part in enumerate(wanted) if not _literals.is_literal(part)]
+        self._window = range(len(self._asked))  # the tensors that the last request asked for, among those
+        self._place = 0  # among those, of the first that is not complete
         self._index = 0
         self._position = first_element
         self._description: TensorDescription | None = None
@@ -100,6 +106,11 @@ class Assembler:
         return error
 
     @property
+    def asks(self) -> bool:
+        """Whether a server has to be asked for what is missing; without tensors one is, as for all others."""
+        return self._place < len(self._asked) or not self._wanted
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing is missing."""
         return self._index == len(self._wanted)
@@ -107,6 +118,20 @@ class Assembler:
     def begin(self) -> None:
         """A new stream begins, which describes its first tensor again."""
         self._description = None
+
+    def pieces(self, message: bytes) -> Iterator[Piece]:
+        """Takes the stream's next message, with the literals before and after; see `feed`."""
+        yield from self.literals()
+        yield self.feed(message)
+        yield from self.literals()
+
+    def literals(self) -> Iterator[Piece]:
+        """The literals that are due now."""
+        while not self.is_complete and _literals.is_literal(part := self._wanted[self._index]):
+            values = _literals.values(part)[self._position :]
+            piece = Piece(self._index, self._position, values, is_last=True)
+            self._count(piece)
+            yield piece
 
     def feed(self, message: bytes) -> Piece:
         """Takes the stream's next message.
@@ -129,14 +154,14 @@ class Assembler:
         Raises:
             Corrupted: If something is missing of what was asked for.
         """
-        if self._index != self._window.stop:
+        if self._place != self._window.stop:
             raise Corrupted(f"the stream ended early, at element {self._position} of {self._label()}")
 
     def _described(self, message: _Message) -> TensorDescription:
-        if self._index == self._window.stop:
+        if self._place == self._window.stop:
             raise Corrupted("more tensors came than were asked for")
-        if (index := self._window.start + message.tensor_index) != self._index:
-            raise Corrupted(f"tensor {index} came where tensor {self._index} was due")
+        if (place := self._window.start + message.tensor_index) != self._place:
+            raise Corrupted(f"tensor {place} came where tensor {self._place} was due")
         if (message.description is None) == (self._description is None):
             what = "no description came before" if self._description is None else "a second description came with"
             raise Corrupted(f"{what} the elements of {self._label()}")
@@ -166,6 +191,10 @@ class Assembler:
     def _advance(self, piece: Piece, description: TensorDescription) -> None:
         self._pin(description.spec.algorithm_version)
         self._description = description
+        self._place += piece.is_last
+        self._count(piece)
+
+    def _count(self, piece: Piece) -> None:
         self._position += piece.values.size
         self.arrived += piece.values.size
         if piece.is_last:
@@ -193,6 +222,9 @@ class TensorAssembler(Assembler):
 
     def __init__(self, wanted: TensorSlice, first_element: int = 0) -> None:
         super().__init__([wanted], first_element)
+        if not self._asked:
+            _literals.check(wanted)
+            _literals.check_first(wanted, first_element)
 
     def request(self) -> InitTensorRequest:
         wanted = self._wanted[0]
@@ -212,7 +244,10 @@ class ModelAssembler(Assembler):
 
     def __init__(self, wanted: Sequence[TensorSlice]) -> None:
         super().__init__(wanted)
-        self._windows = _windows(wanted)
+        for index, part in enumerate(wanted):
+            if _literals.is_literal(part):
+                _literals.check(part, f"tensors[{index}].")
+        self._windows = _windows([wanted[index] for index in self._asked])
         self._unchecked = self._windows[1:]
 
     def request(self) -> InitModelRequest:
@@ -220,11 +255,12 @@ class ModelAssembler(Assembler):
             window = self._window = self._unchecked[0]
             resume: ResumePoint | None = ResumePoint(tensor_index=len(window))
         else:
-            window = self._window = next(window for window in self._windows if self._index in window or not window)
-            index = self._index - window.start
+            window = self._window = next(window for window in self._windows if self._place in window or not window)
+            index = self._place - window.start
             begun = index or self._position
             resume = ResumePoint(tensor_index=index, first_element=self._position) if begun else None
-        return InitModelRequest(tensors=self._wanted[window.start : window.stop], resume=resume)
+        asked = [self._wanted[index] for index in self._asked[window.start : window.stop]]
+        return InitModelRequest(tensors=asked, resume=resume)
 
     def finish(self) -> None:
         if self._unchecked:
@@ -234,9 +270,9 @@ class ModelAssembler(Assembler):
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
         match = _OF_TENSOR.match(error.field)
-        if match is None or not self._window.start:
+        if match is None:
             return error
-        field = f"tensors[{self._window.start + int(match[1])}]{error.field[match.end() :]}"
+        field = f"tensors[{self._asked[self._window.start + int(match[1])]}]{error.field[match.end() :]}"
         return InvalidRequest(field, error.description)
 
 

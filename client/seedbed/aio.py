@@ -157,8 +157,11 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
     ) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling; see `seedbed.Client.describe`."""
-        request = _calls.describe_request(spec, region)
-        return (await self._ask("DescribeTensor", request, DescribeTensorResponse, timeout)).description
+        seconds, wanted = self._seconds(timeout), _calls.tensor_slice(spec, region)
+        if literal := _calls.described_here(wanted):
+            return literal
+        request = _calls.describe_part(wanted)
+        return (await self._answer("DescribeTensor", request, DescribeTensorResponse, Deadline(seconds))).description
 
     async def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity; see `seedbed.Client.calculate_gain`."""
@@ -246,12 +249,17 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
 
     async def _attempt(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
         assembler.begin()
+        if not assembler.asks:
+            for piece in assembler.literals():
+                yield piece
+            return
         stream = self._transport.stream(assembler.method, assembler.request(), deadline)
         async with contextlib.aclosing(stream) as messages:
             try:
                 async for message in messages:
                     self._has_answered = True
-                    yield assembler.feed(message)
+                    for piece in assembler.pieces(message):
+                        yield piece
             except InvalidRequest as error:
                 raise assembler.renamed(error) from error
         assembler.finish()

@@ -31,7 +31,8 @@ PEAK = Path("/proc/self/clear_refs")  # 5, written to it, lets the peak VmHWM be
 
 
 class Net(nn.Module):
-    """Sizes that 2, 3 and 4 do not divide, tensors of fewer rows than ranks, tied and orthogonal ones, buffers."""
+    """Sizes that 2, 3 and 4 do not divide, tensors of fewer rows than ranks, tied and orthogonal ones, buffers; and a
+    fused projection beside what it is made of, a transposed copy, and what is computed of draws."""
 
     def __init__(self):
         super().__init__()
@@ -43,6 +44,13 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 13, bias=False)
         self.head.weight = self.embedding.weight
         nn.init.orthogonal_(self.up.weight)
+        self.queries, self.keys = nn.Linear(8, 7, bias=False), nn.Linear(8, 5, bias=False)
+        self.fused, self.turned = nn.Linear(8, 12, bias=False), nn.Linear(12, 8, bias=False)
+        self.decay = nn.Parameter(torch.log(torch.rand(7, 3) * 15 + 1))
+        self.direction = nn.Parameter(nn.functional.normalize(torch.randn(7, 8), dim=0))
+        with torch.no_grad():
+            self.fused.weight.copy_(torch.cat([self.queries.weight, self.keys.weight]))
+            self.turned.weight.copy_(self.fused.weight.t())
 
     def forward(self, tokens):
         x = self.norm(self.embedding(tokens))
@@ -60,7 +68,11 @@ def replicated_data_parallel(module, mesh):
 
 
 def tensor_parallel(module, mesh):
-    parallelize_module(module, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+    parallelize_module(
+        module,
+        mesh,
+        {"up": ColwiseParallel(), "down": RowwiseParallel(), "fused": ColwiseParallel(), "turned": RowwiseParallel()},
+    )
 
 
 def both(module, mesh):
@@ -192,6 +204,15 @@ def test_every_sharding_has_the_same_bits(seen, alone, name):
         for tensor in alone:
             assert torch.equal(whole[tensor], alone[tensor]), tensor
         assert result["is_tied"]
+
+
+@SLOW
+@pytest.mark.parametrize("name", CASES)
+def test_a_fused_matrix_is_the_matrices_that_it_is_made_of(seen, name):
+    for result in of_case(seen, name):
+        whole = result["whole"]
+        assert torch.equal(whole["fused.weight"], torch.cat([whole["queries.weight"], whole["keys.weight"]]))
+        assert torch.equal(whole["turned.weight"], whole["fused.weight"].t())
 
 
 @SLOW

@@ -54,14 +54,14 @@ _COMPOSED = {
     torch.nn.init.sparse_.__code__: ("sparse", ("sparsity", "std")),
     torch.nn.init.dirac_.__code__: ("dirac", ("groups",)),
 }
-# The call with which each of them begins to write, where torch's version does not ask first whether the tensor is meta.
-# Of `orthogonal_`, the operations tell enough.
-_FIRST_WRITE = {
+# Before torch 2.12 they do not ask whether the tensor is meta: a call in each that writes to it tells of it, too.
+_WRITE = {
     torch.nn.init._no_grad_trunc_normal_.__code__: "uniform_",
+    torch.nn.init.orthogonal_.__code__: "mul_",
     torch.nn.init.sparse_.__code__: "normal_",
     torch.nn.init.dirac_.__code__: "zero_",
 }
-_LATER_WRITES = ("erfinv_", "mul_", "add_", "clamp_", "__setitem__")
+_OTHER_WRITES = ("erfinv_", "mul_", "add_", "clamp_", "__setitem__")
 _OURS = __name__.rpartition(".")[0]
 
 
@@ -611,13 +611,11 @@ class _Calls(TorchFunctionMode):
             if func == _IS_META:
                 self._draw_composed(frame, args[0])
                 return True  # then they do nothing
-            if (first := _FIRST_WRITE.get(frame.f_code)) is not None:
-                if func.__name__ == first:
-                    self._draw_composed(frame, args[0])
-                if func.__name__ in (first, *_LATER_WRITES):
-                    return args[0]
-                with _disable_current_modes():
-                    return func(*args, **kwargs)
+            if func.__name__ == _WRITE[frame.f_code]:
+                self._draw_composed(frame, args[0])
+                return args[0]
+            if func.__name__ in _OTHER_WRITES:
+                return args[0]
         if func == _SET_DATA and isinstance(args[0], FakeTensor) != isinstance(args[1], FakeTensor):
             return func(args[0], self._moved(args[1], to_fake=isinstance(args[0], FakeTensor)))
         if func is torch.Tensor.__deepcopy__:
