@@ -376,19 +376,21 @@ WILD_VALUES = {
     "uint32": st.one_of(st.integers(0, 3), st.just(2**32 - 1)),
     "enum": st.one_of(st.integers(0, 14), st.sampled_from([99, -1])),
     "string": st.text(max_size=5),
+    "bytes": st.binary(max_size=16),
+    "bool": st.booleans(),
 }
 TYPES = {kind: getattr(FieldDescriptor, f"TYPE_{kind.upper()}") for kind in WILD_VALUES}
 
 
 @st.composite
-def wild(draw, message_type):
+def wild(draw, message_type, depth=0):
     """Any message of the type, whether or not it makes sense."""
     message = message_type()
     for field in message_type.DESCRIPTOR.fields:
-        if draw(st.integers(0, 3)) == 0:
+        if draw(st.integers(0, 3)) == 0 or (depth > 4 and field.message_type):  # recipes hold recipes
             continue
         if field.message_type:
-            parts = wild(getattr(init_pb2, field.message_type.name))
+            parts = wild(getattr(init_pb2, field.message_type.name), depth + 1)
         else:
             parts = next(values for kind, values in WILD_VALUES.items() if TYPES[kind] == field.type)
         value = getattr(message, field.name)
@@ -401,7 +403,7 @@ def wild(draw, message_type):
     if message_type is TensorSpec:  # of a oneof, the last that was set remains: choose a scheme evenly
         schemes = [field.name for field in TensorSpec.DESCRIPTOR.oneofs_by_name["scheme"].fields]
         scheme = getattr(message, draw(st.sampled_from(schemes)))
-        scheme.CopyFrom(draw(wild(type(scheme))))
+        scheme.CopyFrom(draw(wild(type(scheme), depth + 1)))
         scheme.SetInParent()
     return message
 

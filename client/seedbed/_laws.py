@@ -134,7 +134,7 @@ def moments(description: TensorDescription) -> tuple[float, float] | None:  # no
     return None
 
 
-def curve(description: TensorDescription) -> Curve | None:
+def curve(description: TensorDescription) -> Curve | None:  # noqa: PLR0911 - one for each law
     """Returns the density; None if the law has none, or one with poles."""
     law, shape = description.law, list(description.spec.shape)
     match law.WhichOneof("law"):
@@ -151,6 +151,8 @@ def curve(description: TensorDescription) -> Curve | None:
             normal = _normal(0.0, law.sparse.std)
             filled = _filled(law.sparse.sparsity, shape)
             return Curve(normal.x, filled * normal.y) if filled > 0 else None
+        case "permutation" if count := math.prod(shape):
+            return _closed(np.array([-0.5, count - 0.5]), np.full(2, 1 / count))
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _MAX_DIMENSIONS = 64
 
 def is_literal(wanted: TensorSlice) -> bool:
     """Whether the tensor is one."""
-    return wanted.spec.WhichOneof("scheme") == "literal"
+    return bool(wanted.spec.WhichOneof("scheme") == "literal")
 
 
 def check(wanted: TensorSlice, prefix: str = "") -> None:
@@ -80,10 +81,11 @@ def describe(wanted: TensorSlice) -> TensorDescription:
 
 def values(wanted: TensorSlice) -> Array:
     """The elements of the part wanted, 1-D and read-only, of a literal that was checked."""
-    array = np.frombuffer(wanted.spec.literal.data, dtypes.numpy_dtype(wanted.spec.dtype))
+    array: Array = np.frombuffer(wanted.spec.literal.data, dtypes.numpy_dtype(wanted.spec.dtype))
     if wanted.HasField("region"):
         start, stop = _regions.bounds(wanted)
-        array = array.reshape(wanted.spec.shape[:])[(*map(slice, start, stop), ...)].reshape(-1)
+        part: tuple[Any, ...] = (*map(slice, start, stop), ...)
+        array = array.reshape(wanted.spec.shape[:])[part].reshape(-1)
         array.flags.writeable = False
     return array
 

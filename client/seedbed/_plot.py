@@ -1,6 +1,7 @@
 """Pictures of tensors: the histogram of what was made, with the density of the law it was made by over it.
 
-The bins follow from the law, not from the values, so that a tensor of any size is counted chunk by chunk.
+The bins follow from the law, not from the values, so that a tensor of any size is counted chunk by chunk. Where the law
+does not tell them, as of recipes, they widen as values come.
 """
 
 import math
@@ -25,6 +26,7 @@ MAX_PANELS = 12
 SUFFIXES = (".png", ".svg", ".pdf")
 
 _LARGEST = 1e150  # its square is finite
+_GROWING_BINS = 128  # even, so that pairs of them can be joined
 _BLOCK = 1 << 13  # values counted at once: their temporaries stay in the cache
 
 _FILL, _EDGE, _CURVE, _TEXT, _QUIET = "#c9dcf0", "#5b8fc7", "#c8501e", "#1f2933", "#66717d"
@@ -71,6 +73,7 @@ class LawHistogram:
             raise NotDrawable(f"{_laws.text(description)} is too wide or too narrow a law to be drawn")
         self.edges = _edges(description, self.curve, expected_size or description.element_count)
         self.counts = np.zeros(len(self.edges) - 1, np.int64)
+        self._is_growing = self.curve is None and not self.atoms
         self._origin = self.moments[0] if self.moments else 0.0
         self._sum = 0.0
         self._sum_of_squares = 0.0
@@ -92,9 +95,31 @@ class LawHistogram:
             if count:
                 self.atoms[atom] += count
                 values = values[~here]
+        if self._is_growing and values.size:
+            self._grow(float(values.min()), float(values.max()))
         if len(self.counts):
             values = values[(values >= self.edges[0]) & (values <= self.edges[-1])]
             self.counts += np.bincount(self._bins(values), minlength=len(self.counts))
+
+    def _grow(self, low: float, high: float) -> None:
+        """Makes room for values of this range: twice the room, with bins twice as wide, until it is enough."""
+        if not len(self.counts):
+            margin = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-12) / 1000
+            self.edges = np.linspace(low - margin, high + margin, _GROWING_BINS + 1)
+            self.counts = np.zeros(_GROWING_BINS, np.int64)
+        while low < self.edges[0] or high > self.edges[-1]:
+            first, last = float(self.edges[0]), float(self.edges[-1])
+            pairs, none = self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_GROWING_BINS // 2, np.int64)
+            if low < first:
+                self.edges, self.counts = (
+                    np.linspace(2 * first - last, last, _GROWING_BINS + 1),
+                    np.concatenate((none, pairs)),
+                )
+            else:
+                self.edges, self.counts = (
+                    np.linspace(first, 2 * last - first, _GROWING_BINS + 1),
+                    np.concatenate((pairs, none)),
+                )
 
     def _bins(self, values: Array) -> Array:
         """Returns the bin of each value: what searchsorted would, but faster, as all bins are about equally wide."""
@@ -182,10 +207,10 @@ def _draw_panel(axes: "Axes", histogram: LawHistogram, *, alone: bool, total: in
     if histogram.size == 0:
         axes.text(0.5, 0.5, "no elements", transform=axes.transAxes, ha="center", color=_QUIET)
         return
-    if histogram.curve is None:
+    if histogram.curve is None and histogram.atoms:
         _draw_atoms(axes, histogram)
         return
-    _draw_density(axes, histogram, histogram.curve)
+    _draw_density(axes, histogram)
     _draw_moments(axes, histogram)
 
 
@@ -206,14 +231,17 @@ def _panel_title(axes: "Axes", histogram: LawHistogram, *, alone: bool, total: i
     axes.set_xlabel("value", color=_QUIET)
 
 
-def _draw_density(axes: "Axes", histogram: LawHistogram, curve: _laws.Curve) -> None:
+def _draw_density(axes: "Axes", histogram: LawHistogram) -> None:
     heights = histogram.counts / np.diff(histogram.edges) / histogram.size
     axes.stairs(heights, histogram.edges, fill=True, color=_FILL)
     axes.stairs(heights, histogram.edges, color=_EDGE, linewidth=0.9, label="sample")
-    axes.plot(curve.x, curve.y, color=_CURVE, linewidth=1.8, label="law", solid_joinstyle="round")
-    top = max(heights.max(initial=0.0), float(curve.y.max()))
-    margin = 0.04 * (curve.x[-1] - curve.x[0])
-    axes.set_xlim(min(curve.x[0], histogram.edges[0]) - margin, max(curve.x[-1], histogram.edges[-1]) + margin)
+    low, high, top = float(histogram.edges[0]), float(histogram.edges[-1]), heights.max(initial=0.0)
+    if (curve := histogram.curve) is not None:
+        axes.plot(curve.x, curve.y, color=_CURVE, linewidth=1.8, label="law", solid_joinstyle="round")
+        low, high = min(float(curve.x[0]), low), max(float(curve.x[-1]), high)
+        top = max(top, float(curve.y.max()))
+    margin = 0.04 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(0, 1.32 * top)
     axes.set_ylabel("density", color=_QUIET, fontsize=9)
     for value, count in histogram.atoms.items():
@@ -222,11 +250,11 @@ def _draw_density(axes: "Axes", histogram: LawHistogram, curve: _laws.Curve) -> 
 
 
 def _draw_moments(axes: "Axes", histogram: LawHistogram) -> None:
-    mean, std = histogram.moments or (math.nan, math.nan)
+    mean, std = (f"{moment:.5g}" for moment in histogram.moments) if histogram.moments else ("", "")
     rows = [
-        ("", "law", "sample"),
-        ("mean", f"{mean:.5g}", f"{histogram.mean:.5g}"),
-        ("std", f"{std:.5g}", f"{histogram.std:.5g}"),
+        ("", "law" if histogram.moments else "", "sample"),
+        ("mean", mean, f"{histogram.mean:.5g}"),
+        ("std", std, f"{histogram.std:.5g}"),
     ]
     text = "\n".join(f"{name:<4} {law:>10} {sample:>11}" for name, law, sample in rows)
     axes.text(

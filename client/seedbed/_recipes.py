@@ -21,7 +21,7 @@ from seedbed.errors import InvalidRequest
 from seedbed.v1 import DataType, Function, Recipe, Reducer, Region, Step, TensorSpec, View
 
 _FUNCTIONS: dict[str, Function] = _schemes._members(Function, "FUNCTION_")
-_REDUCERS: dict[str, Reducer] = _schemes._members(Reducer, "REDUCER_")
+REDUCERS: dict[str, Reducer] = _schemes._members(Reducer, "REDUCER_")
 
 _MAX_PARTS = 4096
 _MAX_STEPS = 10_000
@@ -456,7 +456,7 @@ def _axes(axis: Axis, rank: int) -> list[int]:
 def _reduce(name: str, value: Value, axis: Axis, keepdims: bool, p: float | None = None) -> Value:
     shape = _known(value)
     axes = _axes(axis, len(shape))
-    step = Step(reduction=v1.Reduction(reducer=_REDUCERS[name], axes=[] if axis is None else axes, p=p))
+    step = Step(reduction=v1.Reduction(reducer=REDUCERS[name], axes=[] if axis is None else axes, p=p))
     reduced = Value(step, (value,), tuple(1 if index in axes else size for index, size in enumerate(shape)))
     if keepdims or not axes:
         return reduced

@@ -230,9 +230,13 @@ RECORDED = {
     "steps of a draw": (lambda w: nn.Parameter(w.normal_()[:, ::2]), {"normal": {"std": 1}}),
     "out=": (lambda w: torch.add(torch.zeros(4, 6), 3, out=w), {"constant": {"val": 3}}),
     "an orthogonal matrix, turned": (
-        lambda w: nn.Parameter(nn.init.orthogonal_(torch.empty(6, 4)) * 3), {"orthogonal": {"gain": 3}},
+        lambda w: nn.Parameter(nn.init.orthogonal_(torch.empty(6, 4)) * 3),
+        {"orthogonal": {"gain": 3}},
     ),
-    "Q of a normal matrix": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[0]), {"orthogonal": {"gain": 1}}),
+    "Q of a normal matrix": (
+        lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[0]),
+        {"orthogonal": {"gain": 1}},
+    ),
     "log_normal_, logged": (lambda w: nn.Parameter(torch.exp(w.zero_())), {"ones": {}}),
     "nothing to fill": (lambda w: nn.Parameter(torch.empty(0, 3)), {"zeros": {}}),
 }
@@ -326,7 +330,10 @@ REFUSED = {
     "infinite": (lambda w: w.fill_(torch.inf), "not finite"),
     "infinite, with memory": (lambda w: nn.Parameter(torch.full((3,), torch.inf)), "not finite"),
     "complex": (lambda w: nn.Parameter(torch.zeros(3, dtype=torch.complex64)), "complex64"),
-    "an inverse": (lambda w: nn.Parameter(torch.inverse(torch.randn(4, 4))), r"linalg_inv_ex of values that were drawn.*test_record"),
+    "an inverse": (
+        lambda w: nn.Parameter(torch.inverse(torch.randn(4, 4))),
+        r"linalg_inv_ex of values that were drawn.*test_record",
+    ),
     "sorted": (lambda w: w.copy_(w.normal_().sort(0)[0]), "sort of values that were drawn"),
     "a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.rand(6, 4))[0]), "decomposition of anything but"),
     "R of a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[1]), "signs"),
@@ -463,9 +470,9 @@ def two_generators():
 
 COPIES = {
     "deep copies": lambda: nn.ModuleList([layer := nn.Linear(8, 6), copy.deepcopy(layer)]),
-    "layers that torch copies": lambda: nn.TransformerEncoder(
-        nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 2
-    ).layers,
+    "layers that torch copies": lambda: (
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 2).layers
+    ),
     "load_state_dict": teacher_and_student,
     "one seed twice": seeded_twice,
     "a generator's state, set again": state_set_again,
@@ -482,8 +489,9 @@ def test_copies_stay_copies(client, make):
         return [dict(part.named_parameters()) for part in module]
 
     for one, other in (make()[:2], filled()):
-        one, other = dict(one.named_parameters()) if isinstance(one, nn.Module) else one, (
-            dict(other.named_parameters()) if isinstance(other, nn.Module) else other
+        one, other = (
+            dict(one.named_parameters()) if isinstance(one, nn.Module) else one,
+            (dict(other.named_parameters()) if isinstance(other, nn.Module) else other),
         )
         assert all(torch.equal(one[name], other[name]) for name in one)
     one, other = filled(independent_copies=True)
@@ -522,7 +530,7 @@ def test_spectral_norm(client):
     """Its buffers are the singular vectors that torch's power iteration finds in what was drawn."""
     module = seedbed.torch.build(lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(30, 20)), client, seed=3)
     parametrisation = module.parametrizations.weight[0]
-    u, s, v = torch.linalg.svd(module.parametrizations.weight.original.detach())
+    u, _, v = torch.linalg.svd(module.parametrizations.weight.original.detach())
     assert (parametrisation._u @ u[:, 0]).abs() > 0.9
     assert (parametrisation._v @ v[0]).abs() > 0.9
 
@@ -532,13 +540,15 @@ def test_numbers_of_other_generators_are_functions_of_the_seed(client):
         def __init__(self):
             super().__init__()
             self.a = nn.Parameter(torch.full((3,), random.random()))
-            self.b = nn.Parameter(torch.empty(3).normal_(std=float(np.random.uniform(0.1, 2))))  # noqa: NPY002
-            self.c = nn.Parameter(torch.from_numpy(np.random.randn(4)))  # noqa: NPY002
+            self.b = nn.Parameter(torch.empty(3).normal_(std=float(np.random.uniform(0.1, 2))))
+            self.c = nn.Parameter(torch.from_numpy(np.random.randn(4)))
 
-    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    states = random.getstate(), np.random.get_state()[1].tolist()
     assert seedbed.torch.record(Net, seed=1, check=True) == seedbed.torch.record(Net, seed=1)
-    assert seedbed.torch.record(Net, seed=1).tensors[0].constant != seedbed.torch.record(Net, seed=2).tensors[0].constant
-    assert states == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert (
+        seedbed.torch.record(Net, seed=1).tensors[0].constant != seedbed.torch.record(Net, seed=2).tensors[0].constant
+    )
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())
 
 
 def test_a_recording_that_differs_each_time_is_found():
@@ -572,7 +582,7 @@ def test_buffers_have_their_values(client):
     assert module.mask.all()
     assert module.plain.tolist() == [2, 2, 2]
     assert type(module.plain) is torch.Tensor
-    with pytest.raises(seedbed.InvalidRequest, match="give the model that seedbed.torch.record makes"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"give the model that seedbed\.torch\.record makes"):
         seedbed.torch.init_module(module, client, rules=[("*", "zeros", {})])
     seedbed.torch.init_module(module, client, model=seedbed.torch.record(Buffers, seed=1))
     assert sorted(module.order.tolist()) == list(range(9))
@@ -589,7 +599,9 @@ def test_build_is_the_three_steps(client):
     module = seedbed.torch.on_meta(make)
     seedbed.torch.init_module(module, client, model=seedbed.torch.record(make, seed=4))
     built = seedbed.torch.build(make, client, seed=4)
-    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), built.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), built.state_dict().values(), strict=True)
+    )
     assert all(type(parameter) is nn.Parameter for parameter in built.parameters())
 
 

@@ -100,7 +100,9 @@ PROGRAMS = {
     "booleans": lambda: ((R(99) > 0) & (R(99) < 1) | (U(99) >= 0.9)).float(),
     "not equal": lambda: ((U(99) * 4).floor() != 2).to(torch.float32),
     "sign": lambda: torch.sign(R(9)) * U(9),
-    "activations": lambda: F.relu(R(9)) + F.silu(R(9)) + F.gelu(R(9)) + F.softplus(R(9)) + F.gelu(R(9), approximate="tanh"),
+    "activations": lambda: (
+        F.relu(R(9)) + F.silu(R(9)) + F.gelu(R(9)) + F.softplus(R(9)) + F.gelu(R(9), approximate="tanh")
+    ),
     "logit": lambda: torch.logit(U(9) * 0.8 + 0.1),
     "lerp": lambda: torch.lerp(R(5), U(5), 0.3),
     "addcmul": lambda: torch.addcmul(R(5), U(5), R(5), value=0.5),
@@ -148,13 +150,21 @@ PROGRAMS = {
     "rows and columns": _in_place(lambda w: w.zero_(), lambda w: w[:, 1:3].normal_(), lambda w: w[2].uniform_()),
     "steps": _in_place(lambda w: w.normal_(), lambda w: w[::2].fill_(3), lambda w: w[1::2, 1::3].uniform_()),
     "in place": _in_place(lambda w: w.normal_(), lambda w: w.mul_(2).add_(1).abs_().log1p_(), lambda w: w[0].neg_()),
-    "through views": _in_place(lambda w: w.t().normal_(), lambda w: w.view(-1)[3:9].mul_(2), lambda w: w.t()[2].zero_()),
+    "through views": _in_place(
+        lambda w: w.t().normal_(), lambda w: w.view(-1)[3:9].mul_(2), lambda w: w.t()[2].zero_()
+    ),
     "rows, copied": _in_place(lambda w: w.normal_(), lambda w: w[0].copy_(w[3]), lambda w: w[2].copy_(w[1] * 2)),
     "rows, repeated": _in_place(lambda w: w.copy_(R(6))),
     "a buffer, reused": _in_place(lambda w: [row.copy_(torch.empty(6).normal_(i)) for i, row in enumerate(w)]),
     "diagonal": _in_place(lambda w: w.normal_(), lambda w: w.diagonal().mul_(5), lambda w: w.fill_diagonal_(2)),
-    "assigned": _in_place(lambda w: w.normal_(), lambda w: w.__setitem__((slice(None), 2), U(4)), lambda w: w.__setitem__(w > 0.9, 9.0)),
-    "by numbers": _in_place(lambda w: w.normal_(), lambda w: w.index_fill_(0, torch.tensor([1, 3]), 4), lambda w: w.__setitem__(torch.tensor([0, 2]), U(2, 6))),
+    "assigned": _in_place(
+        lambda w: w.normal_(), lambda w: w.__setitem__((slice(None), 2), U(4)), lambda w: w.__setitem__(w > 0.9, 9.0)
+    ),
+    "by numbers": _in_place(
+        lambda w: w.normal_(),
+        lambda w: w.index_fill_(0, torch.tensor([1, 3]), 4),
+        lambda w: w.__setitem__(torch.tensor([0, 2]), U(2, 6)),
+    ),
     "out=": _in_place(lambda w: torch.mul(R(4, 6), 2, out=w), lambda w: torch.exp(w, out=w)),
     "linspace and noise": lambda: torch.linspace(0, 1, 50) + U(50) * 0.1,
     "sinusoid": lambda: torch.sin(torch.arange(40.0)[:, None] * torch.exp(torch.arange(0, 20.0) * -0.3)),

@@ -108,6 +108,8 @@ def _complete(model: Model, client: seedbed.Client) -> None:
     newest = None
     for spec in model.tensors:
         spec.dtype = spec.dtype or dtypes.data_type("float32")
+        if spec.HasField("literal"):
+            spec.algorithm_version = spec.algorithm_version or 1  # no server is asked for it
         if not spec.algorithm_version:
             newest = newest or client.server_info().algorithm_versions[-1]
             spec.algorithm_version = newest

@@ -56,11 +56,12 @@ _EXAMPLES = {
     "trunc_normal": "--shape 197,768 --std 0.02 --a -2 --b 2 --bounds sigma --seed 7",
     "kaiming_uniform": "--shape 64,3,7,7 --nonlinearity relu --seed 7",
     "kaiming_normal": "--shape 4096,4096 --mode fan_out --nonlinearity relu --seed 7 --region 1024:2048,:",
+    "permutation": "--shape 50257 --seed 7",
     "sparse": "--shape 512,512 --sparsity 0.9 --seed 7",
     "variance_scaling": "--shape 768,3072 --scale 1 --mode fan_in --distribution truncated_normal --seed 7",
 }
 _EXAMPLE = "--shape 4096,4096 --seed 7"
-_IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version")
+_IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version", "stream")
 
 
 def _group(name: str, short: str, text: str, *, run: Run, output: str, options: Sequence[Decorator]) -> click.Group:
@@ -153,6 +154,7 @@ _COMMON = [
     click.Option(
         ["--algorithm-version"], type=int, metavar="N", help="The version of the stream.  [default: the newest]"
     ),
+    click.Option(["--stream"], help="The name that is hashed in place of the tensor's own.  [default: its own]"),
     click.Option(
         ["--region"],
         type=parse_region,
@@ -209,6 +211,8 @@ def rows(description: TensorDescription, region: Slices | None) -> Iterator[tupl
     spec, law = description.spec, description.law
     yield "name", spec.name or "(none)"
     yield "scheme", _scheme_text(spec)
+    if spec.stream:
+        yield "stream of", spec.stream
     yield "shape", shape_text(spec.shape)
     if region is not None:
         ranges = zip(description.region.start, description.region.stop, strict=True)

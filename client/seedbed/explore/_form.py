@@ -21,7 +21,7 @@ from seedbed.cli import _schemes
 from seedbed.cli._options import Slices
 from seedbed.v1 import TensorSpec
 
-_SHARED = ("shape", "dtype", "seed", "name", "region", "algorithm_version")
+_SHARED = ("shape", "dtype", "seed", "name", "region", "algorithm_version", "stream")
 _DEFAULT = re.compile(r"\s*\[default: (?P<text>.*)\]$")
 
 # Any part of an orthogonal matrix costs as much as all of it; the command line's example would take a minute.
@@ -63,7 +63,7 @@ def schemes() -> list[dict[str, Any]]:
     """Returns each scheme with its fields, for the page.
 
     >>> [field["name"] for field in schemes()[0]["fields"]]
-    ['shape', 'val', 'dtype', 'seed', 'name', 'region', 'algorithm_version']
+    ['shape', 'val', 'dtype', 'seed', 'name', 'region', 'algorithm_version', 'stream']
     """
     return [
         {"name": name, "text": _text(_command(name)), "fields": list(_fields(name).values())}

@@ -14,7 +14,6 @@ import torch
 from seedbed import _recipes, _schemes
 from seedbed._recipes import Parts, Value
 from seedbed._types import Array
-from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
 from seedbed.torch._nodes import (
     ELEMENTWISE,
@@ -31,7 +30,7 @@ from seedbed.torch._nodes import (
     Viewed,
     whole,
 )
-from seedbed.v1 import Assembly, Reducer, Region, Step, TensorSpec, View
+from seedbed.v1 import Assembly, Reduction, Region, Step, TensorSpec, View
 
 _CERTAIN = ("eye", "dirac")  # schemes that draw nothing
 
@@ -203,16 +202,12 @@ class _Emitter:
         if isinstance(node, Viewed):
             return Value(Step(view=_view(node.box)), (_with_shape(arguments[0], node.of.shape),), node.shape)
         if isinstance(node, Boxes):
-            pairs = [(box, part) for box, part in zip((box for box, _ in node.of), arguments, strict=True)]
-            assembly = Assembly(shape=node.shape, boxes=[_view(box) for box, _ in pairs])
+            assembly = Assembly(shape=node.shape, boxes=[_view(box) for box, _ in node.of])
             return Value(Step(assembly=assembly), arguments, node.shape)
         if isinstance(node, Reduce):
-            reduction = Step()
-            reduction.reduction.reducer = Reducer.Value(f"REDUCER_{node.reducer.upper()}")
-            reduction.reduction.axes.extend(node.axes)
-            if node.reducer == "norm":
-                reduction.reduction.p = node.p
-            return Value(reduction, arguments, node.shape)
+            p = node.p if node.reducer == "norm" else None
+            reduction = Reduction(reducer=_recipes.REDUCERS[node.reducer], axes=node.axes, p=p)
+            return Value(Step(reduction=reduction), arguments, node.shape)
         raise AssertionError(f"{type(node).__name__} cannot be said")
 
     def _given(self, node: Given) -> Value:
@@ -243,7 +238,8 @@ class _Emitter:
         if "a" in given:
             reflected |= {"a": middle - given["b"], "b": middle - given["a"]}
         straight = dataclasses.replace(draw, parameters=reflected, is_mirrored=False)
-        return middle - self._draw(straight, None)
+        turned: Value = middle - self._draw(straight, None)
+        return turned
 
 
 def _with_shape(value: Value, shape: tuple[int, ...]) -> Value:

@@ -1,13 +1,14 @@
 """What a tensor holds while a model's code is recorded: a graph of draws, constants and what was made of them.
 
-The functions that make nodes fold them by the algebra of laws, so that what is a law in the end is one: an affine map of
-a uniform, normal or truncated normal is one; the inverse error function of a uniform is a truncated normal; a view of a
-view is one view; a function of boxes is boxes of it.
+The functions that make nodes fold them by the algebra of laws, so that what is a law in the end is one: an affine map
+of a uniform, normal or truncated normal is one; the inverse error function of a uniform is a truncated normal; a view
+of a view is one view; a function of boxes is boxes of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -131,7 +132,7 @@ def _common_lattice(a: Box, b: Box) -> tuple[list[tuple[int, int]], list[tuple[i
     if any(stride < 0 for box in (a, b) for _, stride, _ in box.axes):
         return None
     strides = sorted({stride for box in (a, b) for _, stride, _ in box.axes} | {1}, reverse=True)
-    if any(outer % inner for outer, inner in zip(strides, strides[1:], strict=False)):
+    if any(outer % inner for outer, inner in itertools.pairwise(strides)):
         return None
     ranges = [_ranges(box, strides) for box in (a, b)]
     return None if ranges[0] is None or ranges[1] is None else (ranges[0], ranges[1])
@@ -343,12 +344,14 @@ def located(problem: Problem, site: Site | None) -> Problem:
 
 def unset(shape: Shape, dtype: torch.dtype) -> Problem:
     """Memory as it was allocated."""
-    return Problem(shape, dtype, "is never initialised: its memory is as it was allocated", is_drawn=False, is_unset=True)
+    return Problem(
+        shape, dtype, "is never initialised: its memory is as it was allocated", is_drawn=False, is_unset=True
+    )
 
 
 def problem(text: str, shape: Shape, dtype: torch.dtype, cause: Node | None = None) -> Problem:
     """What cannot be said; or what was wrong before that."""
-    earlier = cause and problem_of(cause)
+    earlier = problem_of(cause) if cause is not None else None
     return spoilt(earlier, shape, dtype) if earlier else Problem(shape, dtype, text)
 
 
@@ -476,18 +479,28 @@ def is_same(a: Box, b: Box) -> bool:
 def _taken(values: torch.Tensor, box: Box) -> torch.Tensor:
     if any(stride < 0 for stride in box.strides):
         array = np.lib.stride_tricks.as_strided
-        flat = values.reshape(-1).numpy() if values.dtype != torch.bfloat16 else values.reshape(-1).view(torch.int16).numpy()
+        flat = (
+            values.reshape(-1).numpy()
+            if values.dtype != torch.bfloat16
+            else values.reshape(-1).view(torch.int16).numpy()
+        )
         item = flat.itemsize
         taken = array(flat[box.offset :], box.shape, [stride * item for stride in box.strides]).copy()
         result = torch.from_numpy(taken)
         return result.view(torch.bfloat16) if values.dtype == torch.bfloat16 else result
-    return values.reshape(-1).as_strided(box.shape, box.strides, box.offset).clone(memory_format=torch.contiguous_format)
+    return (
+        values.reshape(-1).as_strided(box.shape, box.strides, box.offset).clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _joined(outer: Box, inner: Box) -> Box | None:
     """A box of a box as one; None if its strides run over from one axis of the inner one into the next."""
     own = row_major(inner.shape)
-    axes = [(extent, stride, mine) for extent, stride, mine in zip(inner.shape, inner.strides, own, strict=True) if extent > 1]
+    axes = [
+        (extent, stride, mine)
+        for extent, stride, mine in zip(inner.shape, inner.strides, own, strict=True)
+        if extent > 1
+    ]
     flat = Box(tuple(extent for extent, _, _ in axes), tuple(mine for _, _, mine in axes))
     merged = _merged_flat(axes)
     flat = Box(tuple(extent for extent, _, _ in merged), tuple(mine for _, _, mine in merged))
@@ -584,7 +597,12 @@ def written(before: Node, box: Box, node: Node) -> Node:
             order = Box(tuple(extent for extent, _, _ in axes), tuple(own for _, _, own in axes))
             return viewed(viewed(node, order), whole(before.shape))
     old = before.of if isinstance(before, Boxes) else ((whole(before.shape), before),)
-    if isinstance(node, Full) and len(old) == 1 and isinstance(old[0][1], Full) and _same_number(old[0][1].value, node.value):
+    if (
+        isinstance(node, Full)
+        and len(old) == 1
+        and isinstance(old[0][1], Full)
+        and _same_number(old[0][1].value, node.value)
+    ):
         return before
     kept = tuple((place, part) for place, part in old if not box.covers(place))
     return Boxes(before.shape, before.dtype, (*kept, (box, node)))
@@ -626,7 +644,7 @@ def with_dtype(node: Node, dtype: torch.dtype) -> Node:
 
 def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = None) -> Node:
     """A function of the contract, of nodes and numbers, folded as far as laws go."""
-    shape = torch.broadcast_shapes(*(one.shape for one in arguments if isinstance(one, Node)))
+    shape = np.broadcast_shapes(*(one.shape for one in arguments if isinstance(one, Node)))
     first = next(one for one in arguments if isinstance(one, Node))
     dtype = dtype or first.dtype
     nodes = tuple(settled(one) if isinstance(one, Node) else Full((), torch.float64, float(one)) for one in arguments)
@@ -635,10 +653,10 @@ def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = N
             return spoilt(node, shape, dtype)
     alone = [node for node in nodes if not isinstance(node, Full)]
     if not alone:
-        return _constant(function, nodes, tuple(shape), dtype)
-    if len(alone) == 1 and alone[0].shape == tuple(shape):
+        return _constant(function, nodes, shape, dtype)
+    if len(alone) == 1 and alone[0].shape == shape:
         return _of_one(function, nodes, alone[0], dtype)
-    return Apply(tuple(shape), dtype, function, tuple(_small(node) for node in nodes))
+    return Apply(shape, dtype, function, tuple(_small(node) for node in nodes))
 
 
 def spoilt(problem: Problem, shape: Sequence[int], dtype: torch.dtype) -> Problem:
@@ -716,7 +734,7 @@ FUNCTIONS = tuple(_REFERENCE)
 
 def _folded(function: str, nodes: tuple[Node, ...], draw: Draw) -> Node | None:
     """The law of a function of a draw and constants, if it is one."""
-    values = [None if node is draw else node.value for node in nodes if isinstance(node, (Full, Draw))]
+    values = [node.value if isinstance(node, Full) else None for node in nodes]
     if function in _AFFINE:
         factor, shift = _AFFINE[function](values)
         return _affine(draw, factor, shift) if math.isfinite(factor) and math.isfinite(shift) else None
@@ -756,9 +774,7 @@ def _affine(draw: Draw, factor: float, shift: float) -> Node | None:
             new[name] = old[name] * abs(factor)
     if not new:
         return None
-    return dataclasses.replace(
-        draw, parameters={**old, **new}, is_mirrored=draw.is_mirrored is not (factor < 0)
-    )
+    return dataclasses.replace(draw, parameters={**old, **new}, is_mirrored=draw.is_mirrored is not (factor < 0))
 
 
 def _with(draw: Draw, **parameters: float) -> Draw:
@@ -766,7 +782,7 @@ def _with(draw: Draw, **parameters: float) -> Draw:
 
 
 def _erfinv(draw: Draw) -> Node | None:
-    """A uniform on (p, q) gives a normal of variance 1/2 between erfinv(p) and erfinv(q), as is often written by hand."""
+    """A uniform on (p, q) gives a normal of variance 1/2 between erfinv(p) and erfinv(q): often written by hand."""
     low, high = draw.parameters["a"], draw.parameters["b"]
     if low < -1 or high > 1:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from seedbed.torch import _nodes
-from seedbed.torch._nodes import Box, Boxes, Full, Node, Shape, apply, box_by, viewed, whole
+from seedbed.torch._nodes import Box, Full, Node, Shape, apply, box_by, viewed, whole
 
 MAX_PIECES = 4096
 """Of what an operation takes together, as many as a tensor may have parts."""
@@ -37,10 +37,11 @@ def _negated(node: Node) -> Node:
 
 def _scaled(given: Given, name: str = "other") -> Node | float:
     """An argument times ``alpha``."""
-    alpha, other = given.get("alpha", 1), given[name]
+    alpha: float = given.get("alpha", 1)
+    other: Node | float = given[name]
     if alpha == 1:
-        return other  # type: ignore[no-any-return]
-    return apply("multiply", other, alpha) if isinstance(other, Node) else other * alpha  # type: ignore[no-any-return]
+        return other
+    return apply("multiply", other, alpha) if isinstance(other, Node) else other * alpha
 
 
 def _add(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
@@ -90,10 +91,10 @@ def _power(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
 
 def _clamp(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
     low, high = given.get("min"), given.get("max")
-    if low is None:
-        return apply("minimum", given["self"], high, dtype=dtype)
-    if high is None:
-        return apply("maximum", given["self"], low, dtype=dtype)
+    if low is None or high is None:
+        name, bound = ("minimum", high) if low is None else ("maximum", low)
+        assert bound is not None  # for mypy: torch refuses that
+        return apply(name, given["self"], bound, dtype=dtype)
     return apply("clamp", given["self"], low, high, dtype=dtype)
 
 
@@ -179,7 +180,9 @@ def _hyperbolic(sign: str) -> Callable[[Node], Node]:
 # Reductions. The contract's keep their axes; a view drops them.
 
 
-def _reduced(node: Node, reducer: str, dims: Any, shape: Shape, dtype: torch.dtype, p: float = 2.0) -> Node:
+def _reduced(
+    node: Node, reducer: str, dims: Sequence[int] | int | None, shape: Shape, dtype: torch.dtype, p: float = 2.0
+) -> Node:
     rank = len(node.shape)
     axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     axes = tuple(sorted({axis % rank for axis in axes})) if rank else ()
@@ -402,7 +405,7 @@ def _slice_of(values: Node | float, position: int, dim: int, shape: Shape, dtype
         return Full(shape, dtype, float(values))
     if len(values.shape) <= len(shape):
         return _nodes.cast(broadcast(values, shape), dtype)
-    index = (*(slice(None),) * dim, position if values.shape[dim] > 1 else 0, ...)
+    index: tuple[Any, ...] = (*(slice(None),) * dim, position if values.shape[dim] > 1 else 0, ...)
     return _nodes.cast(broadcast(viewed(values, box_by(values.shape, lambda array: array[index])), shape), dtype)
 
 
@@ -437,9 +440,10 @@ def _pad(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
         begin[-1 - index] = pad[2 * index]
     if any(n < 0 for n in pad):
         return _nodes.problem("a padding below 0 is not served", shape, dtype, node)
-    index = tuple(slice(b, b + size) for b, size in zip(begin, node.shape, strict=True))
+    part = tuple(slice(b, b + size) for b, size in zip(begin, node.shape, strict=True))
     around: Node = Full((math.prod(shape),), dtype, float(given.get("value", 0)))
-    return viewed(_nodes.written(around, box_by(shape, lambda array: array[index]), node), whole(shape))
+    inside = box_by(shape, lambda array: array[part])
+    return viewed(_nodes.written(around, inside, node), whole(shape))
 
 
 def _diag(given: Given, shape: Shape, dtype: torch.dtype) -> Node:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from seedbed import _arguments, dtypes
 from seedbed._client import Client
@@ -34,9 +34,9 @@ def record(build: Build, seed: int = 0, *, independent_copies: bool = False, che
     expressions. What is equal in the code's result is equal in ours: a copy shares its original's stream, and so does
     what is drawn from the same state of a generator. A tensor that is filled again has its last values.
 
-    Listed are all parameters, tied ones once by their first name; and those buffers that are drawn, are constant, or are
-    of floating point and saved with the module. Others (counters, masks) are no part of a model file: `on_meta` keeps
-    them.
+    Listed are all parameters, tied ones once by their first name; and those buffers that are drawn, are constant, or
+    are of floating point and saved with the module. Others (counters, masks) are no part of a model file: `on_meta`
+    keeps them.
 
     Args:
         build: Makes the module anew; a class or function without arguments. Python's and NumPy's global generators are
@@ -254,9 +254,10 @@ def _put_on_meta(traced: Trace) -> torch.nn.Module:
             for name, tensor in _present(tensors):
                 tensors[name] = change(tensor)  # type: ignore[assignment]
         for name, value in list(vars(part).items()):
-            if name not in ("_parameters", "_buffers", "_modules") and isinstance(value, (torch.Tensor, list, tuple, dict)):
-                changed = tree_map_only(FakeTensor, change, value)
-                vars(part)[name] = changed
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            if any(isinstance(leaf, FakeTensor) for leaf in tree_leaves(value)):
+                vars(part)[name] = tree_map_only(FakeTensor, change, value)
     return module
 
 

@@ -37,7 +37,7 @@ from seedbed.torch._operations import OPERATIONS, broadcast
 _aten = torch.ops.aten
 
 _ALLOCATIONS = (_aten.empty, _aten.empty_strided, _aten.empty_like, _aten.new_empty, _aten.new_empty_strided)
-_CONSTANTS = {_aten.zeros: 0.0, _aten.ones: 1.0, _aten.full: None}
+_CONSTANTS = {_aten.zeros: 0.0, _aten.ones: 1.0, _aten.full: 0.0}
 _LIKE = (_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros, _aten.new_ones, _aten.new_full)
 _VIEWS = (_aten._unsafe_view, _aten.resize_, _aten.set_)  # that are not said to be
 _LARGE = 1 << 18
@@ -100,15 +100,15 @@ def trace(build: Callable[[], Any], seed: int) -> Trace:
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """So that a recording is a function of the code and the seed, and disturbs nobody."""
-    python, numpy, default = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+    python, numpy, default = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that models' code draws from
+    np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed % 2**63)
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)
         torch.default_generator.set_state(default)
 
 
@@ -119,7 +119,7 @@ def _swapping_by_data() -> Iterator[None]:
 
     def swapped(a: torch.Tensor, b: torch.Tensor) -> None:
         if not (isinstance(a, FakeTensor) and isinstance(b, FakeTensor)):
-            swap(a, b)
+            swap(a, b)  # type: ignore[no-untyped-call]
             return
         with torch.no_grad(), _disable_current_modes():
             _SET_DATA(a, b.detach())
@@ -233,8 +233,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags and (random_ := _DRAWS.get(call.base)) is not None:
             return self._random(call, random_)
         if packet in _CONSTANTS and call.is_large_constant:
-            value = _CONSTANTS[packet]
-            return self._noted(call, Full((), torch.float64, call.given["fill_value"] if value is None else value))
+            value = call.given.get("fill_value", _CONSTANTS[packet])
+            return self._noted(call, Full((), torch.float64, float(value)))
         if packet in _LIKE and not call.written:
             return self._like(call)
         if not call.tensors and call.is_meta_asked_for:

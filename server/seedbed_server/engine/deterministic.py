@@ -26,8 +26,7 @@ def one(description: TensorDescription) -> np.unsignedinteger[Any]:
 
 
 class Ones(NamedTuple):
-    """Where an eye or dirac tensor has its ones: one in each row ``r``, at ``(r % period, centre of the kernel)``, if
-    that is one of the columns."""
+    """Where an eye or dirac tensor has its ones: in row ``r`` at column ``r % period``, if there is such a column."""
 
     rows: int
     row_stride: int
@@ -82,7 +81,6 @@ class Diagonal(NamedTuple):
             self.start_row + first // self.row_stride,
             self.start_row + (first + count - 1) // self.row_stride + 1,
         )
-
 
 
 def diagonal(description: TensorDescription) -> Diagonal | None:

@@ -54,7 +54,8 @@ def largest_exact_integer(data_type: int) -> int:
     >>> largest_exact_integer(DataType.DATA_TYPE_FLOAT16)
     2048
     """
-    return 2 ** (ml_dtypes.finfo(_NUMPY[data_type]).nmant + 1)
+    digits = {np.dtype(np.float64): 53, np.dtype(np.float32): 24, np.dtype(np.float16): 11}
+    return 1 << digits.get(_NUMPY[data_type], 8)
 
 
 def at_least(value: float, data_type: int) -> float:
@@ -137,4 +138,5 @@ def _rounded_to_odd(values: NDArray[np.float64]) -> NDArray[np.float32]:
         is_beyond = np.abs(nearest.astype(np.float64)) > np.abs(values)
         is_inexact = nearest.astype(np.float64) != values
     bits = np.asarray(nearest).view(np.uint32) - is_beyond.astype(np.uint32)
-    return (bits | is_inexact.astype(np.uint32)).view(np.float32)
+    rounded: NDArray[np.float32] = (bits | is_inexact.astype(np.uint32)).view(np.float32)
+    return rounded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,17 @@ FillLeaf = Callable[[int, Runs, IsCancelled], F64]
 
 _ONE_ELEMENT: Final[Runs] = (np.zeros(1, np.int64), np.ones(1, np.int64))
 
+
+def _where(condition: NDArray[np.bool_], a: F64, b: F64) -> F64:
+    chosen: F64 = np.where(condition, a, b)
+    return chosen
+
+
+def _clamped(a: F64, low: F64, high: F64) -> F64:
+    raised = _where(a < low, low, a)
+    return _where(raised > high, high, raised)
+
+
 _FUNCTIONS: Final[dict[int, Callable[..., F64]]] = {
     Function.FUNCTION_ADD: np.add,
     Function.FUNCTION_SUBTRACT: np.subtract,
@@ -47,7 +58,7 @@ _FUNCTIONS: Final[dict[int, Callable[..., F64]]] = {
     Function.FUNCTION_ABSOLUTE: np.abs,
     Function.FUNCTION_MINIMUM: lambda a, b: _where(b < a, b, a),
     Function.FUNCTION_MAXIMUM: lambda a, b: _where(b > a, b, a),
-    Function.FUNCTION_CLAMP: lambda a, low, high: _clamped(a, low, high),
+    Function.FUNCTION_CLAMP: _clamped,
     Function.FUNCTION_LESS: lambda a, b: np.asarray(a < b, np.float64),
     Function.FUNCTION_LESS_EQUAL: lambda a, b: np.asarray(a <= b, np.float64),
     Function.FUNCTION_EQUAL: lambda a, b: np.asarray(a == b, np.float64),
@@ -113,28 +124,26 @@ class Evaluation:
             self._is_ready = True
 
     def _reduce(self, reduced: Reduced, argument: int, cancelled: IsCancelled) -> F64:
-        count = reduced.count
-        out = np.empty(reduced.order.size // count)
-        rows = max(1, self.tile // count)
+        group = reduced.group
+        out = np.empty(reduced.order.size // group)
+        rows = max(1, self.tile // group)
         for first in range(0, len(out), rows):
             these = min(rows, len(out) - first)
-            if these > 1 or count <= self.tile:
-                out[first : first + these] = self._reduce_rows(reduced, argument, first * count, these, cancelled)
+            if these > 1 or group <= self.tile:
+                out[first : first + these] = self._reduce_rows(reduced, argument, first * group, these, cancelled)
             else:
-                out[first] = self._reduce_long(reduced, argument, first * count, cancelled)
+                out[first] = self._reduce_long(reduced, argument, first * group, cancelled)
         return _finished(reduced, out)
 
-    def _reduce_rows(
-        self, reduced: Reduced, argument: int, first: int, rows: int, cancelled: IsCancelled
-    ) -> F64:
-        values = self._ordered(reduced, argument, first, rows * reduced.count, cancelled)
-        return _folded(reduced, values.reshape(rows, reduced.count))
+    def _reduce_rows(self, reduced: Reduced, argument: int, first: int, rows: int, cancelled: IsCancelled) -> F64:
+        values = self._ordered(reduced, argument, first, rows * reduced.group, cancelled)
+        return _folded(reduced, values.reshape(rows, reduced.group))
 
     def _reduce_long(self, reduced: Reduced, argument: int, first: int, cancelled: IsCancelled) -> float:
         """One element of more than a tile."""
         so_far: F64 | None = None
-        for begin in range(0, reduced.count, self.tile):
-            values = self._ordered(reduced, argument, first + begin, min(self.tile, reduced.count - begin), cancelled)
+        for begin in range(0, reduced.group, self.tile):
+            values = self._ordered(reduced, argument, first + begin, min(self.tile, reduced.group - begin), cancelled)
             values = _prepared(reduced, values) if so_far is None else np.append(so_far, _prepared(reduced, values))
             so_far = _folded(reduced, values.reshape(1, -1), is_prepared=True)
         assert so_far is not None  # for mypy: there is at least one
@@ -159,9 +168,9 @@ class Evaluation:
             with np.errstate(all="ignore"):  # what is not finite in the end is refused there
                 values[index] = self._computed(index, node, needs, values, cancelled)
             for argument in needs[index].arguments:
-                waiting[argument.index] -= 1
-                if not waiting[argument.index]:
-                    del values[argument.index]
+                waiting[argument.step] -= 1
+                if not waiting[argument.step]:
+                    del values[argument.step]
         return _at(needs[last], wanted, values[last])
 
     def _needs(self, last: int, wanted: Runs) -> list[_Need]:
@@ -177,10 +186,10 @@ class Evaluation:
             node = self._nodes[index]
             need.arguments = list(_arguments(node, need.elements, self._nodes))
             for argument in need.arguments:
-                needs[argument.index].add(argument.elements, argument.is_distinct)
+                needs[argument.step].add(argument.elements, argument.is_distinct)
         return needs
 
-    def _computed(
+    def _computed(  # noqa: PLR0911 - a table of what steps are
         self, index: int, node: Node, needs: list[_Need], values: dict[int, F64], cancelled: IsCancelled
     ) -> F64:
         made, need = node.made, needs[index]
@@ -190,7 +199,7 @@ class Evaluation:
             return self._fill_leaf(index, need.elements, cancelled)
         if isinstance(made, Reduced):
             return self._reduced[index][expanded(need.elements)]
-        given = [_at(needs[one.index], one.elements, values[one.index]) for one in need.arguments]
+        given = [_at(needs[one.step], one.elements, values[one.step]) for one in need.arguments]
         if isinstance(made, Applied):
             return _FUNCTIONS[made.function](*given)
         if isinstance(made, Viewed):
@@ -203,7 +212,7 @@ class Evaluation:
 class _Argument(NamedTuple):
     """What a step needs of another."""
 
-    index: int
+    step: int
     elements: Runs
     is_distinct: bool
     positions: Runs | None = None
@@ -303,18 +312,8 @@ def _assembled(need: _Need, given: Sequence[F64]) -> F64:
     return out
 
 
-def _where(condition: NDArray[np.bool_], a: F64, b: F64) -> F64:
-    chosen: F64 = np.where(condition, a, b)
-    return chosen
-
-
-def _clamped(a: F64, low: F64, high: F64) -> F64:
-    raised = _where(a < low, low, a)
-    return _where(raised > high, high, raised)
-
-
 def _rounded(values: F64, dtype: int) -> F64:
-    out = np.empty(values.shape, dtypes.numpy_dtype(dtype))
+    out: NDArray[Any] = np.empty(values.shape, dtypes.numpy_dtype(dtype))
     dtypes.store_once(values, out)
     return out.astype(np.float64)
 
@@ -334,15 +333,17 @@ def _folded(reduced: Reduced, rows: F64, is_prepared: bool = False) -> F64:
     if not is_prepared:
         rows = _prepared(reduced, rows)
     if reduced.reducer == Reducer.REDUCER_MAXIMUM:
-        return np.max(rows, axis=1) + 0.0  # -0.0 and 0.0 compare equal, and either might be taken
-    if reduced.reducer == Reducer.REDUCER_MINIMUM:
-        return np.min(rows, axis=1) + 0.0
-    return np.add.accumulate(rows, axis=1)[:, -1]  # unlike sum, it adds one after the other
+        folded: F64 = np.max(rows, axis=1) + 0.0  # -0.0 and 0.0 compare equal, and either might be taken
+    elif reduced.reducer == Reducer.REDUCER_MINIMUM:
+        folded = np.min(rows, axis=1) + 0.0
+    else:
+        folded = np.add.accumulate(rows, axis=1)[:, -1]  # unlike sum, it adds one after the other
+    return folded
 
 
 def _finished(reduced: Reduced, folded: F64) -> F64:
     if reduced.reducer == Reducer.REDUCER_MEAN:
-        return folded / np.float64(reduced.count)
+        return folded / np.float64(reduced.group)
     if reduced.reducer != Reducer.REDUCER_NORM or reduced.p == 1:
         return folded
     return np.sqrt(folded) if reduced.p == 2 else functions.power(folded, np.array(1 / reduced.p))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from seedbed.v1 import (
     DATA_TYPE_FLOAT32,
     DATA_TYPE_FLOAT64,
+    Assembly,
     DataType,
     Function,
     Law,
@@ -28,6 +29,7 @@ from seedbed.v1 import (
     Step,
     TensorDescription,
     TensorSpec,
+    View,
 )
 
 from . import dtypes
@@ -58,7 +60,6 @@ _ARITY: dict[int, int] = {
     Function.FUNCTION_CLAMP: 3,
     Function.FUNCTION_WHERE: 3,
 }
-
 
 
 class Inner(NamedTuple):
@@ -121,7 +122,7 @@ class Reduced(NamedTuple):
     reducer: Reducer
     p: float
     order: Box
-    count: int
+    group: int
 
 
 class Cast(NamedTuple):
@@ -434,12 +435,12 @@ class _Checked:
             ) from None
         return shape, Applied(function, tuple(None if s == shape else broadcast(s, shape) for s in shapes))
 
-    def _view(self, view: Any, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Viewed]:
+    def _view(self, view: View, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Viewed]:
         [shape] = self._expect(arguments, 1, "a view")
         box = checked(view, math.prod(shape), f"{self._field}.view")
         return box.shape, Viewed(box)
 
-    def _assembly(self, assembly: Any, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Assembled]:
+    def _assembly(self, assembly: Assembly, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Assembled]:
         field, shape = f"{self._field}.assembly", tuple(assembly.shape)
         shapes = self._expect(arguments, len(assembly.boxes), f"an assembly of {len(assembly.boxes)} boxes")
         check_dimensions(shape, f"{field}.shape")

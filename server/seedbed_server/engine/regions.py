@@ -128,7 +128,8 @@ def runs(where: Layout, first: int, count: int) -> Runs:
 def tiles(elements: Runs, size: int) -> Iterator[tuple[int, Runs]]:
     """The same elements, so many at a time, each with the position of its first among all.
 
-    >>> [(begin, starts.tolist(), lengths.tolist()) for begin, (starts, lengths) in tiles((np.array([5, 20]), np.array([3, 2])), 4)]
+    >>> elements = np.array([5, 20]), np.array([3, 2])
+    >>> [(begin, starts.tolist(), lengths.tolist()) for begin, (starts, lengths) in tiles(elements, 4)]
     [(0, [5, 20], [3, 1]), (4, [21], [1])]
     """
     starts, lengths = elements

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Box(NamedTuple):
 
     @property
     def is_injective(self) -> bool:
-        """Whether no element is in it twice, as far as each stride being longer than all shorter ones together tells."""
+        """Whether no element is in it twice, as far as it tells that each stride is longer than all shorter ones."""
         reach = 0
         for axis in sorted(self.axes(), key=lambda axis: abs(axis.stride)):
             if abs(axis.stride) <= reach:
@@ -71,9 +71,10 @@ class Box(NamedTuple):
         starts, lengths = wanted
         first, last = starts // length, (starts + lengths - 1) // length
         source, block = counted(first, last + 1)
-        begin = np.maximum(block * length, starts[source])
-        end = np.minimum((block + 1) * length, (starts + lengths)[source])
-        return _decoded(axes, block, self.offset)[0] + (begin - block * length), end - begin
+        begin: Indices = np.maximum(block * length, starts[source])
+        end: Indices = np.minimum((block + 1) * length, (starts + lengths)[source])
+        taken, _ = _decoded(axes, block, self.offset)
+        return taken + (begin - block * length), end - begin
 
     def axes(self) -> list[_Axis]:
         """Those of more than one element, outermost first."""
@@ -114,8 +115,8 @@ class Laying:
         last = _count_below(self._axes, starts + lengths - self._offset)
         run, block = counted(first, last)
         block_start, own_start = _decoded(self._axes, block, self._offset, self._own_offset)
-        begin = np.maximum(block_start, starts[run])
-        end = np.minimum(block_start + self._length, (starts + lengths)[run])
+        begin: Indices = np.maximum(block_start, starts[run])
+        end: Indices = np.minimum(block_start + self._length, (starts + lengths)[run])
         before = np.cumsum(lengths) - lengths
         return before[run] + begin - starts[run], (own_start + (begin - block_start), end - begin)
 
@@ -256,7 +257,7 @@ def counted(first: Indices, last: Indices) -> tuple[Indices, Indices]:
     return source, np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts) + first[source]
 
 
-def _decoded(axes: Sequence[_Axis], block: Indices, offset: int, own_offset: int = 0) -> tuple[Indices, Any]:
+def _decoded(axes: Sequence[_Axis], block: Indices, offset: int, own_offset: int = 0) -> tuple[Indices, Indices]:
     """Where blocks, counted in the order of the axes, begin in the tensor and in the view."""
     start, own = np.full_like(block, offset), np.full_like(block, own_offset)
     for position, axis in enumerate(reversed(axes)):

@@ -32,6 +32,8 @@ _EXPRESSION_SHARE: Final = 1 << 14
 Fill = Callable[[Runs, NDArray[Any], IsCancelled], None]
 """Fills an array with a tensor's elements at the flat indices of runs."""
 
+FillOf = Callable[[TensorDescription, recipes.Plan | None], Fill]
+
 
 class CpuBackend(Backend):
     """A backend that computes in the calling thread, and in threads of its own.
@@ -108,6 +110,8 @@ class CpuBackend(Backend):
     def _fill_of(self, description: TensorDescription, plan: recipes.Plan | None = None) -> Fill:
         """What fills any elements of a tensor, whatever the region."""
         law = str(description.law.WhichOneof("law"))
+        if law in recipes.KINDS:
+            return self._recipe_fill(description, plan or plan_of(description))
         if law == "constant":
             return partial(_fill_constant, self, deterministic.constant(description))
         if law in ("eye", "dirac"):
@@ -116,9 +120,9 @@ class CpuBackend(Backend):
             return partial(self._fill_orthogonal, description)
         if law == "permutation":
             return partial(self._fill_permutation, permutation_mask(description), description.spec.seed)
-        if law not in recipes.KINDS:
-            return self._random_fill(description, law)
-        plan = plan or plan_of(description)
+        return self._random_fill(description, law)
+
+    def _recipe_fill(self, description: TensorDescription, plan: recipes.Plan) -> Fill:
         if isinstance(plan, recipes.LiteralPlan):
             return partial(_fill_literal, plan.values)
         if isinstance(plan, recipes.PartsPlan):
@@ -256,15 +260,11 @@ class _PartsFill:
         backend: CpuBackend,
         description: TensorDescription,
         plan: recipes.PartsPlan,
-        fill_of: Callable[[TensorDescription, recipes.Plan | None], Fill],
+        fill_of: FillOf,
     ) -> None:
         self._backend = backend
         self._description = description
-        self._parts = [
-            (part, Laying(part.box), fill_of(part.inner, part.plan))
-            for part in plan.parts
-            if part.box.size
-        ]
+        self._parts = [(part, Laying(part.box), fill_of(part.inner, part.plan)) for part in plan.parts if part.box.size]
         bounds = np.array([part.box.bounds() for part, _, _ in self._parts], np.int64).reshape(-1, 2)
         self._lowest, self._highest = bounds.T
 
@@ -331,9 +331,7 @@ def _converted(values: NDArray[Any], dtype: np.dtype[Any], description: TensorDe
 class _ExpressionFill:
     """Fills elements of an expression, a tile at a time."""
 
-    def __init__(
-        self, description: TensorDescription, plan: recipes.ExpressionPlan, fill_of: Callable[[TensorDescription, recipes.Plan | None], Fill]
-    ) -> None:
+    def __init__(self, description: TensorDescription, plan: recipes.ExpressionPlan, fill_of: FillOf) -> None:
         self._description = description
         leaves = {
             index: (fill_of(node.made.inner, node.made.plan), dtypes.numpy_dtype(node.made.inner.spec.dtype))
