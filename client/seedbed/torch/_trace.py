@@ -233,8 +233,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags and (random_ := _DRAWS.get(call.base)) is not None:
             return self._random(call, random_)
         if packet in _CONSTANTS and call.is_large_constant:
-            value = call.given.get("fill_value", _CONSTANTS[packet])
-            return self._noted(call, Full((), torch.float64, float(value)))
+            value = call.given["fill_value"] if "fill_value" in call.given else _CONSTANTS[packet]
+            return self._noted(call, Full((), torch.float64, value))
         if packet in _LIKE and not call.written:
             return self._like(call)
         if not call.tensors and call.is_meta_asked_for:

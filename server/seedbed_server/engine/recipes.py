@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,7 +158,7 @@ class ExpressionPlan(NamedTuple):
     result: Box
 
 
-Plan: TypeAlias = "PartsPlan | LiteralPlan | ExpressionPlan"
+Plan = PartsPlan | LiteralPlan | ExpressionPlan
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
