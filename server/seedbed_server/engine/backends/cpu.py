@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,14 @@ class CpuBackend(Backend):
     @abstractmethod
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         """Fills ``out`` with a random law's values at the flat indices of ``runs``."""
+
+    def sample_apart(
+        self, parameters: Parameters, stream: Stream, runs: Runs, positions: Indices, out: NDArray[Any]
+    ) -> None:
+        """As `sample`, but each run goes to a position of its own in ``out``."""
+        values = np.empty(int(runs[1].sum()), out.dtype)
+        self.sample(parameters, stream, runs, values)
+        self.scatter(values, positions, runs[1], out)
 
     @abstractmethod
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
@@ -139,13 +147,14 @@ class CpuBackend(Backend):
 
     def _random_fill(self, description: TensorDescription, law: str) -> Fill:
         parameters = parameters_of(description)
-        mask = sparse_mask(description) if law == "sparse" else None
         stream = Stream(description.spec.seed, description.stream)
+        if law != "sparse":
+            return _RandomFill(self, parameters, stream)
+        mask = sparse_mask(description)
 
         def fill(elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
             self.sample(parameters, stream, elements, out)
-            if mask:
-                self.mask(mask, stream.seed, elements, out)
+            self.mask(mask, stream.seed, elements, out)
 
         return fill
 
@@ -252,6 +261,17 @@ def _fill_literal(values: NDArray[Any], elements: Runs, out: NDArray[Any], _canc
     out[...] = values[expanded(elements)]
 
 
+class _RandomFill(NamedTuple):
+    """Fills elements of a random law."""
+
+    backend: CpuBackend
+    parameters: Parameters
+    stream: Stream
+
+    def __call__(self, elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
+        self.backend.sample(self.parameters, self.stream, elements, out)
+
+
 class _PartsFill:
     """Fills elements of a tensor of parts; each part is made where it belongs, if it lies in one piece there."""
 
@@ -300,6 +320,9 @@ class _PartsFill:
     ) -> None:
         if len(positions) == 1 and dtype == out.dtype:
             fill(source, out[positions[0] : positions[0] + lengths[0]], cancelled)
+            return
+        if isinstance(fill, _RandomFill) and dtype == out.dtype and len(source[1]) == len(lengths):
+            fill.backend.sample_apart(fill.parameters, fill.stream, source, positions, out)
             return
         values = np.empty(int(lengths.sum()), dtype)
         fill(source, values, cancelled)

@@ -19,6 +19,9 @@ from .base import IsCancelled, Stream, never
 from .cpu import CpuBackend
 from .numpy import permuted
 
+_TOGETHER = np.zeros(0, np.int64)
+"""Positions of runs that follow each other."""
+
 _STRIP = 64
 """Columns of a matrix that are worked on at once, in the second-level cache."""
 
@@ -42,15 +45,25 @@ class NumbaBackend(CpuBackend):
         self.orthonormal(np.ones((2, 1)), never)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
+        self._sample(parameters, stream, runs, _TOGETHER, out)
+
+    def sample_apart(
+        self, parameters: Parameters, stream: Stream, runs: Runs, positions: Indices, out: NDArray[Any]
+    ) -> None:
+        self._sample(parameters, stream, runs, positions, out)
+
+    def _sample(
+        self, parameters: Parameters, stream: Stream, runs: Runs, positions: Indices, out: NDArray[Any]
+    ) -> None:
         law, numbers = _arguments(parameters)
         key, counter = np.uint64(stream.seed), np.uint64(stream.stream)
         if out.dtype == np.float64:
-            kernels.fill64(law, numbers, key, counter, *runs, out)
+            kernels.fill64(law, numbers, key, counter, *runs, positions, out)
         elif out.dtype == np.float32:
-            kernels.fill32(law, numbers, key, counter, *runs, out)
+            kernels.fill32(law, numbers, key, counter, *runs, positions, out)
         else:
             is_bfloat16 = out.dtype != np.float16
-            kernels.fill16(law, numbers, key, counter, *runs, out.view(np.uint16), is_bfloat16)
+            kernels.fill16(law, numbers, key, counter, *runs, positions, out.view(np.uint16), is_bfloat16)
 
     def repeat(self, bits: np.unsignedinteger[Any], out: NDArray[np.unsignedinteger[Any]]) -> None:
         kernels.repeat(bits, out)

@@ -440,14 +440,26 @@ def _draw_tile(key, counter, starts, lengths, run, taken, shift, products, w):
     return blocks, elements, run, taken
 
 
+@_inline
+def _begin(positions, run, taken, position):
+    """Where an element goes: where its run is put, or behind the element before."""
+    return positions[run] + taken if len(positions) else position
+
+
+@_inline
+def _is_together(positions, run, next_run, next_taken):
+    """Whether a tile's elements lie side by side: always, unless its runs are put apart."""
+    return len(positions) == 0 or next_run == run or (next_run == run + 1 and next_taken == 0)
+
+
 @_jit
-def _place(values, starts, lengths, run, taken, shift, out):
+def _place(values, starts, lengths, positions, run, taken, shift, position, elements, out):
     """Copies a tile's elements, without those that are in their blocks only."""
-    blocks, position = 0, 0
-    while position < len(out):
+    blocks, end = 0, position + elements
+    while position < end:
         _, lane, count = _segment(starts, lengths, run, taken, _TILE - blocks, shift)
-        first = (blocks << shift) + lane
-        source, target = values[first : first + count], out[position : position + count]
+        first, begin = (blocks << shift) + lane, _begin(positions, run, taken, position)
+        source, target = values[first : first + count], out[begin : begin + count]
         for i in range(count):
             target[i] = source[i]
         position += count
@@ -476,51 +488,54 @@ def _law64(law, p, w, out):
 
 
 @_jit
-def fill32(law, p, key, counter, starts, lengths, out):
+def fill32(law, p, key, counter, starts, lengths, positions, out):
     products, w = np.empty(_TILE, np.uint64), np.empty(4 * _TILE, np.uint32)
     scratch = np.empty(4 * _TILE, np.float32)
     run, taken, position = 0, 0, 0
     while run < len(starts):
         blocks, elements, next_run, next_taken = _draw_tile(key, counter, starts, lengths, run, taken, 2, products, w)
-        part, values = out[position : position + elements], scratch[: 4 * blocks]
-        if len(part) == len(values):
-            _law32(law, p, w, part)
+        begin = _begin(positions, run, taken, position)
+        if elements == 4 * blocks and _is_together(positions, run, next_run, next_taken):
+            _law32(law, p, w, out[begin : begin + elements])
         else:
+            values = scratch[: 4 * blocks]
             _law32(law, p, w, values)
-            _place(values, starts, lengths, run, taken, 2, part)
+            _place(values, starts, lengths, positions, run, taken, 2, position, elements, out)
         run, taken, position = next_run, next_taken, position + elements
 
 
 @_jit
-def fill64(law, p, key, counter, starts, lengths, out):
+def fill64(law, p, key, counter, starts, lengths, positions, out):
     products, w = np.empty(_TILE, np.uint64), np.empty(4 * _TILE, np.uint32)
     scratch = np.empty(2 * _TILE)
     run, taken, position = 0, 0, 0
     while run < len(starts):
         blocks, elements, next_run, next_taken = _draw_tile(key, counter, starts, lengths, run, taken, 1, products, w)
-        part, values = out[position : position + elements], scratch[: 2 * blocks]
-        if len(part) == len(values):
-            _law64(law, p, w, part)
+        begin = _begin(positions, run, taken, position)
+        if elements == 2 * blocks and _is_together(positions, run, next_run, next_taken):
+            _law64(law, p, w, out[begin : begin + elements])
         else:
+            values = scratch[: 2 * blocks]
             _law64(law, p, w, values)
-            _place(values, starts, lengths, run, taken, 1, part)
+            _place(values, starts, lengths, positions, run, taken, 1, position, elements, out)
         run, taken, position = next_run, next_taken, position + elements
 
 
 @_jit
-def fill16(law, p, key, counter, starts, lengths, out, is_bfloat16):
+def fill16(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
     products, w = np.empty(_TILE, np.uint64), np.empty(4 * _TILE, np.uint32)
     values32, scratch = np.empty(4 * _TILE, np.float32), np.empty(4 * _TILE, np.uint16)
     run, taken, position = 0, 0, 0
     while run < len(starts):
         blocks, elements, next_run, next_taken = _draw_tile(key, counter, starts, lengths, run, taken, 2, products, w)
         _law32(law, p, w, values32[: 4 * blocks])
-        part, values = out[position : position + elements], scratch[: 4 * blocks]
-        if len(part) == len(values):
-            _round16(values32[: 4 * blocks], part, is_bfloat16)
+        begin = _begin(positions, run, taken, position)
+        if elements == 4 * blocks and _is_together(positions, run, next_run, next_taken):
+            _round16(values32[: 4 * blocks], out[begin : begin + elements], is_bfloat16)
         else:
+            values = scratch[: 4 * blocks]
             _round16(values32[: 4 * blocks], values, is_bfloat16)
-            _place(values, starts, lengths, run, taken, 2, part)
+            _place(values, starts, lengths, positions, run, taken, 2, position, elements, out)
         run, taken, position = next_run, next_taken, position + elements
 
 
