@@ -238,6 +238,10 @@ RECORDED = {
         {"orthogonal": {"gain": 1}},
     ),
     "log_normal_, logged": (lambda w: nn.Parameter(torch.exp(w.zero_())), {"ones": {}}),
+    "filled as integers": (
+        lambda w: w.normal_().view(torch.int32).fill_(0x3F800000),
+        {"ones": {}},
+    ),
     "nothing to fill": (lambda w: nn.Parameter(torch.empty(0, 3)), {"zeros": {}}),
 }
 
@@ -325,7 +329,6 @@ REFUSED = {
     "never filled": (lambda w: None, "never initialised"),
     "half filled": (lambda w: w[:2].zero_(), "never initialised"),
     "made of what was never filled": (lambda w: w.add_(1), "made of memory that was never initialised"),
-    "drawn, seen as integers": (lambda w: w.normal_().view(torch.int32).fill_(7), "int32"),
     "drawn, a part seen as integers": (lambda w: w.normal_().view(torch.int16)[0].fill_(7), "int16"),
     "infinite": (lambda w: w.fill_(torch.inf), "not finite"),
     "infinite, with memory": (lambda w: nn.Parameter(torch.full((3,), torch.inf)), "not finite"),

@@ -170,10 +170,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return _nodes.unset(tuple(tensor.shape), tensor.dtype)
             with _disable_current_modes(), torch.no_grad():
                 return _nodes.given(tensor)
-        if tensor.is_complex() or log.content.dtype != tensor.dtype:
+        content = log.content
+        if content.dtype != tensor.dtype and not _nodes.is_drawn(content) and not _nodes.problem_of(content):
+            with _disable_current_modes():
+                content = _nodes.given(_nodes.evaluated(content).view(tensor.dtype))
+        if content.dtype != tensor.dtype:
             text = f"is written as {log.content.dtype} and read as {tensor.dtype}; that cannot be said"
             return _nodes.problem(text, tuple(tensor.shape), tensor.dtype, log.content)
-        return _nodes.viewed(log.content, Box.of(tensor))
+        return _nodes.viewed(content, Box.of(tensor))
 
     def write(self, tensor: torch.Tensor, node: Node) -> None:
         """Notes what is written to a tensor."""
@@ -319,10 +323,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _compute(self, call: _Call, draws: bool) -> object:
         """What an operation makes of symbolic tensors."""
-        nodes = [self.value(tensor) for tensor in call.tensors if self.is_symbolic(tensor)]
         read = [self.value(tensor) for tensor in call.read if self.is_symbolic(tensor)]
         is_known = not draws and not any(_nodes.problem_of(node) or _nodes.is_drawn(node) for node in read)
-        if is_known and not all(isinstance(node, Full) and node.shape for node in nodes):
+        if is_known and not (call.keeps_one_number and all(map(self._is_one_number, call.tensors))):
             return self._run_for_real(call)
         try:
             result = call.written[0] if len(call.written) == 1 else call.run_fake(self._fake)
@@ -339,6 +342,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor, node in zip(results, made, strict=True):
             self.write(tensor, node)
         return call.result_in_place() if call.written else result
+
+    def _is_one_number(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a constant that is known without looking at its elements."""
+        return (self.is_symbolic(tensor) or tensor.numel() == 1) and isinstance(self.value(tensor), Full)
 
     def _made(self, call: _Call, results: list[torch.Tensor], is_known: bool) -> list[Node]:
         """The nodes of an operation's results."""
@@ -369,13 +376,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _constant(self, call: _Call, result: torch.Tensor) -> Node | None:
         """The one number that an elementwise operation on constants gives."""
-        if torch.Tag.pointwise not in call.func.tags or call.name.startswith("_to_copy"):
+        if torch.Tag.pointwise not in call.func.tags:
             return None
 
         def scalar(tensor: torch.Tensor) -> torch.Tensor:
             node = self.value(tensor)
-            value = node.value if isinstance(node, Full) else torch.nan
-            return torch.full((1,) * tensor.ndim, value, dtype=tensor.dtype)
+            assert isinstance(node, Full)  # for mypy: they all are
+            return torch.full((1,) * tensor.ndim, node.value, dtype=tensor.dtype)
 
         with _disable_current_modes(), torch.no_grad():
             args, kwargs = tree_map_only(torch.Tensor, scalar, (call.args, call.kwargs))
@@ -464,6 +471,11 @@ class _Call:
         count = torch.Size(size).numel() if size is not None else self.tensors[0].numel() if self.tensors else 0
         dtype = self.given.get("dtype") or (self.tensors[0].dtype if self.tensors else torch.get_default_dtype())
         return count >= _LARGE and bool(dtype.is_floating_point) and not self.written
+
+    @property
+    def keeps_one_number(self) -> bool:
+        """Whether of constant tensors it makes a constant one."""
+        return torch.Tag.pointwise in self.func.tags or self.base in ("clone", "_to_copy")
 
     @property
     def is_meta_asked_for(self) -> bool:
