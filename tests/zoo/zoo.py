@@ -12,6 +12,7 @@ import collections
 import copy
 import fnmatch
 import functools
+import gc
 import hashlib
 import importlib
 import json
@@ -39,10 +40,14 @@ import seedbed.torch
 
 Build = Callable[[], torch.nn.Module]
 
-TIMEOUT = 120.0
+TIMEOUT = 45.0
 MEMORY = 7 << 30
-LARGEST = 40_000_000
+MOST_IN_A_PROCESS = 60
+LARGEST = 12_000_000
 """Parameters; what has more is built in a smaller form, if there is one."""
+
+
+LARGEST_TRANSFORMER = 60_000_000
 
 
 class Builder(NamedTuple):
@@ -239,7 +244,7 @@ class _TransformersBuild:
                 config = config_class(**_EXCEPTIONS.get(self.name, {}))
                 _shrink(config, kinds)
                 self._config = config
-                if (size := _size_or_zero(self)) > 5 * LARGEST:
+                if (size := _size_or_zero(self)) > LARGEST_TRANSFORMER:
                     problems.append(f"has {size:,} parameters")
                     continue
                 self()
@@ -473,7 +478,12 @@ class _Moments(NamedTuple):
         square = away.square()
         variance = square.mean()
         tails = float(square.square().mean() / variance.square()) if variance > 0 else 0.0
-        return cls(float(mean), float(variance.sqrt()), tails, float(tensor.min()), float(tensor.max()))
+        # Not the very last, which a rounding in torch's own law may have put anywhere.
+        low, high = (
+            tensor.flatten().kthvalue(k).values
+            for k in (1 + tensor.numel() // 5000, tensor.numel() - tensor.numel() // 5000)
+        )
+        return cls(float(mean), float(variance.sqrt()), tails, float(low), float(high))
 
 
 def _law(real: torch.Tensor, ours: torch.Tensor) -> str | None:
@@ -557,50 +567,88 @@ class Outcome(NamedTuple):
 
 
 def run(builders: Sequence[Builder], jobs: int) -> Iterator[Outcome]:
-    """Tries models, each in a process of its own, in the order in which they end."""
-    context = multiprocessing.get_context("fork")  # what is imported already need not be again
+    """Tries models in processes of their own, in the order in which they end."""
     waiting = list(reversed(builders))
-    running: dict[Any, tuple[Any, Builder, float]] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            builder = waiting.pop()
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(builder, writer))
-            process.start()
-            writer.close()
-            running[reader] = process, builder, time.monotonic()
-        ready = multiprocessing.connection.wait(list(running), timeout=0.5)
-        for reader, (process, builder, start) in list(running.items()):
-            seconds = time.monotonic() - start
-            if reader in ready:
-                yield Outcome(builder.library, builder.name, _received(reader), seconds)
-            elif seconds > TIMEOUT:
-                yield Outcome(builder.library, builder.name, f"failed: takes more than {TIMEOUT:g} s", seconds)
-            else:
-                continue
-            process.kill()
-            process.join()
-            reader.close()
-            del running[reader]
-
-
-def _received(reader: Any) -> str:
+    workers = [_Worker() for _ in range(jobs)]
     try:
-        return str(reader.recv())
-    except EOFError:
-        return "failed: the process ended, perhaps for want of memory"
+        while waiting or any(worker.builder for worker in workers):
+            for worker in workers:
+                if waiting and not worker.builder:
+                    worker.begin(waiting.pop())
+            multiprocessing.connection.wait([worker.results for worker in workers], timeout=0.5)
+            for worker in workers:
+                if (outcome := worker.outcome()) is not None:
+                    yield outcome
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
-def _work(builder: Builder, writer: Any) -> None:
+class _Worker:
+    """A process that tries one model after the other: what it has imported need not be imported again."""
+
+    def __init__(self) -> None:
+        self.builder: Builder | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self.results, child = context.Pipe()
+        self._process = context.Process(target=_work, args=(child,), daemon=True)
+        self._process.start()
+        child.close()
+        self._tried = 0
+
+    def begin(self, builder: Builder) -> None:
+        """Has it try a model."""
+        if self._tried == MOST_IN_A_PROCESS:
+            self.stop()
+            self._start()
+        self.builder, self._since = builder, time.monotonic()
+        self._tried += 1
+        self.results.send(builder)
+
+    def outcome(self) -> Outcome | None:
+        """What came of the model; None while it is at work."""
+        if self.builder is None:
+            return None
+        seconds, builder = time.monotonic() - self._since, self.builder
+        if self.results.poll():
+            try:
+                self.builder = None
+                return Outcome(builder.library, builder.name, self.results.recv(), seconds)
+            except EOFError:
+                text = "failed: the process ended, perhaps for want of memory"
+        elif seconds > TIMEOUT:
+            text = f"failed: takes more than {TIMEOUT:g} s"
+        else:
+            return None
+        self.builder = None
+        self.stop()
+        self._start()
+        return Outcome(builder.library, builder.name, text, seconds)
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._process.kill()
+        self._process.join()
+        self.results.close()
+
+
+def _work(connection: Any) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    try:
-        writer.send(check(builder.build))
-    except CannotBuildError as error:
-        writer.send(f"cannot build: {error}")
-    except BaseException as error:
-        writer.send(f"failed: {_message(error)}")
+    while True:
+        builder = connection.recv()
+        try:
+            outcome = check(builder.build)
+        except CannotBuildError as error:
+            outcome = f"cannot build: {error}"
+        except BaseException as error:
+            outcome = f"failed: {_message(error)}"
+        gc.collect()
+        connection.send(outcome)
 
 
 def _kind(outcome: str) -> str:
