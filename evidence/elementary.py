@@ -134,8 +134,8 @@ def row(name: str, arguments: Sequence[F64], got: F64) -> Result:
 def ulps(got: float, exact: mpmath.mpf) -> float:
     """The error in units of the last place that a float64 has at the exact value.
 
-    >>> ulps(1.0, mpmath.mpf(1) + mpmath.mpf(2) ** -53)
-    0.5
+    >>> ulps(1.0, mpmath.mpf(1) + mpmath.mpf(2) ** -52)
+    1.0
     """
     if abs(exact) >= mpmath.mpf(2) ** 1024 - mpmath.mpf(2) ** 970:  # rounds to infinity
         return 0.0 if math.isinf(got) and (got > 0) == (exact > 0) else math.inf

@@ -5,6 +5,7 @@ An operation that is not here makes a `Problem`, which is told if it reaches a p
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ from seedbed.torch._nodes import Box, Full, Node, Shape, apply, box_by, viewed, 
 
 MAX_PIECES = 4096
 """Of what an operation takes together, as many as a tensor may have parts."""
+
+MOST_FACTORS = 256
+"""Of a product, each of which is a step."""
 
 Given = Mapping[str, Any]
 """An operation's arguments by name; tensors are nodes."""
@@ -72,6 +76,11 @@ def _trunc_of(node: Node) -> Node:
 def _remainder(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
     a, b = given["self"], given["other"]
     return apply("subtract", a, apply("multiply", apply("floor", apply("divide", a, b)), b), dtype=dtype)
+
+
+def _fmod(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
+    a, b = given["self"], given["other"]
+    return apply("subtract", a, apply("multiply", _trunc_of(apply("divide", a, b)), b), dtype=dtype)
 
 
 def _power(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
@@ -254,6 +263,31 @@ def _with_axis(node: Node, axis: int) -> Node:
 def _matrix_product(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     a, b = given["self"], given["mat2"]
     return _product(_with_axis(a, -1), _with_axis(b, -3), -2, shape, dtype)
+
+
+def _cumsum(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
+    """Each element as the sum of those up to it: of as many products with 0 and 1 as there are pairs of them."""
+    node, dim = given["self"], given["dim"] % max(len(shape), 1)
+    size = shape[dim]
+    order = torch.arange(size, dtype=torch.float64)
+    axes = (slice(None),) * (len(shape) - dim - 1)
+    is_before = apply("less_equal", _nodes.given(order[None]), _nodes.given(order[:, None]))
+    trailing = viewed(is_before, box_by((size, size), lambda array: array[(..., *(None,) * len(axes))]))
+    return _product(_with_axis(node, dim), trailing, dim + 1 - len(shape) - 1, shape, dtype)
+
+
+def _prod(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
+    node, dim = given["self"], given.get("dim")
+    if dim is None:
+        node, dim = viewed(node, whole((math.prod(node.shape),))), 0
+    if not 0 < (size := node.shape[dim]) <= MOST_FACTORS:
+        return _nodes.problem(f"a product of {size} values that were drawn is not served", shape, dtype, node)
+    before = (slice(None),) * (dim % len(node.shape))
+    factors = [
+        viewed(node, box_by(node.shape, lambda array, n=n: array[(*before, n, ...)]))  # type: ignore[misc]
+        for n in range(size)
+    ]
+    return viewed(functools.reduce(functools.partial(apply, "multiply"), factors), whole(shape))
 
 
 # What moves elements.
@@ -501,6 +535,9 @@ OPERATIONS: dict[str, Operation] = {
     "true_divide": _div,
     "floor_divide": lambda given, shape, dtype: _div({**given, "rounding_mode": "floor"}, shape, dtype),
     "remainder": _remainder,
+    "fmod": _fmod,
+    "cumsum": _cumsum,
+    "prod": _prod,
     "pow": _power,
     "clamp": _clamp,
     "clip": _clamp,

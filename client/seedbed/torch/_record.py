@@ -137,6 +137,8 @@ def _model_of(traced: Trace, seed: int, independent_copies: bool) -> Model:
     held: list[_emit.Held] = []
     places: dict[int, list[tuple[str, Box]]] = {}
     for name, tensor in module.named_parameters():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise InvalidRequest(name, "has no shape before the module is called; give the lazy module its sizes")
         node = _parameter_node(name, tensor, traced)
         _check_apart(name, tensor, places)
         held.append(_emit.Held(name, node, _module.dtype_name(tensor)))

@@ -47,6 +47,9 @@ _IS_META = torch._C.TensorBase.__dict__["is_meta"].__get__
 _SET_DATA = torch._C.TensorBase.__dict__["data"].__set__
 _READS = ("tolist", "numpy", "__array__", "__array_interface__", "storage", "data_ptr")  # that torch does not dispatch
 
+# What is asked of drawn values and known: they are finite, or are not served.
+_OF_DRAWS = {"isfinite": True, "isnan": False, "isinf": False}
+
 # Functions of several operations, which say what they are, with the parameters that matter.
 _COMPOSED = {
     torch.nn.init._no_grad_trunc_normal_.__code__: ("trunc_normal", ("mean", "std", "a", "b")),
@@ -162,6 +165,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def is_symbolic(self, tensor: torch.Tensor) -> bool:
         return isinstance(tensor, FakeTensor) or tensor.is_meta or _key(tensor) in self._logs
 
+    def is_drawn(self, tensor: torch.Tensor) -> bool:
+        """Whether anything in a tensor was drawn, and nothing in it is unknown."""
+        node = self.value(tensor) if self.is_symbolic(tensor) else None
+        return node is not None and _nodes.is_drawn(node) and _nodes.problem_of(node) is None
+
     def value(self, tensor: torch.Tensor) -> Node:
         """What a tensor holds by now."""
         log = self._logs.get(_key(tensor))
@@ -232,7 +240,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         call = _Call(func, args, kwargs or {})
         packet = func.overloadpacket
-        if packet in _ALLOCATIONS:
+        if packet in _ALLOCATIONS and not call.is_empty:
             return call.run_fake(self._fake)
         if torch.Tag.nondeterministic_seeded in func.tags and (random_ := _DRAWS.get(call.base)) is not None:
             return self._random(call, random_)
@@ -465,6 +473,12 @@ class _Call:
         return self.written[0] if self.written else None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether the result has no elements, as lazy modules' parameters before their first call."""
+        size = self.given.get("size")
+        return size is not None and torch.Size(size).numel() == 0
+
+    @property
     def is_large_constant(self) -> bool:
         """Whether the result is a constant of floats that is not worth its memory."""
         size = self.given.get("size")
@@ -630,6 +644,10 @@ class _Calls(TorchFunctionMode):
                 return args[0]
         if func == _SET_DATA and isinstance(args[0], FakeTensor) != isinstance(args[1], FakeTensor):
             return func(args[0], self._moved(args[1], to_fake=isinstance(args[0], FakeTensor)))
+        if func.__name__ in _OF_DRAWS and self._recorder.is_drawn(args[0]):
+            return torch.full(tuple(args[0].shape), _OF_DRAWS[func.__name__])
+        if func.__name__ == "share_memory_" and self._recorder.is_symbolic(args[0]):
+            return args[0]
         if func is torch.Tensor.__deepcopy__:
             return self._deep_copied(args[0], args[1])
         if func.__name__ in _READS and self._recorder.is_symbolic(args[0]):
