@@ -241,7 +241,7 @@ class _Memory:
     def copy(self, values: Array, array: CupyArray) -> None:
         """Copies values of this process to a contiguous array."""
         if values.size:
-            array.reshape(-1).view(np.uint8).set(values.view("u1"))
+            array.reshape(-1).view("u1").set(values.view("u1"))
 
     def of(self, out: object, wanted: TensorSlice) -> CupyArray:
         """The array given, as a CuPy array of the same memory.

@@ -37,7 +37,7 @@ from seedbed.torch._operations import OPERATIONS, broadcast
 _aten = torch.ops.aten
 
 _ALLOCATIONS = (_aten.empty, _aten.empty_strided, _aten.empty_like, _aten.new_empty, _aten.new_empty_strided)
-_CONSTANTS = {_aten.zeros: 0.0, _aten.ones: 1.0, _aten.full: 0.0}
+_CONSTANTS: dict[Any, float] = {_aten.zeros: 0.0, _aten.ones: 1.0, _aten.full: 0.0}
 _LIKE = (_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros, _aten.new_ones, _aten.new_full)
 _VIEWS = (_aten._unsafe_view, _aten.resize_, _aten.set_)  # that are not said to be
 _LARGE = 1 << 18
@@ -245,7 +245,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags and (random_ := _DRAWS.get(call.base)) is not None:
             return self._random(call, random_)
         if packet in _CONSTANTS and call.is_large_constant:
-            value = call.given["fill_value"] if "fill_value" in call.given else _CONSTANTS[packet]
+            value = float(call.given["fill_value"] or 0.0) if packet is _aten.full else _CONSTANTS[packet]
             return self._noted(call, Full((), torch.float64, value))
         if packet in _LIKE and not call.written:
             return self._like(call)

@@ -8,8 +8,9 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,7 +262,8 @@ def _fill_literal(values: NDArray[Any], elements: Runs, out: NDArray[Any], _canc
     out[...] = values[expanded(elements)]
 
 
-class _RandomFill(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _RandomFill:
     """Fills elements of a random law."""
 
     backend: CpuBackend
