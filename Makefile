@@ -8,7 +8,7 @@ PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_coun
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-containers lint types bench docs proto clean
+.PHONY: help demo test test-zoo test-containers lint types bench docs proto clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,9 +19,13 @@ demo: .venv/demo.stamp  ## serve on this machine, initialise GPT-2 over a socket
 
 test: .venv/dev.stamp  ## run all tests, the fast ones first
 	@status=0; \
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' || status=$$?; \
-	$(BIN)/python -m pytest $(PARALLEL) -m slow || status=$$?; \
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo || status=$$?; \
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore=tests/zoo || status=$$?; \
 	exit $$status
+
+# An environment of its own: torchvision wants another torch than the peers do.
+test-zoo: .venv-zoo/stamp  ## record and fill 900 models of transformers, timm, torchvision and torchtitan (EVERY=5: a fifth)
+	HF_HUB_OFFLINE=1 SEEDBED_THREADS=1 ZOO_EVERY=$(EVERY) .venv-zoo/bin/python -m pytest --noconftest tests/zoo
 
 test-containers:  ## build the image and run the containers for real (ENGINE=docker or podman)
 	$(PYTHON) tests/containers/run.py
@@ -48,7 +52,7 @@ proto: .venv/dev.stamp .venv-proto/stamp  ## regenerate the messages from the co
 	.venv-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client seedbed/v1/init.proto
 
 clean:  ## remove all that was built, the environments included
-	rm -rf .venv .venv-proto build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-proto .venv-zoo build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -66,6 +70,13 @@ clean:  ## remove all that was built, the environments included
 .venv/bench.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,bench]'
 	touch $@ .venv/dev.stamp .venv/demo.stamp
+
+.venv-zoo/stamp: pyproject.toml tests/zoo/requirements.txt
+	$(PYTHON) -m venv .venv-zoo
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check -r tests/zoo/requirements.txt
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server,safetensors]'
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchtitan==0.3.0
+	touch $@
 
 .venv-proto/stamp:
 	$(PYTHON) -m venv .venv-proto
