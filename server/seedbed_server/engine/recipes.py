@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,14 +237,18 @@ def inner_tensors(plan: Plan | None) -> Iterator[Inner]:
         yield from (Inner(node.made.inner, node.made.plan) for node in plan.nodes if isinstance(node.made, Leaf))
 
 
+_CHEAPER: Final = 8
+"""Elements that are reduced in less time than one of an orthogonal matrix takes, by far."""
+
+
 def whole_elements(inner: Inner) -> int:
-    """How many elements are computed whatever the region: of orthogonal matrices, and of what is reduced."""
+    """How many elements are computed whatever the region: of orthogonal matrices, and an eighth of what is reduced."""
     description, plan = inner
     if description.law.WhichOneof("law") == "orthogonal":
         return math.prod(description.spec.shape)
     nodes = plan.nodes if isinstance(plan, ExpressionPlan) else ()
     reduced = sum(node.made.order.size for node in nodes if isinstance(node.made, Reduced))
-    return reduced + sum(map(whole_elements, inner_tensors(plan)))
+    return -(-reduced // _CHEAPER) + sum(map(whole_elements, inner_tensors(plan)))
 
 
 def resolve(spec: TensorSpec, field: str, describe: Describe) -> Plan:

@@ -61,7 +61,7 @@ def _plan_of(serialized: bytes) -> recipes.Plan:
 
 
 def whole_elements(description: TensorDescription) -> int:
-    """How many elements are computed whatever the region: of orthogonal matrices, and of what is reduced."""
+    """How many elements are computed whatever the region: of orthogonal matrices, and an eighth of what is reduced."""
     plan = plan_of(description) if description.law.WhichOneof("law") in recipes.KINDS else None
     return recipes.whole_elements(recipes.Inner(description, plan))
 
