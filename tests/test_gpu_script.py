@@ -18,7 +18,10 @@ TABLES = {
     "host": {"to the host"},
     "wire": {"loopback", "round trip", "streams", "first chunk"},
 }
-LAWS = {"constant", "dirac", "eye", "normal", "orthogonal", "sparse", "trunc_normal", "uniform"}
+LAWS = {
+    "constant", "dirac", "eye", "expression", "literal", "normal", "orthogonal", "parts", "permutation", "sparse",
+    "trunc_normal", "uniform",
+}  # fmt: skip
 MISSING = ("crc32c", "google.rpc", "grpc_health", "ml_dtypes", "numba", "hypothesis", "click", "rich", "matplotlib")
 WITHOUT = f"""
 import sys

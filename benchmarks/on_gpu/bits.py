@@ -30,7 +30,8 @@ def golden_vectors(bench: Bench) -> list[Row]:
     """The vectors that pin the stream, through the host and straight into the device's memory."""
     path = ROOT / "tests" / "engine" / "golden" / "stream_v1.json"
     vectors = json.loads(path.read_text(encoding="utf-8"))["tensors"]
-    here = [each for each in vectors if each["spec"]["dtype"].removeprefix("DATA_TYPE_").lower() in DTYPES]
+    missing = {"float16", "bfloat16", "float32", "float64"} - set(DTYPES)  # also in what a recipe is made of
+    here = [each for each in vectors if not any(f'"DATA_TYPE_{name.upper()}"' in json.dumps(each) for name in missing)]
     for vector in here:
         spec = json_format.ParseDict(vector["spec"], TensorSpec())
         region = json_format.ParseDict(vector["region"], Region()) if "region" in vector else None

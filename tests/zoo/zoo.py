@@ -40,14 +40,17 @@ import seedbed.torch
 
 Build = Callable[[], torch.nn.Module]
 
-TIMEOUT = 45.0
+TIMEOUT = float(os.environ.get("ZOO_TIMEOUT") or 60.0)
 MEMORY = 7 << 30
+SAMPLE = 1 << 19
 MOST_IN_A_PROCESS = 60
 LARGEST = 12_000_000
 """Parameters; what has more is built in a smaller form, if there is one."""
 
 
-LARGEST_TRANSFORMER = 60_000_000
+LARGEST_TRANSFORMER = int(os.environ.get("ZOO_LARGEST") or 60_000_000)
+LARGEST_OF_ONE_SIZE = int(os.environ.get("ZOO_LARGEST") or 50_000_000)
+"""Parameters of those that have no smaller form."""
 
 
 class Builder(NamedTuple):
@@ -124,7 +127,24 @@ def torchvision_builders() -> list[Builder]:
     """All models of torchvision, without weights."""
     import torchvision
 
-    return [Builder("torchvision", name, _torchvision_build(name)) for name in torchvision.models.list_models()]
+    return [
+        Builder("torchvision", name, _OfSize(_torchvision_build(name))) for name in torchvision.models.list_models()
+    ]
+
+
+class _OfSize:
+    """Builds what is not too large; torchvision's models have no smaller forms."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+
+    def prepare(self) -> None:
+        """Looks at the size, before anything is recorded."""
+        if (size := _size_or_zero(self._build)) > LARGEST_OF_ONE_SIZE:
+            raise CannotBuildError(f"has {size:,} parameters, which takes long")
+
+    def __call__(self) -> torch.nn.Module:
+        return self._build()
 
 
 def _torchvision_build(name: str) -> Build:
@@ -487,6 +507,8 @@ class _Moments(NamedTuple):
 
 
 def _law(real: torch.Tensor, ours: torch.Tensor) -> str | None:
+    step = max(1, real.numel() // SAMPLE)
+    real, ours = real.flatten()[::step], ours.flatten()[::step]
     count = real.numel()
     if count < 3:
         return None
@@ -515,7 +537,8 @@ def _other_bounds(left: _Moments, right: _Moments, count: int) -> str | None:
     if count < 1000 or left.tails > 6:
         return None
     # A law with such short tails is bounded, and its density there not small.
-    slack = left.std * (300 / count) + 1e-6 * max(abs(left.low), abs(left.high)) if left.tails < 2.5 else left.std * 4
+    noise = 300 * math.sqrt(1 + count // 5000) / count  # of the bounds, which are the first and last 5000th part
+    slack = left.std * noise + 1e-6 * max(abs(left.low), abs(left.high)) if left.tails < 2.5 else left.std * 4
     if right.high > left.high + slack or right.low < left.low - slack:
         return f"lies in [{right.low:.6g}, {right.high:.6g}], not [{left.low:.6g}, {left.high:.6g}]"
     if right.high < left.high - slack or right.low > left.low + slack:

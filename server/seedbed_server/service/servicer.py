@@ -181,7 +181,7 @@ class InitServicer:
         description = describe(request, prefix)
         limit = self.limits.max_orthogonal_elements
         if (elements := engine.whole_elements(description)) > limit:
-            over = f"makes {elements} elements whole (orthogonal; of 8 reduced, one), over this server's limit of {limit}"
+            over = f"has {elements} elements, over this server's limit of {limit} for orthogonal (8 reduced are as one)"
             raise engine.InvalidSpec(f"{prefix}spec.shape", f"{over} (max_orthogonal_elements); use a smaller matrix")
         limit = self.limits.max_literal_bytes
         if (byte_count := engine.literal_bytes(description.spec)) > limit:
