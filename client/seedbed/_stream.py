@@ -34,7 +34,7 @@ _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # protobuf's wire t
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_REQUEST_BYTES = (4 << 20) - 64  # what servers take, without the point to resume at
 _PART_OVERHEAD = 12  # a tensor's tag and length in the request, and the version of the stream, which is pinned later
-_OF_TENSOR = re.compile(r"tensors\[(\d+)\]")
+OF_TENSOR = re.compile(r"tensors\[(\d+)\]")
 _INDEX_TAG = 1 << 3 | _VARINT  # a tag is a field's number and wire type
 _CHUNK_TAG = 15 << 3 | _LENGTH_DELIMITED
 _ELEMENT_OFFSET_TAG = 1 << 3 | _VARINT
@@ -269,7 +269,7 @@ class ModelAssembler(Assembler):
             super().finish()
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        match = _OF_TENSOR.match(error.field)
+        match = OF_TENSOR.match(error.field)
         if match is None:
             return error
         field = f"tensors[{self._asked[self._window.start + int(match[1])]}]{error.field[match.end() :]}"

@@ -196,6 +196,15 @@ def test_buffers(client):
     assert module.hidden.weight.is_meta
 
 
+def test_what_the_server_refuses_is_named(client):
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2, bias=False)})
+    spec = seedbed.torch.record(lambda: module).tensors
+    model = Model(tensors=[seedbed.spec("zeros", one.shape, name=one.name) for one in spec[:2]])
+    model.tensors.append(seedbed.spec("normal", (2, 2), std=1e39, name="b.weight"))
+    with pytest.raises(seedbed.InvalidRequest, match=r"^b\.weight\.normal: the largest value"):
+        seedbed.torch.init_module(module, client, model=model)
+
+
 def test_autograd_is_left_as_it_was(client):
     module = Net()
     module.back.weight.requires_grad_(False)

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import re
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -253,6 +254,16 @@ def test_what_is_recorded(fill, expected):
     assert {kind: json_format.MessageToDict(getattr(spec, kind))} == expected
 
 
+def test_more_computed_values_than_a_request_carries():
+    table = torch.arange(600.0 * 600).reshape(600, 600)
+    with pytest.raises(seedbed.InvalidRequest, match="mixes 1440000 bytes of values that the code computes") as error:
+        seedbed.torch.record(parameter(lambda w: nn.Parameter(table.sin() + torch.randn(600, 600))))
+    assert error.value.field == "weight"
+    assert seedbed.torch.record(parameter(lambda w: nn.Parameter(table.sin()))).tensors[0].HasField("literal")
+    noisy = parameter(lambda w: nn.Parameter(torch.eye(600) + torch.randn(600, 600) + torch.arange(600.0)))
+    assert seedbed.torch.record(noisy).ByteSize() < 5000  # what repeats, and what is known, takes no bytes
+
+
 def test_data_may_be_replaced():
     """Whether the new tensor or the old one has memory."""
 
@@ -364,6 +375,7 @@ def test_reading_what_was_drawn_is_an_error(fill):
     with pytest.raises(seedbed.InvalidRequest, match="drawn") as error:
         seedbed.torch.record(parameter(fill))
     assert "shape" in str(error.value)
+    assert re.findall(r"test_record\.py:\d+", str(error.value))
 
 
 def test_the_code_may_compute_with_real_numbers():

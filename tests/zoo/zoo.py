@@ -117,7 +117,8 @@ class _TimmBuild:
 
     def prepare(self) -> None:
         """Chooses the form, before anything is recorded."""
-        _ = self._options
+        if (size := _size_or_zero(self)) > LARGEST_OF_ONE_SIZE:
+            raise CannotBuildError(f"has {size:,} parameters in its smallest form, which takes long")
 
     def __call__(self) -> torch.nn.Module:
         return self._make(self._options)

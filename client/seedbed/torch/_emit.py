@@ -14,6 +14,7 @@ import torch
 from seedbed import _recipes, _schemes
 from seedbed._recipes import Parts, Value
 from seedbed._types import Array
+from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
 from seedbed.torch._nodes import (
     ELEMENTWISE,
@@ -30,9 +31,12 @@ from seedbed.torch._nodes import (
     Viewed,
     whole,
 )
-from seedbed.v1 import Assembly, Reduction, Region, Step, TensorSpec, View
+from seedbed.v1 import Assembly, Recipe, Reduction, Region, Step, TensorSpec, View
 
 _CERTAIN = ("eye", "dirac")  # schemes that draw nothing
+
+_MOST_LITERAL_BYTES = 1_000_000
+"""Of a tensor's parts and steps: what servers take."""
 
 _FAR = 20.0
 """Standard deviations from the mean at which a bound is put that the code leaves open on one side."""
@@ -54,9 +58,36 @@ def specs(held: Sequence[Held], seed: int, independent_copies: bool) -> list[Ten
         held: The tensors; nothing in them is a `Problem`.
         seed: The seed of each.
         independent_copies: Whether copies draw values of their own.
+
+    Raises:
+        InvalidRequest: One cannot be said in a message; names it.
     """
     names = _Names(held, independent_copies)
-    return [_Emitter(one.name, names).spec(one, seed) for one in held]
+    messages = [_Emitter(one.name, names).spec(one, seed) for one in held]
+    for message in messages:
+        _check_literals(message)
+    return messages
+
+
+def _check_literals(message: TensorSpec) -> None:
+    """Refuses what no request can carry; a tensor that is a literal as a whole is in none.
+
+    Raises:
+        InvalidRequest: There is too much of it.
+    """
+    if message.HasField("literal") or (size := _literal_bytes(message)) <= _MOST_LITERAL_BYTES:
+        return
+    raise InvalidRequest(
+        message.name,
+        f"mixes {size} bytes of values that the code computes with drawn ones, over the {_MOST_LITERAL_BYTES} that a "
+        "request carries; let the code draw it, or keep the two in tensors of their own",
+    )
+
+
+def _literal_bytes(recipe: TensorSpec | Recipe) -> int:
+    within = [part.recipe for part in recipe.parts.parts]
+    within += [step.recipe for step in recipe.expression.steps if step.HasField("recipe")]
+    return len(recipe.literal.data) + sum(map(_literal_bytes, within))
 
 
 class _Use(NamedTuple):

@@ -16,6 +16,7 @@ from seedbed import _arguments, dtypes
 from seedbed._client import Client
 from seedbed._cuda import CudaClient
 from seedbed._schemes import spec
+from seedbed._stream import OF_TENSOR
 from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch._shards import local_parts
@@ -237,9 +238,16 @@ def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) 
         out=lambda name: _destination(memories[name].pop(0), client),
         progress=progress,
     )
-    for (_, array), (_, memory) in zip(arrays, wanted, strict=True):
-        if isinstance(array, np.ndarray) and not _is_in_reach(memory):
-            memory.copy_(as_tensor(array))
+    try:
+        for (_, array), (_, memory) in zip(arrays, wanted, strict=True):
+            if isinstance(array, np.ndarray) and not _is_in_reach(memory):
+                memory.copy_(as_tensor(array))
+    except InvalidRequest as error:
+        match = OF_TENSOR.match(error.field)
+        if match is None:
+            raise
+        name = wanted[int(match[1])].part.spec.name
+        raise InvalidRequest(name + error.field[match.end() :].removeprefix(".spec"), error.description) from None
 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one

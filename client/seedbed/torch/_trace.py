@@ -704,7 +704,8 @@ def _composed_caller() -> FrameType | None:
 
 def _why_unread(operation: str, tensor: torch.Tensor, node: Node) -> str:
     problem = _nodes.problem_of(node)
-    what = str(problem.text) if problem else "comes of values that were drawn"
+    drawn = next((leaf.drawing.site for leaf in _nodes.leaves(node) if isinstance(leaf, Draw)), None)
+    what = str(problem) if problem else f"comes of values that were drawn{_at(drawn)}"
     return (
         f"{operation} reads a tensor of shape {tuple(tensor.shape)}, which {what}; there are no numbers to "
         f"read{_at(site())}: let the code not depend on them"
