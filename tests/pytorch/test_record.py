@@ -264,6 +264,17 @@ def test_more_computed_values_than_a_request_carries():
     assert seedbed.torch.record(noisy).ByteSize() < 5000  # what repeats, and what is known, takes no bytes
 
 
+def test_more_steps_than_an_expression_has():
+    def fill(w):
+        w.normal_()
+        for _ in range(10_000):
+            w.tanh_()
+
+    with pytest.raises(seedbed.InvalidRequest, match=r"has over 10000 steps.*test_record\.py") as error:
+        seedbed.torch.record(parameter(fill))
+    assert error.value.field == "weight"
+
+
 def test_data_may_be_replaced():
     """Whether the new tensor or the old one has memory."""
 

@@ -63,10 +63,18 @@ def specs(held: Sequence[Held], seed: int, independent_copies: bool) -> list[Ten
         InvalidRequest: One cannot be said in a message; names it.
     """
     names = _Names(held, independent_copies)
-    messages = [_Emitter(one.name, names).spec(one, seed) for one in held]
-    for message in messages:
-        _check_literals(message)
-    return messages
+    return [_said(one, names, seed) for one in held]
+
+
+def _said(one: Held, names: _Names, seed: int) -> TensorSpec:
+    try:
+        message = _Emitter(one.name, names).spec(one, seed)
+    except InvalidRequest as error:
+        where = next((leaf.drawing.site for leaf in _nodes.leaves(one.node) if isinstance(leaf, Draw)), None)
+        drawn = f" (drawn at {where})" if where else ""
+        raise InvalidRequest(one.name, f"cannot be said: {error.description}{drawn}") from None
+    _check_literals(message)
+    return message
 
 
 def _check_literals(message: TensorSpec) -> None:

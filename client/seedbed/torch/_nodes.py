@@ -8,6 +8,7 @@ of a view is one view; a function of boxes is boxes of it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,6 +234,15 @@ class Node:
     def arguments(self) -> tuple[Node, ...]:
         return ()
 
+    @functools.cached_property
+    def facts(self) -> _Facts:
+        """Worked out once, from the arguments', so that a chain of operations costs no more the longer it is."""
+        if isinstance(self, Problem):
+            return _Facts(self.is_drawn, self)
+        facts = [argument.facts for argument in settled(self).arguments]
+        problem = next((one.problem for one in facts if one.problem is not None), None)
+        return _Facts(isinstance(self, Draw) or any(one.is_drawn for one in facts), problem)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Draw(Node):
@@ -395,14 +405,21 @@ def settled(node: Node) -> Node:
     return dataclasses.replace(node, of=node.of[1:]) if is_covered else node
 
 
+class _Facts(NamedTuple):
+    """What is known of all that a node is made of."""
+
+    is_drawn: bool
+    problem: Problem | None
+
+
 def is_drawn(node: Node) -> bool:
     """Whether anything in it was drawn, or is unknown."""
-    return any(isinstance(leaf, Draw) or (isinstance(leaf, Problem) and leaf.is_drawn) for leaf in leaves(node))
+    return node.facts.is_drawn
 
 
 def problem_of(node: Node) -> Problem | None:
     """What is wrong with it, if anything is."""
-    return next((leaf for leaf in leaves(node) if isinstance(leaf, Problem)), None)
+    return node.facts.problem
 
 
 def evaluated(node: Node) -> torch.Tensor:
@@ -464,7 +481,7 @@ def viewed(node: Node, box: Box) -> Node:  # noqa: PLR0911 - a table of what nod
         return _viewed_boxes(node, box)
     if isinstance(node, Cast):
         return cast(viewed(node.of, box), node.dtype)
-    if isinstance(node, Apply) and all(argument.shape in (node.shape, ()) for argument in node.of):
+    if isinstance(node, Apply) and all(a.shape in (node.shape, ()) and not a.arguments for a in node.of):
         return Apply(shape, node.dtype, node.function, tuple(viewed(a, box) if a.shape else a for a in node.of))
     return Viewed(shape, node.dtype, box, node)
 
