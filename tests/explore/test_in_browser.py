@@ -160,6 +160,7 @@ def test_every_scheme_can_be_chosen(page):
         assert page.text("#law")
         assert page.driver.find_elements(By.CSS_SELECTOR, "#histogram .outline, #histogram .share"), scheme
         assert f"client.{scheme}(" in page.text("#python")
+    page.choose("scheme", "variance_scaling")
     assert page("#in_axis").get_attribute("placeholder") == "-2"
 
 
