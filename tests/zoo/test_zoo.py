@@ -32,6 +32,10 @@ def test_every_model_is_right_or_listed(library):
     outcomes = {outcome.name: outcome.outcome for outcome in zoo.run(builders, JOBS)}
     exceptions = listed(library)
     assert len(outcomes) == len(builders)
+    too_large = [name for name, what in outcomes.items() if what.startswith("too large: ")]
+    assert len(too_large) < 0.4 * len(builders)
+    for name in too_large:
+        del outcomes[name]
     assert {name: what for name, what in outcomes.items() if what != "right" and name not in exceptions} == {}
     assert [name for name, what in outcomes.items() if what == "right" and name in exceptions] == []
 

@@ -65,6 +65,10 @@ class CannotBuildError(Exception):
     """The library cannot build it here, recorded or not."""
 
 
+class TooLargeError(Exception):
+    """It has no form small enough to be tried here; ZOO_LARGEST says how many parameters one may have."""
+
+
 # ---------------------------------------------------------------------------------------------------------- builders
 
 
@@ -118,7 +122,7 @@ class _TimmBuild:
     def prepare(self) -> None:
         """Chooses the form, before anything is recorded."""
         if (size := _size_or_zero(self)) > LARGEST_OF_ONE_SIZE:
-            raise CannotBuildError(f"has {size:,} parameters in its smallest form, which takes long")
+            raise TooLargeError(f"has {size:,} parameters in its smallest form")
 
     def __call__(self) -> torch.nn.Module:
         return self._make(self._options)
@@ -142,7 +146,7 @@ class _OfSize:
     def prepare(self) -> None:
         """Looks at the size, before anything is recorded."""
         if (size := _size_or_zero(self._build)) > LARGEST_OF_ONE_SIZE:
-            raise CannotBuildError(f"has {size:,} parameters, which takes long")
+            raise TooLargeError(f"has {size:,} parameters")
 
     def __call__(self) -> torch.nn.Module:
         return self._build()
@@ -273,7 +277,8 @@ class _TransformersBuild:
                 problems.append(_message(error))
             else:
                 return
-        raise CannotBuildError(problems[0] if len(set(problems)) == 1 else f"{problems[0]}; else {problems[-1]}")
+        text = problems[0] if len(set(problems)) == 1 else f"{problems[0]}; else {problems[-1]}"
+        raise TooLargeError(text) if any(problem.startswith("has ") for problem in problems) else CannotBuildError(text)
 
     def __call__(self) -> torch.nn.Module:
         if self._config is None:
@@ -384,7 +389,7 @@ def _real(build: Build, seed: int) -> torch.nn.Module:
         np.random.seed(seed)
         torch.manual_seed(seed)
         return build()
-    except CannotBuildError:
+    except (CannotBuildError, TooLargeError):
         raise
     except Exception as error:
         raise CannotBuildError(_message(error)) from error
@@ -669,6 +674,8 @@ def _work(connection: Any) -> None:
             outcome = check(builder.build)
         except CannotBuildError as error:
             outcome = f"cannot build: {error}"
+        except TooLargeError as error:
+            outcome = f"too large: {error}"
         except BaseException as error:
             outcome = f"failed: {_message(error)}"
         gc.collect()
