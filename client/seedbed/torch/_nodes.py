@@ -518,7 +518,6 @@ def _joined(outer: Box, inner: Box) -> Box | None:
         for extent, stride, mine in zip(inner.shape, inner.strides, own, strict=True)
         if extent > 1
     ]
-    flat = Box(tuple(extent for extent, _, _ in axes), tuple(mine for _, _, mine in axes))
     merged = _merged_flat(axes)
     flat = Box(tuple(extent for extent, _, _ in merged), tuple(mine for _, _, mine in merged))
     located = _located(outer, flat, [stride for _, stride, _ in merged])
@@ -574,19 +573,13 @@ def _viewed_boxes(node: Boxes, box: Box) -> Node:
         return part
     if place.covers(box) and (inner := within(box, place)) is not None:
         return viewed(part, inner)
-    if all(is_inside(place, box) for place, _ in seen):
-        inside = [(within(place, box), part) for place, part in seen]
-        if all(inner is not None for inner, _ in inside) and box.is_injective:
-            return Boxes(box.shape, node.dtype, tuple((inner, part) for inner, part in inside if inner is not None))
-    cut = [(_cut(place, part, box), place) for place, part in seen]
-    if all(piece is not None for piece, _ in cut):
-        return Boxes(box.shape, node.dtype, tuple(piece for piece, _ in cut if piece is not None))
+    inside = [(inner, part) for place, part in seen if (inner := within(place, box)) is not None]
+    if len(inside) == len(seen):
+        return Boxes(box.shape, node.dtype, tuple(inside))
+    cut = [piece for place, part in seen if (piece := _cut(place, part, box)) is not None]
+    if len(cut) == len(seen):
+        return Boxes(box.shape, node.dtype, tuple(cut))
     return Viewed(box.shape, node.dtype, box, dataclasses.replace(node, of=tuple(seen)))
-
-
-def is_inside(inner: Box, outer: Box) -> bool:
-    """Whether the first is one of the other's boxes."""
-    return outer.is_injective and within(inner, outer) is not None
 
 
 def _cut(place: Box, part: Node, box: Box) -> tuple[Box, Node] | None:
@@ -742,8 +735,6 @@ _REFERENCE: dict[str, Callable[..., torch.Tensor]] = {
     "floor": torch.floor,
     "round": torch.round,
 }
-FUNCTIONS = tuple(_REFERENCE)
-"""The names of the contract's functions."""
 
 
 # The algebra of laws.

@@ -83,7 +83,8 @@ class CpuBackend(Backend):
 
     def sampler(self, description: TensorDescription) -> Sampler:
         if description.law.WhichOneof("law") == "constant":
-            return partial(_at_once, self._constant_filler(description))
+            bits = deterministic.constant(description)
+            return partial(_at_once, lambda _, out, cancelled: _fill_constant(self, bits, None, out, cancelled))
         where = layout_of(description)
         fill, tile, share = self._fill_of(description), self.tile, self._share_of(description)
 
@@ -137,14 +138,6 @@ class CpuBackend(Backend):
         if isinstance(plan, recipes.PartsPlan):
             return _PartsFill(self, description, plan, self._fill_of)
         return _ExpressionFill(description, plan, self._fill_of)
-
-    def _constant_filler(self, description: TensorDescription) -> Callable[[int, NDArray[Any], IsCancelled], None]:
-        bits = deterministic.constant(description)
-
-        def fill(_first_element: int, out: NDArray[Any], _cancelled: IsCancelled) -> None:
-            _fill_constant(self, bits, None, out, _cancelled)
-
-        return fill
 
     def _random_fill(self, description: TensorDescription, law: str) -> Fill:
         parameters = parameters_of(description)
