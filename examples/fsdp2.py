@@ -81,6 +81,7 @@ def run(target: str) -> None:
     losses = train(module, torch.arange(100, device=device))
     if dist.get_rank() == 0:
         print(f"weights {weights}; losses {', '.join(f'{loss:.3f}' for loss in losses)}")
+    dist.barrier()  # gloo's threads may still hold tensors, which they cannot free once Python ends
     dist.destroy_process_group()
 
 

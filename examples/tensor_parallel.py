@@ -78,6 +78,7 @@ def run(target: str, dp: int, tp: int) -> None:
     loss.backward()
     if dist.get_rank() == 0:
         print(f"weights {weights}; up.weight is {tuple(module[1].up.weight.placements)}; loss {loss.item():.3f}")
+    dist.barrier()  # gloo's threads may still hold tensors, which they cannot free once Python ends
     dist.destroy_process_group()
 
 
