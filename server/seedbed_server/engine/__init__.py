@@ -9,7 +9,7 @@
 >>> open_backend("numpy").fill(description, 0, out)
 """
 
-from .backends import Backend, Sampler, open_backend, open_cupy, usable_cores
+from .backends import Backend, Job, Sampler, open_backend, open_cupy, usable_cores
 from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
@@ -25,6 +25,7 @@ __all__ = [
     "Backend",
     "Cancelled",
     "InvalidSpec",
+    "Job",
     "Sampler",
     "calculate_gain",
     "describe",

@@ -96,10 +96,10 @@ def layout(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> L
 
 def layout_of(description: TensorDescription) -> Layout:
     """The layout of a described region, which is not empty."""
-    shape, start, stop = description.spec.shape[:], description.region.start[:], description.region.stop[:]
-    if stop == shape and not any(start):
-        return Layout(0, description.element_count, (), ())  # all of it, as most are
-    return layout(shape, start, stop)
+    shape, count = description.spec.shape, description.element_count
+    if count == math.prod(shape):
+        return Layout(0, count, (), ())  # all of it, as most are
+    return layout(shape, description.region.start, description.region.stop)
 
 
 def runs(where: Layout, first: int, count: int) -> Runs:

@@ -8,12 +8,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .base import Backend, Sampler, usable_cores
+from .base import Backend, Job, Sampler, usable_cores
 
 if TYPE_CHECKING:
     from .cupy import CupyBackend
 
-__all__ = ["Backend", "Sampler", "open_backend", "open_cupy", "usable_cores"]
+__all__ = ["Backend", "Job", "Sampler", "open_backend", "open_cupy", "usable_cores"]
 
 _NAMES = ("auto", "numpy", "numba", "cupy")
 
@@ -25,7 +25,8 @@ def open_backend(name: str | None = None, threads: int | None = None, device: in
         name: ``auto`` (the fastest that works here: cupy, else numba, else numpy), or one of them. By default the
             environment variable SEEDBED_BACKEND, else ``auto``.
         threads: How many threads of the CPU share the work of one call. By default the environment variable
-            SEEDBED_THREADS, else one for each core that this process may use.
+            SEEDBED_THREADS, else one for each core that this process may use; the ranks that torchrun starts on a machine
+            divide its cores.
         device: Which GPU, counted from 0. By default the environment variable SEEDBED_DEVICE, else the current one.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -44,6 +44,16 @@ class Stream(NamedTuple):
 
     seed: int
     stream: int
+
+
+class Job(NamedTuple):
+    """What is wanted of a described region, and where it goes."""
+
+    description: TensorDescription
+    first_element: int
+    """The position within the region, in row-major order, of ``out[0]``."""
+    out: NDArray[Any]
+    """1-D, C-contiguous, of the description's dtype; at most the rest of the region."""
 
 
 class Backend(ABC):
@@ -101,6 +111,24 @@ class Backend(ABC):
         if len(out):
             self.sampler(description)(first_element, out, cancelled)()
 
+    def fill_all(self, jobs: Sequence[Job], cancelled: IsCancelled = never) -> None:
+        """Fills several arrays, small ones side by side; those of one call must not share memory.
+
+        Args:
+            jobs: What goes where.
+            cancelled: Asked now and then during long work.
+
+        Raises:
+            Cancelled: Once ``cancelled()`` is true.
+            MemoryError: The device is out of memory.
+        """
+        for job in jobs:
+            self.fill(*job, cancelled)
+
+    def alone(self) -> Backend:
+        """The same backend for a caller who keeps all cores busy with threads of their own."""
+        return self
+
 
 def usable_cores() -> int:
     """How many cores this process may run on, and, in a container, how many of them it may keep busy."""
@@ -110,3 +138,15 @@ def usable_cores() -> int:
         return min(cores, max(1, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # there are no control groups, or no limit: "max"
         return cores
+
+
+def cores_of_rank() -> int:
+    """This process's share of the usable cores, if it is one of several ranks of a trainer on this machine.
+
+    torchrun says how many there are in LOCAL_WORLD_SIZE. Who bound each rank to cores of its own has divided already.
+    """
+    cores, ranks = usable_cores(), os.environ.get("LOCAL_WORLD_SIZE", "")
+    is_bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
+    if is_bound or not (ranks.isascii() and ranks.isdigit()):
+        return cores
+    return max(1, cores // max(1, int(ranks)))

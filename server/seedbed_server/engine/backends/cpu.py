@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from abc import abstractmethod
@@ -25,7 +26,7 @@ from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
 from ..views import Indices, Laying, expanded
-from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, usable_cores
+from .base import Backend, IsCancelled, Sampler, Stream, Wait, cores_of_rank, done
 
 _DEFAULT_SHARE: Final = 1 << 16
 _EXPRESSION_SHARE: Final = 1 << 14
@@ -40,7 +41,7 @@ class CpuBackend(Backend):
     """A backend that computes in the calling thread, and in threads of its own.
 
     Args:
-        threads: How many threads share one call. Default one for each core that this process may use.
+        threads: How many threads share one call. Default one for each core that is this process's share.
         reason: Why it was chosen.
     """
 
@@ -51,11 +52,16 @@ class CpuBackend(Backend):
     it takes to hand them over."""
 
     def __init__(self, threads: int | None = None, reason: str = "asked for") -> None:
-        self.threads = threads or usable_cores()
+        self.threads = threads or cores_of_rank()
         self.reason = reason
         self.device = f"CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="seedbed-sample") if self.threads > 1 else None
         self._matrices = _MatrixCache()
+
+    def alone(self) -> CpuBackend:
+        other = copy.copy(self)
+        other.threads, other._pool = 1, None
+        return other
 
     @abstractmethod
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:

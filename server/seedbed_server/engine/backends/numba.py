@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from functools import lru_cache
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from functools import cached_property, lru_cache, partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed.v1 import (
+    DATA_TYPE_BFLOAT16,
+    DATA_TYPE_FLOAT16,
+    DATA_TYPE_FLOAT32,
+    DATA_TYPE_FLOAT64,
+    DataType,
+    Law,
+    TensorDescription,
+    TensorSpec,
+)
+
+from .. import deterministic
 from ..constants import FEISTEL_ROUNDS
 from ..errors import Cancelled
-from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters
-from ..regions import Runs
+from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters, parameters_of
+from ..regions import Layout, Runs, layout_of
 from ..views import Indices
 from . import numba_kernels as kernels
-from .base import IsCancelled, Stream, never
+from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
 from .cpu import CpuBackend
 from .numpy import permuted
 
+_JOB = struct.Struct("=2q3Q7q")
+_MOST_NUMBERS = 7  # of a law's parameters
+_TABLE_LAWS = ("constant", "uniform", "normal", "trunc_normal")
+_KINDS = {
+    DATA_TYPE_FLOAT32: kernels.FLOAT32,
+    DATA_TYPE_FLOAT64: kernels.FLOAT64,
+    DATA_TYPE_BFLOAT16: kernels.BFLOAT16,
+    DATA_TYPE_FLOAT16: kernels.FLOAT16,
+}
+
 _TOGETHER = np.zeros(0, np.int64)
 """Positions of runs that follow each other."""
+
+_PIECES_AT_ONCE = 64
+"""What the calling thread fills before it looks whether the call was cancelled: some 10 ms of work."""
+
+_ALL_PIECES = 2**62
+
+_HAND_OVER = 1 / 13
+"""What it costs to wake a thread, in shares: some 15 of 200 microseconds."""
 
 _STRIP = 64
 """Columns of a matrix that are worked on at once, in the second-level cache."""
@@ -31,7 +63,11 @@ class NumbaBackend(CpuBackend):
 
     name = "numba"
     tile = 1 << 22
-    share: ClassVar = {"uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 12}
+    share: ClassVar = {
+        "constant": 1 << 20, "uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 12,
+    }  # fmt: skip
+    piece: ClassVar[int] = 1 << 15
+    """Elements that a thread takes at once: a few tens of microseconds, so that none waits long for the last."""
 
     def prepare(self) -> None:
         runs = np.array([1]), np.array([1])
@@ -43,6 +79,65 @@ class NumbaBackend(CpuBackend):
             self.repeat(bits[0], bits)
             self.scatter(out, np.array([0]), np.array([1]), out)
         self.orthonormal(np.ones((2, 1)), never)
+        _fill_pieces(_Table(self.piece), np.zeros(2, np.int64), 1)
+
+    def sampler(self, description: TensorDescription) -> Sampler:
+        row = self._row_of(description)
+        return super().sampler(description) if row is None else partial(self._fill_row, row)
+
+    def fill_all(self, jobs: Sequence[Job], cancelled: IsCancelled = never) -> None:
+        table, others = _Table(self.piece), []
+        for job in jobs:
+            if not len(job.out):
+                continue
+            row = self._row_of(job.description)
+            if row is None:
+                others.append(job)
+            else:
+                table.add(row, job.first_element, job.out)
+        self._fill_table(table, cancelled)
+        super().fill_all(others, cancelled)
+
+    def _fill_row(self, row: _Row, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
+        table = _Table(self.piece)
+        table.add(row, first_element, out)
+        self._fill_table(table, cancelled)
+        return done
+
+    def _fill_table(self, table: _Table, cancelled: IsCancelled) -> None:
+        """Fills all on this thread and on those of the pool that have nothing else to do."""
+        if not table.pieces:
+            return
+        state, threads = np.zeros(2, np.int64), self._threads_for(table)
+        others = [self._pool.submit(_fill_pieces, table, state, _ALL_PIECES) for _ in range(threads - 1) if self._pool]
+        try:
+            while _fill_pieces(table, state, _PIECES_AT_ONCE):
+                if cancelled():
+                    raise Cancelled
+        except BaseException:
+            state[kernels.STOP] = 1
+            raise
+        finally:  # also after an error: the others write into the caller's memory
+            for other in others:
+                if not other.cancel():  # not one that the pool, still at work for others, never began
+                    other.result()
+
+    def _threads_for(self, table: _Table) -> int:
+        """How many threads are worth while: each has a share at least, and they are woken one after the other."""
+        return max(1, min(self.threads, int(table.shares), int(math.sqrt(table.shares / _HAND_OVER))))
+
+    def _row_of(self, description: TensorDescription) -> _Row | None:
+        """The row of a law that `kernels.fill_pieces` knows; the region is not empty."""
+        law = description.law.WhichOneof("law")
+        if law not in _TABLE_LAWS:
+            return None
+        spec = description.spec
+        kind, share = _KINDS[spec.dtype], self.share[law]
+        if law == "constant":
+            bits = int(deterministic.constant(description))
+            return _Row(share, kernels.CONSTANT, kind, bits, 0, _numbers(b""), Layout(0, 1, (), ()))
+        code, numbers = _law_of(description.law.SerializeToString(), spec.dtype)
+        return _Row(share, code, kind, spec.seed, description.stream, numbers, layout_of(description))
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         self._sample(parameters, stream, runs, _TOGETHER, out)
@@ -102,6 +197,73 @@ class NumbaBackend(CpuBackend):
         return q * np.where(diagonal < 0, -1.0, 1.0)
 
 
+class _Row(NamedTuple):
+    """What all jobs of a described region share."""
+
+    share: int
+    """The fewest elements that are worth a thread's while."""
+    code: int
+    """Of the law."""
+    kind: int
+    key: int
+    """The seed; of a constant its bits."""
+    counter: int
+    numbers: NDArray[np.float64]
+    where: Layout
+
+
+@lru_cache(maxsize=1024)
+def _law_of(law: bytes, dtype: DataType) -> tuple[int, NDArray[np.float64]]:
+    return _arguments(parameters_of(TensorDescription(law=Law.FromString(law), spec=TensorSpec(dtype=dtype))))
+
+
+class _Table:
+    """What `kernels.fill_pieces` is to fill.
+
+    Args:
+        piece: Elements of a piece.
+    """
+
+    def __init__(self, piece: int) -> None:
+        self.piece = piece
+        self.pieces = 0
+        self.shares = 0.0
+        """The work, in what is worth a thread's while."""
+        self._rows: list[bytes] = []
+        self._numbers: list[NDArray[np.float64]] = []
+        self._outer: list[tuple[int, int]] = []
+        self._outs: list[NDArray[Any]] = []  # kept alive while threads write there
+
+    def add(self, row: _Row, first_element: int, out: NDArray[Any]) -> None:
+        """Adds a job, whose array is not empty."""
+        where, count = row.where, len(out)
+        self._rows.append(
+            _JOB.pack(
+                row.code, row.kind, row.key, row.counter, out.__array_interface__["data"][0], first_element, count,
+                self.pieces,
+                where.offset, where.run_length, len(self._outer), len(where.extents),
+            )  # fmt: skip
+        )
+        self._numbers.append(row.numbers)
+        if where.extents:
+            self._outer.extend(zip(where.extents, where.strides, strict=True))
+        self._outs.append(out)
+        self.shares += count / row.share
+        self.pieces += -(-count // self.piece)
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """The jobs, their parameters, and the outer dimensions of their regions."""
+        jobs = np.frombuffer(b"".join(self._rows), np.int64).reshape(-1, kernels.JOB_FIELDS)
+        numbers = np.array(self._numbers, np.float64).reshape(-1, _MOST_NUMBERS)
+        return jobs, numbers, np.array(self._outer, np.int64).reshape(-1, 2)
+
+
+def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
+    more: bool = kernels.fill_pieces(*table.arrays, state, table.piece, table.pieces, most)
+    return more
+
+
 def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
     numbers = _numbers(struct.pack(f"{len(parameters)}d", *parameters))
     if isinstance(parameters, UniformParameters):
@@ -112,6 +274,6 @@ def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
 @lru_cache(maxsize=1024)
 def _numbers(packed: bytes) -> NDArray[np.float64]:
     """A law's parameters; by their bytes, since a cache of floats would take -0.0 for 0.0."""
-    numbers = np.zeros(7)
+    numbers = np.zeros(_MOST_NUMBERS)
     numbers[: len(packed) // 8] = np.frombuffer(packed)
     return numbers

@@ -13,7 +13,9 @@ Numba infers the types of arguments, so they are not annotated: ``p`` is a law's
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
 
 from .. import constants
 from ..constants import (
@@ -40,6 +42,7 @@ _QUANTILES = 1024
 """Quantiles of the truncated normal that are computed at once."""
 
 _jit = njit(cache=True, nogil=True, error_model="numpy")
+_merged = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 _inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 
 
@@ -590,6 +593,139 @@ def scatter(values, positions, lengths, out):
         for i in range(len(to)):
             to[i] = taken[i]
         begin += length
+
+
+# Pieces of many tensors, which any number of threads take in turn.
+
+JOB_FIELDS = 12
+"""Numbers that say what is wanted of a tensor, in the order in which `fill_pieces` reads them:
+
+the law; the kind of its elements; the seed (of a constant its bits); the stream; the address of the first element; the
+first element wanted, in the region's row-major order; how many; the number of the first piece; and the region's layout:
+its offset, the length of its runs, where its outer dimensions begin in ``outer``, and how many there are.
+"""
+
+CONSTANT = 3
+"""A law beside UNIFORM, NORMAL and TRUNC_NORMAL."""
+
+FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
+
+NEXT, STOP = 0, 1
+"""What ``state`` holds: the number of the next piece, and whether to stop."""
+
+_RUNS = 1 << 10
+"""Runs that are found at once."""
+
+
+@intrinsic
+def _take(_context, state):
+    """The first number of ``state``, which is counted up for whoever takes the next."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(state), generate
+
+
+@intrinsic
+def _pointer(_context, address):
+    def generate(_context, builder, _signature, arguments):
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@_jit
+def fill_pieces(jobs, parameters, outer, state, size, pieces, most):
+    """Fills pieces of ``size`` elements that no other thread fills, at most so many; tells whether there may be more."""
+    starts, lengths, where = np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64), np.empty(64, np.int64)
+    for _ in range(most):
+        if state[STOP] != 0:
+            return False
+        piece = _take(state)
+        if piece >= pieces:
+            return False
+        j = _job_of(jobs, piece)
+        begin = (piece - jobs[j, 7]) * size
+        count = min(size, jobs[j, 6] - begin)
+        if jobs[j, 0] == CONSTANT:
+            _repeat_at(jobs[j], begin, count)
+        else:
+            _fill_at(jobs[j], parameters[j], outer, begin, count, starts, lengths, where)
+    return True
+
+
+@_merged
+def _job_of(jobs, piece):
+    low, high = 0, len(jobs)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if jobs[middle, 7] <= piece:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@_merged
+def _repeat_at(job, begin, count):
+    address = job[4]
+    if job[1] == FLOAT32:
+        repeat(u32(job[2]), carray(_pointer(address + 4 * begin), (count,), np.uint32))
+    elif job[1] == FLOAT64:
+        repeat(u64(job[2]), carray(_pointer(address + 8 * begin), (count,), np.uint64))
+    else:
+        repeat(np.uint16(job[2]), carray(_pointer(address + 2 * begin), (count,), np.uint16))
+
+
+@_merged
+def _fill_at(job, p, outer, begin, count, starts, lengths, where):
+    first, run_length, dimensions = job[5] + begin, job[9], job[11]
+    if dimensions == 0:
+        starts[0], lengths[0] = job[8] + first, count
+        _fill_runs(job, p, begin, count, starts[:1], lengths[:1])
+        return
+    sizes = outer[job[10] : job[10] + dimensions]
+    run, skipped = first // run_length, first % run_length
+    flat = job[8]
+    for d in range(dimensions - 1, -1, -1):
+        where[d] = run % sizes[d, 0]
+        run //= sizes[d, 0]
+        flat += where[d] * sizes[d, 1]
+    done = 0
+    while done < count:
+        runs, elements = 0, 0
+        while runs < _RUNS and done + elements < count:
+            length = min(run_length - skipped, count - done - elements)
+            starts[runs], lengths[runs] = flat + skipped, length
+            runs += 1
+            elements += length
+            skipped = 0
+            for d in range(dimensions - 1, -1, -1):  # the next run
+                where[d] += 1
+                flat += sizes[d, 1]
+                if where[d] < sizes[d, 0]:
+                    break
+                flat -= where[d] * sizes[d, 1]
+                where[d] = 0
+        _fill_runs(job, p, begin + done, elements, starts[:runs], lengths[:runs])
+        done += elements
+
+
+@_merged
+def _fill_runs(job, p, begin, count, starts, lengths):
+    law, kind, address, together = job[0], job[1], job[4], np.empty(0, np.int64)
+    key, counter = u64(job[2]), u64(job[3])
+    if kind == FLOAT32:
+        out = carray(_pointer(address + 4 * begin), (count,), np.float32)
+        fill32(law, p, key, counter, starts, lengths, together, out)
+    elif kind == FLOAT64:
+        out64 = carray(_pointer(address + 8 * begin), (count,), np.float64)
+        fill64(law, p, key, counter, starts, lengths, together, out64)
+    else:
+        out16 = carray(_pointer(address + 2 * begin), (count,), np.uint16)
+        fill16(law, p, key, counter, starts, lengths, together, out16, kind == BFLOAT16)
 
 
 # Sparse.
