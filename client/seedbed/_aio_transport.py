@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
 from seedbed import _credentials
 from seedbed._retry import Deadline
-from seedbed._targets import LOCAL, is_cuda
+from seedbed._targets import is_cuda
 from seedbed._transport import (
     RESPONSES,
     LocalTransport,
     closed,
     keep_freed_memory,
     of_rpc,
-    open_service,
     path,
     serialize,
 )
@@ -48,15 +46,12 @@ def open_transport(target: str, security: _credentials.Security, options: Sequen
     """The transport to a target.
 
     Raises:
-        InvalidRequest: If the target is none or ``local:cuda``, ``local:`` cannot be had, or what is asked of security
-            is not possible.
+        InvalidRequest: If the target is none or ``local:cuda``, or what is asked of security is not possible.
     """
     if is_cuda(target):
         remedy = f'use seedbed.connect("{target}"), whose calls return before the GPU is done'
         raise InvalidRequest("target", f'"{target}" has no coroutines; {remedy}')
     keep_freed_memory()
-    if target == LOCAL:
-        return AioLocalTransport(LocalTransport(open_service()))
     return AioGrpcTransport(target, security, options)
 
 
@@ -147,37 +142,11 @@ class AioLocalTransport:
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         return await asyncio.to_thread(self._transport.unary, method, request, deadline)
 
-    async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
-        abandoned = threading.Event()
-        messages = self._transport.stream(method, request, deadline, abandoned.is_set)
-        step: asyncio.Future[bytes | None] | None = None
-        try:
-            while True:
-                step = asyncio.ensure_future(asyncio.to_thread(next, messages, None))
-                message = await asyncio.shield(step)
-                if message is None:
-                    return
-                yield message
-        finally:
-            abandoned.set()
-            _close_after(messages, step)
+    def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        raise NotImplementedError  # nothing travels within a process
 
     def replicas(self) -> int:
         return 1
 
     async def close(self) -> None:
         self._transport.close()
-
-
-def _close_after(messages: Generator[bytes, None, None], step: asyncio.Future[bytes | None] | None) -> None:
-    """Closes a generator once the thread that runs in it has left it."""
-
-    def close(done: asyncio.Future[bytes | None]) -> None:
-        if not done.cancelled():
-            done.exception()  # nobody waits for it any more
-        messages.close()
-
-    if step is None or step.done():
-        messages.close()
-    else:
-        step.add_done_callback(close)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from seedbed import _arguments, _literals, _regions, _stripes, dtypes
+from seedbed import _arguments, _literals, _outputs, _regions, _stripes, dtypes
 from seedbed._schemes import nonlinearity_of
 from seedbed._stream import Assembler, ModelAssembler, Piece, TensorAssembler, check_description
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike
@@ -64,11 +63,9 @@ class ArrayCall:
     def _open(self, index: int) -> None:
         wanted = self.wanted[index]
         given = self._destination(index)
-        if given is not None:
-            check_out(given, wanted)
+        plain = new_array(wanted) if given is None else _outputs.as_array(given, wanted)
         self._index = index
-        self._array = _new_array(wanted) if given is None else given
-        plain = np.asarray(self._array)  # of a memory map or another subclass, whose own indexing may be slow or odd
+        self._array = plain if given is None else given
         self._elements = plain.reshape(-1) if plain.flags.c_contiguous else plain.flat
 
 
@@ -80,7 +77,7 @@ def tensor_call(spec: TensorSpec, region: RegionLike | None, out: Array | None, 
     """
     wanted = tensor_slice(spec, region)
     if out is not None and _regions.is_sound(wanted):
-        check_out(out, wanted)
+        _outputs.as_array(out, wanted)
     return ArrayCall(TensorAssembler(wanted), [wanted], lambda _: out, progress)
 
 
@@ -108,12 +105,12 @@ def striped_calls(
         Corrupted: If the description is not of the part wanted.
     """
     check_description(description, wanted)
-    array = _new_array(wanted) if out is None else out
+    array = new_array(wanted) if out is None else _outputs.as_array(out, wanted)
     progress_of = _stripes.summed(progress, description.byte_count) if progress else lambda: None
     calls = []
     for part, where in _stripes.split(TensorSlice(spec=description.spec, region=description.region), most):
         calls.append(ArrayCall(TensorAssembler(part), [part], [array[where]].__getitem__, progress_of()))
-    return array, calls
+    return (array if out is None else out), calls
 
 
 def chunk_call(spec: TensorSpec, region: RegionLike | None, first_element: int) -> Assembler:
@@ -134,7 +131,7 @@ def model_call(model: ModelLike, out: Outputs | None, progress: Progress | None)
     """
     wanted = slices(model)
     names = [part.spec.name for part in wanted]
-    find = finder(out, wanted, check_out)
+    find = finder(out, wanted, _outputs.as_array)
     return ArrayCall(ModelAssembler(wanted), wanted, lambda index: find(names[index]), progress)
 
 
@@ -175,39 +172,6 @@ def tensor_slice(spec: TensorSpec, region: RegionLike | None) -> TensorSlice:
     return TensorSlice(spec=spec, region=_regions.resolve(region, spec.shape))
 
 
-def check_out(out: object, wanted: TensorSlice) -> None:
-    """Refuses an array that the part wanted does not fit into exactly.
-
-    Raises:
-        InvalidRequest: It is no array, or has another shape or dtype, or cannot be written.
-    """
-    if not isinstance(out, np.ndarray):
-        raise InvalidRequest("out", f"is a {type(out).__name__}{label(wanted)}; give a NumPy array")
-    check_fit(out.shape, out.dtype, wanted)
-    if not out.flags.writeable:
-        raise InvalidRequest("out", f"cannot be written{label(wanted)}; give a writable array")
-
-
-def check_fit(shape: tuple[int, ...], dtype: np.dtype[Any], wanted: TensorSlice) -> None:
-    """Refuses another shape or dtype than those of the part wanted.
-
-    Raises:
-        InvalidRequest: They differ.
-    """
-    extents, element_type = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
-    if shape != extents:
-        raise InvalidRequest("out", f"has shape {shape}{label(wanted)}; give one of shape {extents}, the region's")
-    if dtype != element_type:
-        raise InvalidRequest(
-            "out", f"has dtype {dtype}{label(wanted)}; give one of dtype {element_type}, or ask for its dtype"
-        )
-
-
-def label(wanted: TensorSlice) -> str:
-    """The tensor in an error about ``out``."""
-    return f" for tensor {wanted.spec.name!r}" if wanted.spec.name else ""
-
-
 def slices(model: ModelLike) -> list[TensorSlice]:
     """The parts of a model, as messages of our own.
 
@@ -239,7 +203,7 @@ def _slice(item: object, index: int) -> TensorSlice:
 
 
 def finder(
-    out: Outputs | None, wanted: Sequence[TensorSlice], check: Callable[[object, TensorSlice], None]
+    out: Outputs | None, wanted: Sequence[TensorSlice], check: Callable[[object, TensorSlice], object]
 ) -> Callable[[str], Array | None]:
     """The function that gives a tensor's array by its name.
 
@@ -265,7 +229,13 @@ def finder(
     return out
 
 
-def _new_array(wanted: TensorSlice) -> Array:
+def new_array(wanted: TensorSlice) -> Array:
+    """A new array for the part wanted.
+
+    Raises:
+        InvalidRequest: If NumPy has no arrays of this shape.
+        MemoryError: If there is no memory for it.
+    """
     shape, dtype = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
     try:
         return np.empty(shape, dtype)

@@ -84,6 +84,10 @@ def connect(
     ((256, 128), dtype('float32'))
     """
     seconds = _arguments.seconds(timeout)
+    if target == _targets.LOCAL:
+        from seedbed._local import LocalClient  # noqa: PLC0415 - it imports this module
+
+        return LocalClient(_transport.open_service(), seconds)
     if _targets.is_cuda(target):
         from seedbed._cuda import CudaClient  # noqa: PLC0415 - it imports this module
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from seedbed import _arguments, _calls, _literals, _regions, dtypes
+from seedbed import _arguments, _calls, _literals, _outputs, _regions, dtypes
 from seedbed._client import Client
 from seedbed._retry import Deadline
 from seedbed._transport import LocalTransport
@@ -249,12 +249,12 @@ class _Memory:
         Raises:
             InvalidRequest: If it is not in this GPU's memory, has another shape or dtype, or cannot be written.
         """
-        which = _calls.label(wanted)
+        which = _outputs.label(wanted)
         array = self._shared(out, which)
         if (device := array.device.id) != self._number:
             remedy = f"give one of GPU {self._number}, or connect to local:cuda:{device}"
             raise InvalidRequest("out", f"is in GPU {device}'s memory{which}; {remedy}")
-        _calls.check_fit(array.shape, array.dtype, wanted)
+        _outputs.check_fit(array.shape, array.dtype, wanted)
         if array.size and any(step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True)):
             raise InvalidRequest("out", f"has elements that share memory{which}; give an array that was not expanded")
         return array

@@ -33,7 +33,8 @@ RESPONSES: dict[str, type[Message]] = {
     "GetServerInfo": GetServerInfoResponse,
 }
 
-_LARGER_THAN_MESSAGES = 8 << 20
+_MESSAGE_BYTES = 3 << 20
+_ROOM_FOR_MORE = 5 << 20
 
 
 class Transport(Protocol):
@@ -59,19 +60,17 @@ def open_transport(target: str, security: _credentials.Security, options: Sequen
         InvalidRequest: If the target is none, ``local:`` cannot be had, or what is asked of security is not possible.
     """
     keep_freed_memory()
-    if target == LOCAL:
-        return LocalTransport(open_service())
     return GrpcTransport(target, security, options)
 
 
-def keep_freed_memory() -> None:
-    """Spares new pages for each message.
+def keep_freed_memory(byte_count: int = _MESSAGE_BYTES) -> None:
+    """Spares new pages for each message or chunk of up to so many bytes, at most 20 MiB.
 
-    glibc gives a freed block of a message's size back to the kernel, which then has to clear pages for the next one,
+    glibc gives a freed block of such a size back to the kernel, which then has to clear pages for the next one,
     until a larger block was freed once: see M_MMAP_THRESHOLD in mallopt(3). Nearly half of the time of receiving went
     there.
     """
-    np.empty(_LARGER_THAN_MESSAGES, np.uint8)
+    np.empty(byte_count + _ROOM_FOR_MORE, np.uint8)
 
 
 class GrpcTransport:
@@ -159,22 +158,12 @@ class LocalTransport:
         except self._failure as error:
             raise self._mapped(error, deadline) from error
 
-    def stream(
-        self, method: str, request: Message, deadline: Deadline, abandoned: Callable[[], bool] = lambda: False
-    ) -> Generator[bytes, None, None]:
-        """Asks for a stream, which another thread may end by making ``abandoned`` true."""
-        self._check_open()
+    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
+        raise NotImplementedError  # nothing travels within a process
 
-        def cancelled() -> bool:
-            return self._is_closed or abandoned() or deadline.has_passed()
-
-        try:
-            for message in self._service.stream(method, request, cancelled):
-                if deadline.has_passed():
-                    raise deadline.exceeded(self._target)
-                yield message
-        except self._failure as error:
-            raise self._mapped(error, deadline) from error
+    def ending(self, deadline: Deadline) -> Callable[[], bool]:
+        """What tells long work whether to end: when time is up, or the client is closed."""
+        return lambda: self._is_closed or deadline.has_passed()
 
     def replicas(self) -> int:
         return 1

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from seedbed import _aio_transport, _arguments, _calls
+from seedbed import _aio_transport, _arguments, _calls, _targets, _transport
 from seedbed._credentials import Security
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
@@ -89,6 +89,11 @@ def connect(
     (256, 128)
     """
     seconds = _arguments.seconds(timeout)
+    if target == _targets.LOCAL:
+        from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
+        from seedbed._local import LocalClient  # noqa: PLC0415
+
+        return AsyncLocalClient(LocalClient(_transport.open_service(), seconds))
     security = Security(credentials, tls, ca, cert, key, token, server_name)
     return AsyncClient(target, _aio_transport.open_transport(target, security, options), seconds)
 

@@ -226,6 +226,8 @@ def _recipes_within(recipe: TensorSpec | Recipe, field: str) -> Iterator[tuple[R
 
 def literal_bytes(recipe: TensorSpec | Recipe) -> int:
     """The bytes of all literals."""
+    if recipe.WhichOneof("scheme") not in KINDS:
+        return 0
     return len(recipe.literal.data) + sum(literal_bytes(inner) for inner, _ in _recipes_within(recipe, ""))
 
 

@@ -46,7 +46,33 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
     >>> description.element_count, description.byte_count, description.law.normal.std
     (16, 64, 0.02)
     """
-    return _described(spec, region, f"{prefix}spec", f"{prefix}region").description
+    if spec.WhichOneof("scheme") in recipes.KINDS:
+        return _described(spec, region, f"{prefix}spec", f"{prefix}region").description
+    try:
+        alike = _without_stream(spec).SerializeToString()
+        shared = _description_alike(alike, None if region is None else region.SerializeToString())
+    except InvalidSpec:  # to be told with this request's own fields
+        return _described(spec, region, f"{prefix}spec", f"{prefix}region").description
+    description = TensorDescription()
+    description.CopyFrom(shared)
+    full = description.spec
+    full.name, full.seed, full.stream = spec.name, spec.seed, spec.stream
+    description.stream = stream_of(name_hashed(spec))
+    return description
+
+
+def _without_stream(spec: TensorSpec) -> TensorSpec:
+    """What tensors of one shape and law have in common: all but what selects their random words."""
+    alike = TensorSpec()
+    alike.CopyFrom(spec)
+    alike.name, alike.seed, alike.stream = "", 0, ""
+    return alike
+
+
+@lru_cache(maxsize=1024)
+def _description_alike(spec: bytes, region: bytes | None) -> TensorDescription:
+    part = None if region is None else Region.FromString(region)
+    return _described(TensorSpec.FromString(spec), part, "spec", "region").description
 
 
 def plan_of(description: TensorDescription) -> recipes.Plan:
@@ -62,8 +88,10 @@ def _plan_of(serialized: bytes) -> recipes.Plan:
 
 def whole_elements(description: TensorDescription) -> int:
     """How many elements are computed whatever the region: of orthogonal matrices, and an eighth of what is reduced."""
-    plan = plan_of(description) if description.law.WhichOneof("law") in recipes.KINDS else None
-    return recipes.whole_elements(recipes.Inner(description, plan))
+    law = description.law.WhichOneof("law")
+    if law not in recipes.KINDS:
+        return math.prod(description.spec.shape) if law == "orthogonal" else 0
+    return recipes.whole_elements(recipes.Inner(description, plan_of(description)))
 
 
 def _described_within(spec: TensorSpec, field: str) -> recipes.Inner:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 
 from seedbed.v1 import TensorDescription, TensorSlice
 from seedbed_server import engine
 from seedbed_server.service.errors import ServiceError, to_status
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer, describe, within
+from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer, within
 
 
 class LocalService:
@@ -24,6 +26,9 @@ class LocalService:
     Raises:
         ValueError: The backend cannot be used here, or an argument is out of range.
 
+    Attributes:
+        backend: What samples.
+
     >>> from seedbed.v1 import CalculateGainRequest, Nonlinearity
     >>> service = LocalService("numpy")
     >>> service.unary("CalculateGain", CalculateGainRequest(nonlinearity=Nonlinearity.NONLINEARITY_SELU)).gain
@@ -33,6 +38,7 @@ class LocalService:
     def __init__(self, backend: engine.Backend | str | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
         if not isinstance(backend, engine.Backend):
             backend = engine.open_backend(backend)
+        self.backend = backend
         self._servicer = InitServicer(backend, chunk_bytes=chunk_bytes)
 
     def unary(self, method: str, request: Message) -> Message:
@@ -48,6 +54,54 @@ class LocalService:
         _, answer = UNARY[method]
         with _errors_told():
             return answer(self._servicer, request)
+
+    def describe(self, wanted: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
+        """Validates what is wanted, before any of it is made, and tells what it resolves to.
+
+        Args:
+            wanted: The tensors, or one tensor.
+            method: The RPC that errors shall sound like: ``InitTensor`` or ``InitModel``.
+            first_element: The position within the first region to begin at.
+
+        Raises:
+            ServiceError: One of them cannot be served, or not from there on.
+        """
+        prefix = "" if method == "InitTensor" else "tensors[{}]."
+        with _errors_told():
+            descriptions = [self._servicer.describe(part, prefix.format(i)) for i, part in enumerate(wanted)]
+            if first_element:
+                within(first_element, descriptions[0].element_count, "first_element", "the region")
+        return descriptions
+
+    def fill(self, jobs: Iterable[tuple[TensorDescription, int, NDArray[Any]]], cancelled: Callable[[], bool]) -> None:
+        """Fills arrays, which do not share memory, with elements of described regions, on all threads.
+
+        Args:
+            jobs: The descriptions that `describe` answered, the positions within their regions of the first element,
+                and 1-D, C-contiguous arrays.
+            cancelled: Asked often; once it is true, the work ends with a ``ServiceError`` of code CANCELLED.
+
+        Raises:
+            ServiceError: The call failed.
+        """
+        with _errors_told():
+            self.backend.fill_all(list(itertools.starmap(engine.Job, jobs)), cancelled)
+
+    def sampler(self, description: TensorDescription) -> Callable[[int, NDArray[Any], Callable[[], bool]], None]:
+        """The function that fills arrays with elements of one region, for callers who keep all cores busy themselves.
+
+        Args:
+            description: What `describe` answered, of a region that is not empty. The function's arguments, and the
+                errors that it raises, are those of `fill`.
+        """
+        with _errors_told():
+            sample = self.backend.alone().sampler(description)
+
+        def fill(first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]) -> None:
+            with _errors_told():
+                sample(first_element, out, cancelled)()
+
+        return fill
 
     def stream(self, method: str, request: Message, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """Answers a request with a stream of serialised messages.
@@ -82,24 +136,6 @@ class CudaService(LocalService):
         self._backend = engine.open_cupy(device=device)
         self.device = self._backend.cuda
         super().__init__(self._backend)
-
-    def describe(self, wanted: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
-        """Validates what is wanted, before any of it is made, and tells what it resolves to.
-
-        Args:
-            wanted: The tensors, or one tensor.
-            method: The RPC that errors shall sound like: ``InitTensor`` or ``InitModel``.
-            first_element: The position within the first region to begin at.
-
-        Raises:
-            ServiceError: One of them cannot be served, or not from there on.
-        """
-        prefixes = ("" if method == "InitTensor" else f"tensors[{index}]." for index in itertools.count())
-        with _errors_told():
-            descriptions = [describe(part, prefix) for part, prefix in zip(wanted, prefixes, strict=False)]
-            if first_element:
-                within(first_element, descriptions[0].element_count, "first_element", "the region")
-        return descriptions
 
     def write(self, description: TensorDescription, first_element: int, count: int, pointer: int) -> None:
         """Writes elements of a described region to the GPU's memory: at once, for the work that follows on its stream.

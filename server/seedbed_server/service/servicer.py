@@ -110,7 +110,7 @@ class InitServicer:
         Raises:
             engine.InvalidSpec: The request cannot be served; raised by this call, not by the iterator.
         """
-        description = self._describe(request)
+        description = self.describe(request)
         first_element = within(request.first_element, description.element_count, "first_element", "the region")
         self._check_bytes("region", _bytes_from(description, first_element), "one smaller region after the other")
         head = InitTensorResponse(description=description).SerializeToString()
@@ -134,7 +134,7 @@ class InitServicer:
         elements_at_resume = byte_count = 0
         for index, tensor in enumerate(request.tensors):
             _stop_if(cancelled)
-            description = self._describe(tensor, f"tensors[{index}].")
+            description = self.describe(tensor, f"tensors[{index}].")
             if index == resume.tensor_index:
                 elements_at_resume = description.element_count
                 byte_count = _bytes_from(description, resume.first_element)
@@ -146,13 +146,36 @@ class InitServicer:
         self._check_bytes("tensors", byte_count, "fewer tensors at a time, or regions of them")
         return self._model_messages(request, kept, cancelled)
 
+    def describe(
+        self, request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = ""
+    ) -> TensorDescription:
+        """Validates a request for a tensor, within this server's limits, and tells what it resolves to.
+
+        Args:
+            request: The request.
+            prefix: What the field paths of errors begin with, such as ``tensors[3].``.
+
+        Raises:
+            engine.InvalidSpec: It cannot be served.
+        """
+        description = describe(request, prefix)
+        limit = self.limits.max_orthogonal_elements
+        if (elements := engine.whole_elements(description)) > limit:
+            over = f"has {elements} elements, over this server's limit of {limit} for orthogonal (8 reduced are as one)"
+            raise engine.InvalidSpec(f"{prefix}spec.shape", f"{over} (max_orthogonal_elements); use a smaller matrix")
+        limit = self.limits.max_literal_bytes
+        if (byte_count := engine.literal_bytes(description.spec)) > limit:
+            over = f"has literals of {byte_count} bytes, over this server's limit of {limit} (max_literal_bytes)"
+            raise engine.InvalidSpec(f"{prefix}spec", f"{over}; draw it, or fill the literal part yourself")
+        return description
+
     def describe_tensor(self, request: DescribeTensorRequest) -> DescribeTensorResponse:
         """Tells what a tensor resolves to.
 
         Raises:
             engine.InvalidSpec: The request cannot be served.
         """
-        return DescribeTensorResponse(description=self._describe(request))
+        return DescribeTensorResponse(description=self.describe(request))
 
     def calculate_gain(self, request: CalculateGainRequest) -> CalculateGainResponse:
         """Computes the recommended gain of a nonlinearity.
@@ -174,20 +197,6 @@ class InitServicer:
             threads=self.backend.threads,
             limits=self.limits,
         )
-
-    def _describe(
-        self, request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = ""
-    ) -> TensorDescription:
-        description = describe(request, prefix)
-        limit = self.limits.max_orthogonal_elements
-        if (elements := engine.whole_elements(description)) > limit:
-            over = f"has {elements} elements, over this server's limit of {limit} for orthogonal (8 reduced are as one)"
-            raise engine.InvalidSpec(f"{prefix}spec.shape", f"{over} (max_orthogonal_elements); use a smaller matrix")
-        limit = self.limits.max_literal_bytes
-        if (byte_count := engine.literal_bytes(description.spec)) > limit:
-            over = f"has literals of {byte_count} bytes, over this server's limit of {limit} (max_literal_bytes)"
-            raise engine.InvalidSpec(f"{prefix}spec", f"{over}; draw it, or fill the literal part yourself")
-        return description
 
     def _check_bytes(self, field: str, byte_count: int, remedy: str) -> None:
         limit = self.limits.max_response_bytes

@@ -25,8 +25,8 @@ def open_backend(name: str | None = None, threads: int | None = None, device: in
         name: ``auto`` (the fastest that works here: cupy, else numba, else numpy), or one of them. By default the
             environment variable SEEDBED_BACKEND, else ``auto``.
         threads: How many threads of the CPU share the work of one call. By default the environment variable
-            SEEDBED_THREADS, else one for each core that this process may use; the ranks that torchrun starts on a machine
-            divide its cores.
+            SEEDBED_THREADS, else one for each core that this process may use, which torchrun's ranks on one machine
+            divide among themselves.
         device: Which GPU, counted from 0. By default the environment variable SEEDBED_DEVICE, else the current one.
 
     Raises:

@@ -111,16 +111,18 @@ class NumbaBackend(CpuBackend):
         state, threads = np.zeros(2, np.int64), self._threads_for(table)
         others = [self._pool.submit(_fill_pieces, table, state, _ALL_PIECES) for _ in range(threads - 1) if self._pool]
         try:
-            while _fill_pieces(table, state, _PIECES_AT_ONCE):
-                if cancelled():
-                    raise Cancelled
+            while (more := _fill_pieces(table, state, _PIECES_AT_ONCE)) and not cancelled():
+                pass
         except BaseException:
-            state[kernels.STOP] = 1
+            more = True
             raise
-        finally:  # also after an error: the others write into the caller's memory
+        finally:  # also after an interrupt: the others write into the caller's memory
+            state[kernels.STOP] = more
             for other in others:
                 if not other.cancel():  # not one that the pool, still at work for others, never began
                     other.result()
+        if more:
+            raise Cancelled
 
     def _threads_for(self, table: _Table) -> int:
         """How many threads are worth while: each has a share at least, and they are woken one after the other."""
@@ -131,13 +133,11 @@ class NumbaBackend(CpuBackend):
         law = description.law.WhichOneof("law")
         if law not in _TABLE_LAWS:
             return None
-        spec = description.spec
-        kind, share = _KINDS[spec.dtype], self.share[law]
+        spec, share = description.spec, self.share[law]
+        drawn = _drawn(description.law.SerializeToString(), spec.dtype)
         if law == "constant":
-            bits = int(deterministic.constant(description))
-            return _Row(share, kernels.CONSTANT, kind, bits, 0, _numbers(b""), Layout(0, 1, (), ()))
-        code, numbers = _law_of(description.law.SerializeToString(), spec.dtype)
-        return _Row(share, code, kind, spec.seed, description.stream, numbers, layout_of(description))
+            return _Row(share, drawn, drawn.bits, 0, _ANYWHERE)
+        return _Row(share, drawn, spec.seed, description.stream, layout_of(description))
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         self._sample(parameters, stream, runs, _TOGETHER, out)
@@ -197,24 +197,40 @@ class NumbaBackend(CpuBackend):
         return q * np.where(diagonal < 0, -1.0, 1.0)
 
 
+class _Drawn(NamedTuple):
+    """A law as `kernels.fill_pieces` takes it."""
+
+    code: int
+    kind: int
+    """Of the elements."""
+    numbers: NDArray[np.float64]
+    bits: int
+    """A constant's."""
+
+
 class _Row(NamedTuple):
     """What all jobs of a described region share."""
 
     share: int
     """The fewest elements that are worth a thread's while."""
-    code: int
-    """Of the law."""
-    kind: int
+    law: _Drawn
     key: int
     """The seed; of a constant its bits."""
     counter: int
-    numbers: NDArray[np.float64]
     where: Layout
 
 
+_ANYWHERE = Layout(0, 1, (), ())
+"""The elements of a constant need not be found."""
+
+
 @lru_cache(maxsize=1024)
-def _law_of(law: bytes, dtype: DataType) -> tuple[int, NDArray[np.float64]]:
-    return _arguments(parameters_of(TensorDescription(law=Law.FromString(law), spec=TensorSpec(dtype=dtype))))
+def _drawn(serialized: bytes, dtype: DataType) -> _Drawn:
+    description = TensorDescription(law=Law.FromString(serialized), spec=TensorSpec(dtype=dtype))
+    if description.law.HasField("constant"):
+        return _Drawn(kernels.CONSTANT, _KINDS[dtype], _numbers(b""), int(deterministic.constant(description)))
+    code, numbers = _arguments(parameters_of(description))
+    return _Drawn(code, _KINDS[dtype], numbers, 0)
 
 
 class _Table:
@@ -236,15 +252,15 @@ class _Table:
 
     def add(self, row: _Row, first_element: int, out: NDArray[Any]) -> None:
         """Adds a job, whose array is not empty."""
-        where, count = row.where, len(out)
+        where, law, count = row.where, row.law, len(out)
         self._rows.append(
             _JOB.pack(
-                row.code, row.kind, row.key, row.counter, out.__array_interface__["data"][0], first_element, count,
-                self.pieces,
-                where.offset, where.run_length, len(self._outer), len(where.extents),
-            )  # fmt: skip
+                *(law.code, law.kind, row.key, row.counter, out.__array_interface__["data"][0]),
+                *(first_element, count, self.pieces),
+                *(where.offset, where.run_length, len(self._outer), len(where.extents)),
+            )
         )
-        self._numbers.append(row.numbers)
+        self._numbers.append(law.numbers)
         if where.extents:
             self._outer.extend(zip(where.extents, where.strides, strict=True))
         self._outs.append(out)

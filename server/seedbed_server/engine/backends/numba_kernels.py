@@ -638,7 +638,7 @@ def _pointer(_context, address):
 
 @_jit
 def fill_pieces(jobs, parameters, outer, state, size, pieces, most):
-    """Fills pieces of ``size`` elements that no other thread fills, at most so many; tells whether there may be more."""
+    """Fills pieces of ``size`` elements that no other thread fills, at most so many; whether there may be more."""
     starts, lengths, where = np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64), np.empty(64, np.int64)
     for _ in range(most):
         if state[STOP] != 0:
