@@ -84,7 +84,7 @@ def test_all_ways_give_the_same_bytes(get_model, local):
         assert_equal(array, local.init(spec))
 
 
-def test_models_slices_and_progress(get_model, local, request):
+def test_models_slices_and_progress(get_model, local):
     wanted = TensorSlice(spec=BIG, region=Region(start=[0, 3], stop=[700, 600]))
     calls = []
     [(name, part), (_, small)] = get_model([wanted, SPECS[0]], progress=lambda *call: calls.append(call))
@@ -95,7 +95,7 @@ def test_models_slices_and_progress(get_model, local, request):
     assert {of for _, of in calls} == {total}
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
     assert calls[-1] == (total, total)
-    assert len(calls) > 2 or "local" in request.node.name  # where it is filled at once
+    assert len(calls) > 1
     assert_equal(get_model(Model(name="m", tensors=[BIG]))[0][1], local.init(BIG))
     assert get_model(Model()) == []
 

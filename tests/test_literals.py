@@ -34,15 +34,15 @@ RECIPES = [
 
 @pytest.fixture
 def requests(monkeypatch):
-    """All that is asked of the service in this process."""
+    """All that is asked for over sockets."""
     sent = []
-    original = _transport.LocalTransport.stream
+    original = _transport.GrpcTransport.stream
 
     def recorded(self, method, request, deadline):
         sent.append(request)
         return original(self, method, request, deadline)
 
-    monkeypatch.setattr(_transport.LocalTransport, "stream", recorded)
+    monkeypatch.setattr(_transport.GrpcTransport, "stream", recorded)
     return sent
 
 
@@ -59,8 +59,8 @@ def get_model_aio(target, model, **arguments):
     return asyncio.run(run())
 
 
-def test_literals_are_not_sent(requests):
-    got = get_model("local:", MODEL)
+def test_literals_are_not_sent(requests, server):
+    got = get_model(server, MODEL)
     assert [name for name, _ in got] == [spec.name for spec in MODEL]
     [request] = requests
     assert [part.spec.name for part in request.tensors] == ["weight", "bias"]

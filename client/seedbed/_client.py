@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from seedbed import _arguments, _calls, _targets, _transport
+from seedbed import _arguments, _calls, _portions, _targets, _transport
 from seedbed._credentials import Security
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
+from seedbed._threads import Shared, run_together
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import InvalidRequest, SeedbedError
 from seedbed.v1 import (
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import grpc
 
     from seedbed._pem import PathLike
+
+_VISITING_STREAMS = 4  # one client process of one server gains by more, but hardly beyond that
 
 _Response = TypeVar("_Response", bound=Message)
 
@@ -216,6 +219,48 @@ class Client(Schemes[Array]):
         """
         return self._model(_calls.model_call(model, out, progress), self._seconds(timeout))
 
+    def visit(
+        self,
+        model: ModelLike,
+        use: Callable[[int, int, Array], object],
+        jobs: int | None = None,
+        timeout: Timeout = ...,
+    ) -> None:
+        """Makes many tensors piece by piece, several pieces at a time: for what is written or compared on the way.
+
+        No memory is needed but the pieces'. They come in no particular order, and those of one tensor from several
+        threads at a time.
+
+        Args:
+            model: A Model message, or TensorSpec or TensorSlice messages.
+            use: Called as ``use(index, first_element, values)``, on several threads at a time: which of the tensors,
+                the position of the first value within its region, in row-major order, and the values, a 1-D array that
+                holds them until it returns. What it raises ends the call.
+            jobs: How many pieces at a time; over a socket, so many streams. Default 4 streams; with ``local:`` as many
+                as the backend has threads.
+            timeout: Seconds until the last piece, with all that is done between; None waits for ever; default the
+                client's.
+
+        >>> import numpy as np, seedbed
+        >>> total = np.zeros(2)
+        >>> def add(index, _, values):
+        ...     total[index] += values.sum()
+        >>> with seedbed.connect("local:") as client:
+        ...     client.visit([seedbed.spec("ones", (1000, 1000)), seedbed.spec("zeros", (7,))], add)
+        >>> total
+        array([1000000.,       0.])
+        """
+        deadline, wanted = Deadline(self._seconds(timeout)), _calls.slices(model)
+        for _ in self._model(_calls.model_call(_portions.nothing_of(wanted), None, None), deadline.remaining()):
+            pass  # all are judged before any is made
+        portions = Shared(_portions.portions(wanted))
+
+        def work() -> None:
+            for portion in portions:
+                self._visit(portion, use, deadline)
+
+        run_together([work] * (jobs or _VISITING_STREAMS), deadline)
+
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
 
@@ -303,6 +348,15 @@ class Client(Schemes[Array]):
             for piece in pieces:
                 if finished := call.accept(piece):
                     yield finished
+
+    def _visit(self, portion: _portions.Portion, use: Callable[[int, int, Array], object], deadline: Deadline) -> None:
+        with contextlib.closing(self._pieces(portion.assembler(), deadline)) as pieces:
+            try:
+                for piece in pieces:
+                    if piece.values.size:
+                        use(portion.tensor + piece.tensor_index, portion.first_element + piece.offset, piece.values)
+            except InvalidRequest as error:
+                raise portion.renamed(error) from error
 
     def _model(self, call: _calls.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
         yield from self._arrays(call, Deadline(seconds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -47,7 +47,7 @@ class LocalClient(Client):
     write straight into the result, and no memory is taken beside it, unless ``out`` is not C-contiguous.
 
     What is different: small tensors of a model are filled together, up to 64 MiB, before the first of them is given;
-    ``progress`` is told once for each 64 MiB; and chunks have 16 MiB.
+    ``progress`` is told once for each tensor, and of large ones for each 64 MiB; and chunks have 16 MiB.
     """
 
     _transport: LocalTransport
@@ -197,10 +197,9 @@ class LocalClient(Client):
 
     def _filled(self, group: _Group, meter: _Meter, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
         self._work(group.jobs, deadline)
-        if group.byte_count:
-            meter.add(group.byte_count)
-        group.jobs.clear()
         while group.results:
+            _, _, elements = group.jobs.popleft()
+            meter.add(elements.nbytes)
             yield group.results.popleft()
 
     def _fill(
@@ -252,7 +251,7 @@ class LocalClient(Client):
         values.flags.writeable = False
         return values
 
-    def _work(self, jobs: Sequence[tuple[TensorDescription, int, Array]], deadline: Deadline) -> None:
+    def _work(self, jobs: Collection[tuple[TensorDescription, int, Array]], deadline: Deadline) -> None:
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         if jobs:
@@ -310,7 +309,7 @@ class _Group:
     """Small tensors that are filled together, so that threads have enough to do."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[TensorDescription, int, Array]] = []
+        self.jobs: deque[tuple[TensorDescription, int, Array]] = deque()
         self.results: deque[tuple[str, Array]] = deque()
         self.byte_count = 0
         self._begins: list[int] = []
