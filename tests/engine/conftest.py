@@ -26,6 +26,7 @@ def open_backend(name: str, threads: int) -> engine.Backend:
         else:
             backend = engine.open_backend(name, threads)
             backend.share = dict.fromkeys(backend.share, 64)
+            backend.piece = 64
         _opened[name, threads] = backend
     return _opened[name, threads]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.v1 import DataType, Normal, Orthogonal, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import DataType, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
 
 from .conftest import BACKENDS, open_backend, sample
@@ -107,6 +108,32 @@ def test_a_region_costs_what_it_holds(region) -> None:
 
     part = sample(Counting(1), TensorSpec(shape=[50, 40, 30], normal=Normal()), region)
     assert asked == part.size
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(specs_with_regions(), max_size=6), st.sampled_from(OTHER_BACKENDS), st.integers(0, 9))
+def test_many_at_once_are_as_one_by_one(cases, backend, first) -> None:
+    reference, jobs = open_backend("numpy", 1), []
+    for spec, (start, stop) in cases:
+        description = engine.describe(spec, Region(start=start, stop=stop))
+        count = max(0, description.element_count - first)
+        jobs.append(engine.Job(description, first, np.empty(count, engine.numpy_dtype(spec.dtype))))
+    open_backend(*backend).fill_all(jobs)
+    for description, _, array in jobs:
+        expected = np.empty_like(array)
+        reference.fill(description, first, expected)
+        assert bits(array) == bits(expected)
+
+
+def test_long_work_asks_whether_to_go_on() -> None:
+    backend = open_backend("numba", 2)
+    out = np.full(1 << 20, -1.0, np.float32)
+    asked = iter([False, False, True])
+    with pytest.raises(engine.Cancelled):
+        backend.fill(engine.describe(TensorSpec(shape=[1 << 20], uniform=Uniform())), 0, out, lambda: next(asked))
+    written = (out != -1).sum()
+    time.sleep(0.1)
+    assert (out != -1).sum() == written < out.size  # nobody writes there any more
 
 
 def test_work_for_others_holds_nobody_up() -> None:

@@ -22,6 +22,21 @@ def test_a_container_may_have_fewer_than_the_machine(tmp_path, monkeypatch, text
     assert engine.open_backend("numpy").threads == min(CORES, allowed)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "share"), [("1", CORES), ("2", max(1, CORES // 2)), ("1000", 1), ("0", CORES), ("x", CORES), ("", CORES)]
+)
+def test_ranks_of_one_machine_divide_its_cores(monkeypatch, ranks, share):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    assert base.cores_of_rank() == share
+    assert engine.open_backend("numpy", threads=3).threads == 3
+
+
+def test_ranks_that_were_bound_to_cores_keep_theirs(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(base.os, "cpu_count", lambda: 2 * CORES)
+    assert base.cores_of_rank() == CORES
+
+
 def test_there_may_be_no_control_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "_CPU_LIMIT", tmp_path / "none")
     assert engine.usable_cores() == CORES

@@ -46,8 +46,8 @@ _KINDS = {
 _TOGETHER = np.zeros(0, np.int64)
 """Positions of runs that follow each other."""
 
-_PIECES_AT_ONCE = 64
-"""What the calling thread fills before it looks whether the call was cancelled: some 10 ms of work."""
+_PIECES_AT_ONCE = 16
+"""What the calling thread fills before it looks whether the call was cancelled: a few milliseconds of work."""
 
 _ALL_PIECES = 2**62
 
