@@ -94,6 +94,8 @@ class VisiblePart(NamedTuple):
 def laid_of(description: TensorDescription) -> Laid:
     """A described region, which is not empty, written to itself."""
     where = layout_of(description)
+    if not where.extents:
+        return Laid(where.offset, 0, where.run_length, (), (), ())
     out_strides = tuple(stride * where.run_length for stride in row_major(where.extents))
     return Laid(where.offset, 0, where.run_length, where.extents, where.strides, out_strides)
 
@@ -126,11 +128,16 @@ def are_all_covered(description: TensorDescription, parts: Sequence[VisiblePart]
     sizes = [math.prod(part.extents) for part in parts]
     if description.element_count in sizes:
         return True
-    if sum(sizes) != description.element_count:
-        return False
+    return sum(sizes) == description.element_count and not overlap(description, parts)
+
+
+def overlap(description: TensorDescription, parts: Sequence[VisiblePart]) -> bool:
+    """Whether any two parts of a described region overlap."""
+    if sum(math.prod(part.extents) for part in parts) > description.element_count:
+        return True
     starts = np.array([part.start for part in parts], np.int64)
     stops = starts + np.array([part.extents for part in parts], np.int64)
-    return not any(
+    return any(
         ((starts[:index] < stops[index]) & (stops[:index] > starts[index])).all(axis=1).any()
         for index in range(len(parts))
     )

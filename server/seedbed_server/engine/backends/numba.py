@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,14 +26,15 @@ from .. import deterministic
 from ..constants import FEISTEL_ROUNDS
 from ..errors import Cancelled
 from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters, parameters_of
-from ..regions import Layout, Runs, layout_of
+from ..regions import Runs
 from ..views import Indices
 from . import numba_kernels as kernels
 from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
 from .cpu import CpuBackend
+from .cuda_parts import Laid, laid_of, overlap, visible_parts
 from .numpy import permuted
 
-_JOB = struct.Struct("=2q3Q7q")
+_JOB = struct.Struct("=2q3Q9q")
 _MOST_NUMBERS = 7  # of a law's parameters
 _TABLE_LAWS = ("constant", "uniform", "normal", "trunc_normal")
 _KINDS = {
@@ -82,8 +83,11 @@ class NumbaBackend(CpuBackend):
         _fill_pieces(_Table(self.piece), np.zeros(2, np.int64), 1)
 
     def sampler(self, description: TensorDescription) -> Sampler:
-        row = self._row_of(description)
-        return super().sampler(description) if row is None else partial(self._fill_row, row)
+        if (row := self._row_of(description)) is not None:
+            return partial(self._fill_row, row)
+        if (rows := self._rows_of_parts(description)) is not None:
+            return partial(self._fill_parts, rows)
+        return super().sampler(description)
 
     def fill_all(self, jobs: Sequence[Job], cancelled: IsCancelled = never) -> None:
         table, others = _Table(self.piece), []
@@ -101,6 +105,15 @@ class NumbaBackend(CpuBackend):
     def _fill_row(self, row: _Row, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
         table = _Table(self.piece)
         table.add(row, first_element, out)
+        self._fill_table(table, cancelled)
+        return done
+
+    def _fill_parts(self, rows: _Rows, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
+        if not rows.cover:
+            out.view(np.uint8).fill(0)
+        table = _Table(self.piece)
+        for row in rows.near(first_element, len(out)):
+            table.add_part(row, first_element, out)
         self._fill_table(table, cancelled)
         return done
 
@@ -133,11 +146,25 @@ class NumbaBackend(CpuBackend):
         law = description.law.WhichOneof("law")
         if law not in _TABLE_LAWS:
             return None
-        spec, share = description.spec, self.share[law]
+        return self._row(law, description, _ANYWHERE if law == "constant" else laid_of(description))
+
+    def _row(self, law: str, description: TensorDescription, where: Laid) -> _Row:
+        spec = description.spec
         drawn = _drawn(description.law.SerializeToString(), spec.dtype)
         if law == "constant":
-            return _Row(share, drawn, drawn.bits, 0, _ANYWHERE)
-        return _Row(share, drawn, spec.seed, description.stream, layout_of(description))
+            return _Row(self.share[law], drawn, drawn.bits, 0, where)
+        return _Row(self.share[law], drawn, spec.seed, description.stream, where)
+
+    def _rows_of_parts(self, description: TensorDescription) -> _Rows | None:
+        """The rows of a region whose parts do not overlap, and each of which `kernels.fill_pieces` knows."""
+        parts = visible_parts(description) if description.law.WhichOneof("law") == "parts" else None
+        if parts is None or overlap(description, parts):
+            return None
+        laws = [str(part.inner.law.WhichOneof("law")) for part in parts]
+        if not {*laws} <= {*_TABLE_LAWS}:
+            return None
+        rows = [self._row(law, part.inner, part.where) for law, part in zip(laws, parts, strict=True)]
+        return _Rows(rows, sum(math.prod(part.extents) for part in parts) == description.element_count)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         self._sample(parameters, stream, runs, _TOGETHER, out)
@@ -217,10 +244,30 @@ class _Row(NamedTuple):
     key: int
     """The seed; of a constant its bits."""
     counter: int
-    where: Layout
+    where: Laid
 
 
-_ANYWHERE = Layout(0, 1, (), ())
+class _Rows:
+    """The rows of parts, of which few have elements of any one piece.
+
+    Args:
+        rows: Of all parts.
+        cover: Whether they leave no gaps.
+    """
+
+    def __init__(self, rows: list[_Row], cover: bool) -> None:
+        self.cover = cover
+        self._rows = rows
+        self._begins = np.array([row.where.out_offset for row in rows], np.int64)
+        self._ends = np.array([row.where.out_end for row in rows], np.int64)
+
+    def near(self, first: int, count: int) -> Iterator[_Row]:
+        """Those that may have some of the elements."""
+        is_near = (self._begins < first + count) & (self._ends > first)
+        return map(self._rows.__getitem__, np.flatnonzero(is_near).tolist())
+
+
+_ANYWHERE = Laid(0, 0, 1, (), (), ())
 """The elements of a constant need not be found."""
 
 
@@ -247,22 +294,33 @@ class _Table:
         """The work, in what is worth a thread's while."""
         self._rows: list[bytes] = []
         self._numbers: list[NDArray[np.float64]] = []
-        self._outer: list[tuple[int, int]] = []
+        self._outer: list[tuple[int, int, int]] = []
         self._outs: list[NDArray[Any]] = []  # kept alive while threads write there
 
     def add(self, row: _Row, first_element: int, out: NDArray[Any]) -> None:
-        """Adds a job, whose array is not empty."""
-        where, law, count = row.where, row.law, len(out)
+        """Adds elements of a region that follow each other in an array, which is not empty."""
+        self._add(row, first_element, len(out), out, 0, 0)
+
+    def add_part(self, row: _Row, first_element: int, out: NDArray[Any]) -> None:
+        """Adds what an array, whose first element is that of a region, has of a part."""
+        where = row.where
+        if (runs := where.touched(first_element, len(out))) is not None:
+            first = runs.first * where.run_length + runs.skipped
+            count = (runs.number - 1) * where.run_length + runs.last_end - runs.skipped
+            self._add(row, first, count, out, len(out), where.out_offset - first_element)
+
+    def _add(self, row: _Row, first: int, count: int, out: NDArray[Any], size: int, out_offset: int) -> None:
+        where, law = row.where, row.law
         self._rows.append(
             _JOB.pack(
                 *(law.code, law.kind, row.key, row.counter, out.__array_interface__["data"][0]),
-                *(first_element, count, self.pieces),
-                *(where.offset, where.run_length, len(self._outer), len(where.extents)),
+                *(first, count, self.pieces),
+                *(where.offset, where.run_length, len(self._outer), len(where.extents), size, out_offset),
             )
         )
         self._numbers.append(law.numbers)
         if where.extents:
-            self._outer.extend(zip(where.extents, where.strides, strict=True))
+            self._outer.extend(zip(where.extents, where.strides, where.out_strides, strict=True))
         self._outs.append(out)
         self.shares += count / row.share
         self.pieces += -(-count // self.piece)
@@ -272,7 +330,7 @@ class _Table:
         """The jobs, their parameters, and the outer dimensions of their regions."""
         jobs = np.frombuffer(b"".join(self._rows), np.int64).reshape(-1, kernels.JOB_FIELDS)
         numbers = np.array(self._numbers, np.float64).reshape(-1, _MOST_NUMBERS)
-        return jobs, numbers, np.array(self._outer, np.int64).reshape(-1, 2)
+        return jobs, numbers, np.array(self._outer, np.int64).reshape(-1, 3)
 
 
 def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:

@@ -597,18 +597,20 @@ def scatter(values, positions, lengths, out):
 
 # Pieces of many tensors, which any number of threads take in turn.
 
-JOB_FIELDS = 12
-"""Numbers that say what is wanted of a tensor, in the order in which `fill_pieces` reads them:
+JOB_FIELDS = 14
+"""Numbers that say what is wanted of a region, in the order in which `fill_pieces` reads them:
 
-the law; the kind of its elements; the seed (of a constant its bits); the stream; the address of the first element; the
-first element wanted, in the region's row-major order; how many; the number of the first piece; and the region's layout:
-its offset, the length of its runs, where its outer dimensions begin in ``outer``, and how many there are.
+the law; the kind of its elements; the seed (of a constant its bits); the stream; the address of the memory; the first
+element wanted, in the region's row-major order; how many; the number of the first piece; and the region's layout: its
+offset, the length of its runs, where its outer dimensions begin in ``outer``, and how many there are. The last two are
+0 if the elements follow each other in memory, and else how many elements that has, and where the region's first goes.
 """
 
 CONSTANT = 3
 """A law beside UNIFORM, NORMAL and TRUNC_NORMAL."""
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
+_ITEMSIZES = (4, 8, 2, 2)
 
 NEXT, STOP = 0, 1
 """What ``state`` holds: the number of the next piece, and whether to stop."""
@@ -639,7 +641,8 @@ def _pointer(_context, address):
 @_jit
 def fill_pieces(jobs, parameters, outer, state, size, pieces, most):
     """Fills pieces of ``size`` elements that no other thread fills, at most so many; whether there may be more."""
-    starts, lengths, where = np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64), np.empty(64, np.int64)
+    starts, lengths, positions = np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64)
+    where = np.empty(64, np.int64)
     for _ in range(most):
         if state[STOP] != 0:
             return False
@@ -649,10 +652,7 @@ def fill_pieces(jobs, parameters, outer, state, size, pieces, most):
         j = _job_of(jobs, piece)
         begin = (piece - jobs[j, 7]) * size
         count = min(size, jobs[j, 6] - begin)
-        if jobs[j, 0] == CONSTANT:
-            _repeat_at(jobs[j], begin, count)
-        else:
-            _fill_at(jobs[j], parameters[j], outer, begin, count, starts, lengths, where)
+        _fill_at(jobs[j], parameters[j], outer, begin, count, starts, lengths, positions, where)
     return True
 
 
@@ -669,63 +669,73 @@ def _job_of(jobs, piece):
 
 
 @_merged
-def _repeat_at(job, begin, count):
-    address = job[4]
-    if job[1] == FLOAT32:
-        repeat(u32(job[2]), carray(_pointer(address + 4 * begin), (count,), np.uint32))
-    elif job[1] == FLOAT64:
-        repeat(u64(job[2]), carray(_pointer(address + 8 * begin), (count,), np.uint64))
-    else:
-        repeat(np.uint16(job[2]), carray(_pointer(address + 2 * begin), (count,), np.uint16))
-
-
-@_merged
-def _fill_at(job, p, outer, begin, count, starts, lengths, where):
+def _fill_at(job, p, outer, begin, count, starts, lengths, positions, where):
     first, run_length, dimensions = job[5] + begin, job[9], job[11]
     if dimensions == 0:
-        starts[0], lengths[0] = job[8] + first, count
-        _fill_runs(job, p, begin, count, starts[:1], lengths[:1])
+        starts[0], lengths[0], positions[0] = job[8] + first, count, job[13] + first
+        _fill_runs(job, p, begin, count, starts[:1], lengths[:1], positions[:1])
         return
     sizes = outer[job[10] : job[10] + dimensions]
     run, skipped = first // run_length, first % run_length
-    flat = job[8]
+    flat, position = job[8], job[13]
     for d in range(dimensions - 1, -1, -1):
         where[d] = run % sizes[d, 0]
         run //= sizes[d, 0]
         flat += where[d] * sizes[d, 1]
+        position += where[d] * sizes[d, 2]
     done = 0
     while done < count:
         runs, elements = 0, 0
         while runs < _RUNS and done + elements < count:
             length = min(run_length - skipped, count - done - elements)
-            starts[runs], lengths[runs] = flat + skipped, length
+            starts[runs], lengths[runs], positions[runs] = flat + skipped, length, position + skipped
             runs += 1
             elements += length
             skipped = 0
             for d in range(dimensions - 1, -1, -1):  # the next run
                 where[d] += 1
                 flat += sizes[d, 1]
+                position += sizes[d, 2]
                 if where[d] < sizes[d, 0]:
                     break
                 flat -= where[d] * sizes[d, 1]
+                position -= where[d] * sizes[d, 2]
                 where[d] = 0
-        _fill_runs(job, p, begin + done, elements, starts[:runs], lengths[:runs])
+        _fill_runs(job, p, begin + done, elements, starts[:runs], lengths[:runs], positions[:runs])
         done += elements
 
 
 @_merged
-def _fill_runs(job, p, begin, count, starts, lengths):
-    law, kind, address, together = job[0], job[1], job[4], np.empty(0, np.int64)
+def _fill_runs(job, p, begin, count, starts, lengths, positions):
+    """Fills runs side by side at element ``begin`` of the memory, or each at a position of its own."""
+    law, kind, address = job[0], job[1], job[4]
     key, counter = u64(job[2]), u64(job[3])
-    if kind == FLOAT32:
-        out = carray(_pointer(address + 4 * begin), (count,), np.float32)
-        fill32(law, p, key, counter, starts, lengths, together, out)
+    size = job[12]
+    if size == 0:
+        address += begin * _ITEMSIZES[kind]
+        size, positions = count, positions[:0]
+    if law == CONSTANT:
+        _repeat_runs(kind, key, address, size, lengths, positions)
+    elif kind == FLOAT32:
+        fill32(law, p, key, counter, starts, lengths, positions, carray(_pointer(address), (size,), np.float32))
     elif kind == FLOAT64:
-        out64 = carray(_pointer(address + 8 * begin), (count,), np.float64)
-        fill64(law, p, key, counter, starts, lengths, together, out64)
+        fill64(law, p, key, counter, starts, lengths, positions, carray(_pointer(address), (size,), np.float64))
     else:
-        out16 = carray(_pointer(address + 2 * begin), (count,), np.uint16)
-        fill16(law, p, key, counter, starts, lengths, together, out16, kind == BFLOAT16)
+        out = carray(_pointer(address), (size,), np.uint16)
+        fill16(law, p, key, counter, starts, lengths, positions, out, kind == BFLOAT16)
+
+
+@_merged
+def _repeat_runs(kind, bits, address, size, lengths, positions):
+    for run in range(1 if len(positions) == 0 else len(lengths)):
+        begin = 0 if len(positions) == 0 else positions[run]
+        length = size if len(positions) == 0 else lengths[run]
+        if kind == FLOAT32:
+            repeat(u32(bits), carray(_pointer(address + 4 * begin), (length,), np.uint32))
+        elif kind == FLOAT64:
+            repeat(bits, carray(_pointer(address + 8 * begin), (length,), np.uint64))
+        else:
+            repeat(np.uint16(bits), carray(_pointer(address + 2 * begin), (length,), np.uint16))
 
 
 # Sparse.
