@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from seedbed._types import Array
 from seedbed.errors import InvalidRequest, Mismatch
 from seedbed.torch._module import Rule, as_array, specs_of, tensors_of
 from seedbed.torch._shards import Part, local_parts
-from seedbed.v1 import Model, TensorSpec
+from seedbed.v1 import Model, TensorSlice, TensorSpec
 
 
 def verify_module(
@@ -27,8 +29,8 @@ def verify_module(
     """Proves that a module's tensors are the model's, bit for bit, each rank its own shards alone.
 
     All parameters are compared, and the buffers that the model lists, as `init_module` fills them; nothing is changed.
-    No rank talks to another, so that one may fail and others not. Values are made again chunk by chunk, and those on a
-    GPU are copied to the host in chunks, so that memory is needed for one chunk, and for a shard that is not
+    No rank talks to another, so that one may fail and others not. Values are made again piece by piece, and those on
+    a GPU are copied to the host piece by piece, so that memory is needed for the pieces, and for a shard that is not
     contiguous.
 
     Args:
@@ -63,9 +65,24 @@ def verify_module(
             raise InvalidRequest(
                 name, "is on the meta device, without values to verify; fill it with seedbed.torch.init_module first"
             )
-    held = {name: local_parts(name, tensors[name]) for name in specs}  # refuses before any work is done
-    for name, spec in specs.items():
-        _verify(spec, held[name], client)
+    held = [_Held(spec, part) for name, spec in specs.items() for part in local_parts(name, tensors[name])]
+    differences = _differences(held, client)
+    for name in specs:
+        if differences[name]:
+            raise _mismatch(
+                name, differences[name], sum(each.part.memory.numel() for each in held if each.name == name)
+            )
+
+
+class _Held(NamedTuple):
+    """What this rank holds of a tensor in one piece."""
+
+    spec: TensorSpec
+    part: Part
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
 
 
 class _Difference(NamedTuple):
@@ -73,35 +90,45 @@ class _Difference(NamedTuple):
     """The first that differs, as an index of the whole tensor."""
     words: str
     number: int
-    """How many differ in the chunk."""
+    """How many differ in the piece."""
 
 
-def _verify(spec: TensorSpec, parts: Sequence[Part], client: Client) -> None:
-    differences = [difference for part in parts for difference in _differences(spec, part, client)]
-    if not differences:
-        return
+def _differences(held: Sequence[_Held], client: Client) -> Mapping[str, list[_Difference]]:
+    """What differs in each piece of the tensors, by their names."""
+    found = defaultdict[str, list[_Difference]](list)
+
+    @lru_cache(maxsize=2)  # of a shard that is not contiguous, it is a copy
+    def values(index: int) -> torch.Tensor:
+        return held[index].part.memory.reshape(-1)
+
+    def compare(index: int, first: int, made: Any) -> None:  # noqa: ANN401 - as for _as_held
+        there = as_array(values(index)[first : first + math.prod(made.shape)].cpu())
+        if difference := _difference(held[index], first, _as_held(made, held[index].part.memory.dtype), there):
+            found[held[index].name].append(difference)
+
+    client.visit([TensorSlice(spec=spec, region=part.region) for spec, part in held], compare)
+    return found
+
+
+def _difference(held: _Held, first: int, expected: Array, found: Array) -> _Difference | None:
+    differing = np.flatnonzero(_words(expected) != _words(found))
+    if not differing.size:
+        return None
+    spec, part = held
+    start = tuple(part.region.start) if part.region else (0,) * len(spec.shape)
+    here = int(differing[0])
+    within = np.unravel_index(first + here, tuple(part.memory.shape))
+    element = tuple(int(index) + offset for index, offset in zip(within, start, strict=True))
+    return _Difference(element, _told(found[here : here + 1], expected[here : here + 1]), differing.size)
+
+
+def _mismatch(name: str, differences: Sequence[_Difference], held: int) -> Mismatch:
     first = min(differences)
     count = sum(difference.number for difference in differences)
-    held = sum(part.memory.numel() for part in parts)
-    raise Mismatch(
-        f"{spec.name}: element {first.element} is {first.words}; {count:,} of {held:,} elements "
+    return Mismatch(
+        f"{name}: element {first.element} is {first.words}; {count:,} of {held:,} elements "
         f"{'differs' if count == 1 else 'differ'}{_on_this_rank()}"
     )
-
-
-def _differences(spec: TensorSpec, part: Part, client: Client) -> Iterator[_Difference]:
-    """What differs in each chunk of a part."""
-    start = tuple(part.region.start) if part.region else (0,) * len(spec.shape)
-    values = part.memory.reshape(-1)
-    for first, made in client.iter_chunks(spec, part.region):
-        found = as_array(values[first : first + math.prod(made.shape)].cpu())
-        expected = _as_held(made, part.memory.dtype)
-        differing = np.flatnonzero(_words(expected) != _words(found))
-        if differing.size:
-            here = int(differing[0])
-            within = np.unravel_index(first + here, tuple(part.memory.shape))
-            element = tuple(int(index) + offset for index, offset in zip(within, start, strict=True))
-            yield _Difference(element, _told(found[here : here + 1], expected[here : here + 1]), differing.size)
 
 
 def _as_held(made: Any, dtype: torch.dtype) -> Array:  # noqa: ANN401 - CuPy, which may have made it, has no types
