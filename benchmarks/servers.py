@@ -22,7 +22,7 @@ class Server:
 
     pid: int
     tcp: str
-    unix: str
+    unix: str = ""
 
 
 Command = Callable[[list[str]], list[str]]
@@ -53,8 +53,7 @@ def serving(command: Command, chunk_bytes: int | None = None, stderr: IO[str] | 
             arguments += ["--chunk-bytes", str(chunk_bytes)]
         with running(command(arguments), stderr) as process:
             banner = read_line(process)
-            tcp, unix = re.search(r"serving on ([^;]+);", banner)[1].split(", ")
-            yield Server(process.pid, tcp, unix)
+            yield Server(process.pid, *re.search(r"serving on ([^;]+);", banner)[1].split(", "))
 
 
 @contextlib.contextmanager

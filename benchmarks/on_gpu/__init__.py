@@ -1,6 +1,7 @@
 """What ``benchmarks/gpu.py`` runs on a GPU: the proof of its bits, and its figures.
 
 Importing this makes the rest importable: Seedbed from this checkout, and stand-ins for packages that are missing.
+``benchmarks/many_cores.py`` does so, too.
 """
 
 import sys

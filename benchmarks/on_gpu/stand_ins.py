@@ -1,4 +1,4 @@
-"""Stand-ins for packages that a machine with a GPU may lack: just good enough to prove and to measure."""
+"""Stand-ins for packages that a machine lent for measuring may lack: just good enough to prove and to measure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ import numpy as np
 def put_in() -> dict[str, str]:
     """Puts stand-ins in the places of what cannot be imported, and tells of each what it means."""
     told = {}
-    if _is_missing("crc32c"):
+    if is_missing("crc32c"):
         # Both ends of each stream take the same one, so that it is a checksum all right; but a slow one.
         _put("crc32c", crc32c=zlib.crc32)
         told["crc32c"] = "zlib.crc32, a slower checksum: figures over sockets are lower bounds"
-    if _is_missing("ml_dtypes"):
+    if is_missing("ml_dtypes"):
         # The engine looks its types up by their dtype; this one is no other type's, and nothing is made of it.
         _put("ml_dtypes", bfloat16=np.longdouble)
         told["ml_dtypes"] = "nothing makes bfloat16 for NumPy: that type is left out everywhere"
-    if _is_missing("google.rpc.status_pb2") or _is_missing("google.rpc.error_details_pb2"):
+    if is_missing("google.rpc.status_pb2") or is_missing("google.rpc.error_details_pb2"):
         _put_google_rpc()
         told["google.rpc"] = "plain objects, in which errors are told within a process"
-    if _is_missing("click"):
+    if is_missing("click"):
         sys.modules["click"] = MagicMock()
         told["click"] = "nothing: no arguments go through it here"
     return told
 
 
-def _is_missing(name: str) -> bool:
+def is_missing(name: str) -> bool:
+    """Whether a package cannot be used here."""
     try:
         importlib.import_module(name)
     except Exception:  # a package that is broken helps as little as one that is not there

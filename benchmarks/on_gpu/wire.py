@@ -58,7 +58,7 @@ def many_streams(bench: Bench) -> list[Row]:
     with _servers() as targets:
         for count in bench.sizes.streams:
             for name, target in targets.items():
-                received = _concurrently(f"pull_{name}", target, count, bench.sizes.stream_seconds)
+                received = concurrently(f"pull_{name}", target, count, bench.sizes.stream_seconds)
                 total, share = sum(received) / bench.sizes.stream_seconds / 1e9, min(received) / max(1, *received)
                 rows.append(Row("streams", f"{count} streams", f"{name}, all together", "GB/s", [total], count))
                 rows.append(Row("streams", f"{count} streams", f"{name}, slowest / fastest", "", [share], count))
@@ -66,10 +66,10 @@ def many_streams(bench: Bench) -> list[Row]:
     return rows
 
 
-def _concurrently(kind: str, target: str, count: int, seconds: float) -> list[int]:
+def concurrently(kind: str, target: str, count: int, seconds: float) -> list[int]:
     """The bytes that each of some clients gets in the same seconds."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(running(_child(kind, [target]))) for _ in range(count)]
+        clients = [stack.enter_context(running(child(kind, [target]))) for _ in range(count)]
         for client in clients:
             read_line(client)
         begin = time.perf_counter() + 0.5  # until then they come up to speed together
@@ -93,18 +93,19 @@ def first_chunk(bench: Bench) -> list[Row]:
 def _start(cache: str) -> dict[str, float]:
     """How long a fresh process took to come how far."""
     begin = time.perf_counter()
-    command, env = _child("make_first_chunk", []), {**os.environ, "CUPY_CACHE_DIR": cache}
+    command, env = child("make_first_chunk", []), {**os.environ, "CUPY_CACHE_DIR": cache}
     told = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=120).stdout
     return {stage: at - begin for stage, at in json.loads(told).items()}
 
 
 @contextlib.contextmanager
 def _servers() -> Iterator[dict[str, str]]:
-    with serving(partial(_child, "serve_seedbed")) as ours, serving(partial(_child, "serve_ceiling")) as ceiling:
+    with serving(partial(child, "serve_seedbed")) as ours, serving(partial(child, "serve_ceiling")) as ceiling:
         yield {"seedbed": ours.tcp, "ceiling": ceiling.tcp}
 
 
-def _child(name: str, arguments: list[str]) -> list[str]:
+def child(name: str, arguments: list[str]) -> list[str]:
+    """The command of a process that runs one of the functions below."""
     return [sys.executable, "-m", "benchmarks.on_gpu.wire", name, *arguments]
 
 
@@ -112,8 +113,16 @@ def _child(name: str, arguments: list[str]) -> list[str]:
 
 
 def serve_seedbed(*arguments: str) -> None:
-    """Serves `InitServicer` on a GPU, with gRPC's own server: the service's wants grpc_health, which may be missing."""
-    servicer = InitServicer(engine.open_backend("cupy"))
+    _serve("cupy", arguments)
+
+
+def serve_seedbed_on_cpu(*arguments: str) -> None:
+    _serve("numba", arguments)
+
+
+def _serve(backend: str, arguments: tuple[str, ...]) -> None:
+    """Serves `InitServicer` with gRPC's own server: the service's wants grpc_health, which may be missing."""
+    servicer = InitServicer(engine.open_backend(backend))
 
     def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         yield from servicer.init_tensor(InitTensorRequest.FromString(request), lambda: not context.is_active())

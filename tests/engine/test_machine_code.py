@@ -1,4 +1,4 @@
-"""What LLVM made of the laws: vector instructions, and not one fused multiply-add."""
+"""What LLVM made of the laws: vector instructions, wide ones where they pay, and not one fused multiply-add."""
 
 from __future__ import annotations
 
@@ -11,32 +11,52 @@ from pathlib import Path
 
 import pytest
 
-# In a process of its own, with an empty cache: code that is loaded from the cache cannot be looked at.
+# In a process of its own, with an empty cache: code that is loaded from the cache cannot be looked at. Nothing is
+# called, so that it may be code for other processors.
 COMPILE = """
+import numba
 import numpy as np
 from seedbed_server.engine.backends import numba_kernels as backend
 one, p, words = np.uint64(1), np.ones(7), np.ones(4 * backend._TILE, np.uint32)
-backend._words(one, one, one, words)
-backend._scattered_words(one, one, one, np.ones(8, np.uint64), words)
-for law in ("uniform", "normal", "trunc_normal"):
-    getattr(backend, f"_{law}32")(p, words, np.empty(8, np.float32))
-    getattr(backend, f"_{law}64")(p, words, np.empty(8))
-backend._quantiles(np.empty(8), np.empty(8), np.empty(9, np.int64), 8)
-backend._to_bfloat16(np.empty(8, np.float32), np.empty(8, np.uint16))
-backend._to_float16(np.empty(8, np.float32), np.empty(8, np.uint16))
-backend._reflect(np.ones((4, 32)), 0, np.ones(4), 1.0)
-for name in ("words", "scattered_words", "uniform32", "normal32", "uniform64", "normal64", "trunc_normal32",
-             "trunc_normal64", "quantiles", "to_bfloat16", "to_float16", "reflect"):
+runs, floats, doubles, halves = np.ones(1, np.int64), np.empty(8, np.float32), np.empty(8), np.empty(8, np.uint16)
+functions = {
+    "words": (one, one, one, words),
+    "scattered_words": (one, one, one, np.ones(8, np.uint64), words),
+    "uniform32": (p, words, floats),
+    "normal32": (p, words, floats),
+    "trunc_normal32": (p, words, floats),
+    "uniform64": (p, words, doubles),
+    "normal64": (p, words, doubles),
+    "trunc_normal64": (p, words, doubles),
+    "quantiles": (doubles, doubles, np.empty(9, np.int64), 8),
+    "to_bfloat16": (floats, halves),
+    "to_float16": (floats, halves),
+    "reflect": (np.ones((4, 32)), 0, np.ones(4), 1.0),
+    "fill32": (0, p, one, one, runs, runs, runs, floats),
+}
+
+def print_assembly(name, function, arguments):
+    function.compile(tuple(map(numba.typeof, arguments)))
     print("FUNCTION", name)
-    print(*getattr(backend, "_" + name).inspect_asm().values())
+    print(*function.inspect_asm().values())
+
+for name, arguments in functions.items():
+    print_assembly(name, getattr(backend, name if name == "fill32" else f"_{name}"), arguments)
+
+@numba.njit
+def users_own(x, y):
+    for i in range(len(x)):
+        x[i] *= y[i]
+
+print_assembly("users_own", users_own, (floats, floats))
 """
 
 
-@pytest.fixture(scope="module")
-def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("numba"))}
+def compiled(cache: Path, **environment: str) -> dict[str, str]:
+    """The assembly of each function, as it is compiled in such an environment."""
     root = Path(__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(root / "client"), str(root / "server")])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment}
     printed = subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=True
     ).stdout
@@ -44,9 +64,14 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+@pytest.fixture(scope="module")
+def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return compiled(tmp_path_factory.mktemp("numba"))
+
+
 @pytest.mark.slow
 def test_nothing_is_fused(assembly: dict[str, str]) -> None:
-    assert len(assembly) == 12
+    assert len(assembly) == 14
     for name, code in assembly.items():
         assert "mul" in code or name.startswith("to_"), name
         assert not re.search(r"\bv?fn?m(add|sub|la|ls)\w*", code), name
@@ -70,3 +95,18 @@ def test_nothing_is_fused(assembly: dict[str, str]) -> None:
 )
 def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) -> None:
     assert re.search(packed, assembly[name])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for processors of x86-64")
+@pytest.mark.parametrize(("processor", "is_wide"), [("skylake-avx512", False), ("sapphirerapids", True)])
+def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wide: bool) -> None:
+    code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES="")  # those that the processor has
+    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "reflect", "fill32"):
+        arithmetic = re.findall(r"\bv(?:mul|add|sub)p[sd]\b.*|\bvp(?:add|srl)d\b.*", code[name])
+        wide, narrow = (sum(register in each for each in arithmetic) for register in ("%zmm", "%ymm"))
+        # Few of the others: the rests of loops, and what LLVM puts together of two.
+        assert (wide > 2 * narrow) if is_wide else (narrow > 2 * wide), (name, wide, narrow)
+        assert not re.search(r"\bv?fn?m(add|sub)\w*", code[name]), name
+    assert "%ymm" in code["users_own"]
+    assert "%zmm" not in code["users_own"]
