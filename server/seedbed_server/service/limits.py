@@ -24,6 +24,7 @@ _MOST_WAITING: Final = (
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 _JITTER: Final = 0.25  # clients come up to so much later than told, of the delay
 _GRACE: Final = 1.0  # seconds; for the way, and for machines that are busy
+_ASKS_PER_SECOND: Final = 200  # which cost a server nearly nothing
 _SWEEP_INTERVAL: Final = 1.0
 _FIRST_GUESS: Final = 0.1
 _WEIGHT: Final = 1 / 8  # of the stream that ended last
@@ -42,7 +43,7 @@ class _Waiter(NamedTuple):
     """When it is no longer expected."""
 
     def is_due(self, now: float) -> bool:
-        return self.due <= now <= self.until
+        return self.due - _SHORTEST_DELAY <= now <= self.until
 
 
 class Streams:
@@ -117,11 +118,12 @@ class Streams:
         return resource_exhausted(f"the server is at its limit of {self._limit} streams; try again later", delay)
 
     def _delay(self, number: int, now: float) -> float:
-        """When it may be this one's turn: places become free one after the other while streams end."""
+        """When it may be this one's turn, as places become free one after the other; or sooner, if few wait."""
         first = next(iter(self._waiting.values())).number if self._waiting else number
         places = min(self._limit, self._limit_per_client or self._limit)
         seconds = max(self._seconds, now - self._last_change)  # all may have begun together, and end so
-        return min(max(_SHORTEST_DELAY, (number - first + 1) * seconds / places), _LONGEST_DELAY)
+        turn = (number - first + 1) * seconds / places
+        return max(_SHORTEST_DELAY, min(turn, len(self._waiting) / _ASKS_PER_SECOND, _LONGEST_DELAY))
 
     def _sweep(self, now: float) -> None:
         """Forgets who did not come back."""
