@@ -169,6 +169,15 @@ REFUSALS = {
     ),
     "a target that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--target", "nowhere"), "target"),
     "a timeout that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),
+    "no time to wait": (
+        ("get", "ones", "--shape", "3", "-o", "w.npy", "--wait", "-1"),
+        "wait: -1.0 is no time to wait;",
+    ),
+    "a wait that is no number": (
+        ("get", "ones", "--shape", "3", "-o", "w.npy", "--wait", "nan"),
+        "wait: nan is no time",
+    ),
+    "health, with no time to wait": (("health", "--wait", "-1"), "wait: -1.0 is no time to wait;"),
     "a picture of another kind": (("plot", "ones", "--shape", "3", "-o", "w.gif"), ".png"),
     "no file": (("verify", "no.safetensors"), "no.safetensors: No such file or directory"),
 }
@@ -185,10 +194,10 @@ def test_refusals(seedbed_command, tmp_path, arguments, message):
 
 def test_an_unreachable_service_is_another_exit_code(seedbed_command, tmp_path):
     code, out, err = seedbed_command(
-        "get", "ones", "--shape", "3", "-o", "w.npy", "--target", "127.0.0.1:1", "--timeout", "2"
+        "get", "ones", "--shape", "3", "-o", "w.npy", "--target", "127.0.0.1:1", "--wait", "0"
     )
     assert (code, out) == (3, "")
-    assert err.startswith("seedbed: ")
+    assert err.startswith("seedbed: no Seedbed server answers at 127.0.0.1:1;")
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 

@@ -112,8 +112,8 @@ def counting(count):
 
 
 @contextlib.contextmanager
-def sync_client(target):
-    with seedbed.connect(target, timeout=30) as client:
+def sync_client(target, **options):
+    with seedbed.connect(target, timeout=30, **options) as client:
         yield client.init
 
 
@@ -240,7 +240,7 @@ def test_a_replica_that_was_never_there(pair, large):
 def test_all_replicas_gone(pair):
     for handle in pair:
         handle.kill()
-    with sync_client(target_of(*pair)) as init, pytest.raises(seedbed.Unavailable):
+    with sync_client(target_of(*pair), wait=0) as init, pytest.raises(seedbed.Unavailable):
         init(LARGE)
 
 

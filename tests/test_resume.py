@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import pytest
 from _helpers.waiting import wait_until
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,14 +122,14 @@ def impatient(monkeypatch):
     monkeypatch.setattr(_retry, "_LONGEST_DELAY", 0.002)
 
 
-def sync_tensor(target, **arguments):
-    with seedbed.connect(target, timeout=20) as client:
+def sync_tensor(target, wait=None, **arguments):
+    with seedbed.connect(target, timeout=20, wait=wait) as client:
         return client.init(SPEC, **arguments)
 
 
-def aio_tensor(target, **arguments):
+def aio_tensor(target, wait=None, **arguments):
     async def call():
-        async with seedbed.aio.connect(target, timeout=20) as client:
+        async with seedbed.aio.connect(target, timeout=20, wait=wait) as client:
             return await client.init(SPEC, **arguments)
 
     return asyncio.run(call())
@@ -303,6 +304,26 @@ def test_many_breaks_are_survived_as_long_as_something_arrives(scripted, impatie
     assert [request.first_element for request in scripted.requests] == list(range(0, 160, 16))
 
 
+def is_full(stream):
+    told = error_details_pb2.RetryInfo()
+    told.retry_delay.FromMilliseconds(100)
+    status = status_pb2.Status(code=8, message="full")
+    status.details.add().Pack(told)
+    stream.context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    stream.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    yield  # so that this is a stream
+
+
+@pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
+def test_a_stream_that_broke_is_resumed_once_a_full_server_has_a_place(scripted, fetch, caplog):
+    scripted.play(fails_with("UNAVAILABLE", 3), is_full, is_full, is_full, is_full, None)
+    np.testing.assert_array_equal(fetch(scripted.target, wait=0), sync_tensor("local:"))
+    assert [request.first_element for request in scripted.requests] == [0, 48, 48, 48, 48, 48]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{scripted.target} is full (full); waiting for a place"
+    ]
+
+
 def test_a_lost_end_is_no_loss(scripted):
     scripted.play(fails_with("UNAVAILABLE", 10))
     np.testing.assert_array_equal(sync_tensor(scripted.target), sync_tensor("local:"))
@@ -357,7 +378,7 @@ def test_extra_elements_never_reach_the_caller(scripted, impatient):
 def test_a_failed_call_leaves_no_array_behind_as_complete(scripted, impatient):
     scripted.play(fails_with("UNAVAILABLE", 1), fails_with("UNAVAILABLE", 0))
     with pytest.raises(seedbed.Unavailable, match=rf"no Seedbed server answers at {scripted.target}; start one"):
-        sync_tensor(scripted.target)
+        sync_tensor(scripted.target, wait=0)
 
 
 def test_no_server():
@@ -367,9 +388,9 @@ def test_no_server():
         target = f"127.0.0.1:{free.getsockname()[1]}"
     for call in (sync_tensor, aio_tensor):
         with pytest.raises(seedbed.Unavailable, match="no Seedbed server answers at 127") as caught:
-            call(target)
+            call(target, wait=0)
         assert "errno" not in str(caught.value).lower()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("call", [sync_tensor, aio_tensor])
@@ -381,7 +402,9 @@ def test_servers_behind_a_name_are_waited_for(start_server, call, caplog):
     np.testing.assert_array_equal(call(f"dns:///127.0.0.1:{port}"), sync_tensor("local:"))
     assert wait_until(lambda: later)
     [told] = caplog.messages
-    assert re.match(rf"no Seedbed server answers at dns:///127.0.0.1:{port}; .*trying again for up to half a min", told)
+    assert re.fullmatch(
+        rf"dns:///127.0.0.1:{port} cannot be reached \(.*\); waiting up to 300 s for it; wait=0 .*", told
+    )
 
 
 @pytest.mark.parametrize("call", [sync_twice, aio_twice])

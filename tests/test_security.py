@@ -193,7 +193,7 @@ def test_an_authority_that_did_not_issue_it(serve, files, tmp_path):
 
 
 def test_one_side_alone_speaks_tls(serve, files):
-    with seedbed.connect(serve(**files.server())) as client:
+    with seedbed.connect(serve(**files.server()), wait=0) as client:
         assert "hangs up on this client; check whether it wants TLS" in refusals(client, seedbed.Unavailable)[0]
     with seedbed.connect(serve(), ca=files.ca) as client:
         assert "does not speak TLS; leave tls=, ca=" in refusals(client, seedbed.Unavailable)[0]
@@ -242,7 +242,7 @@ def test_mutual_tls(serve, files, tmp_path):
         assert works(client)
     (tmp_path / "other").mkdir()
     for stranger in ({}, Files(tmp_path / "other").issue("client")):
-        with seedbed.connect(address, ca=files.ca, **stranger) as client:
+        with seedbed.connect(address, ca=files.ca, wait=0, **stranger) as client:
             told = refusals(client, seedbed.Unavailable)
             assert all("a certificate from an authority that it knows (cert=, key=)" in text for text in told)
 

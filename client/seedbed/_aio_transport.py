@@ -13,6 +13,7 @@ from seedbed._retry import Deadline
 from seedbed._targets import is_cuda
 from seedbed._transport import (
     RESPONSES,
+    TICKET,
     LocalTransport,
     closed,
     keep_freed_memory,
@@ -32,8 +33,10 @@ class AioTransport(Protocol):
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         """Asks a question that has one answer."""
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
-        """Asks for a stream; closing the iterator cancels it."""
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+    ) -> AsyncGenerator[bytes, None]:
+        """Asks for a stream; closing the iterator cancels it. By the ticket, a full server knows who asks again."""
 
     def replicas(self) -> int:
         """How many servers take turns to answer."""
@@ -83,11 +86,14 @@ class AioGrpcTransport:
             raise
         return response
 
-    async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+    ) -> AsyncGenerator[bytes, None]:
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
         start = self._open().unary_stream(path(method), serialize, None)
-        call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+        metadata = (*self._wire.metadata, (TICKET, ticket))
+        call = start(request, timeout=deadline.remaining(), metadata=metadata)
         try:
             async for message in call:
                 yield message
@@ -142,7 +148,9 @@ class AioLocalTransport:
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         return await asyncio.to_thread(self._transport.unary, method, request, deadline)
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+    ) -> AsyncGenerator[bytes, None]:
         raise NotImplementedError  # nothing travels within a process
 
     def replicas(self) -> int:

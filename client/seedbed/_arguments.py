@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 from collections.abc import Iterable, Mapping
 from typing import SupportsIndex, TypeVar
 
@@ -21,6 +22,8 @@ INT32 = range(-(2**31), 2**31)
 UINT32 = range(2**32)
 INT64 = range(-(2**63), 2**63)
 UINT64 = range(2**64)
+DEFAULT_WAIT = 300.0
+"""Seconds that a call waits for a server that cannot be reached; torch's TCPStore waits as long."""
 
 _T = TypeVar("_T")
 
@@ -112,3 +115,28 @@ def seconds(timeout: float | None) -> float | None:
     if not result > 0:
         raise InvalidRequest("timeout", f"{timeout} is no time; give seconds above 0, or None to wait for ever")
     return None if math.isinf(result) else result
+
+
+def patience(wait: float | None) -> float:
+    """Seconds to wait for a server that cannot be reached; of None, what SEEDBED_WAIT says."""
+    if wait is None:
+        return _patience_of_environment()
+    result = number(wait, "wait", "wait")
+    if not result >= 0:
+        raise InvalidRequest("wait", f"{wait} is no time to wait; give seconds, such as 300, or 0 to give up at once")
+    return result
+
+
+def _patience_of_environment() -> float:
+    text = os.environ.get("SEEDBED_WAIT", "").strip()
+    if not text:
+        return DEFAULT_WAIT
+    try:
+        result = float(text)
+    except ValueError:
+        result = math.nan
+    if not result >= 0:
+        raise InvalidRequest(
+            "SEEDBED_WAIT", f"{text!r} is no time to wait; give seconds, such as 300, or 0 to give up at once"
+        )
+    return result

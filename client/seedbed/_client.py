@@ -43,6 +43,7 @@ def connect(
     target: str,
     *,
     timeout: float | None = 600.0,
+    wait: float | None = None,
     tls: bool | None = None,
     ca: PathLike | None = None,
     cert: PathLike | None = None,
@@ -62,7 +63,10 @@ def connect(
             ``pip install "seedbed[gpu]"``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
             device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
             the GPU is done: see `seedbed._cuda.CudaClient`.
-        timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
+        timeout: Seconds that a call may take, all waiting included; None waits for ever. Each call can have its own.
+        wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
+            0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
+            is waited for until the timeout.
         tls: Whether to encrypt, and to trust only a server with a certificate for its name. Default if one of the three
             that follow is given, or SEEDBED_TLS is 1; else plaintext.
         ca: A PEM file of the authorities that a server's certificate may come from. Default SEEDBED_TLS_CA, else those
@@ -78,7 +82,7 @@ def connect(
 
     Raises:
         InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, the timeout is not
-            above 0, a file cannot be used, or a token would travel in the clear.
+            above 0, the wait is below 0, a file cannot be used, or a token would travel in the clear.
 
     >>> import seedbed
     >>> with seedbed.connect("local:") as client:
@@ -86,7 +90,7 @@ def connect(
     >>> w.shape, w.dtype
     ((256, 128), dtype('float32'))
     """
-    seconds = _arguments.seconds(timeout)
+    seconds, patience = _arguments.seconds(timeout), _arguments.patience(wait)
     if target == _targets.LOCAL:
         from seedbed._local import LocalClient  # noqa: PLC0415 - it imports this module
 
@@ -96,7 +100,7 @@ def connect(
 
         return CudaClient(target, _transport.open_cuda_service(target), seconds)
     security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return Client(target, _transport.open_transport(target, security, options), seconds)
+    return Client(target, _transport.open_transport(target, security, options), seconds, patience)
 
 
 class Client(Schemes[Array]):
@@ -107,15 +111,18 @@ class Client(Schemes[Array]):
     tensor has 32 MiB or more. All give the same bits.
 
     It may be used from many threads at once. Each method raises `InvalidRequest` if it is asked for what cannot be
-    served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A stream that breaks is
-    resumed where it broke, within the call's timeout.
+    served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A call waits for a server
+    that cannot be reached, as long as `connect` was told, and for one that is full; a stream that breaks is resumed
+    where it broke. All of that is within the call's timeout, and told to the logger ``seedbed``.
     """
 
-    def __init__(self, target: str, transport: _transport.Transport, timeout: float | None) -> None:
+    def __init__(
+        self, target: str, transport: _transport.Transport, timeout: float | None, wait: float = _arguments.DEFAULT_WAIT
+    ) -> None:
         self.target = target
         self.timeout = timeout
+        self.wait = wait
         self._transport = transport
-        self._has_answered = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
@@ -369,7 +376,7 @@ class Client(Schemes[Array]):
 
     def _pieces(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        retry = Retry(deadline, self.target, self._has_answered)
+        retry = Retry(deadline, self.target, self.wait)
         while True:
             try:
                 yield from self._attempt(assembler, deadline)
@@ -386,11 +393,10 @@ class Client(Schemes[Array]):
         if not assembler.asks:
             yield from assembler.literals()
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, ticket=assembler.ticket)
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:
-                    self._has_answered = True
                     yield from assembler.pieces(message)
             except InvalidRequest as error:
                 raise assembler.renamed(error) from error
@@ -400,14 +406,13 @@ class Client(Schemes[Array]):
         return self._answer(method, request, response, Deadline(self._seconds(timeout)))
 
     def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
-        retry = Retry(deadline, self.target, self._has_answered)
+        retry = Retry(deadline, self.target, self.wait)
         while True:
             try:
                 answer = cast(_Response, self._transport.unary(method, request, deadline))
             except SeedbedError as error:
                 time.sleep(retry.delay(error))
             else:
-                self._has_answered = True
                 return answer
 
     def _seconds(self, timeout: Timeout) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -96,6 +97,8 @@ class Assembler:
         self._description: TensorDescription | None = None
         self.arrived = 0
         """Elements and tensors that have arrived; it grows whenever something does."""
+        self.ticket = os.urandom(8).hex()
+        """By which a server that was full knows that this call was there before."""
 
     def request(self) -> InitTensorRequest | InitModelRequest:
         """The next request: for what is missing, or as much of it as a request can hold."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+TICKET = "seedbed-ticket"  # the metadata's key
 RESPONSES: dict[str, type[Message]] = {
     "DescribeTensor": DescribeTensorResponse,
     "CalculateGain": CalculateGainResponse,
@@ -43,8 +44,10 @@ class Transport(Protocol):
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         """Asks a question that has one answer."""
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
-        """Asks for a stream; closing the iterator cancels it."""
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+    ) -> Generator[bytes, None, None]:
+        """Asks for a stream; closing the iterator cancels it. By the ticket, a full server knows who asks again."""
 
     def replicas(self) -> int:
         """How many servers take turns to answer."""
@@ -106,11 +109,14 @@ class GrpcTransport:
             raise self._mapped(error, deadline) from error
         return response
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+    ) -> Generator[bytes, None, None]:
         call = None
         try:
             start = self._channel.unary_stream(path(method), serialize, None)
-            call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+            metadata = (*self._wire.metadata, (TICKET, ticket))
+            call = start(request, timeout=deadline.remaining(), metadata=metadata)
             with deadline.ending(call.cancel):
                 yield from call
         except self._failures as error:
@@ -158,7 +164,9 @@ class LocalTransport:
         except self._failure as error:
             raise self._mapped(error, deadline) from error
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+    ) -> Generator[bytes, None, None]:
         raise NotImplementedError  # nothing travels within a process
 
     def ending(self, deadline: Deadline) -> Callable[[], bool]:

@@ -53,6 +53,7 @@ def connect(
     target: str,
     *,
     timeout: float | None = 600.0,
+    wait: float | None = None,
     tls: bool | None = None,
     ca: PathLike | None = None,
     cert: PathLike | None = None,
@@ -67,7 +68,10 @@ def connect(
     Args:
         target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process, in threads. See
             `seedbed.connect`, which alone has ``local:cuda``: its calls return before the GPU is done.
-        timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
+        timeout: Seconds that a call may take, all waiting included; None waits for ever. Each call can have its own.
+        wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
+            0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
+            is waited for until the timeout.
         tls: Whether to encrypt; this and the five that follow are as for `seedbed.connect`.
         ca: A PEM file of the authorities that a server's certificate may come from.
         cert: A PEM file with the certificate to show to a server that asks for one.
@@ -78,8 +82,8 @@ def connect(
         options: Channel arguments of gRPC, in place of Seedbed's own.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` cannot be had, the timeout is not above 0, a file cannot
-            be used, or a token would travel in the clear.
+        InvalidRequest: If the target is no address, ``local:`` cannot be had, the timeout is not above 0, the
+            wait is below 0, a file cannot be used, or a token would travel in the clear.
 
     >>> import asyncio, seedbed
     >>> async def main():
@@ -88,14 +92,14 @@ def connect(
     >>> asyncio.run(main()).shape
     (256, 128)
     """
-    seconds = _arguments.seconds(timeout)
+    seconds, patience = _arguments.seconds(timeout), _arguments.patience(wait)
     if target == _targets.LOCAL:
         from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
         from seedbed._local import LocalClient  # noqa: PLC0415
 
         return AsyncLocalClient(LocalClient(_transport.open_service(), seconds))
     security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return AsyncClient(target, _aio_transport.open_transport(target, security, options), seconds)
+    return AsyncClient(target, _aio_transport.open_transport(target, security, options), seconds, patience)
 
 
 class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
@@ -105,11 +109,17 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
     results and errors.
     """
 
-    def __init__(self, target: str, transport: _aio_transport.AioTransport, timeout: float | None) -> None:
+    def __init__(
+        self,
+        target: str,
+        transport: _aio_transport.AioTransport,
+        timeout: float | None,
+        wait: float = _arguments.DEFAULT_WAIT,
+    ) -> None:
         self.target = target
         self.timeout = timeout
+        self.wait = wait
         self._transport = transport
-        self._has_answered = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
@@ -238,7 +248,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
 
     async def _pieces(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        retry = Retry(deadline, self.target, self._has_answered)
+        retry = Retry(deadline, self.target, self.wait)
         while True:
             try:
                 async with contextlib.aclosing(self._attempt(assembler, deadline)) as pieces:
@@ -258,11 +268,10 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             for piece in assembler.literals():
                 yield piece
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, ticket=assembler.ticket)
         async with contextlib.aclosing(stream) as messages:
             try:
                 async for message in messages:
-                    self._has_answered = True
                     for piece in assembler.pieces(message):
                         yield piece
             except InvalidRequest as error:
@@ -273,14 +282,13 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         return await self._answer(method, request, response, Deadline(self._seconds(timeout)))
 
     async def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
-        retry = Retry(deadline, self.target, self._has_answered)
+        retry = Retry(deadline, self.target, self.wait)
         while True:
             try:
                 answer = cast(_Response, await self._transport.unary(method, request, deadline))
             except SeedbedError as error:
                 await asyncio.sleep(retry.delay(error))
             else:
-                self._has_answered = True
                 return answer
 
     def _seconds(self, timeout: Timeout) -> float | None:

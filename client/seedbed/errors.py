@@ -54,11 +54,13 @@ class InvalidRequest(SeedbedError, ValueError):  # noqa: N818 - the names say wh
 
 
 class Unavailable(SeedbedError):  # noqa: N818
-    """No server answers, or it went away and did not come back."""
+    """No server answers, or it went away and did not come back while it was waited for."""
+
+    _may_pass = True  # false of a certificate that is not to be trusted: time does not mend it
 
 
 class DeadlineExceeded(SeedbedError, TimeoutError):  # noqa: N818
-    """The call took longer than its ``timeout``."""
+    """The call took longer than its ``timeout``; if it waited for a server, the message tells why."""
 
 
 class Cancelled(SeedbedError):  # noqa: N818
@@ -74,7 +76,9 @@ class PermissionDenied(SeedbedError):  # noqa: N818
 
 
 class ResourceExhausted(SeedbedError):  # noqa: N818
-    """The request is over a limit of the server, or of this client."""
+    """The request is over a limit of the server, or of this client. Of a server that is merely full, calls wait."""
+
+    _come_back_in: float | None = None  # seconds, of a server that is full
 
 
 class Corrupted(SeedbedError):  # noqa: N818
@@ -164,6 +168,8 @@ _TLS_FAILURES = (
         "authority that it knows (cert=, key=)",
     ),
 )
+# Of these, the ones that a server which starts, stops or has too many connections causes, too.
+_PASSING = ("handshake failed", "Socket closed")
 
 # gRPC reports a reset connection under INTERNAL or UNKNOWN too; by these words it can be told from a server's failure.
 _RESETS = ("RST_STREAM", "Stream removed", "Connection reset", "Socket closed", "GOAWAY")
@@ -191,7 +197,7 @@ def from_rpc(error: grpc.RpcError, target: str) -> SeedbedError:
             (_REQUEST_TOO_LARGE if "SERVER" in details else _ANSWER_TOO_LARGE).format(target=target)
         )
     if code == _UNAVAILABLE and (problem := tls_problem(details, target)):
-        return Unavailable(problem)
+        return _distrusted(problem, details)
     # These codes are set by people, whose words help; the others' are gRPC's own and mean nothing to the caller.
     told = code in (_UNAUTHENTICATED, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED)
     return _error(code, details if told else "", target)
@@ -209,6 +215,16 @@ def tls_problem(details: str, target: str) -> str | None:
     return next((meaning.format(target=target) for words, meaning in _TLS_FAILURES if words in details), None)
 
 
+def may_pass(error: Unavailable) -> bool:
+    """Whether it is worth waiting for the server."""
+    return error._may_pass
+
+
+def come_back_in(error: SeedbedError) -> float | None:
+    """Seconds after which a server that is full wants to be asked again; None if it is another error."""
+    return error._come_back_in if isinstance(error, ResourceExhausted) else None
+
+
 def from_status(status: status_pb2.Status, target: str) -> SeedbedError:
     """The error that a ``google.rpc.Status`` means.
 
@@ -218,6 +234,8 @@ def from_status(status: status_pb2.Status, target: str) -> SeedbedError:
     """
     if status.code == _INVALID_ARGUMENT:
         return _invalid_request(status)
+    if status.code == _RESOURCE_EXHAUSTED:
+        return _resource_exhausted(status, target)
     return _error(status.code, "" if status.code == _CANCELLED else status.message, target)
 
 
@@ -242,6 +260,24 @@ def _invalid_request(status: status_pb2.Status) -> InvalidRequest:
                 first = bad_request.field_violations[0]
                 return InvalidRequest(first.field, first.description)
     return InvalidRequest("", status.message or "the server refused the request")
+
+
+def _resource_exhausted(status: status_pb2.Status, target: str) -> SeedbedError:
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
+    from google.rpc import error_details_pb2  # noqa: PLC0415
+
+    error = _error(status.code, status.message, target)
+    retry_info = error_details_pb2.RetryInfo()
+    with contextlib.suppress(DecodeError):
+        if isinstance(error, ResourceExhausted) and any(detail.Unpack(retry_info) for detail in status.details):
+            error._come_back_in = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9
+    return error
+
+
+def _distrusted(problem: str, details: str) -> Unavailable:
+    error = Unavailable(problem)
+    error._may_pass = any(words in details for words in _PASSING)
+    return error
 
 
 def _error(code: int, message: str, target: str) -> SeedbedError:

@@ -75,7 +75,8 @@ def test_a_missing_extra_is_told(seedbed_command, monkeypatch):
 
 
 def test_a_service_that_does_not_answer_is_told_at_once(seedbed_command):
-    code, out, err = seedbed_command("explore", "--no-browser", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1")
+    nobody = ("--target", "127.0.0.1:1", "--wait", "0")
+    code, out, err = seedbed_command("explore", "--no-browser", "--listen", "127.0.0.1:0", *nobody)
     assert (code, out) == (3, "")
     assert "no Seedbed server answers at 127.0.0.1:1" in err
 

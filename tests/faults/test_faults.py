@@ -24,7 +24,7 @@ from faulty_network import cut_at, delayed, ended_at, flipped_at, proxied
 from vitals import assert_recovered, is_serving, vitals
 
 import seedbed
-from seedbed.errors import DeadlineExceeded, ResourceExhausted, SeedbedError, Unavailable
+from seedbed.errors import DeadlineExceeded, SeedbedError
 
 MIB = 1 << 20
 SPEC = seedbed.spec("normal", (512, 1024), seed=7, name="w")  # 2 MiB
@@ -52,10 +52,11 @@ def serving(start_server, reference):
 def warm_up(target):
     """Makes all threads of the pool of streams, which live as long as the server."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(seedbed.connect(target)) for _ in range(STREAMS + 8)]
+        clients = [stack.enter_context(seedbed.connect(target)) for _ in range(STREAMS)]
         for client in clients:
-            with contextlib.suppress(ResourceExhausted):
-                next(stack.enter_context(contextlib.closing(client.iter_chunks(endless()))))
+            next(stack.enter_context(contextlib.closing(client.iter_chunks(endless()))))
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(outcome, [target] * 8, [0.5] * 8)) == {"DeadlineExceeded"}
     assert wait_until(lambda: outcome(target, 5) == "right")
 
 
@@ -168,7 +169,7 @@ def test_a_client_that_vanishes_without_a_word_is_given_up(start_server):
         chunks = client.iter_chunks(endless())
         next(chunks)
         proxy.vanish()
-        assert outcome(handle.target, 5) == "ResourceExhausted"
+        assert outcome(handle.target, 0.5) == "DeadlineExceeded"
         assert wait_until(lambda: outcome(handle.target, 5) == "right", 15)
         assert_recovered(handle.pid, before)
 
@@ -219,11 +220,10 @@ def test_clients_that_are_stopped_hold_up_nobody(serving):
 
 
 @pytest.mark.slow
-def test_a_hundred_clients_at_once_are_served_or_told_that_there_are_too_many(serving):
+def test_a_hundred_clients_at_once_are_all_served(serving):
     with ThreadPoolExecutor(100) as pool:
         outcomes = list(pool.map(outcome, [serving.target] * 100, [60] * 100))
-    assert set(outcomes) <= {"right", "ResourceExhausted"}
-    assert outcomes.count("right") >= STREAMS
+    assert set(outcomes) == {"right"}
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_256_idle_connections_cost_little(serving):
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 def test_a_server_that_restarts_in_a_storm_of_clients(start_server, end):
-    """Streams that had begun go on with the next server; clients that find none are told so."""
+    """Streams that had begun go on with the next server; clients that find none wait for it."""
     handle = start_server(chunk_bytes=64 << 10)
     port = handle.target.rpartition(":")[2]
     over, outcomes = threading.Event(), []
@@ -272,7 +272,7 @@ def test_a_server_that_restarts_in_a_storm_of_clients(start_server, end):
             client.result()
     told = {name: outcomes.count(name) for name in sorted(set(outcomes))}
     print(f"{len(outcomes)} tensors: {told}")
-    assert set(outcomes) <= {"right", Unavailable.__name__}
+    assert set(outcomes) == {"right"}
     assert outcome(handle.target, 10) == "right"
     assert is_serving(handle.target)
 

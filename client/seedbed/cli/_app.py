@@ -1,10 +1,12 @@
 """The commands about the service itself, and what is common to all: the group, errors, exit codes."""
 
+import contextlib
 import json
+import logging
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from seedbed._credentials import Security
 from seedbed._files import FileFormatError
 from seedbed._plot import NotDrawable
 from seedbed.cli import _explore, _health, _models, _record, _schemes, _security, _serve, _verify
-from seedbed.cli._options import connect, echo_rows, json_option, target_options
+from seedbed.cli._options import connect, echo_rows, given_wait, json_option, target_options
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
 
@@ -118,13 +120,15 @@ def serve(
 def health(*, target: str, timeout: float | None) -> None:
     """Tell whether the service answers and is serving; exit 0 if it is, 1 if not.
 
-    For probes of containers and load balancers; asks the standard grpc.health.v1.
+    For probes of containers and load balancers; asks the standard grpc.health.v1. With --wait, it asks again until the
+    service is serving, or so many seconds are over; --timeout is for each answer.
 
     \b
     Example:
       seedbed health --target localhost:50051
     """  # noqa: D301
-    reason = _health.not_serving(target, timeout or 5.0, Security(**{**_security.arguments(), "token": ""}))
+    security = Security(**{**_security.arguments(), "token": ""})
+    reason = _health.not_serving(target, timeout or 5.0, given_wait() or 0.0, security)
     if reason is None:
         click.echo("serving")
         return
@@ -176,13 +180,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = seedbed_command.main(arguments, prog_name="seedbed", standalone_mode=False)
+        with _warnings_shown():
+            result = seedbed_command.main(arguments, prog_name="seedbed", standalone_mode=False)
     except click.UsageError as error:
         error.show()
         return REFUSED
     except Exception as error:
         return _fail(*_explain(error))
     return result if isinstance(result, int) else OK
+
+
+class _Shown(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"seedbed: {record.getMessage()}", err=True)
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Shows at once what the client warns of: that it waits for a service."""
+    handler, log = _Shown(logging.WARNING), logging.getLogger("seedbed")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _explain(error: Exception) -> tuple[int, str]:

@@ -10,7 +10,7 @@ import click
 
 import seedbed
 from seedbed.cli import _security
-from seedbed.cli._options import connect, target_options
+from seedbed.cli._options import connect, given_wait, target_options
 
 _SECONDS = 30.0  # a page should not wait for as long as a file may
 
@@ -55,7 +55,7 @@ def explore(*, listen: tuple[str, int], browser: bool, target: str, timeout: flo
             param_hint="--listen",
         )
     with connect(target, _SECONDS if timeout is None else timeout) as client, _bind(*listen) as listener:
-        app = _app.application(client, _calls.Connection(target, **_security_shown()))
+        app = _app.application(client, _calls.Connection(target, **_connection_shown()))
         config = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none",
             proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
@@ -91,7 +91,8 @@ def _url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _security_shown() -> dict[str, Any]:
-    """What the calls on the page tell of TLS and tokens: no token."""
-    given = {name: value for name, value in _security.arguments().items() if name != "token" and value is not None}
+def _connection_shown() -> dict[str, Any]:
+    """What the calls on the page tell of TLS, tokens and waiting: no token."""
+    arguments = {**_security.arguments(), "wait": given_wait()}
+    given = {name: value for name, value in arguments.items() if name != "token" and value is not None}
     return {"arguments": given, "token_file": _security.token_file()}

@@ -1,23 +1,34 @@
 """The standard health check, grpc.health.v1, by hand: the package of its messages is an extra of the server."""
 
+import time
+
 import grpc
 
 import seedbed
-from seedbed import _credentials, errors
+from seedbed import _arguments, _credentials, errors
 from seedbed._credentials import Security
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
+_INTERVAL = 0.5
 
 
-def not_serving(target: str, timeout: float, security: Security) -> str | None:
+def not_serving(target: str, timeout: float, wait: float, security: Security) -> str | None:
     """Returns why the target does not serve, or None if it does.
 
     Args:
         target: as for `seedbed.connect`.
-        timeout: seconds to wait for the answer.
+        timeout: seconds to wait for an answer.
+        wait: seconds within which to ask again until it serves.
         security: whether over TLS; no token is shown.
     """
+    end = time.monotonic() + _arguments.patience(wait)
+    while (reason := _not_serving_now(target, timeout, security)) and time.monotonic() < end:
+        time.sleep(_INTERVAL)
+    return reason
+
+
+def _not_serving_now(target: str, timeout: float, security: Security) -> str | None:
     if target == "local:":
         with seedbed.connect(target, timeout=timeout) as client:
             client.server_info()

@@ -65,6 +65,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s()\[\]]", "", text)
 
 
+_WAIT = "seedbed.wait"
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
@@ -81,7 +82,22 @@ def target_options(command: Command) -> Command:
         "--timeout", type=float, metavar="SECONDS",
         help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
-    return target(timeout(_security.client_options(command)))
+    wait = click.option(
+        "--wait", type=float, metavar="SECONDS", callback=_remember_wait, expose_value=False,
+        help="How long to wait for a service that cannot be reached, within --timeout; 0 gives up at once.  "
+        "[env var: SEEDBED_WAIT; default: 300; health: 0]",
+    )  # fmt: skip
+    return target(timeout(wait(_security.client_options(command))))
+
+
+def _remember_wait(context: click.Context, _parameter: click.Parameter, value: float | None) -> None:
+    context.meta[_WAIT] = value
+
+
+def given_wait() -> float | None:
+    """What ``--wait`` was given, to the command that runs."""
+    wait: float | None = click.get_current_context().meta[_WAIT]
+    return wait
 
 
 def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
@@ -133,7 +149,7 @@ def bytes_text(count: int) -> str:
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
     """Connects to the target of `target_options`."""
-    arguments = _security.arguments()
+    arguments = {**_security.arguments(), "wait": given_wait()}
     if timeout is not None:
         arguments["timeout"] = timeout
     return seedbed.connect(target, **arguments)

@@ -22,7 +22,8 @@ class ServiceError(Exception):
     """A call that failed, with what the client is told.
 
     Attributes:
-        status: The code and message, and for INVALID_ARGUMENT a ``google.rpc.BadRequest`` among the details.
+        status: The code and message, and among the details a ``google.rpc.BadRequest`` for INVALID_ARGUMENT, and a
+            ``google.rpc.RetryInfo`` if the server is full.
     """
 
     def __init__(self, status: status_pb2.Status) -> None:
@@ -52,9 +53,19 @@ def to_status(error: Exception) -> status_pb2.Status:
     )
 
 
-def resource_exhausted(message: str) -> ServiceError:
-    """The error of a server that cannot take on more."""
-    return ServiceError(status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=message))
+def resource_exhausted(message: str, come_back_in: float | None = None) -> ServiceError:
+    """The error of a server that cannot take on more.
+
+    Args:
+        message: Why.
+        come_back_in: Seconds after which there may be a place; None if waiting does not help.
+    """
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=message)
+    if come_back_in is not None:
+        retry_info = error_details_pb2.RetryInfo()
+        retry_info.retry_delay.FromNanoseconds(round(come_back_in * 1e9))
+        status.details.add().Pack(retry_info)
+    return ServiceError(status)
 
 
 def _bad_request(field: str, description: str) -> status_pb2.Status:

@@ -1,0 +1,552 @@
+"""Many clients at once, and servers that come late: calls wait, in turn, for as long as they may."""
+
+import asyncio
+import collections
+import json
+import logging
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import crc32c
+import grpc
+import numpy as np
+import pytest
+from _helpers.fake_backend import FakeBackend
+from _helpers.waiting import wait_until
+from google.rpc import error_details_pb2, status_pb2
+
+import seedbed
+from seedbed import _arguments, _retry, errors
+from seedbed._retry import Deadline, Retry
+from seedbed.cli import _health
+from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
+from seedbed_server.service import limits
+from seedbed_server.service.errors import ServiceError
+from seedbed_server.service.server import start
+from seedbed_server.service.servicer import InitServicer
+
+MIB = 1 << 20
+ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
+SMALL = seedbed.spec("uniform", (1000,), seed=7, name="w")
+
+
+@pytest.fixture
+def serve():
+    """Starts servers in this process."""
+    running = []
+
+    def start_one(**options):
+        running.append(start(InitServicer(FakeBackend()), **options))
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.stop(0)
+
+
+@pytest.fixture
+def full(serve):
+    """A server whose only place is taken until ``leave`` is called."""
+    server = serve(max_streams=1)
+    with grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stream = asked(channel, ENDLESS)
+        next(stream)
+        server.leave = stream.cancel
+        yield server
+        stream.cancel()
+
+
+def asked(channel, spec, metadata=()):
+    call = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
+    return call(InitTensorRequest(spec=spec).SerializeToString(), timeout=60, metadata=metadata)
+
+
+def sync_tensor(target, spec=SMALL, **options):
+    with seedbed.connect(target, **options) as client:
+        return client.init(spec)
+
+
+def aio_tensor(target, spec=SMALL, **options):
+    async def call():
+        async with seedbed.aio.connect(target, **options) as client:
+            return await client.init(spec)
+
+    return asyncio.run(call())
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+# A full server --------------------------------------------------------------------------------------------------------
+
+
+def retry_delay(error):
+    [detail] = [value for key, value in error.trailing_metadata() if key == "grpc-status-details-bin"]
+    told = error_details_pb2.RetryInfo()
+    assert status_pb2.Status.FromString(detail).details[0].Unpack(told)
+    return told.retry_delay.ToNanoseconds() / 1e9
+
+
+@pytest.mark.parametrize("limit", [{"max_streams": 1}, {"max_streams_per_client": 1}])
+def test_a_full_server_tells_when_to_come_again(serve, limit):
+    server = serve(**limit)
+    with grpc.insecure_channel(server.addresses[0]) as channel:
+        stream = asked(channel, ENDLESS)
+        next(stream)
+        for ticket in ("", "t", "t" * 33, "t"):
+            with pytest.raises(grpc.RpcError) as refused:
+                next(asked(channel, SMALL, (("seedbed-ticket", ticket),)))
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert 0.05 <= retry_delay(refused.value) <= 5
+        assert list(server._streams._waiting) == ["t"]
+        stream.cancel()
+
+
+def test_all_clients_of_a_server_with_one_place_are_served_roughly_in_order(full):
+    order = []
+
+    def fetch(rank):
+        assert sync_tensor(full.addresses[0]).shape == (1000,)
+        order.append(rank)
+
+    with ThreadPoolExecutor(20) as pool:
+        ranks = []
+        for rank in range(20):
+            ranks.append(pool.submit(fetch, rank))
+            assert wait_until(lambda: len(full._streams._waiting) == len(ranks))
+        full.leave()
+        for rank in ranks:
+            rank.result()
+    assert statistics.mean(abs(rank - place) for place, rank in enumerate(order)) < 4, order  # by chance: 6.7
+    assert full._streams._waiting == {}
+    assert wait_until(lambda: full._streams.count == 0)
+
+
+@pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
+def test_the_deadline_passes_while_the_server_is_full(full, fetch, caplog):
+    began = time.monotonic()
+    with pytest.raises(seedbed.DeadlineExceeded) as caught:
+        fetch(full.addresses[0], timeout=1, wait=0)
+    assert 0.8 < time.monotonic() - began < 3
+    assert re.fullmatch(
+        r"no complete answer from 127\S+ within 1 s; give a longer timeout, or timeout=None to wait for ever "
+        r"\(the server was full: the server is at its limit of 1 streams; try again later\)",
+        str(caught.value),
+    )
+    [told] = [record for record in caplog.records if record.name == "seedbed"]
+    assert told.levelno == logging.WARNING
+    assert re.fullmatch(r"127\S+ is full \(the server is .*\); waiting for a place", told.getMessage())
+
+
+@pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
+def test_a_place_is_waited_for(full, fetch):
+    threading.Timer(0.5, full.leave).start()
+    assert fetch(full.addresses[0], timeout=20).shape == (1000,)
+
+
+# The queue, by a clock of our own
+
+
+class Clock:
+    def __init__(self, monkeypatch, module):
+        self.now = 1000.0
+        monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self):
+        return self.now
+
+
+class Call:
+    """A call's context."""
+
+    def __init__(self, ticket="", host="ipv4:10.0.0.1"):
+        self._ticket, self._peer, self.leave = ticket, f"{host}:1", None
+
+    def peer(self):
+        return self._peer
+
+    def invocation_metadata(self):
+        return (("seedbed-ticket", self._ticket),)
+
+    def add_callback(self, callback):
+        self.leave = callback
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch, limits)
+
+
+def entered(streams, **options):
+    call = Call(**options)
+    streams.enter(call)
+    return call
+
+
+def refused(streams, **options):
+    """When to come again."""
+    with pytest.raises(ServiceError) as caught:
+        streams.enter(Call(**options))
+    told = error_details_pb2.RetryInfo()
+    caught.value.status.details[0].Unpack(told)
+    return told.retry_delay.ToNanoseconds() / 1e9
+
+
+def test_a_free_place_is_kept_for_those_in_front_that_are_due(clock):
+    streams = limits.Streams(1)
+    first = entered(streams)
+    delay = refused(streams, ticket="a")
+    refused(streams, ticket="b")
+    clock.now += delay
+    first.leave()
+    refused(streams)
+    refused(streams, ticket="b")
+    entered(streams, ticket="a").leave()
+    entered(streams, ticket="b").leave()
+    entered(streams).leave()
+
+
+def test_who_never_comes_back_loses_its_place(clock):
+    streams = limits.Streams(1)
+    first = entered(streams)
+    delay = refused(streams, ticket="a")
+    first.leave()
+    clock.now += 1.25 * delay + 1.1
+    refused_before = len(streams._waiting)
+    entered(streams, ticket="b").leave()
+    assert refused_before == 1
+    keeper = entered(streams)
+    refused(streams, ticket="c")
+    assert list(streams._waiting) == ["c"], "who did not come is forgotten"
+    keeper.leave()
+
+
+def test_the_hosts_that_have_all_their_streams_keep_no_place_from_others(clock):
+    streams = limits.Streams(2, 1)
+    entered(streams, host="one")
+    clock.now += refused(streams, ticket="a", host="one")
+    entered(streams, host="other").leave()
+    other = entered(streams, host="third")
+    refused(streams, ticket="b", host="fourth")
+    other.leave()
+    entered(streams, ticket="b", host="fourth")
+
+
+def test_the_memory_of_tickets_is_bounded(clock, monkeypatch):
+    monkeypatch.setattr(limits, "_MOST_WAITING", 100)
+    streams = limits.Streams(1)
+    keeper = entered(streams)
+    for index in range(1000):
+        assert refused(streams, ticket=str(index)) <= 5
+    assert len(streams._waiting) == 100
+    clock.now += 10
+    refused(streams, ticket="later")
+    assert list(streams._waiting) == ["later"]
+    keeper.leave()
+    assert streams._of_client == {}
+
+
+def test_delays_grow_with_those_in_front_and_with_the_time_that_streams_take(clock):
+    streams = limits.Streams(10)
+    calls = [entered(streams) for _ in range(10)]
+    soon = [refused(streams, ticket=str(index)) for index in range(2000)]
+    assert min(soon) == soon[0] == 0.05
+    assert soon == sorted(soon)
+    assert soon[-1] == 5
+    clock.now += 1
+    calls[0].leave()
+    entered(streams, ticket="0")
+    assert soon[10] < refused(streams, ticket="10") <= 5
+
+
+# A server that cannot be reached --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def policy_clock(monkeypatch):
+    return Clock(monkeypatch, _retry)
+
+
+def attempts(clock, retry, error, arrived=lambda index: 0, seconds=0.01, most=10_000):
+    """How many are made, and the times that they begin at."""
+    begun = []
+    while len(begun) < most:
+        begun.append(clock.now)
+        clock.now += seconds
+        try:
+            clock.now += retry.delay(error, arrived(len(begun)))
+        except seedbed.SeedbedError as last:
+            return begun, last
+    return begun, None
+
+
+AWAY = seedbed.Unavailable("no Seedbed server answers")
+
+
+def test_patience_ends_and_is_told(policy_clock, caplog):
+    began = policy_clock.now
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 100.0), AWAY)
+    assert last is AWAY
+    assert 99 < policy_clock.now - began < 102
+    assert max(np.diff(begun)) <= 5.02
+    assert 20 < len(begun) < 100
+    told = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(
+        r"host:1 cannot be reached \(no Seedbed server answers\); waiting up to 100 s for it; wait=0 gives up at once",
+        told[0],
+    )
+    assert 3 <= len(told) <= 4
+    assert all("host:1 still cannot be reached after" in text for text in told[1:])
+
+
+def test_without_patience_there_are_three_quick_attempts(policy_clock, caplog):
+    began = policy_clock.now
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), AWAY)
+    assert (len(begun), last) == (3, AWAY)
+    assert policy_clock.now - began < 0.5
+    assert not caplog.records
+
+
+def test_progress_renews_patience(policy_clock):
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), AWAY, lambda index: index, most=50)
+    assert (len(begun), last) == (50, None)
+
+
+def test_one_slow_attempt_is_told_of_at_once(policy_clock, caplog):
+    attempts(policy_clock, Retry(Deadline(None), "host:1", 100.0), AWAY, seconds=2, most=1)
+    assert len(caplog.records) == 1
+
+
+def test_garbage_is_asked_for_a_few_times(policy_clock):
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), seedbed.Corrupted("odd"))
+    assert len(begun) == 5
+    assert str(last).startswith("host:1 sent what was not asked for, 5 times in a row: odd;")
+
+
+def test_what_time_does_not_mend_is_not_waited_for(policy_clock):
+    details = "failed to connect: CERTIFICATE_VERIFY_FAILED: certificate has expired"
+    expired = errors._distrusted(errors.tls_problem(details, "host:1"), details)
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), expired)
+    assert (len(begun), last) == (3, expired)
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), seedbed.ResourceExhausted("memory"))
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("delay", [-1.0, 0.0, 0.5, 1e9])
+def test_a_full_server_is_no_failure_however_often(policy_clock, delay):
+    fully = seedbed.ResourceExhausted("full")
+    fully._come_back_in = delay
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), fully, most=200)
+    assert last is None
+    wanted = min(max(delay, 0.05), 60)
+    assert min(np.diff(begun)) >= wanted
+    assert max(np.diff(begun)) <= 1.25 * wanted + 0.011
+
+
+@pytest.mark.parametrize("delay", [None, 5.0])
+def test_all_of_the_time_is_used_and_no_more(policy_clock, delay):
+    error = AWAY if delay is None else seedbed.ResourceExhausted("full")
+    error._come_back_in = delay
+    began = policy_clock.now
+    begun, last = attempts(policy_clock, Retry(Deadline(3.0), "host:1", 300.0), error, seconds=0.001)
+    assert isinstance(last, seedbed.DeadlineExceeded)
+    assert ("could not be reached" if delay is None else "was full") in str(last)
+    assert 2.9 < policy_clock.now - began <= 3.0
+    assert len(begun) < 40
+
+
+@pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
+def test_a_server_that_starts_after_its_client(start_server, fetch, caplog):
+    port, began, later = free_port(), time.monotonic(), []
+    starting = threading.Timer(3, lambda: later.append(start_server(listen=[f"127.0.0.1:{port}"])))
+    starting.start()
+    array = fetch(f"127.0.0.1:{port}", timeout=60)
+    assert 3 < time.monotonic() - began < 30
+    starting.join()
+    with seedbed.connect("local:") as local:
+        assert array.tobytes() == local.init(SMALL).tobytes()
+    [told] = [record.getMessage() for record in caplog.records if record.name == "seedbed"]
+    assert f"127.0.0.1:{port} cannot be reached (no Seedbed server answers" in told
+
+
+@pytest.mark.parametrize("connect", [seedbed.connect, seedbed.aio.connect])
+@pytest.mark.parametrize("value", [-1, float("nan"), -float("inf"), "5", True])
+def test_no_time_to_wait(connect, value):
+    with pytest.raises(seedbed.InvalidRequest, match=r"^wait: .*(no time to wait; give seconds|not a valid number)"):
+        connect("localhost:1", wait=value)
+
+
+@pytest.mark.parametrize("connect", [seedbed.connect, seedbed.aio.connect])
+@pytest.mark.parametrize("text", ["-1", "nan", "soon"])
+def test_a_variable_that_is_no_time_to_wait(connect, text, monkeypatch):
+    monkeypatch.setenv("SEEDBED_WAIT", text)
+    with pytest.raises(seedbed.InvalidRequest) as caught:
+        connect("localhost:1")
+    assert str(caught.value) == (
+        f"SEEDBED_WAIT: '{text}' is no time to wait; give seconds, such as 300, or 0 to give up at once"
+    )
+    assert connect("localhost:1", wait=3).wait == 3
+
+
+def test_the_argument_counts_before_the_variable_and_that_before_the_default(monkeypatch):
+    assert _arguments.patience(None) == 300
+    monkeypatch.setenv("SEEDBED_WAIT", " 7.5 ")
+    assert _arguments.patience(None) == 7.5
+    assert _arguments.patience(0) == 0
+    assert _arguments.patience(float("inf")) == float("inf")
+
+
+# The command line
+
+
+def command(*arguments):
+    # -u: what it says shall be seen when it says it
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "seedbed.cli", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_command_line_tells_at_once_what_it_waits_for(start_server, tmp_path):
+    target = f"127.0.0.1:{free_port()}"
+    get = command(
+        "get",
+        "ones",
+        "--shape",
+        "3",
+        "-o",
+        str(tmp_path / "w.npy"),
+        "--target",
+        target,
+        "--wait",
+        "60",
+        "--no-progress",
+    )
+    told = get.stderr.readline()
+    assert get.poll() is None
+    assert told.startswith(f"seedbed: {target} cannot be reached (no Seedbed server answers at {target};")
+    assert "waiting up to 60 s for it; wait=0 gives up at once" in told
+    start_server(listen=[target])
+    assert get.wait(60) == 0
+    get.communicate()
+
+
+def test_a_health_check_that_waits(start_server):
+    target = f"127.0.0.1:{free_port()}"
+    health = command("health", "--target", target, "--wait", "60")
+    time.sleep(1)
+    assert health.poll() is None
+    start_server(listen=[target])
+    assert health.communicate(timeout=60)[0] == "serving\n"
+    assert health.returncode == 0
+
+
+def test_a_health_check_does_not_wait_because_of_a_variable(seedbed_command, monkeypatch):
+    monkeypatch.setenv("SEEDBED_WAIT", "60")
+    began = time.monotonic()
+    assert seedbed_command("health", "--target", f"127.0.0.1:{free_port()}")[0] == 1
+    assert time.monotonic() - began < 5
+
+
+# Storms ---------------------------------------------------------------------------------------------------------------
+
+STORM = """
+import asyncio, collections, json, sys, threading
+import crc32c
+import seedbed
+
+target, kind, count, byte_count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+spec = seedbed.spec("uniform", (byte_count // 4,), seed=7, name="w")
+outcomes = collections.Counter()
+
+def threads():
+    def rank():
+        try:
+            total = 0
+            with seedbed.connect(target) as client:
+                for _, values in client.iter_chunks(spec):
+                    total = crc32c.crc32c(values, total)
+            outcomes[str(total)] += 1
+        except Exception as error:
+            outcomes[repr(error)] += 1
+
+    ranks = [threading.Thread(target=rank) for _ in range(count)]
+    for one in ranks:
+        one.start()
+    for one in ranks:
+        one.join()
+
+async def tasks():
+    async def rank():
+        try:
+            total = 0
+            async with seedbed.aio.connect(target) as client:
+                async for _, values in client.iter_chunks(spec):
+                    total = crc32c.crc32c(values, total)
+            outcomes[str(total)] += 1
+        except Exception as error:
+            outcomes[repr(error)] += 1
+
+    await asyncio.gather(*(rank() for _ in range(count)))
+
+threads() if kind == "threads" else asyncio.run(tasks())
+print(json.dumps(outcomes))
+"""
+
+
+def storm(handle, processes, kind, ranks, byte_count):
+    """What became of all ranks, the slowest health check in seconds, and the most memory that the server had."""
+    with seedbed.connect("local:") as local:
+        right = crc32c.crc32c(local.init(seedbed.spec("uniform", (byte_count // 4,), seed=7, name="w")))
+    arguments = [sys.executable, "-c", STORM, handle.target, kind, str(ranks // processes), str(byte_count)]
+    began = time.monotonic()
+    running = [
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(processes)
+    ]
+    slowest, memory = 0.0, 0
+    with grpc.insecure_channel(handle.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        while any(one.poll() is None for one in running):
+            asked_at = time.monotonic()
+            assert check(b"", timeout=10) == _health._SERVING
+            slowest = max(slowest, time.monotonic() - asked_at)
+            memory = max(memory, handle.rss())
+            time.sleep(0.1)
+    outcomes = collections.Counter()
+    for one in running:
+        outcomes.update(json.loads(one.communicate()[0]))
+    seconds = time.monotonic() - began
+    print(
+        f"{ranks} {kind} of {byte_count >> 10} KiB: {seconds:.1f} s, "
+        f"slowest health check {1000 * slowest:.0f} ms, most memory {memory >> 20} MiB"
+    )
+    assert outcomes == {str(right): ranks}
+    return slowest, memory
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_more_clients_than_places(start_server, kind):
+    slowest, memory = storm(start_server(backend="numba", max_streams=4), 2, kind, 60, 256 << 10)
+    assert slowest < 5
+    assert memory < 700 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "ranks"), [("threads", 400), ("tasks", 400), ("tasks", 2000)])
+def test_a_storm_of_ranks_that_want_16_mib_each(start_server, kind, ranks):
+    """At the server's defaults: all are served, and nobody has to tell anybody to come slower."""
+    slowest, memory = storm(start_server(backend="numba"), 4, kind, ranks, 16 * MIB)
+    assert slowest < 5
+    assert memory < 1200 * MIB
