@@ -34,17 +34,21 @@ class AioTransport(Protocol):
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         """Asks a question that has one answer."""
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
-        """Asks for a stream; closing the iterator cancels it."""
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+    ) -> AsyncGenerator[bytes, None]:
+        """Asks for a stream over one of `connections`; closing the iterator cancels it."""
 
-    def replicas(self) -> int:
-        """How many servers take turns to answer."""
+    def connections(self) -> Sequence[int]:
+        """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
 
     async def close(self) -> None:
         """Ends all calls."""
 
 
-def open_transport(target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> AioTransport:
+def open_transport(
+    target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+) -> AioTransport:
     """The transport to a target.
 
     Raises:
@@ -57,22 +61,26 @@ def open_transport(target: str, security: _credentials.Security, options: Sequen
     keep_freed_memory()
     if target == LOCAL:
         return AioLocalTransport(LocalTransport(open_service()))
-    return AioGrpcTransport(target, security, options)
+    return AioGrpcTransport(target, security, options, connections)
 
 
 class AioGrpcTransport:
-    """A connection to a server.
+    """The connections to a server.
 
     Args:
         target: Its address.
         security: Whether over TLS, and with which token.
         options: Channel arguments of gRPC, which take the place of ours.
+        connections: The most to open.
     """
 
-    def __init__(self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> None:
+    def __init__(
+        self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+    ) -> None:
         self._wire = _credentials.wire(target, security, options)
         self._target = target
-        self._channel: grpc.aio.Channel | None = None
+        self._most = connections
+        self._channels: list[grpc.aio.Channel] = []
         self._is_closed = False
 
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
@@ -88,10 +96,12 @@ class AioGrpcTransport:
             raise
         return response
 
-    async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+    ) -> AsyncGenerator[bytes, None]:
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
-        start = self._open().unary_stream(path(method), serialize, None)
+        start = self._open(connection).unary_stream(path(method), serialize, None)
         call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         try:
             async for message in call:
@@ -104,28 +114,31 @@ class AioGrpcTransport:
         finally:
             call.cancel()  # after an ordinary end, this does nothing
 
-    def replicas(self) -> int:
-        return self._wire.target.replicas()
+    def connections(self) -> Sequence[int]:
+        return self._wire.target.spread(self._most)
 
     async def close(self) -> None:
         self._is_closed = True
-        if self._channel is not None:
-            await self._channel.close(None)
+        for channel in self._channels:
+            await channel.close(None)
 
-    def _open(self) -> grpc.aio.Channel:
-        """The channel, made when it is first used: it belongs to the loop that runs then."""
+    def _open(self, connection: int = 0) -> grpc.aio.Channel:
+        """A connection of its own, made when it is first used: it belongs to the loop that runs then."""
         if self._is_closed:
             raise closed(self._target)
-        if self._channel is None:
-            import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+        while connection >= len(self._channels):
+            self._channels.append(self._connect())
+        return self._channels[connection]
 
-            (address, options), credentials = self._wire.target, self._wire.credentials
-            self._channel = (
-                grpc.aio.insecure_channel(address, options)
-                if credentials is None
-                else grpc.aio.secure_channel(address, credentials, options)
-            )
-        return self._channel
+    def _connect(self) -> grpc.aio.Channel:
+        import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+
+        (address, options), credentials = self._wire.target, self._wire.credentials
+        return (
+            grpc.aio.insecure_channel(address, options)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options)
+        )
 
     def _raise_if_closed(self, error: asyncio.CancelledError) -> None:
         """Tells a call that `close` ended from a task that somebody cancelled, which has to end as cancelled."""
@@ -147,9 +160,11 @@ class AioLocalTransport:
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         return await asyncio.to_thread(self._transport.unary, method, request, deadline)
 
-    async def stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+    ) -> AsyncGenerator[bytes, None]:
         abandoned = threading.Event()
-        messages = self._transport.stream(method, request, deadline, abandoned.is_set)
+        messages = self._transport.stream(method, request, deadline, connection, abandoned.is_set)
         step: asyncio.Future[bytes | None] | None = None
         try:
             while True:
@@ -162,8 +177,8 @@ class AioLocalTransport:
             abandoned.set()
             _close_after(messages, step)
 
-    def replicas(self) -> int:
-        return 1
+    def connections(self) -> Sequence[int]:
+        return (0,)
 
     async def close(self) -> None:
         self._transport.close()

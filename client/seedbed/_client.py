@@ -40,6 +40,7 @@ def connect(
     target: str,
     *,
     timeout: float | None = 600.0,
+    connections: int | None = None,
     tls: bool | None = None,
     ca: PathLike | None = None,
     cert: PathLike | None = None,
@@ -60,6 +61,9 @@ def connect(
             device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
             the GPU is done: see `seedbed._cuda.CudaClient`.
         timeout: Seconds that a call may take, resumes included; None waits for ever. Each call can have its own.
+        connections: The most connections to open for one large tensor, each with a stream of a part of it. They are
+            opened when the first is asked for, of several servers to all of them in turn. Default SEEDBED_CONNECTIONS,
+            else 4, or as many as this process may use cores if those are fewer.
         tls: Whether to encrypt, and to trust only a server with a certificate for its name. Default if one of the three
             that follow is given, or SEEDBED_TLS is 1; else plaintext.
         ca: A PEM file of the authorities that a server's certificate may come from. Default SEEDBED_TLS_CA, else those
@@ -75,7 +79,7 @@ def connect(
 
     Raises:
         InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, the timeout is not
-            above 0, a file cannot be used, or a token would travel in the clear.
+            above 0, there cannot be so many connections, a file cannot be used, or a token would travel in the clear.
 
     >>> import seedbed
     >>> with seedbed.connect("local:") as client:
@@ -83,13 +87,13 @@ def connect(
     >>> w.shape, w.dtype
     ((256, 128), dtype('float32'))
     """
-    seconds = _arguments.seconds(timeout)
+    seconds, most = _arguments.seconds(timeout), _arguments.connections(connections)
     if _targets.is_cuda(target):
         from seedbed._cuda import CudaClient  # noqa: PLC0415 - it imports this module
 
         return CudaClient(target, _transport.open_cuda_service(target), seconds)
     security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return Client(target, _transport.open_transport(target, security, options), seconds)
+    return Client(target, _transport.open_transport(target, security, options, most), seconds)
 
 
 class Client(Schemes[Array]):
@@ -97,7 +101,8 @@ class Client(Schemes[Array]):
 
     Of several replicas, those that answer and say that they serve take turns: each call is another's, and so is the
     rest of a stream that broke. `init` and the methods of the schemes ask all of them at once, each for a part, if a
-    tensor has 32 MiB or more. All give the same bits.
+    tensor has 32 MiB or more. All give the same bits. One server is asked over several connections then: gRPC passes a
+    third of what a server makes over one.
 
     It may be used from many threads at once. Each method raises `InvalidRequest` if it is asked for what cannot be
     served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A stream that breaks is
@@ -122,7 +127,7 @@ class Client(Schemes[Array]):
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls still running end with `Cancelled`."""
+        """Closes the connections; calls still running end with `Cancelled`."""
         self._transport.close()
 
     def init(
@@ -272,18 +277,23 @@ class Client(Schemes[Array]):
         timeout: Timeout = ...,
     ) -> Array:
         call, deadline = _calls.tensor_call(spec, region, out, progress), Deadline(self._seconds(timeout))
-        if (wanted := _calls.large_part(call)) and (most := self._transport.replicas()) > 1:
-            return self._striped(wanted, most, out, progress, deadline)
+        if (wanted := _calls.large_part(call)) and len(connections := self._transport.connections()) > 1:
+            return self._striped(wanted, connections, out, progress, deadline)
         [(_, array)] = self._arrays(call, deadline)
         return array
 
     def _striped(
-        self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
+        self,
+        wanted: TensorSlice,
+        connections: Sequence[int],
+        out: Array | None,
+        progress: Progress | None,
+        deadline: Deadline,
     ) -> Array:
-        """A large tensor from several servers at once."""
+        """A large tensor over several connections at once."""
         request = _calls.describe_part(wanted)
         description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
-        array, calls = _calls.striped_calls(description, wanted, out, progress, most)
+        array, calls = _calls.striped_calls(description, wanted, out, progress, connections)
         with ThreadPoolExecutor(len(calls), "seedbed-stripe") as pool:
             stripes = [pool.submit(list, self._arrays(call, deadline)) for call in calls]
             try:
@@ -328,7 +338,7 @@ class Client(Schemes[Array]):
         if not assembler.asks:
             yield from assembler.literals()
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.connection)
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:

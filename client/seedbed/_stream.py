@@ -78,6 +78,7 @@ class Assembler:
     Args:
         wanted: What was asked for.
         first_element: The position within the first tensor's region at which the caller wants to begin.
+        connection: Which of the client's connections its streams are to go over.
 
     Raises:
         InvalidRequest: If one is a literal that there cannot be.
@@ -86,7 +87,8 @@ class Assembler:
     method: str
     _description_tag: int
 
-    def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0) -> None:
+    def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0, connection: int = 0) -> None:
+        self.connection = connection
         self._wanted = wanted
         self._asked = [index for index, part in enumerate(wanted) if not _literals.is_literal(part)]
         self._window = range(len(self._asked))  # the tensors that the last request asked for, among those
@@ -220,8 +222,8 @@ class TensorAssembler(Assembler):
     method = "InitTensor"
     _description_tag = 1 << 3 | _LENGTH_DELIMITED
 
-    def __init__(self, wanted: TensorSlice, first_element: int = 0) -> None:
-        super().__init__([wanted], first_element)
+    def __init__(self, wanted: TensorSlice, first_element: int = 0, connection: int = 0) -> None:
+        super().__init__([wanted], first_element, connection)
         if not self._asked:
             _literals.check(wanted)
             _literals.check_first(wanted, first_element)

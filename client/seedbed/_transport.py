@@ -6,6 +6,7 @@ Transports move messages and turn failures into `seedbed.errors`; they neither r
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -42,17 +43,21 @@ class Transport(Protocol):
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         """Asks a question that has one answer."""
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
-        """Asks for a stream; closing the iterator cancels it."""
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+    ) -> Generator[bytes, None, None]:
+        """Asks for a stream over one of `connections`; closing the iterator cancels it."""
 
-    def replicas(self) -> int:
-        """How many servers take turns to answer."""
+    def connections(self) -> Sequence[int]:
+        """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
 
     def close(self) -> None:
         """Ends all calls."""
 
 
-def open_transport(target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> Transport:
+def open_transport(
+    target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+) -> Transport:
     """The transport to a target.
 
     Raises:
@@ -61,7 +66,7 @@ def open_transport(target: str, security: _credentials.Security, options: Sequen
     keep_freed_memory()
     if target == LOCAL:
         return LocalTransport(open_service())
-    return GrpcTransport(target, security, options)
+    return GrpcTransport(target, security, options, connections)
 
 
 def keep_freed_memory() -> None:
@@ -75,42 +80,45 @@ def keep_freed_memory() -> None:
 
 
 class GrpcTransport:
-    """A connection to a server.
+    """The connections to a server.
 
     Args:
         target: Its address.
         security: Whether over TLS, and with which token.
         options: Channel arguments of gRPC, which take the place of ours.
+        connections: The most to open.
     """
 
-    def __init__(self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> None:
-        self._wire = wire = _credentials.wire(target, security, options)
+    def __init__(
+        self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+    ) -> None:
+        self._wire = _credentials.wire(target, security, options)
         import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does without
 
         self._failures = (grpc.RpcError, ValueError)  # the latter from a channel that was closed
         self._target = target
         self._is_closed = False
-        self._channel = (
-            grpc.insecure_channel(wire.target.address, wire.target.options)
-            if wire.credentials is None
-            else grpc.secure_channel(wire.target.address, wire.credentials, wire.target.options)
-        )
+        self._most = connections
+        self._lock = threading.Lock()
+        self._channels = [self._connect()]
 
-    def replicas(self) -> int:
-        return self._wire.target.replicas()
+    def connections(self) -> Sequence[int]:
+        return self._wire.target.spread(self._most)
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         try:
-            ask = self._channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
+            ask = self._channels[0].unary_unary(path(method), serialize, RESPONSES[method].FromString)
             response: Message = ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except self._failures as error:
             raise self._mapped(error, deadline) from error
         return response
 
-    def stream(self, method: str, request: Message, deadline: Deadline) -> Generator[bytes, None, None]:
+    def stream(
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+    ) -> Generator[bytes, None, None]:
         call = None
         try:
-            start = self._channel.unary_stream(path(method), serialize, None)
+            start = self._channel(connection).unary_stream(path(method), serialize, None)
             call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
             with deadline.ending(call.cancel):
                 yield from call
@@ -121,8 +129,27 @@ class GrpcTransport:
                 call.cancel()  # type: ignore[no-untyped-call]  # after an ordinary end, this does nothing
 
     def close(self) -> None:
-        self._is_closed = True
-        self._channel.close()
+        with self._lock:
+            self._is_closed = True
+        for channel in self._channels:
+            channel.close()
+
+    def _channel(self, connection: int) -> grpc.Channel:
+        """A connection of its own, since our channels share none; it is made when it is first asked for."""
+        with self._lock:
+            while connection >= len(self._channels) and not self._is_closed:
+                self._channels.append(self._connect())
+        return self._channels[0 if self._is_closed else connection]
+
+    def _connect(self) -> grpc.Channel:
+        import grpc  # noqa: PLC0415 - as above
+
+        (address, options), credentials = self._wire.target, self._wire.credentials
+        return (
+            grpc.insecure_channel(address, options)
+            if credentials is None
+            else grpc.secure_channel(address, credentials, options)
+        )
 
     def _mapped(self, error: grpc.RpcError | ValueError, deadline: Deadline) -> Exception:
         if self._is_closed:
@@ -160,7 +187,12 @@ class LocalTransport:
             raise self._mapped(error, deadline) from error
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, abandoned: Callable[[], bool] = lambda: False
+        self,
+        method: str,
+        request: Message,
+        deadline: Deadline,
+        _connection: int = 0,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> Generator[bytes, None, None]:
         """Asks for a stream, which another thread may end by making ``abandoned`` true."""
         self._check_open()
@@ -176,8 +208,8 @@ class LocalTransport:
         except self._failure as error:
             raise self._mapped(error, deadline) from error
 
-    def replicas(self) -> int:
-        return 1
+    def connections(self) -> Sequence[int]:
+        return (0,)
 
     def close(self) -> None:
         self._is_closed = True

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from seedbed import _cores
 from seedbed_server import engine
-from seedbed_server.engine.backends import base
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -17,11 +17,11 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def test_a_container_may_have_fewer_than_the_machine(tmp_path, monkeypatch, text, allowed):
     limit = tmp_path / "cpu.max"
     limit.write_text(text + "\n")
-    monkeypatch.setattr(base, "_CPU_LIMIT", limit)
+    monkeypatch.setattr(_cores, "_CPU_LIMIT", limit)
     assert engine.usable_cores() == min(CORES, allowed)
     assert engine.open_backend("numpy").threads == min(CORES, allowed)
 
 
 def test_there_may_be_no_control_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_CPU_LIMIT", tmp_path / "none")
+    monkeypatch.setattr(_cores, "_CPU_LIMIT", tmp_path / "none")
     assert engine.usable_cores() == CORES

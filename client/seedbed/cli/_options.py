@@ -65,6 +65,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s()\[\]]", "", text)
 
 
+_CONNECTIONS = "seedbed.connections"
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
@@ -81,7 +82,16 @@ def target_options(command: Command) -> Command:
         "--timeout", type=float, metavar="SECONDS",
         help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
-    return target(timeout(_security.client_options(command)))
+    connections = click.option(
+        "--connections", type=click.IntRange(1, 64), metavar="COUNT", callback=_remember, expose_value=False,
+        help="The most connections for one large tensor.  "
+        "[env var: SEEDBED_CONNECTIONS; default: 4, or the number of cores if it is less]",
+    )  # fmt: skip
+    return target(timeout(connections(_security.client_options(command))))
+
+
+def _remember(context: click.Context, _parameter: click.Parameter, value: int | None) -> None:
+    context.meta[_CONNECTIONS] = value
 
 
 def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
@@ -133,7 +143,7 @@ def bytes_text(count: int) -> str:
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
     """Connects to the target of `target_options`."""
-    arguments = _security.arguments()
+    arguments = {**_security.arguments(), "connections": click.get_current_context().meta[_CONNECTIONS]}
     if timeout is not None:
         arguments["timeout"] = timeout
     return seedbed.connect(target, **arguments)

@@ -8,7 +8,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .base import Backend, Sampler, usable_cores
+from seedbed._cores import usable_cores
+
+from .base import Backend, Sampler
 
 if TYPE_CHECKING:
     from .cupy import CupyBackend

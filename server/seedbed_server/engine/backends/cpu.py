@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed._cores import usable_cores
 from seedbed.v1 import TensorDescription
 
 from .. import deterministic, dtypes, recipes
@@ -25,7 +26,7 @@ from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
 from ..views import Indices, Laying, expanded
-from .base import Backend, IsCancelled, Sampler, Stream, Wait, done, usable_cores
+from .base import Backend, IsCancelled, Sampler, Stream, Wait, done
 
 _DEFAULT_SHARE: Final = 1 << 16
 _EXPRESSION_SHARE: Final = 1 << 14

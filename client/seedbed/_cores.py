@@ -1,0 +1,20 @@
+"""How much of this machine a process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Final
+
+_CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")  # microseconds of processor time in how many, as a container sees it
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on, and, in a container, how many of them it may keep busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_LIMIT.read_text(encoding="ascii").split()
+        return min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # there are no control groups, or no limit: "max"
+        return cores
