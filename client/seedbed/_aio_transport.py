@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
-from seedbed import _credentials
+from seedbed import _credentials, _moving
 from seedbed._retry import Deadline
 from seedbed._targets import LOCAL, is_cuda
 from seedbed._transport import (
@@ -35,9 +36,12 @@ class AioTransport(Protocol):
         """Asks a question that has one answer."""
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0, moves: int = 0
     ) -> AsyncGenerator[bytes, None]:
-        """Asks for a stream over one of `connections`; closing the iterator cancels it."""
+        """Asks for a stream over one of `connections`; closing the iterator cancels it.
+
+        Before it begins, the server may send the call on to another one of its workers, up to ``moves`` times.
+        """
 
     def connections(self) -> Sequence[int]:
         """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
@@ -80,15 +84,16 @@ class AioGrpcTransport:
         self._wire = _credentials.wire(target, security, options)
         self._target = target
         self._most = connections
-        self._channels: list[grpc.aio.Channel] = []
+        self._connections = _moving.Connections(self._connect)
         self._is_closed = False
 
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
-        ask = self._open().unary_unary(path(method), serialize, RESPONSES[method].FromString)
         try:
-            response: Message = await ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+            async with self._connected(0) as connected:
+                ask = connected.channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
+                response: Message = await ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except grpc.aio.AioRpcError as error:
             raise of_rpc(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
@@ -97,16 +102,42 @@ class AioGrpcTransport:
         return response
 
     async def stream(
-        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0, moves: int = 0
     ) -> AsyncGenerator[bytes, None]:
+        left = moves if self._wire.target.is_one_server() else 0
+        while True:
+            async with self._connected(connection) as connected:
+                try:
+                    attempt = self._attempt(connected.channel, method, request, deadline, left)
+                    async with contextlib.aclosing(attempt) as messages:
+                        async for message in messages:
+                            yield message
+                except _moving.Moved:
+                    left -= 1
+                    self._connections.replace(connection, connected)
+                else:
+                    return
+
+    async def _attempt(
+        self, channel: grpc.aio.Channel, method: str, request: Message, deadline: Deadline, moves: int
+    ) -> AsyncGenerator[bytes, None]:
+        """The stream from whichever worker the connection leads to.
+
+        Raises:
+            Moved: It is to be asked for anew.
+        """
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
-        start = self._open(connection).unary_stream(path(method), serialize, None)
-        call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+        start = channel.unary_stream(path(method), serialize, None)
+        metadata = (*self._wire.metadata, *_moving.metadata(moves))
+        call, has_begun = start(request, timeout=deadline.remaining(), metadata=metadata), False
         try:
             async for message in call:
+                has_begun = True
                 yield message
         except grpc.aio.AioRpcError as error:
+            if moves and not has_begun and _moving.is_told(error):
+                raise _moving.Moved from error
             raise of_rpc(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
             self._raise_if_closed(error)
@@ -119,16 +150,20 @@ class AioGrpcTransport:
 
     async def close(self) -> None:
         self._is_closed = True
-        for channel in self._channels:
+        for channel in self._connections.close():
             await channel.close(None)
 
-    def _open(self, connection: int = 0) -> grpc.aio.Channel:
-        """A connection of its own, made when it is first used: it belongs to the loop that runs then."""
-        if self._is_closed:
+    @contextlib.asynccontextmanager
+    async def _connected(self, connection: int) -> AsyncIterator[_moving.Connection[grpc.aio.Channel]]:
+        """A connection, made when it is first used: it belongs to the loop that runs then."""
+        connected = self._connections.take(connection)
+        if connected is None:
             raise closed(self._target)
-        while connection >= len(self._channels):
-            self._channels.append(self._connect())
-        return self._channels[connection]
+        try:
+            yield connected
+        finally:
+            if channel := self._connections.give_back(connected):
+                await channel.close(None)
 
     def _connect(self) -> grpc.aio.Channel:
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
@@ -161,10 +196,10 @@ class AioLocalTransport:
         return await asyncio.to_thread(self._transport.unary, method, request, deadline)
 
     async def stream(
-        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0, moves: int = 0
     ) -> AsyncGenerator[bytes, None]:
         abandoned = threading.Event()
-        messages = self._transport.stream(method, request, deadline, connection, abandoned.is_set)
+        messages = self._transport.stream(method, request, deadline, connection, moves, abandoned.is_set)
         step: asyncio.Future[bytes | None] | None = None
         try:
             while True:

@@ -338,7 +338,8 @@ class Client(Schemes[Array]):
         if not assembler.asks:
             yield from assembler.literals()
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.connection)
+        request, connection, moves = assembler.request(), assembler.connection, assembler.moves
+        stream = self._transport.stream(assembler.method, request, deadline, connection, moves)
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:

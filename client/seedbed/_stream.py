@@ -7,6 +7,7 @@ wanted, and come in their turn.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import re
@@ -17,7 +18,7 @@ import crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from seedbed import _literals, _regions, dtypes
+from seedbed import _literals, _moving, _regions, dtypes
 from seedbed._types import Array
 from seedbed.errors import Corrupted, InvalidRequest
 from seedbed.v1 import (
@@ -98,6 +99,11 @@ class Assembler:
         self._description: TensorDescription | None = None
         self.arrived = 0
         """Elements and tensors that have arrived; it grows whenever something does."""
+
+    @functools.cached_property
+    def moves(self) -> int:
+        """How often a stream may be sent on to another worker of its server."""
+        return _moving.moves(self._wanted[index] for index in self._asked)
 
     def request(self) -> InitTensorRequest | InitModelRequest:
         """The next request: for what is missing, or as much of it as a request can hold."""

@@ -63,6 +63,10 @@ class Target(NamedTuple):
         replicas = self.replicas()
         return [stream // replicas for stream in range(max(replicas, connections))]
 
+    def is_one_server(self) -> bool:
+        """Whether each connection leads to the same address."""
+        return not self.address.startswith(_SCHEMES)
+
     def replicas(self) -> int:
         """How many servers there are, as far as can be told before one is asked."""
         if self.address.startswith(("ipv4:", "ipv6:")):

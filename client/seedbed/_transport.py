@@ -6,7 +6,6 @@ Transports move messages and turn failures into `seedbed.errors`; they neither r
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from seedbed import _credentials, errors
+from seedbed import _credentials, _moving, errors
 from seedbed._retry import Deadline
 from seedbed._targets import LOCAL
 from seedbed.errors import Cancelled, InvalidRequest, SeedbedError
@@ -44,9 +43,12 @@ class Transport(Protocol):
         """Asks a question that has one answer."""
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0, moves: int = 0
     ) -> Generator[bytes, None, None]:
-        """Asks for a stream over one of `connections`; closing the iterator cancels it."""
+        """Asks for a stream over one of `connections`; closing the iterator cancels it.
+
+        Before it begins, the server may send the call on to another one of its workers, up to ``moves`` times.
+        """
 
     def connections(self) -> Sequence[int]:
         """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
@@ -99,47 +101,76 @@ class GrpcTransport:
         self._target = target
         self._is_closed = False
         self._most = connections
-        self._lock = threading.Lock()
-        self._channels = [self._connect()]
+        self._connections = _moving.Connections(self._connect)
+        with self._connected(0):
+            pass  # what is wrong with the options is to be told now
 
     def connections(self) -> Sequence[int]:
         return self._wire.target.spread(self._most)
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         try:
-            ask = self._channels[0].unary_unary(path(method), serialize, RESPONSES[method].FromString)
-            response: Message = ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+            with self._connected(0) as connected:
+                ask = connected.channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
+                response: Message = ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except self._failures as error:
             raise self._mapped(error, deadline) from error
         return response
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, connection: int = 0
+        self, method: str, request: Message, deadline: Deadline, connection: int = 0, moves: int = 0
     ) -> Generator[bytes, None, None]:
-        call = None
+        left = moves if self._wire.target.is_one_server() else 0
+        while True:
+            with self._connected(connection) as connected:
+                try:
+                    yield from self._attempt(connected.channel, method, request, deadline, left)
+                except _moving.Moved:
+                    left -= 1
+                    self._connections.replace(connection, connected)
+                else:
+                    return
+
+    def _attempt(
+        self, channel: grpc.Channel, method: str, request: Message, deadline: Deadline, moves: int
+    ) -> Generator[bytes, None, None]:
+        """The stream from whichever worker the connection leads to.
+
+        Raises:
+            Moved: It is to be asked for anew.
+        """
+        call, has_begun = None, False
         try:
-            start = self._channel(connection).unary_stream(path(method), serialize, None)
-            call = start(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+            start = channel.unary_stream(path(method), serialize, None)
+            metadata = (*self._wire.metadata, *_moving.metadata(moves))
+            call = start(request, timeout=deadline.remaining(), metadata=metadata)
             with deadline.ending(call.cancel):
-                yield from call
+                for message in call:
+                    has_begun = True
+                    yield message
         except self._failures as error:
+            if moves and not has_begun and not isinstance(error, ValueError) and _moving.is_told(error):
+                raise _moving.Moved from error
             raise self._mapped(error, deadline) from error
         finally:
             if call is not None:
                 call.cancel()  # type: ignore[no-untyped-call]  # after an ordinary end, this does nothing
 
     def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-        for channel in self._channels:
+        self._is_closed = True
+        for channel in self._connections.close():
             channel.close()
 
-    def _channel(self, connection: int) -> grpc.Channel:
-        """A connection of its own, since our channels share none; it is made when it is first asked for."""
-        with self._lock:
-            while connection >= len(self._channels) and not self._is_closed:
-                self._channels.append(self._connect())
-        return self._channels[0 if self._is_closed else connection]
+    @contextlib.contextmanager
+    def _connected(self, connection: int) -> Iterator[_moving.Connection[grpc.Channel]]:
+        connected = self._connections.take(connection)
+        if connected is None:
+            raise closed(self._target)
+        try:
+            yield connected
+        finally:
+            if channel := self._connections.give_back(connected):
+                channel.close()
 
     def _connect(self) -> grpc.Channel:
         import grpc  # noqa: PLC0415 - as above
@@ -192,6 +223,7 @@ class LocalTransport:
         request: Message,
         deadline: Deadline,
         _connection: int = 0,
+        _moves: int = 0,
         abandoned: Callable[[], bool] = lambda: False,
     ) -> Generator[bytes, None, None]:
         """Asks for a stream, which another thread may end by making ``abandoned`` true."""

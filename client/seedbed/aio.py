@@ -260,7 +260,8 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             for piece in assembler.literals():
                 yield piece
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.connection)
+        request, connection, moves = assembler.request(), assembler.connection, assembler.moves
+        stream = self._transport.stream(assembler.method, request, deadline, connection, moves)
         async with contextlib.aclosing(stream) as messages:
             try:
                 async for message in messages:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from seedbed_server import engine
 from seedbed_server.service import listening, observing, signals, sizing, tracing, workers
+from seedbed_server.service.balance import Balance, counts_in, table_file
 from seedbed_server.service.security import Security
 from seedbed_server.service.server import (
     DEFAULT_GRACE,
@@ -115,7 +116,9 @@ def _worker_count(options: Options) -> int:
     return sizing.worker_count(options.listen, options.backend, options.device)
 
 
-def _serve(options: Options, tell: Callable[[workers.Ready], None], shares_ports: bool = False) -> None:
+def _serve(
+    options: Options, tell: Callable[[workers.Ready], None], shares_ports: bool = False, balance: Balance | None = None
+) -> None:
     """Serves in this process; ``tell`` is told once it does."""
     with signals.ending(signal.SIGTERM, signal.SIGINT):
         backend = engine.open_backend(options.backend, options.threads, options.device)
@@ -142,6 +145,7 @@ def _serve(options: Options, tell: Callable[[workers.Ready], None], shares_ports
             traces=traces,
             reflection=options.reflection,
             shares_ports=shares_ports,
+            balance=balance,
         )
         rereading = (signal.SIGHUP,) if options.security.rereads or shares_ports else ()
         with signals.awaited(signal.SIGTERM, signal.SIGINT, *rereading) as wait:
@@ -166,19 +170,20 @@ def _exported(endpoint: str | None) -> Iterator[tracing.Traces | None]:
 
 def _run_workers(options: Options, count: int) -> None:
     with listening.reserved(options.listen) as addresses:
-        told = [
-            pickle.dumps(
-                dataclasses.replace(
-                    options,
-                    listen=addresses,
-                    threads=options.threads or _threads_each(count),
-                    device=sizing.device_of(index, options.backend, options.device),
-                    metrics=observing.address_of(options.metrics, index),
-                )
+        table = table_file(count) if hasattr(os, "memfd_create") else None  # Linux, where the kernel divides clients
+        told = []
+        for index in range(count):
+            own = dataclasses.replace(
+                options,
+                listen=addresses,
+                threads=options.threads or _threads_each(count),
+                device=sizing.device_of(index, options.backend, options.device),
+                metrics=observing.address_of(options.metrics, index),
             )
-            for index in range(count)
-        ]
-        workers.supervise("from seedbed_server.service.process import work; work()", told, _say)
+            told.append(pickle.dumps((own, index, table)))
+        workers.supervise(
+            "from seedbed_server.service.process import work; work()", told, _say, [] if table is None else [table]
+        )
 
 
 def _say(ready: Sequence[workers.Ready]) -> None:
@@ -198,7 +203,9 @@ def _threads_each(count: int) -> int | None:
 
 def work() -> None:
     """What a worker runs."""
-    options: Options = pickle.load(sys.stdin.buffer)
+    options: Options
+    options, index, table = pickle.load(sys.stdin.buffer)
     observing.configure_logging(options.log_level, options.log_format)
     with workers.told_to_head() as tell:
-        _serve(options, tell, shares_ports=True)
+        balance = None if table is None else Balance(counts_in(table), index)
+        _serve(options, tell, shares_ports=True, balance=balance)
