@@ -33,6 +33,7 @@ from _helpers import emulation  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
+os.environ.setdefault("SEEDBED_WORKERS", "1")  # of `seedbed serve`: what tests count, they count in one process
 collect_ignore = ["_helpers/emulated"]  # its package goes by the name of another, which doctests would import it as
 RUN = "import json, sys; from seedbed_server.service.process import *; run(Options(**json.loads(sys.argv[1])))"
 
@@ -41,7 +42,7 @@ class ServerHandle:
     """A server process."""
 
     def __init__(self, options: dict[str, Any], code: str = RUN) -> None:
-        options = {"listen": ["127.0.0.1:0"], "backend": "numpy", **options}
+        options = {"listen": ["127.0.0.1:0"], "backend": "numpy", "workers": 1, **options}
         paths = [str(ROOT / "client"), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")]
         if options["backend"] == "cupy":
             paths.insert(0, str(emulation.FOLDER))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
-from seedbed import _credentials
+from seedbed import _credentials, _moving
 from seedbed._retry import Deadline
 from seedbed._targets import is_cuda
 from seedbed._transport import (
     RESPONSES,
-    TICKET,
     LocalTransport,
     closed,
     keep_freed_memory,
@@ -34,18 +34,20 @@ class AioTransport(Protocol):
         """Asks a question that has one answer."""
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+        self, method: str, request: Message, deadline: Deadline, route: _moving.Route
     ) -> AsyncGenerator[bytes, None]:
-        """Asks for a stream; closing the iterator cancels it. By the ticket, a full server knows who asks again."""
+        """Asks for a stream by a route; closing the iterator cancels it."""
 
-    def replicas(self) -> int:
-        """How many servers take turns to answer."""
+    def connections(self) -> Sequence[int]:
+        """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
 
     async def close(self) -> None:
         """Ends all calls."""
 
 
-def open_transport(target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> AioTransport:
+def open_transport(
+    target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+) -> AioTransport:
     """The transport to a target.
 
     Raises:
@@ -55,30 +57,35 @@ def open_transport(target: str, security: _credentials.Security, options: Sequen
         remedy = f'use seedbed.connect("{target}"), whose calls return before the GPU is done'
         raise InvalidRequest("target", f'"{target}" has no coroutines; {remedy}')
     keep_freed_memory()
-    return AioGrpcTransport(target, security, options)
+    return AioGrpcTransport(target, security, options, connections)
 
 
 class AioGrpcTransport:
-    """A connection to a server.
+    """The connections to a server.
 
     Args:
         target: Its address.
         security: Whether over TLS, and with which token.
         options: Channel arguments of gRPC, which take the place of ours.
+        connections: The most to open.
     """
 
-    def __init__(self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> None:
+    def __init__(
+        self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+    ) -> None:
         self._wire = _credentials.wire(target, security, options)
         self._target = target
-        self._channel: grpc.aio.Channel | None = None
+        self._most = connections
+        self._connections = _moving.Connections(self._connect)
         self._is_closed = False
 
     async def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
-        ask = self._open().unary_unary(path(method), serialize, RESPONSES[method].FromString)
         try:
-            response: Message = await ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+            async with self._connected(0) as connected:
+                ask = connected.channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
+                response: Message = await ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except grpc.aio.AioRpcError as error:
             raise of_rpc(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
@@ -87,17 +94,42 @@ class AioGrpcTransport:
         return response
 
     async def stream(
-        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+        self, method: str, request: Message, deadline: Deadline, route: _moving.Route
     ) -> AsyncGenerator[bytes, None]:
+        left = route.moves if self._wire.target.is_one_server() else 0
+        while True:
+            async with self._connected(route.connection) as connected:
+                try:
+                    attempt = self._attempt(connected.channel, method, request, deadline, route._replace(moves=left))
+                    async with contextlib.aclosing(attempt) as messages:
+                        async for message in messages:
+                            yield message
+                except _moving.Moved:
+                    left -= 1
+                    self._connections.replace(route.connection, connected)
+                else:
+                    return
+
+    async def _attempt(
+        self, channel: grpc.aio.Channel, method: str, request: Message, deadline: Deadline, route: _moving.Route
+    ) -> AsyncGenerator[bytes, None]:
+        """The stream from whichever worker the connection leads to.
+
+        Raises:
+            Moved: It is to be asked for anew.
+        """
         import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
 
-        start = self._open().unary_stream(path(method), serialize, None)
-        metadata = (*self._wire.metadata, (TICKET, ticket))
-        call = start(request, timeout=deadline.remaining(), metadata=metadata)
+        start = channel.unary_stream(path(method), serialize, None)
+        metadata = (*self._wire.metadata, *_moving.metadata(route))
+        call, has_begun = start(request, timeout=deadline.remaining(), metadata=metadata), False
         try:
             async for message in call:
+                has_begun = True
                 yield message
         except grpc.aio.AioRpcError as error:
+            if route.moves and not has_begun and _moving.is_told(error):
+                raise _moving.Moved from error
             raise of_rpc(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
             self._raise_if_closed(error)
@@ -105,28 +137,35 @@ class AioGrpcTransport:
         finally:
             call.cancel()  # after an ordinary end, this does nothing
 
-    def replicas(self) -> int:
-        return self._wire.target.replicas()
+    def connections(self) -> Sequence[int]:
+        return self._wire.target.spread(self._most)
 
     async def close(self) -> None:
         self._is_closed = True
-        if self._channel is not None:
-            await self._channel.close(None)
+        for channel in self._connections.close():
+            await channel.close(None)
 
-    def _open(self) -> grpc.aio.Channel:
-        """The channel, made when it is first used: it belongs to the loop that runs then."""
-        if self._is_closed:
+    @contextlib.asynccontextmanager
+    async def _connected(self, connection: int) -> AsyncIterator[_moving.Connection[grpc.aio.Channel]]:
+        """A connection, made when it is first used: it belongs to the loop that runs then."""
+        connected = self._connections.take(connection)
+        if connected is None:
             raise closed(self._target)
-        if self._channel is None:
-            import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+        try:
+            yield connected
+        finally:
+            if channel := self._connections.give_back(connected):
+                await channel.close(None)
 
-            (address, options), credentials = self._wire.target, self._wire.credentials
-            self._channel = (
-                grpc.aio.insecure_channel(address, options)
-                if credentials is None
-                else grpc.aio.secure_channel(address, credentials, options)
-            )
-        return self._channel
+    def _connect(self) -> grpc.aio.Channel:
+        import grpc.aio  # noqa: PLC0415 - as in seedbed._transport
+
+        (address, options), credentials = self._wire.target, self._wire.credentials
+        return (
+            grpc.aio.insecure_channel(address, options)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options)
+        )
 
     def _raise_if_closed(self, error: asyncio.CancelledError) -> None:
         """Tells a call that `close` ended from a task that somebody cancelled, which has to end as cancelled."""
@@ -149,12 +188,12 @@ class AioLocalTransport:
         return await asyncio.to_thread(self._transport.unary, method, request, deadline)
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+        self, method: str, request: Message, deadline: Deadline, route: _moving.Route
     ) -> AsyncGenerator[bytes, None]:
         raise NotImplementedError  # nothing travels within a process
 
-    def replicas(self) -> int:
-        return 1
+    def connections(self) -> Sequence[int]:
+        return (0,)
 
     async def close(self) -> None:
         self._transport.close()

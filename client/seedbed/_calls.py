@@ -82,7 +82,7 @@ def tensor_call(spec: TensorSpec, region: RegionLike | None, out: Array | None, 
 
 
 def large_part(call: ArrayCall) -> TensorSlice | None:
-    """The part of a tensor that a call wants, if it is worth dividing among several servers."""
+    """The part of a tensor that a call wants, if it is worth dividing among several connections."""
     [wanted] = call.wanted
     if _literals.is_literal(wanted) or not _regions.is_sound(wanted):
         return None
@@ -90,16 +90,20 @@ def large_part(call: ArrayCall) -> TensorSlice | None:
 
 
 def striped_calls(
-    description: TensorDescription, wanted: TensorSlice, out: Array | None, progress: Progress | None, most: int
+    description: TensorDescription,
+    wanted: TensorSlice,
+    out: Array | None,
+    progress: Progress | None,
+    connections: Sequence[int],
 ) -> tuple[Array, list[ArrayCall]]:
-    """The array of a large tensor, and calls that fill it from several servers at once.
+    """The array of a large tensor, and calls that fill it over several connections at once.
 
     Args:
         description: What one of them says of the part wanted; all are asked for its version of the stream.
         wanted: The part.
         out: The array, of the part's shape and dtype; None for a new one.
         progress: Told the bytes done and their total after each chunk, by one thread at a time.
-        most: How many calls there may be.
+        connections: Over which connection each call is to go, of as many as there may be.
 
     Raises:
         Corrupted: If the description is not of the part wanted.
@@ -108,8 +112,10 @@ def striped_calls(
     array = new_array(wanted) if out is None else _outputs.as_array(out, wanted)
     progress_of = _stripes.summed(progress, description.byte_count) if progress else lambda: None
     calls = []
-    for part, where in _stripes.split(TensorSlice(spec=description.spec, region=description.region), most):
-        calls.append(ArrayCall(TensorAssembler(part), [part], [array[where]].__getitem__, progress_of()))
+    stripes = _stripes.split(TensorSlice(spec=description.spec, region=description.region), len(connections))
+    for (part, where), connection in zip(stripes, connections, strict=False):
+        assembler = TensorAssembler(part, connection=connection)
+        calls.append(ArrayCall(assembler, [part], [array[where]].__getitem__, progress_of()))
     return (array if out is None else out), calls
 
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -44,6 +45,7 @@ def connect(
     *,
     timeout: float | None = 600.0,
     wait: float | None = None,
+    connections: int | None = None,
     tls: bool | None = None,
     ca: PathLike | None = None,
     cert: PathLike | None = None,
@@ -67,6 +69,9 @@ def connect(
         wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
             0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
             is waited for until the timeout.
+        connections: The most connections to open for one large tensor, each with a stream of a part of it. They are
+            opened when the first is asked for, of several servers to all of them in turn. Default SEEDBED_CONNECTIONS,
+            else 4, or as many as this process may use cores if those are fewer.
         tls: Whether to encrypt, and to trust only a server with a certificate for its name. Default if one of the three
             that follow is given, or SEEDBED_TLS is 1; else plaintext.
         ca: A PEM file of the authorities that a server's certificate may come from. Default SEEDBED_TLS_CA, else those
@@ -82,7 +87,8 @@ def connect(
 
     Raises:
         InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, the timeout is not
-            above 0, the wait is below 0, a file cannot be used, or a token would travel in the clear.
+            above 0, the wait is below 0, there cannot be so many connections, a file cannot be used, or a token would
+            travel in the clear.
 
     >>> import seedbed
     >>> with seedbed.connect("local:") as client:
@@ -91,6 +97,7 @@ def connect(
     ((256, 128), dtype('float32'))
     """
     seconds, patience = _arguments.seconds(timeout), _arguments.patience(wait)
+    most = _arguments.connections(connections)
     if target == _targets.LOCAL:
         from seedbed._local import LocalClient  # noqa: PLC0415 - it imports this module
 
@@ -100,7 +107,7 @@ def connect(
 
         return CudaClient(target, _transport.open_cuda_service(target), seconds)
     security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return Client(target, _transport.open_transport(target, security, options), seconds, patience)
+    return Client(target, _transport.open_transport(target, security, options, most), seconds, patience)
 
 
 class Client(Schemes[Array]):
@@ -108,7 +115,8 @@ class Client(Schemes[Array]):
 
     Of several replicas, those that answer and say that they serve take turns: each call is another's, and so is the
     rest of a stream that broke. `init` and the methods of the schemes ask all of them at once, each for a part, if a
-    tensor has 32 MiB or more. All give the same bits.
+    tensor has 32 MiB or more. All give the same bits. One server is asked over several connections then: gRPC passes a
+    third of what a server makes over one.
 
     It may be used from many threads at once. Each method raises `InvalidRequest` if it is asked for what cannot be
     served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A call waits for a server
@@ -136,7 +144,7 @@ class Client(Schemes[Array]):
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls still running end with `Cancelled`."""
+        """Closes the connections; calls still running end with `Cancelled`."""
         self._transport.close()
 
     def init(
@@ -243,8 +251,8 @@ class Client(Schemes[Array]):
             use: Called as ``use(index, first_element, values)``, on several threads at a time: which of the tensors,
                 the position of the first value within its region, in row-major order, and the values, a 1-D array that
                 holds them until it returns. What it raises ends the call.
-            jobs: How many pieces at a time; over a socket, so many streams. Default 4 streams; with ``local:`` as many
-                as the backend has threads.
+            jobs: How many pieces at a time; over a socket, so many streams. Default 4 streams, or as many as
+                there are connections; with ``local:`` as many as the backend has threads.
             timeout: Seconds until the last piece, with all that is done between; None waits for ever; default the
                 client's.
 
@@ -262,11 +270,13 @@ class Client(Schemes[Array]):
             pass  # all are judged before any is made
         portions = Shared(_portions.portions(wanted))
 
-        def work() -> None:
+        def work(connection: int) -> None:
             for portion in portions:
-                self._visit(portion, use, deadline)
+                self._visit(portion, connection, use, deadline)
 
-        run_together([work] * (jobs or _VISITING_STREAMS), deadline)
+        connections = self._transport.connections()
+        streams = jobs or max(_VISITING_STREAMS, len(connections))
+        run_together([partial(work, connections[i % len(connections)]) for i in range(streams)], deadline)
 
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
@@ -328,18 +338,23 @@ class Client(Schemes[Array]):
         timeout: Timeout = ...,
     ) -> Array:
         call, deadline = _calls.tensor_call(spec, region, out, progress), Deadline(self._seconds(timeout))
-        if (wanted := _calls.large_part(call)) and (most := self._transport.replicas()) > 1:
-            return self._striped(wanted, most, out, progress, deadline)
+        if (wanted := _calls.large_part(call)) and len(connections := self._transport.connections()) > 1:
+            return self._striped(wanted, connections, out, progress, deadline)
         [(_, array)] = self._arrays(call, deadline)
         return array
 
     def _striped(
-        self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
+        self,
+        wanted: TensorSlice,
+        connections: Sequence[int],
+        out: Array | None,
+        progress: Progress | None,
+        deadline: Deadline,
     ) -> Array:
-        """A large tensor from several servers at once."""
+        """A large tensor over several connections at once."""
         request = _calls.describe_part(wanted)
         description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
-        array, calls = _calls.striped_calls(description, wanted, out, progress, most)
+        array, calls = _calls.striped_calls(description, wanted, out, progress, connections)
         with ThreadPoolExecutor(len(calls), "seedbed-stripe") as pool:
             stripes = [pool.submit(list, self._arrays(call, deadline)) for call in calls]
             try:
@@ -356,8 +371,14 @@ class Client(Schemes[Array]):
                 if finished := call.accept(piece):
                     yield finished
 
-    def _visit(self, portion: _portions.Portion, use: Callable[[int, int, Array], object], deadline: Deadline) -> None:
-        with contextlib.closing(self._pieces(portion.assembler(), deadline)) as pieces:
+    def _visit(
+        self,
+        portion: _portions.Portion,
+        connection: int,
+        use: Callable[[int, int, Array], object],
+        deadline: Deadline,
+    ) -> None:
+        with contextlib.closing(self._pieces(portion.assembler(connection), deadline)) as pieces:
             try:
                 for piece in pieces:
                     if piece.values.size:
@@ -393,7 +414,7 @@ class Client(Schemes[Array]):
         if not assembler.asks:
             yield from assembler.literals()
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, ticket=assembler.ticket)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route)
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:

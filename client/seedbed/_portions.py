@@ -24,9 +24,9 @@ class Portion(NamedTuple):
     first_element: int = 0
     """Of a stripe: the position, within the part that was wanted, of its first element."""
 
-    def assembler(self) -> ModelAssembler:
-        """What follows its stream."""
-        return ModelAssembler(self.parts)
+    def assembler(self, connection: int) -> ModelAssembler:
+        """What follows its stream, over one of a transport's connections."""
+        return ModelAssembler(self.parts, connection)
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
         """An error about one of its tensors as one about all tensors."""

@@ -7,6 +7,7 @@ wanted, and come in their turn.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
@@ -18,7 +19,7 @@ import crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from seedbed import _literals, _regions, dtypes
+from seedbed import _literals, _moving, _regions, dtypes
 from seedbed._types import Array
 from seedbed.errors import Corrupted, InvalidRequest
 from seedbed.v1 import (
@@ -79,6 +80,7 @@ class Assembler:
     Args:
         wanted: What was asked for.
         first_element: The position within the first tensor's region at which the caller wants to begin.
+        connection: Which of the client's connections its streams are to go over.
 
     Raises:
         InvalidRequest: If one is a literal that there cannot be.
@@ -87,7 +89,8 @@ class Assembler:
     method: str
     _description_tag: int
 
-    def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0) -> None:
+    def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0, connection: int = 0) -> None:
+        self.connection = connection
         self._wanted = wanted
         self._asked = [index for index, part in enumerate(wanted) if not _literals.is_literal(part)]
         self._window = range(len(self._asked))  # the tensors that the last request asked for, among those
@@ -97,8 +100,12 @@ class Assembler:
         self._description: TensorDescription | None = None
         self.arrived = 0
         """Elements and tensors that have arrived; it grows whenever something does."""
-        self.ticket = os.urandom(8).hex()
-        """By which a server that was full knows that this call was there before."""
+        self._ticket = os.urandom(8).hex()
+
+    @functools.cached_property
+    def route(self) -> _moving.Route:
+        """How its streams are asked for."""
+        return _moving.Route(self.connection, _moving.moves(self._wanted[i] for i in self._asked), self._ticket)
 
     def request(self) -> InitTensorRequest | InitModelRequest:
         """The next request: for what is missing, or as much of it as a request can hold."""
@@ -223,8 +230,8 @@ class TensorAssembler(Assembler):
     method = "InitTensor"
     _description_tag = 1 << 3 | _LENGTH_DELIMITED
 
-    def __init__(self, wanted: TensorSlice, first_element: int = 0) -> None:
-        super().__init__([wanted], first_element)
+    def __init__(self, wanted: TensorSlice, first_element: int = 0, connection: int = 0) -> None:
+        super().__init__([wanted], first_element, connection)
         if not self._asked:
             _literals.check(wanted)
             _literals.check_first(wanted, first_element)
@@ -245,8 +252,8 @@ class ModelAssembler(Assembler):
     method = "InitModel"
     _description_tag = 2 << 3 | _LENGTH_DELIMITED
 
-    def __init__(self, wanted: Sequence[TensorSlice]) -> None:
-        super().__init__(wanted)
+    def __init__(self, wanted: Sequence[TensorSlice], connection: int = 0) -> None:
+        super().__init__(wanted, connection=connection)
         for index, part in enumerate(wanted):
             if _literals.is_literal(part):
                 _literals.check(part, f"tensors[{index}].")

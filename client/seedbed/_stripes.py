@@ -1,4 +1,4 @@
-"""A large tensor in stripes, each of which another replica may send."""
+"""A large tensor in stripes, each of which another connection, or another replica, may send."""
 
 from __future__ import annotations
 

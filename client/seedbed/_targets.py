@@ -51,6 +51,22 @@ class Target(NamedTuple):
     options: list[tuple[str, Any]]
     """All channel arguments."""
 
+    def spread(self, connections: int) -> list[int]:
+        """Which connection each stream of a large tensor takes.
+
+        A connection leads to all replicas, which take turns on it. So a connection has a stream for each of them before
+        the next one is opened.
+
+        Args:
+            connections: The most that a client may open to one server.
+        """
+        replicas = self.replicas()
+        return [stream // replicas for stream in range(max(replicas, connections))]
+
+    def is_one_server(self) -> bool:
+        """Whether each connection leads to the same address."""
+        return not self.address.startswith(_SCHEMES)
+
     def replicas(self) -> int:
         """How many servers there are, as far as can be told before one is asked."""
         if self.address.startswith(("ipv4:", "ipv6:")):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from seedbed import _credentials, errors
+from seedbed import _credentials, _moving, errors
 from seedbed._retry import Deadline
 from seedbed._targets import LOCAL
 from seedbed.errors import Cancelled, InvalidRequest, SeedbedError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-TICKET = "seedbed-ticket"  # the metadata's key
 RESPONSES: dict[str, type[Message]] = {
     "DescribeTensor": DescribeTensorResponse,
     "CalculateGain": CalculateGainResponse,
@@ -44,26 +43,26 @@ class Transport(Protocol):
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         """Asks a question that has one answer."""
 
-    def stream(
-        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
-    ) -> Generator[bytes, None, None]:
-        """Asks for a stream; closing the iterator cancels it. By the ticket, a full server knows who asks again."""
+    def stream(self, method: str, request: Message, deadline: Deadline, route: _moving.Route) -> Generator[bytes, None]:
+        """Asks for a stream by a route; closing the iterator cancels it."""
 
-    def replicas(self) -> int:
-        """How many servers take turns to answer."""
+    def connections(self) -> Sequence[int]:
+        """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
 
     def close(self) -> None:
         """Ends all calls."""
 
 
-def open_transport(target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> Transport:
+def open_transport(
+    target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+) -> Transport:
     """The transport to a target.
 
     Raises:
         InvalidRequest: If the target is none, ``local:`` cannot be had, or what is asked of security is not possible.
     """
     keep_freed_memory()
-    return GrpcTransport(target, security, options)
+    return GrpcTransport(target, security, options, connections)
 
 
 def keep_freed_memory(byte_count: int = _MESSAGE_BYTES) -> None:
@@ -77,49 +76,75 @@ def keep_freed_memory(byte_count: int = _MESSAGE_BYTES) -> None:
 
 
 class GrpcTransport:
-    """A connection to a server.
+    """The connections to a server.
 
     Args:
         target: Its address.
         security: Whether over TLS, and with which token.
         options: Channel arguments of gRPC, which take the place of ours.
+        connections: The most to open.
     """
 
-    def __init__(self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]]) -> None:
-        self._wire = wire = _credentials.wire(target, security, options)
+    def __init__(
+        self, target: str, security: _credentials.Security, options: Sequence[tuple[str, Any]], connections: int = 1
+    ) -> None:
+        self._wire = _credentials.wire(target, security, options)
         import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does without
 
         self._failures = (grpc.RpcError, ValueError)  # the latter from a channel that was closed
         self._target = target
         self._is_closed = False
-        self._channel = (
-            grpc.insecure_channel(wire.target.address, wire.target.options)
-            if wire.credentials is None
-            else grpc.secure_channel(wire.target.address, wire.credentials, wire.target.options)
-        )
+        self._most = connections
+        self._connections = _moving.Connections(self._connect)
+        with self._connected(0):
+            pass  # what is wrong with the options is to be told now
 
-    def replicas(self) -> int:
-        return self._wire.target.replicas()
+    def connections(self) -> Sequence[int]:
+        return self._wire.target.spread(self._most)
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
         try:
-            ask = self._channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
-            response: Message = ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
+            with self._connected(0) as connected:
+                ask = connected.channel.unary_unary(path(method), serialize, RESPONSES[method].FromString)
+                response: Message = ask(request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except self._failures as error:
             raise self._mapped(error, deadline) from error
         return response
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+        self, method: str, request: Message, deadline: Deadline, route: _moving.Route
     ) -> Generator[bytes, None, None]:
-        call = None
+        left = route.moves if self._wire.target.is_one_server() else 0
+        while True:
+            with self._connected(route.connection) as connected:
+                try:
+                    yield from self._attempt(connected.channel, method, request, deadline, route._replace(moves=left))
+                except _moving.Moved:
+                    left -= 1
+                    self._connections.replace(route.connection, connected)
+                else:
+                    return
+
+    def _attempt(
+        self, channel: grpc.Channel, method: str, request: Message, deadline: Deadline, route: _moving.Route
+    ) -> Generator[bytes, None, None]:
+        """The stream from whichever worker the connection leads to.
+
+        Raises:
+            Moved: It is to be asked for anew.
+        """
+        call, has_begun = None, False
         try:
-            start = self._channel.unary_stream(path(method), serialize, None)
-            metadata = (*self._wire.metadata, (TICKET, ticket))
+            start = channel.unary_stream(path(method), serialize, None)
+            metadata = (*self._wire.metadata, *_moving.metadata(route))
             call = start(request, timeout=deadline.remaining(), metadata=metadata)
             with deadline.ending(call.cancel):
-                yield from call
+                for message in call:
+                    has_begun = True
+                    yield message
         except self._failures as error:
+            if route.moves and not has_begun and not isinstance(error, ValueError) and _moving.is_told(error):
+                raise _moving.Moved from error
             raise self._mapped(error, deadline) from error
         finally:
             if call is not None:
@@ -127,7 +152,29 @@ class GrpcTransport:
 
     def close(self) -> None:
         self._is_closed = True
-        self._channel.close()
+        for channel in self._connections.close():
+            channel.close()
+
+    @contextlib.contextmanager
+    def _connected(self, connection: int) -> Iterator[_moving.Connection[grpc.Channel]]:
+        connected = self._connections.take(connection)
+        if connected is None:
+            raise closed(self._target)
+        try:
+            yield connected
+        finally:
+            if channel := self._connections.give_back(connected):
+                channel.close()
+
+    def _connect(self) -> grpc.Channel:
+        import grpc  # noqa: PLC0415 - as above
+
+        (address, options), credentials = self._wire.target, self._wire.credentials
+        return (
+            grpc.insecure_channel(address, options)
+            if credentials is None
+            else grpc.secure_channel(address, credentials, options)
+        )
 
     def _mapped(self, error: grpc.RpcError | ValueError, deadline: Deadline) -> Exception:
         if self._is_closed:
@@ -165,7 +212,7 @@ class LocalTransport:
             raise self._mapped(error, deadline) from error
 
     def stream(
-        self, method: str, request: Message, deadline: Deadline, *, ticket: str = ""
+        self, method: str, request: Message, deadline: Deadline, route: _moving.Route
     ) -> Generator[bytes, None, None]:
         raise NotImplementedError  # nothing travels within a process
 
@@ -173,8 +220,8 @@ class LocalTransport:
         """What tells long work whether to end: when time is up, or the client is closed."""
         return lambda: self._is_closed or deadline.has_passed()
 
-    def replicas(self) -> int:
-        return 1
+    def connections(self) -> Sequence[int]:
+        return (0,)
 
     def close(self) -> None:
         self._is_closed = True

@@ -54,6 +54,7 @@ def connect(
     *,
     timeout: float | None = 600.0,
     wait: float | None = None,
+    connections: int | None = None,
     tls: bool | None = None,
     ca: PathLike | None = None,
     cert: PathLike | None = None,
@@ -72,6 +73,7 @@ def connect(
         wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
             0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
             is waited for until the timeout.
+        connections: The most connections to open for one large tensor; as for `seedbed.connect`.
         tls: Whether to encrypt; this and the five that follow are as for `seedbed.connect`.
         ca: A PEM file of the authorities that a server's certificate may come from.
         cert: A PEM file with the certificate to show to a server that asks for one.
@@ -82,8 +84,8 @@ def connect(
         options: Channel arguments of gRPC, in place of Seedbed's own.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` cannot be had, the timeout is not above 0, the
-            wait is below 0, a file cannot be used, or a token would travel in the clear.
+        InvalidRequest: If the target is no address, ``local:`` cannot be had, the timeout is not above 0, the wait is
+            below 0, there cannot be so many connections, a file cannot be used, or a token would travel in the clear.
 
     >>> import asyncio, seedbed
     >>> async def main():
@@ -93,13 +95,14 @@ def connect(
     (256, 128)
     """
     seconds, patience = _arguments.seconds(timeout), _arguments.patience(wait)
+    most = _arguments.connections(connections)
     if target == _targets.LOCAL:
         from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
         from seedbed._local import LocalClient  # noqa: PLC0415
 
         return AsyncLocalClient(LocalClient(_transport.open_service(), seconds))
     security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return AsyncClient(target, _aio_transport.open_transport(target, security, options), seconds, patience)
+    return AsyncClient(target, _aio_transport.open_transport(target, security, options, most), seconds, patience)
 
 
 class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
@@ -203,19 +206,24 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
     ) -> Array:
         deadline = Deadline(seconds)
         if wanted := _calls.large_part(call):
-            most = await asyncio.to_thread(self._transport.replicas)  # it may have to ask the name service
-            if most > 1:
-                return await self._striped(wanted, most, out, progress, deadline)
+            connections = await asyncio.to_thread(self._transport.connections)  # it may have to ask the name service
+            if len(connections) > 1:
+                return await self._striped(wanted, connections, out, progress, deadline)
         [(_, array)] = [finished async for finished in self._arrays(call, deadline)]
         return array
 
     async def _striped(
-        self, wanted: TensorSlice, most: int, out: Array | None, progress: Progress | None, deadline: Deadline
+        self,
+        wanted: TensorSlice,
+        connections: Sequence[int],
+        out: Array | None,
+        progress: Progress | None,
+        deadline: Deadline,
     ) -> Array:
-        """A large tensor from several servers at once."""
+        """A large tensor over several connections at once."""
         request = _calls.describe_part(wanted)
         description = (await self._answer("DescribeTensor", request, DescribeTensorResponse, deadline)).description
-        array, calls = _calls.striped_calls(description, wanted, out, progress, most)
+        array, calls = _calls.striped_calls(description, wanted, out, progress, connections)
         stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]
         try:
             await asyncio.gather(*stripes)
@@ -268,7 +276,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             for piece in assembler.literals():
                 yield piece
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, ticket=assembler.ticket)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route)
         async with contextlib.aclosing(stream) as messages:
             try:
                 async for message in messages:

@@ -65,7 +65,6 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s()\[\]]", "", text)
 
 
-_WAIT = "seedbed.wait"
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
@@ -83,20 +82,25 @@ def target_options(command: Command) -> Command:
         help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
     wait = click.option(
-        "--wait", type=float, metavar="SECONDS", callback=_remember_wait, expose_value=False,
+        "--wait", type=float, metavar="SECONDS", callback=_remember, expose_value=False,
         help="How long to wait for a service that cannot be reached, within --timeout; 0 gives up at once.  "
         "[env var: SEEDBED_WAIT; default: 300; health: 0]",
     )  # fmt: skip
-    return target(timeout(wait(_security.client_options(command))))
+    connections = click.option(
+        "--connections", type=click.IntRange(1, 64), metavar="COUNT", callback=_remember, expose_value=False,
+        help="The most connections for one large tensor.  "
+        "[env var: SEEDBED_CONNECTIONS; default: 4, or the number of cores if it is less]",
+    )  # fmt: skip
+    return target(timeout(wait(connections(_security.client_options(command)))))
 
 
-def _remember_wait(context: click.Context, _parameter: click.Parameter, value: float | None) -> None:
-    context.meta[_WAIT] = value
+def _remember(context: click.Context, parameter: click.Parameter, value: float | None) -> None:
+    context.meta[f"seedbed.{parameter.name}"] = value
 
 
 def given_wait() -> float | None:
     """What ``--wait`` was given, to the command that runs."""
-    wait: float | None = click.get_current_context().meta[_WAIT]
+    wait: float | None = click.get_current_context().meta["seedbed.wait"]
     return wait
 
 
@@ -149,7 +153,8 @@ def bytes_text(count: int) -> str:
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
     """Connects to the target of `target_options`."""
-    arguments = {**_security.arguments(), "wait": given_wait()}
+    connections = click.get_current_context().meta["seedbed.connections"]
+    arguments = {**_security.arguments(), "wait": given_wait(), "connections": connections}
     if timeout is not None:
         arguments["timeout"] = timeout
     return seedbed.connect(target, **arguments)

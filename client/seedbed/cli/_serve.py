@@ -86,10 +86,20 @@ def observing_options(command: Command) -> Command:
 def workers_option(command: Command) -> Command:
     """Adds how many processes serve."""
     option = _option(
-        "--workers", type=click.IntRange(min=1), metavar="COUNT",
-        help="Processes that share the ports, each with limits of its own.  [default: 1]",
+        "--workers", callback=_parse_workers, metavar="COUNT",
+        help="Processes that share the ports, each with limits and a port of metrics of its own; auto for one for each "
+        "two cores, or for each GPU.  [default: auto]",
     )  # fmt: skip
     return cast(Command, option(command))
+
+
+def _parse_workers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | str | None:
+    """Reads a number of processes, or ``auto``."""
+    if text in (None, "auto"):
+        return text
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise click.BadParameter(f"{text!r} is no number of processes; give 1 or more, or auto")
+    return int(text)
 
 
 def config_option(command: Command) -> Command:

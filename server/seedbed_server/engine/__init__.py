@@ -9,7 +9,7 @@
 >>> open_backend("numpy").fill(description, 0, out)
 """
 
-from .backends import Backend, Job, Sampler, open_backend, open_cupy, usable_cores
+from .backends import Backend, Job, Sampler, gpu_count, open_backend, open_cupy, usable_cores
 from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
@@ -29,6 +29,7 @@ __all__ = [
     "Sampler",
     "calculate_gain",
     "describe",
+    "gpu_count",
     "literal_bytes",
     "numpy_dtype",
     "open_backend",

@@ -9,10 +9,11 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from seedbed_server import engine
-from seedbed_server.service import listening, observing, signals, tracing, workers
+from seedbed_server.service import listening, observing, signals, sizing, tracing, workers
+from seedbed_server.service.balance import Balance, counts_in, table_file
 from seedbed_server.service.security import Security
 from seedbed_server.service.server import (
     DEFAULT_GRACE,
@@ -32,11 +33,12 @@ class Options:
 
     Attributes:
         listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default ``127.0.0.1:50051``.
-        workers: Processes that share the ports. The limits below are those of each of them. Default 1: this one alone.
+        workers: Processes that share the ports. The limits below are those of each of them. Default ``auto``: one for
+            each two cores, at most 16, or for each GPU; 1 if an address is a Unix socket, which they cannot share.
         backend: ``auto``, ``numpy``, ``numba`` or ``cupy``. Default ``SEEDBED_BACKEND``, else ``auto``.
         threads: Threads that sample one chunk. Default ``SEEDBED_THREADS``, else one for each core, divided among the
             workers.
-        device: Which GPU. Default ``SEEDBED_DEVICE``, else the first.
+        device: Which GPU. Default ``SEEDBED_DEVICE``, else the first; of several workers, each takes the next one.
         chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
         max_request_bytes: The most bytes of a request. Default 4 MiB: what our clients cut their requests to.
         max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
@@ -59,7 +61,7 @@ class Options:
     """
 
     listen: Sequence[str] = DEFAULT_LISTEN
-    workers: int = 1
+    workers: int | Literal["auto"] = "auto"
     backend: str | None = None
     threads: int | None = None
     device: int | None = None
@@ -98,16 +100,25 @@ def run(options: Options) -> None:
     observing.configure_logging(options.log_level, options.log_format)
     if not 0 <= options.grace <= LONGEST_SECONDS:
         raise ValueError(f"grace: {options.grace} is not between 0 and {LONGEST_SECONDS}")
-    if options.workers < 1:
+    if options.workers != "auto" and options.workers < 1:
         raise ValueError(f"workers: {options.workers} is less than 1; a server needs at least one process")
     options.security.check(options.listen)
-    if options.workers == 1:
+    count = _worker_count(options)
+    if count == 1:
         _serve(options, lambda ready: _say([ready]))
     else:
-        _run_workers(options)
+        _run_workers(options, count)
 
 
-def _serve(options: Options, tell: Callable[[workers.Ready], None], shares_ports: bool = False) -> None:
+def _worker_count(options: Options) -> int:
+    if options.workers != "auto":
+        return options.workers
+    return sizing.worker_count(options.listen, options.backend, options.device)
+
+
+def _serve(
+    options: Options, tell: Callable[[workers.Ready], None], shares_ports: bool = False, balance: Balance | None = None
+) -> None:
     """Serves in this process; ``tell`` is told once it does."""
     with signals.ending(signal.SIGTERM, signal.SIGINT):
         backend = engine.open_backend(options.backend, options.threads, options.device)
@@ -134,6 +145,7 @@ def _serve(options: Options, tell: Callable[[workers.Ready], None], shares_ports
             traces=traces,
             reflection=options.reflection,
             shares_ports=shares_ports,
+            balance=balance,
         )
         rereading = (signal.SIGHUP,) if options.security.rereads or shares_ports else ()
         with signals.awaited(signal.SIGTERM, signal.SIGINT, *rereading) as wait:
@@ -156,20 +168,22 @@ def _exported(endpoint: str | None) -> Iterator[tracing.Traces | None]:
         traces.close()
 
 
-def _run_workers(options: Options) -> None:
+def _run_workers(options: Options, count: int) -> None:
     with listening.reserved(options.listen) as addresses:
-        told = [
-            pickle.dumps(
-                dataclasses.replace(
-                    options,
-                    listen=addresses,
-                    threads=options.threads or _threads_each(options.workers),
-                    metrics=observing.address_of(options.metrics, index),
-                )
+        table = table_file(count) if hasattr(os, "memfd_create") else None  # Linux, where the kernel divides clients
+        told = []
+        for index in range(count):
+            own = dataclasses.replace(
+                options,
+                listen=addresses,
+                threads=options.threads or _threads_each(count),
+                device=sizing.device_of(index, options.backend, options.device),
+                metrics=observing.address_of(options.metrics, index),
             )
-            for index in range(options.workers)
-        ]
-        workers.supervise("from seedbed_server.service.process import work; work()", told, _say)
+            told.append(pickle.dumps((own, index, table)))
+        workers.supervise(
+            "from seedbed_server.service.process import work; work()", told, _say, [] if table is None else [table]
+        )
 
 
 def _say(ready: Sequence[workers.Ready]) -> None:
@@ -189,7 +203,9 @@ def _threads_each(count: int) -> int | None:
 
 def work() -> None:
     """What a worker runs."""
-    options: Options = pickle.load(sys.stdin.buffer)
+    options: Options
+    options, index, table = pickle.load(sys.stdin.buffer)
     observing.configure_logging(options.log_level, options.log_format)
     with workers.told_to_head() as tell:
-        _serve(options, tell, shares_ports=True)
+        balance = None if table is None else Balance(counts_in(table), index)
+        _serve(options, tell, shares_ports=True, balance=balance)

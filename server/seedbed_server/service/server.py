@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from seedbed_server import engine
 from seedbed_server.service import limits, listening, observing
+from seedbed_server.service.balance import Balance
 from seedbed_server.service.errors import to_status
 from seedbed_server.service.security import Security
 from seedbed_server.service.servicer import STREAMS, UNARY, InitServicer, check_limit
@@ -64,8 +65,10 @@ class Server:
         traces: Traces | None,
         reflection: bool,
         shares_ports: bool,
+        balance: Balance | None,
     ) -> None:
         self._security = security
+        self._balance = balance
         self._shares_ports = shares_ports
         self._observer = observing.Observer(metrics, traces, security.client_of)
         limit = servicer.limits
@@ -91,6 +94,8 @@ class Server:
             metrics.watch(lambda: self._streams.count, self._answer_pool._work_queue.qsize)
         self._stall_guard.start()
         self._grpc.start()
+        if balance is not None:
+            balance.start()
 
     @property
     def port(self) -> int:
@@ -106,6 +111,8 @@ class Server:
 
         Returns once no call is left and nothing samples any more.
         """
+        if self._balance is not None:
+            self._balance.stop()
         self._health.enter_graceful_shutdown()
         stopped = self._grpc.stop(grace + _SLACK)  # the slack lets us cancel, and say so, before gRPC does
         self._health.cancel_watches()
@@ -135,7 +142,7 @@ class Server:
         for method in UNARY:
             handlers[method] = grpc.unary_unary_rpc_method_handler(_answering(servicer, method, self._observer))
         for method in STREAMS:
-            stream = _streaming(servicer, method, self._streams, self._stall_guard, self._observer)
+            stream = _streaming(servicer, method, self._streams, self._stall_guard, self._observer, self._balance)
             stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined]
             handlers[method] = grpc.unary_stream_rpc_method_handler(stream)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
@@ -155,6 +162,7 @@ def start(
     traces: Traces | None = None,
     reflection: bool = False,
     shares_ports: bool = False,
+    balance: Balance | None = None,
 ) -> Server:
     """Starts a server in this process.
 
@@ -173,6 +181,7 @@ def start(
         traces: What OpenTelemetry is told. Default nothing.
         reflection: Whether clients may ask for the contract itself, as grpcurl does. Default not.
         shares_ports: Whether other processes listen on the same ports, which the kernel divides clients among.
+        balance: What evens out how many streams each of these has. Default nothing.
 
     Raises:
         ValueError: An argument is out of range, not an address, or one that other machines reach in the clear.
@@ -199,7 +208,7 @@ def start(
     servicer.limits.stall_timeout_seconds = stall_timeout
     servicer.limits.max_connections = max_connections
     servicer.limits.max_connection_age_seconds = max_connection_age
-    return Server(servicer, listen, security, metrics, traces, reflection, shares_ports)
+    return Server(servicer, listen, security, metrics, traces, reflection, shares_ports, balance)
 
 
 class _Health(health.HealthServicer):
@@ -269,10 +278,13 @@ def _streaming(
     streams: limits.Streams,
     stall_guard: limits.StallGuard,
     observer: observing.Observer,
+    balance: Balance | None,
 ) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
     request_type, answer = STREAMS[method]
 
     def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        if balance is not None:
+            balance.enter(context)  # before anybody is told: a call that moves has not begun
         with observer.observed(method, context) as call, _errors_answered(context, call):
             streams.enter(context)
             call.request = _parsed(request_type, request)

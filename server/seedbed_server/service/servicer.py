@@ -30,6 +30,7 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.service import framing
+from seedbed_server.service.ahead import ReadAhead
 from seedbed_server.service.turns import Turns
 
 DEFAULT_CHUNK_BYTES: Final = 1 << 20
@@ -97,8 +98,9 @@ class InitServicer:
         # A stream needs a buffer only while it samples, not while its client reads; so streams share a few.
         self._idle_buffers: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
         # Hundreds of threads that sample at once bring no more than one for each core, and all else, such as a health
-        # check, would wait for Python's lock behind them. What a GPU does is awaited without that lock.
-        self._turns = contextlib.nullcontext() if backend.ahead else Turns(engine.usable_cores())
+        # check, would wait for Python's lock behind them. What a GPU does is awaited without that lock, hence no turns.
+        self._turns = Turns(engine.usable_cores())
+        self._read_ahead = ReadAhead(backend.threads)  # of several workers, each has its share of the cores
 
     def init_tensor(self, request: InitTensorRequest, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """Streams one tensor, or a region of it, as framed ``InitTensorResponse`` messages.
@@ -241,22 +243,36 @@ class InitServicer:
             return
         dtype = engine.numpy_dtype(description.spec.dtype)
         step = self.chunk_bytes // dtype.itemsize
-        sampler, ahead = self.backend.sampler(description), self.backend.ahead
+        source = _Source(self.backend.sampler(description), dtype, step, end, cancelled)
+        offsets = range(first_element, end, step)
+        if self.backend.ahead:
+            yield from self._begun_ahead(source, offsets, head, later_head)
+            return
         turns = self._turns_for(description)
+
+        def make(offset: int) -> bytes:
+            _stop_if(cancelled)
+            with turns:
+                piece = self._begin(source, offset)
+                return self._message(head if offset == first_element else later_head, piece)
+
+        if turns is self._turns:
+            yield from self._read_ahead.messages(make, offsets)
+        else:  # all the time goes into the first message
+            yield from map(make, offsets)
+
+    def _begun_ahead(self, source: _Source, offsets: range, head: bytes, later_head: bytes) -> Iterator[bytes]:
+        """The messages from a device that goes on by itself."""
         under_way: deque[_Piece] = deque()
         try:
-            for offset in range(first_element, end, step):
-                _stop_if(cancelled)
-                byte_count = min(step, end - offset) * dtype.itemsize
-                with turns:
-                    under_way.append(self._begin(sampler, dtype, offset, byte_count, cancelled))
-                    message = self._message(head, under_way.popleft()) if len(under_way) > ahead else None
-                if message is not None:
-                    yield message
-                    del message  # or it would live on while the next is made
+            for offset in offsets:
+                _stop_if(source.cancelled)
+                under_way.append(self._begin(source, offset))
+                if len(under_way) > self.backend.ahead:
+                    yield self._message(head, under_way.popleft())
                     head = later_head
             while under_way:
-                _stop_if(cancelled)
+                _stop_if(source.cancelled)
                 yield self._message(head, under_way.popleft())
                 head = later_head
         finally:
@@ -266,13 +282,11 @@ class InitServicer:
         """What to sample within; a matrix or a reduction that takes minutes must not keep a turn from others."""
         return contextlib.nullcontext() if engine.whole_elements(description) else self._turns
 
-    def _begin(
-        self, sampler: engine.Sampler, dtype: np.dtype[Any], offset: int, byte_count: int, cancelled: Callable[[], bool]
-    ) -> _Piece:
+    def _begin(self, source: _Source, offset: int) -> _Piece:
         buffer = self._take_buffer()
-        payload = buffer[:byte_count]
+        payload = buffer[: min(source.step, source.end - offset) * source.dtype.itemsize]
         try:
-            return _Piece(offset, payload, buffer, sampler(offset, payload.view(dtype), cancelled))
+            return _Piece(offset, payload, buffer, source.sampler(offset, payload.view(source.dtype), source.cancelled))
         except BaseException:
             self._idle_buffers.append(buffer)
             raise
@@ -296,6 +310,18 @@ class InitServicer:
             return self._idle_buffers.pop()
         except IndexError:
             return self.backend.buffer(self.chunk_bytes)
+
+
+class _Source(NamedTuple):
+    """What the chunks of a tensor are made from."""
+
+    sampler: engine.Sampler
+    dtype: np.dtype[Any]
+    step: int
+    """The elements of a chunk that is not the last."""
+    end: int
+    """The elements of the region."""
+    cancelled: Callable[[], bool]
 
 
 class _Piece(NamedTuple):

@@ -1,7 +1,8 @@
 """Several processes behind the same ports: started together, stopped together, and replaced when one dies.
 
 Python's lock lets one process use a few cores at most. The kernel divides the connections among the processes that
-listen on a port (SO_REUSEPORT), so each worker has its own clients, limits, metrics and logs.
+listen on a port (SO_REUSEPORT), so each worker has its own clients, limits, metrics and logs; see `balance` for how
+they share them evenly.
 """
 
 from __future__ import annotations
@@ -41,13 +42,16 @@ class Ready:
     metrics: str
 
 
-def supervise(code: str, told: Sequence[bytes], announce: Callable[[Sequence[Ready]], None]) -> None:
+def supervise(
+    code: str, told: Sequence[bytes], announce: Callable[[Sequence[Ready]], None], files: Sequence[int] = ()
+) -> None:
     """Runs workers until SIGTERM or SIGINT, which they then get too. SIGHUP is passed on to them.
 
     Args:
         code: What each runs: Python that reads what it is told from its standard input, and then calls `told_to_head`.
         told: What each is told; as many workers as there are items.
         announce: Called once all can be reached.
+        files: File descriptors that each gets, under the same numbers.
 
     Raises:
         ValueError: A worker was told something that it cannot do.
@@ -57,9 +61,9 @@ def supervise(code: str, told: Sequence[bytes], announce: Callable[[Sequence[Rea
     try:
         with signals.awaited(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD) as wait:
             with signals.ending(signal.SIGTERM, signal.SIGINT):  # the workers see their standard input end
-                crew.append(_Worker(code, told[0]))
+                crew.append(_Worker(code, told[0], files))
                 ready = [crew[0].ready()]  # it compiles for all, and tells of a mistake once
-                crew += [_Worker(code, text) for text in told[1:]]
+                crew += [_Worker(code, text, files) for text in told[1:]]
                 ready += [worker.ready() for worker in crew[1:]]
             announce(ready)
             while (number := wait()) not in (signal.SIGTERM, signal.SIGINT):
@@ -78,11 +82,15 @@ def supervise(code: str, told: Sequence[bytes], announce: Callable[[Sequence[Rea
 class _Worker:
     """A process, in a group of its own: Ctrl-C in a terminal is for the head, which passes it on once."""
 
-    def __init__(self, code: str, told: bytes) -> None:
-        self._code, self._told = code, told
+    def __init__(self, code: str, told: bytes, files: Sequence[int]) -> None:
+        self._code, self._told, self._files = code, told, files
         self._began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=files,
         )
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended; `ready` and `lives` tell
@@ -111,7 +119,7 @@ class _Worker:
                 "the log tells more"
             )
         _log.error("worker %d ended with %d; starting another", self.process.pid, self.process.returncode)
-        return _Worker(self._code, self._told)
+        return _Worker(self._code, self._told, self._files)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,16 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .base import Backend, Job, Sampler, usable_cores
+from seedbed._cores import usable_cores
+
+from .base import Backend, Job, Sampler
 
 if TYPE_CHECKING:
     from .cupy import CupyBackend
 
-__all__ = ["Backend", "Job", "Sampler", "open_backend", "open_cupy", "usable_cores"]
+__all__ = ["Backend", "Job", "Sampler", "gpu_count", "open_backend", "open_cupy", "usable_cores"]
 
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NAMES = ("auto", "numpy", "numba", "cupy")
 
 
@@ -67,6 +70,16 @@ def open_cupy(threads: int | None = None, device: int | None = None, reason: str
     return backend
 
 
+def gpu_count() -> int:
+    """How many GPUs the backend cupy may choose from, as the driver tells; 0 if cupy is not installed."""
+    if _why_no_gpu() is not None:
+        return 0
+    driver, count = ctypes.CDLL(_DRIVER), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
 def _open_fastest(threads: int | None, device: int | None) -> Backend:
     without = _why_no_gpu()
     if without is None or device is not None:  # who asks for a device gets it, or is told why not
@@ -84,7 +97,7 @@ def _why_no_gpu() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return "cupy is not installed"
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        ctypes.CDLL(_DRIVER)
     except OSError:
         return "there is no NVIDIA driver"
     return None

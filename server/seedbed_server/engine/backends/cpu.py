@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed._cores import cores_of_rank
 from seedbed.v1 import TensorDescription
 
 from .. import deterministic, dtypes, recipes
@@ -26,7 +27,7 @@ from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
 from ..views import Indices, Laying, expanded
-from .base import Backend, IsCancelled, Sampler, Stream, Wait, cores_of_rank, done
+from .base import Backend, IsCancelled, Sampler, Stream, Wait, done
 
 _DEFAULT_SHARE: Final = 1 << 16
 _EXPRESSION_SHARE: Final = 1 << 14

@@ -1,0 +1,199 @@
+"""Streams are divided evenly among the workers of a server, wherever the kernel's chance takes connections."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+from _helpers.fake_backend import FakeBackend
+from _helpers.waiting import wait_until
+
+import seedbed
+from seedbed import _moving
+from seedbed.v1 import InitTensorRequest, TensorSlice
+from seedbed_server.service.balance import Balance, counts_in, table_file
+from seedbed_server.service.server import start
+from seedbed_server.service.servicer import InitServicer
+
+ENDLESS = seedbed.spec("normal", (1 << 40,), name="endless")
+LARGE = seedbed.spec("normal", (64 << 18,), name="large")
+SMALL = seedbed.spec("normal", (1000,), name="small")
+
+
+# Workers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four(start_server):
+    """A server of four workers, and how many streams each of them has."""
+    handle = start_server(workers=4, metrics="0", log_level="info")
+    urls = re.search(r"; metrics on (.+)$", handle.banner.strip())[1].split(", ")
+    return handle, lambda: [open_streams(url) for url in urls]
+
+
+def open_streams(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return int(float(re.search(r"^seedbed_open_streams (\S+)$", answer.read().decode(), re.M)[1]))
+
+
+def test_eight_clients_are_two_for_each_of_four_workers(four):
+    handle, counts = four
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            client = stack.enter_context(seedbed.connect(handle.target, timeout=60))
+            next(stack.enter_context(contextlib.closing(client.iter_chunks(ENDLESS))))
+        assert counts() == [2, 2, 2, 2]
+    assert wait_until(lambda: counts() == [0, 0, 0, 0])
+    code, log = handle.terminate()
+    assert code == 0
+    assert log.count("rpc=InitTensor") == 8  # those that were sent on are no requests
+    assert "WARNING" not in log
+    assert "UNAVAILABLE" not in log
+
+
+def test_the_streams_of_one_client_are_divided_too(four):
+    handle, counts = four
+    with seedbed.connect(handle.target, timeout=60) as client, contextlib.ExitStack() as stack:
+        for _ in range(8):  # as threads do that share a client
+            next(stack.enter_context(contextlib.closing(client.iter_chunks(ENDLESS))))
+        assert counts() == [2, 2, 2, 2]
+
+
+def test_so_are_those_of_coroutines(four):
+    handle, counts = four
+
+    async def main():
+        async with seedbed.aio.connect(handle.target, timeout=60) as client:
+            streams = [client.iter_chunks(ENDLESS) for _ in range(8)]
+            for stream in streams:
+                await anext(stream)
+            found = counts()
+            for stream in streams:
+                await stream.aclose()
+        return found
+
+    assert asyncio.run(main()) == [2, 2, 2, 2]
+
+
+def test_so_are_the_parts_of_a_tensor(four):
+    handle, counts = four
+    seen = []
+    with seedbed.connect(handle.target, timeout=60, connections=4) as client:
+        client.init(
+            seedbed.spec("normal", (256 << 18,)),
+            progress=lambda done, total: seen.append(counts()) if len(seen) < 20 else None,
+        )
+    assert [1, 1, 1, 1] in seen
+
+
+# One worker, and a table in which a test writes for another one ------------------------------------------------------
+
+
+@pytest.fixture
+def table():
+    return counts_in(table_file(2))
+
+
+@pytest.fixture
+def target(table):
+    server = start(InitServicer(FakeBackend()), balance=Balance(table, 0))
+    table[1] = 0
+    yield server.addresses[0]
+    server.stop(0)
+    assert table[0] == -1
+
+
+@contextlib.contextmanager
+def one_stream(target):
+    with seedbed.connect(target, timeout=30) as client, contextlib.closing(client.iter_chunks(ENDLESS)) as chunks:
+        next(chunks)
+        yield chunks
+
+
+def attempts(monkeypatch):
+    """How often each call was made: what it said that was left."""
+    told = []
+    original = _moving.metadata
+    monkeypatch.setattr(_moving, "metadata", lambda left: told.append(left) or original(left))
+    return told
+
+
+@pytest.mark.parametrize("client", [seedbed.connect, seedbed.aio.connect])
+def test_whoever_finds_no_other_worker_is_served(monkeypatch, target, table, caplog, client):
+    caplog.set_level(logging.WARNING)
+    with one_stream(target):
+        told = attempts(monkeypatch)
+        connected = client(target, timeout=30, connections=1)
+        began = time.monotonic()
+        if client is seedbed.connect:
+            array = connected.init(LARGE)
+            connected.close()
+        else:
+
+            async def main():
+                async with connected:
+                    return await connected.init(LARGE)
+
+            array = asyncio.run(main())
+        assert told == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+        assert time.monotonic() - began < 10
+        assert (array[:2048] == np.arange(2048)).all()
+        assert wait_until(lambda: table[0] == 1)
+    assert wait_until(lambda: table[0] == 0)
+    assert not caplog.records
+
+
+def test_small_tensors_do_not_move(monkeypatch, target):
+    with one_stream(target), seedbed.connect(target) as client:
+        told = attempts(monkeypatch)
+        client.init(SMALL)
+        list(client.init_model([SMALL] * 3))
+    assert told == [0, 0]
+
+
+def test_nobody_moves_while_another_has_as_many(monkeypatch, target, table):
+    with one_stream(target), seedbed.connect(target, connections=1) as client:
+        for others in (1, 2, -1):  # -1: it does not serve
+            table[1] = others
+            told = attempts(monkeypatch)
+            client.init(LARGE)
+            assert told == [8]
+
+
+def test_clients_of_others_are_never_refused(target):
+    request = InitTensorRequest(spec=SMALL).SerializeToString()
+    with one_stream(target), grpc.insecure_channel(target) as channel:
+        for metadata in ((), ((_moving.MAY_MOVE, "0"),)):
+            answers = channel.unary_stream("/seedbed.v1.InitService/InitTensor")(request, timeout=10, metadata=metadata)
+            assert len(list(answers)) == 1
+
+
+def test_a_stream_goes_on_while_another_moves(target):
+    with seedbed.connect(target, timeout=30) as client:
+        first = client.iter_chunks(ENDLESS)
+        next(first)
+        client.init(LARGE)
+        assert next(first)[0] > 0
+        first.close()
+
+
+def test_a_worker_counts_from_nothing_when_it_begins(table):
+    table[0] = 7  # of one that was killed
+    balance = Balance(table, 0)
+    assert table[0] == -1
+    balance.start()
+    assert table[0] == 0
+
+
+# How often -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mib", "moves"), [(0, 0), (7, 0), (8, 1), (64, 8), (1 << 20, 32)])
+def test_a_call_moves_more_often_the_longer_it_takes(mib, moves):
+    half = TensorSlice(spec=seedbed.spec("normal", (mib << 17,)))
+    assert _moving.moves([half, half]) == moves
