@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from _helpers.emulation import emulated_cupy
+from google.protobuf import json_format
 
 from seedbed.v1 import (
     Constant,
@@ -26,6 +27,7 @@ from seedbed.v1 import (
     Eye,
     Function,
     Literal,
+    Model,
     Normal,
     Orthogonal,
     Part,
@@ -42,8 +44,9 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.engine import backends
-from seedbed_server.engine.backends import cuda_device
-from seedbed_server.engine.backends.cupy import CupyBackend
+from seedbed_server.engine.backends import cuda_device, cuda_tables, cuda_tasks
+from seedbed_server.engine.backends.cuda_tables import Task
+from seedbed_server.engine.backends.cupy import CupyBackend, Job
 
 from .conftest import sample
 
@@ -145,7 +148,7 @@ def check_any_piece(gpu: CupyBackend, reference: engine.Backend, spec: TensorSpe
 
 
 def is_made_by_the_cpu(gpu: CupyBackend, spec: TensorSpec) -> bool:
-    return gpu._writer(engine.describe(spec)) is None
+    return cuda_tasks.planner(engine.describe(spec)) is None
 
 
 @DTYPES
@@ -212,10 +215,16 @@ def test_pieces_of_enormous_parts(gpu: CupyBackend, reference: engine.Backend) -
         assert written(gpu, description, first, 1000) == expected.tobytes()
 
 
-def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def launches_of(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are launched from now on."""
     launched: list[str] = []
     launch = gpu.cuda.launch
     monkeypatch.setattr(gpu.cuda, "launch", lambda kernel, *others: (launched.append(kernel), launch(kernel, *others)))
+    return launched
+
+
+def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = launches_of(gpu, monkeypatch)
     expected = {
         "row blocks": ["normal_float32", "uniform_float32", "sparse_float32"],
         "padding row": ["normal_float32", "repeat_32"],
@@ -274,6 +283,76 @@ def test_the_masks_of_few_rows(shape, gpu: CupyBackend, reference: engine.Backen
     """The last block goes on after the last row, where no permutation is defined."""
     spec = TensorSpec(name="w", shape=shape, seed=3, sparse=Sparse(sparsity=0.5))
     assert sample(gpu, spec).tobytes() == sample(reference, spec).tobytes()
+
+
+# Many tensors at once.
+
+
+def test_many_tensors_in_few_launches(
+    gpu: CupyBackend, reference: engine.Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of every kind, side by side in one memory; as many launches as tables take, not one for each."""
+    draw = random.Random(11)
+    recipes = [*LAWS.values(), *({"parts": Parts(parts=parts)} for parts in DRAWN_PARTS.values())]
+    jobs, expected = [], []
+    memory = gpu.cuda.allocate(sum(200 * 61 * 83 for _ in range(8 * len(recipes))) // 20)
+    position = 64
+    for index, law in enumerate(8 * recipes):
+        dtype = draw.choice(DataType.values()[1:])
+        spec = TensorSpec(name=str(index), shape=[61, 83], dtype=dtype, **law)
+        description = engine.describe(spec, draw.choice(REGIONS))
+        first = draw.randrange(description.element_count)
+        values = np.empty(draw.randint(1, description.element_count - first), engine.numpy_dtype(dtype))
+        reference.fill(description, first, values)
+        position += -position % values.itemsize
+        jobs.append(Job(description, first, len(values), memory.ptr + position))
+        expected.append((position, values))
+        position += values.nbytes + draw.randrange(40)
+    assert position <= memory.size
+    launched = launches_of(gpu, monkeypatch)
+    gpu.write_all(jobs, None)
+    assert len(launched) < len(jobs) / 2
+    host, stream = np.empty(memory.size, np.uint8), gpu.cuda.cupy.cuda.get_current_stream()
+    gpu.cuda.copy_to_host(host, memory.ptr, stream)
+    stream.synchronize()
+    wanted = np.full_like(host, 0xA5)
+    for position, values in expected:
+        wanted[position : position + values.nbytes] = values.view(np.uint8)
+    assert host.tobytes() == wanted.tobytes()
+
+
+def test_the_launches_of_a_model(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-2: 148 tensors, of which 98 are constants."""
+    launched = launches_of(gpu, monkeypatch)
+    path = Path(__file__).parents[2] / "examples" / "gpt2-124m.json"
+    model = json_format.Parse(path.read_text(encoding="utf-8"), Model())
+    for spec in model.tensors:
+        spec.shape[0] = 3  # the emulated GPU would take long
+    descriptions = [engine.describe(spec) for spec in model.tensors]
+    memory = gpu.cuda.allocate(sum(each.byte_count for each in descriptions))
+    begins = itertools.accumulate((each.byte_count for each in descriptions), initial=memory.ptr)
+    jobs = [Job(each, 0, each.element_count, begin) for each, begin in zip(descriptions, begins, strict=False)]
+    gpu.write_all(jobs, None)
+    gpu.cuda.cupy.cuda.get_current_stream().synchronize()
+    assert launched == ["normal_float32"] * 4 + ["repeat_32"]
+
+
+def test_tables_are_within_what_every_driver_takes() -> None:
+    sizes = {name: form.dtype.itemsize for name, form in {**cuda_tables._FORMS, "draws": cuda_tables._DRAWS}.items()}
+    assert max(sizes.values()) <= 4096, sizes
+    assert all(size % 8 == 0 for size in sizes.values())
+
+
+def test_a_full_table_is_followed_by_another() -> None:
+    def tasks_of(layer) -> list[int]:
+        return [int((launch.table["begins"] < 2**32 - 1).sum()) for launch in cuda_tables.launches([layer])]
+
+    axis = cuda_tables.AXIS.pack(1, 2, 3)
+    small = Task("normal_float32", 1, bytes(cuda_tables.DRAW.size))
+    assert tasks_of([small] * 31) == [15, 15, 1]
+    assert tasks_of([small._replace(axes=39 * axis), small._replace(axes=axis), small._replace(axes=axis)]) == [2, 1]
+    assert tasks_of([small._replace(blocks=2**30)] * 3) == [1, 1, 1]
+    assert tasks_of([Task("repeat_16", 1, bytes(cuda_tables.REPEAT.size))] * 128) == [127, 1]
 
 
 # Pieces under way.
