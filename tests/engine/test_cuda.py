@@ -46,7 +46,7 @@ from seedbed_server import engine
 from seedbed_server.engine import backends
 from seedbed_server.engine.backends import cuda_device, cuda_tables, cuda_tasks
 from seedbed_server.engine.backends.cuda_tables import Task
-from seedbed_server.engine.backends.cupy import CupyBackend, Job
+from seedbed_server.engine.backends.cupy import CupyBackend
 
 from .conftest import sample
 
@@ -305,7 +305,7 @@ def test_many_tensors_in_few_launches(
         values = np.empty(draw.randint(1, description.element_count - first), engine.numpy_dtype(dtype))
         reference.fill(description, first, values)
         position += -position % values.itemsize
-        jobs.append(Job(description, first, len(values), memory.ptr + position))
+        jobs.append((description, first, len(values), memory.ptr + position))
         expected.append((position, values))
         position += values.nbytes + draw.randrange(40)
     assert position <= memory.size
@@ -331,7 +331,7 @@ def test_the_launches_of_a_model(gpu: CupyBackend, monkeypatch: pytest.MonkeyPat
     descriptions = [engine.describe(spec) for spec in model.tensors]
     memory = gpu.cuda.allocate(sum(each.byte_count for each in descriptions))
     begins = itertools.accumulate((each.byte_count for each in descriptions), initial=memory.ptr)
-    jobs = [Job(each, 0, each.element_count, begin) for each, begin in zip(descriptions, begins, strict=False)]
+    jobs = [(each, 0, each.element_count, begin) for each, begin in zip(descriptions, begins, strict=False)]
     gpu.write_all(jobs, None)
     gpu.cuda.cupy.cuda.get_current_stream().synchronize()
     assert launched == ["normal_float32"] * 4 + ["repeat_32"]

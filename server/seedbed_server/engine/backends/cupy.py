@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,8 @@ The arguments are ``first``, ``count``, the memory's address, and a CuPy stream 
 """
 
 
-class Job(NamedTuple):
-    """Elements of a described region, to be written to the device's memory."""
-
-    description: TensorDescription
-    first_element: int
-    element_count: int
-    pointer: int
-
+Job = tuple[TensorDescription, int, int, int]
+"""Elements to write: the description of their region, the first's position, how many, and the memory's address."""
 
 _PIECE_BYTES: Final = 4 << 20
 """The most that is copied to a host at once, so that sampling the next piece overlaps with it."""
@@ -108,11 +102,12 @@ class CupyBackend(Backend):
         """Begins to write parts of many regions to the device's memory, in few launches; as many calls of `writer`."""
         planned, others = [], []
         for job in jobs:
-            plan = planner(job.description)
+            description, *where = job
+            plan = planner(description)
             if plan is None:
                 others.append(job)
             else:
-                planned.append(plan(job.first_element, job.element_count, job.pointer))
+                planned.append(plan(*where))
         self._launch(merged(planned), stream)
         for job in others:
             self._write_from_host(*job, stream)
