@@ -414,6 +414,8 @@ class _Memory:
             remedy = f"give one of GPU {self._number}, or connect to local:cuda:{device}"
             raise InvalidRequest("out", f"is in GPU {device}'s memory{which}; {remedy}")
         _calls.check_fit(array.shape, array.dtype, wanted)
+        if array.flags.c_contiguous:
+            return array
         if array.size and any(step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True)):
             raise InvalidRequest("out", f"has elements that share memory{which}; give an array that was not expanded")
         return array

@@ -44,7 +44,7 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.engine import backends
-from seedbed_server.engine.backends import cuda_device, cuda_tables, cuda_tasks
+from seedbed_server.engine.backends import cuda_device, cuda_pieces, cuda_tables, cuda_tasks
 from seedbed_server.engine.backends.cuda_tables import Task
 from seedbed_server.engine.backends.cupy import CupyBackend
 
@@ -385,6 +385,85 @@ def test_cancelling_ends_long_work(gpu: CupyBackend) -> None:
     assert len(gpu._idle) == 2  # both lanes came back
 
 
+# Messages, cut of large pieces.
+
+
+MESSAGE = 1000
+
+
+@pytest.fixture
+def copied(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each copy to the host; pieces are of ten messages, and all streams have three."""
+    monkeypatch.setattr(cuda_pieces, "PIECE_BYTES", 10 * 4 * MESSAGE + 17)
+    monkeypatch.setattr(cuda_pieces, "_MOST_PIECES", 3)
+    gpu._pieces = cuda_pieces.Pieces(gpu.cuda)
+    sizes: list[int] = []
+    copy = gpu.cuda.copy_to_host
+    monkeypatch.setattr(gpu.cuda, "copy_to_host", lambda out, *to: (sizes.append(out.nbytes), copy(out, *to)))
+    return sizes
+
+
+def messages(sampler, count: int, first: int = 0, ahead: int = 2) -> Iterator[bytes]:
+    """What a service does: it begins messages before it waits for the first of them."""
+    under_way: list = []
+    for begin in range(first, count, MESSAGE):
+        out = np.empty(min(MESSAGE, count - begin), np.float32)
+        under_way.append((out, sampler(begin, out, lambda: False)))
+        if len(under_way) > ahead:
+            out, wait = under_way.pop(0)
+            wait()
+            yield out.tobytes()
+    for out, wait in under_way:
+        wait()
+        yield out.tobytes()
+
+
+@pytest.mark.parametrize("count", [1, MESSAGE, 2 * MESSAGE + 1, 11 * MESSAGE, 57 * MESSAGE + 5])
+def test_messages_are_cut_of_pieces(count: int, gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+    spec = TensorSpec(name="w", shape=[count], normal=Normal())
+    sampler = gpu.sampler(engine.describe(spec))
+    whole = sample(reference, spec).tobytes()
+    assert b"".join(messages(sampler, count)) == whole
+    one_by_one, pieces = min(count, MESSAGE), max(0, count - MESSAGE)  # the first message shall not wait
+    full, rest = divmod(pieces, 10 * MESSAGE)
+    assert copied == [4 * each for each in (one_by_one, *[10 * MESSAGE] * full, rest) if each]
+    assert b"".join(messages(sampler, count, count // 2)) == whole[count // 2 * 4 :]
+
+
+def test_messages_out_of_order(gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+    spec = TensorSpec(name="w", shape=[100_000], uniform=Uniform())
+    sampler, whole = gpu.sampler(engine.describe(spec)), sample(reference, spec)
+    draw = random.Random(3)
+    first = count = 0
+    for _ in range(300):
+        first = draw.choice([first + count, first + count, first + count, draw.randrange(90_000)])
+        count = draw.choice([MESSAGE, MESSAGE, MESSAGE, draw.randrange(1, 9 * MESSAGE)])
+        first %= 90_000
+        out = np.empty(count, np.float32)
+        sampler(first, out, lambda: False)()
+        assert out.tobytes() == whole[first : first + count].tobytes()
+
+
+def test_streams_share_few_pieces(gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+    specs = [TensorSpec(name=str(i), shape=[35 * MESSAGE], uniform=Uniform()) for i in range(6)]
+    streams = [messages(gpu.sampler(engine.describe(spec)), 35 * MESSAGE) for spec in specs]
+    got = list(zip(*streams, strict=True))
+    for spec, parts in zip(specs, zip(*got, strict=True), strict=True):
+        assert b"".join(parts) == sample(reference, spec).tobytes()
+    assert copied.count(4 * MESSAGE) > 60  # most streams had none
+    assert gpu._pieces._free._value == 3  # all came back
+
+
+def test_a_stream_that_ends_early_gives_its_pieces_back(gpu: CupyBackend, copied) -> None:
+    sampler = gpu.sampler(engine.describe(TensorSpec(shape=[10**9], uniform=Uniform())))
+    stream = messages(sampler, 10**9)
+    for _ in range(25):
+        next(stream)
+    assert gpu._pieces._free._value == 1
+    del stream, sampler
+    assert gpu._pieces._free._value == 3
+
+
 # Memory.
 
 
@@ -405,7 +484,7 @@ def test_idle_memory_is_given_back(cupy: ModuleType, gpu: CupyBackend) -> None:
     for wait in waits:
         wait()
     del waits, wait
-    assert cupy.cuda.used[0] - before <= 16 << 20
+    assert cupy.cuda.used[0] - before <= (16 << 20) + 2 * cuda_pieces.PIECE_BYTES
 
 
 def test_too_little_memory_is_an_error_of_that_call_alone(cupy: ModuleType, gpu: CupyBackend) -> None:

@@ -39,7 +39,7 @@ def planner(description: TensorDescription) -> Planner | None:
         parts = visible_parts(description)
         return None if parts is None else _Parts(description, parts)
     if law == "constant":
-        return partial(_repeated, deterministic.constant(description))
+        return partial(_repeated, _constant(description))
     if law in ("eye", "dirac"):
         return partial(_ones, deterministic.one(description), deterministic.diagonal(description))
     return _Draws(description, laid_of(description))
@@ -123,7 +123,7 @@ class _Parts:
 
 def _part_planner(part: VisiblePart) -> Planner:
     if part.inner.law.WhichOneof("law") == "constant" and not part.where.extents:
-        return partial(_repeated_within, deterministic.constant(part.inner), part.where)
+        return partial(_repeated_within, _constant(part.inner), part.where)
     return _Draws(part.inner, part.where)
 
 
@@ -152,6 +152,16 @@ def _ones(
     return [*zeros, [Task(f"ones_{8 * one.itemsize}", -(-(end - begin) // THREADS), packed)]]
 
 
+def _constant(description: TensorDescription) -> np.unsignedinteger[Any]:
+    return _bits_of_law(description.law.SerializeToString(deterministic=True), description.spec.dtype)
+
+
+@lru_cache(maxsize=1024)  # a model has few laws, whose bytes tell -0.0 from 0.0
+def _bits_of_law(serialized: bytes, dtype: DataType) -> np.unsignedinteger[Any]:
+    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
+    return deterministic.constant(description)
+
+
 def _parameters(description: TensorDescription) -> bytes:
     """What kernels know of a law beside the key and the stream."""
     law, dtype = description.law, description.spec.dtype
@@ -161,11 +171,11 @@ def _parameters(description: TensorDescription) -> bytes:
     return _SPARSE.pack(*parameters_of(description), mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream)
 
 
-@lru_cache(maxsize=1024)  # a model has few laws
+@lru_cache(maxsize=1024)
 def _parameters_of_law(serialized: bytes, dtype: DataType) -> bytes:
     description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
     if description.law.WhichOneof("law") == "constant":
-        bits = deterministic.constant(description)
+        bits = _bits_of_law(serialized, dtype)
         return struct.pack("<d", float(bits.view(dtypes.numpy_dtype(dtype))))
     parameters = parameters_of(description)
     return struct.pack(f"<{len(parameters)}d", *parameters)

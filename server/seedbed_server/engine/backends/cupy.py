@@ -17,6 +17,7 @@ from ..errors import Cancelled
 from ..spec import describe
 from .base import Backend, IsCancelled, Sampler, Wait
 from .cuda_device import CudaDevice, NoDevice
+from .cuda_pieces import Pieces, Stream
 from .cuda_tables import Layers, launches, merged
 from .cuda_tasks import Planner, planner
 
@@ -61,6 +62,7 @@ class CupyBackend(Backend):
         self.threads = 1
         self._cpu = cpu
         self._idle: deque[_Lane] = deque(maxlen=_IDLE_LANES)
+        self._pieces = Pieces(device)
 
     def prepare(self) -> None:
         self._cpu.prepare()
@@ -91,7 +93,8 @@ class CupyBackend(Backend):
         plan = planner(description)
         if plan is None:
             return self._cpu.sampler(description)
-        return partial(self._begin, partial(self._write, plan))
+        write = partial(self._write, plan)
+        return Stream(self.cuda, self._pieces, write, description.element_count, partial(self._begin, write))
 
     def writer(self, description: TensorDescription) -> Writer:
         """The function that writes parts of a described region, which is not empty, to the device's memory."""
