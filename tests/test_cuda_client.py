@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -247,6 +248,90 @@ def test_a_tensor_that_requires_a_gradient(client, local, cupy):
     assert_equal(tensor.read(), local.init(NORMAL))
 
 
+# Tensors of torch.
+
+
+class TorchTensor(Tensor):
+    """As much of a CUDA tensor as is looked at."""
+
+    is_cuda, layout = True, "strided"
+
+    def __init__(self, cupy, shape, dtype=np.float32, **options):
+        super().__init__(cupy, shape, dtype, **options)
+        self.stream = None
+        self.shape, self.dtype = shape, f"torch.{np.dtype(dtype)}"
+        self.device = SimpleNamespace(index=self.array.device.id)
+
+    def data_ptr(self):
+        return self.array.data.ptr
+
+    def is_contiguous(self):
+        return self.array.flags.c_contiguous
+
+    def __dlpack__(self, **options):
+        assert options["stream"] == sys.modules["torch"].cuda.current_stream(0).cuda_stream  # no stream waits
+        TorchTensor.shared += 1
+        return self.array
+
+    shared = 0
+
+
+@pytest.fixture
+def torch_stream(cupy, monkeypatch):
+    """The stream that is torch's current one."""
+    stream = cupy.cuda.Stream()
+    cuda = SimpleNamespace(current_stream=lambda _number: SimpleNamespace(cuda_stream=stream.ptr))
+    nn = SimpleNamespace(Parameter=type("Parameter", (TorchTensor,), {}))
+    torch = SimpleNamespace(Tensor=TorchTensor, nn=nn, strided="strided", cuda=cuda)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(TorchTensor, "shared", 0)
+    return stream
+
+
+def test_torch_tensors_are_filled_on_torch_s_stream(client, local, cupy, torch_stream):
+    tensors = {
+        spec.name: TorchTensor(cupy, tuple(spec.shape), seedbed.dtypes.numpy_dtype(spec.dtype)) for spec in SPECS
+    }
+    with busy(torch_stream):
+        got = dict(client.init_model(SPECS, out=tensors))
+        assert got == tensors
+        cupy.cuda.get_current_stream().synchronize()
+        assert set(tensors["normal"].array.peek().tobytes()) == {0xA5}
+    torch_stream.synchronize()
+    for spec in SPECS:
+        assert_equal(tensors[spec.name].array.peek(), local.init(spec))
+    assert TorchTensor.shared == 0
+
+
+def test_torch_tensors_that_are_not_contiguous(client, local, cupy, torch_stream):
+    tensor = TorchTensor(cupy, (70, 71))
+    tensor.array = cupy.empty((140, 142), np.float32)[::2, ::2]
+    with busy(torch_stream):
+        assert client.init(NORMAL, out=tensor) is tensor
+    torch_stream.synchronize()
+    assert_equal(tensor.array.peek(), local.init(NORMAL))
+
+
+def test_torch_s_default_stream(client, local, cupy, torch_stream, monkeypatch):
+    default = SimpleNamespace(cuda_stream=0)
+    monkeypatch.setattr(sys.modules["torch"].cuda, "current_stream", lambda _number: default)
+    tensor = TorchTensor(cupy, (70, 71))
+    with cupy.cuda.Stream():
+        client.init(NORMAL, out=tensor)
+    cupy.cuda.Stream.null.synchronize()
+    assert_equal(tensor.array.peek(), local.init(NORMAL))
+
+
+def test_torch_tensors_that_are_refused(client, cupy, torch_stream):
+    for tensor, words in (
+        (TorchTensor(cupy, (3, 2)), "has shape (3, 2)"),
+        (TorchTensor(cupy, (2, 3), np.float64), "has dtype float64"),
+    ):
+        field, description = refusal(client.normal, (2, 3), out=tensor)
+        assert field == "out"
+        assert description.startswith(words)
+
+
 def outs_refused(cupy):
     def expanded():
         array = cupy.empty((1, 3), np.float32)
@@ -320,6 +405,38 @@ def test_a_model_needs_no_more_memory_than_the_caller_keeps(client, limit):
     limit(3 * MIB)
     tensors = client.init_model([seedbed.spec("normal", (MIB // 2,), name=str(i)) for i in range(8)])
     assert [next(tensors)[0] for _ in range(8)] == list("01234567")
+
+
+def test_a_model_is_begun_in_groups(client, local, monkeypatch):
+    begun = []
+    write_all = client._service._backend.write_all
+    monkeypatch.setattr(
+        client._service._backend, "write_all", lambda jobs, stream: (begun.append(len(jobs)), write_all(jobs, stream))
+    )
+    specs = [seedbed.spec("normal", (100,), name=str(i)) for i in range(600)]
+    for spec, (_, array) in zip(specs, client.init_model(specs), strict=True):
+        assert_equal(array.get(), local.init(spec))
+    assert begun == [256, 256, 88]
+    begun.clear()
+    monkeypatch.setattr(_cuda, "_GROUP_BYTES", 1000)
+    assert len(list(client.init_model(specs[:5]))) == 5
+    assert begun == [2, 2, 1]
+
+
+def test_memory_that_is_used_again(client, local, cupy):
+    """Tensors that go to the same memory are not begun together."""
+    specs = [seedbed.spec("normal", (100,), name=str(i)) for i in range(7)]
+    memory = cupy.empty(150, np.float32)
+    outs = [memory[:100], memory[50:], memory[:100], memory[149:49:-1]]
+    for spec, (_, array) in zip(specs, client.init_model(specs, out=lambda name: outs[int(name) % 4]), strict=True):
+        assert_equal(array.get(), local.init(spec))
+
+
+def test_literals(client, local, cupy):
+    spec = TensorSpec(name="w", shape=[2, 3], literal={"data": np.arange(6, dtype=np.float32).tobytes()})
+    assert_equal(client.init(spec).get(), local.init(spec))
+    out = cupy.empty((2, 6), np.float32)[:, ::2]
+    assert_equal(client.init(spec, out=out).get(), local.init(spec))
 
 
 # Pieces.
@@ -407,10 +524,10 @@ def test_a_timeout(client):
 
 
 def test_a_failure_of_the_service(client, monkeypatch):
-    def fail(_description):
+    def fail(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(client._service._backend, "writer", fail)
+    monkeypatch.setattr(client._service._backend, "write_all", fail)
     with pytest.raises(seedbed.InternalError, match="internal error"):
         client.init(NORMAL)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import math
-from collections.abc import Callable, Generator, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from seedbed import _arguments, _calls, _literals, _outputs, _regions, dtypes
 from seedbed._client import Client
@@ -23,6 +28,8 @@ CupyArray = Any
 """CuPy has no types; for ``out`` it is what the caller gave."""
 
 _PIECE_BYTES: Final = 64 << 20
+_GROUP_TENSORS: Final = 256
+_GROUP_BYTES: Final = 1 << 30
 _IN_GPU_MEMORY: Final = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _NOT_SHARED: Final = (BufferError, NotImplementedError, TypeError, ValueError)  # with what DLPack is refused
 
@@ -42,8 +49,9 @@ class CudaClient(Client):
     - New arrays are CuPy's, with ``ml_dtypes.bfloat16``.
     - ``out`` is a CuPy array, or another with DLPack, such as a torch tensor, in this GPU's memory. One that is not
       C-contiguous needs memory for a second array of its size, which is then copied on the GPU.
-    - The work is put on CuPy's current stream, and calls return before it is done, as those of CuPy do. With another
-      library's array for ``out`` they return when it is filled, since that library may use another stream.
+    - The work is put on CuPy's current stream, or for torch tensors on torch's, and calls return before it is done, as
+      those of CuPy and torch do. With another library's array for ``out`` they return when it is filled, since that
+      library may use another stream.
     - ``progress`` is called when a tensor's work has begun, and the timeout counts until then.
     """
 
@@ -51,8 +59,12 @@ class CudaClient(Client):
 
     def __init__(self, target: str, service: CudaService, timeout: float | None) -> None:
         super().__init__(target, LocalTransport(service, target), timeout)
+        # imported when there is a GPU: the server need not be installed, nor CuPy
+        from seedbed_server.service.cuda import write_all  # noqa: PLC0415
+
         self._service = service
         self._memory = _Memory(service.device)
+        self._write_all = write_all
 
     def init_model(
         self,
@@ -70,11 +82,13 @@ class CudaClient(Client):
             timeout: Seconds until the last tensor's work has begun, with all that is done between.
 
         Returns:
-            An iterator of names and arrays, in the order asked for. A tensor's work begins when it is asked for.
+            An iterator of names and arrays, in the order asked for. The work begins when a tensor is asked for, on as
+            many of the next ones as go together: up to 256 tensors, and 1 GiB, of which arrays in a mapping ``out``
+            do not count; fewer where memory is short.
         """
         wanted = _calls.slices(model)
-        find = _calls.finder(out, wanted, self._memory.of)
-        return self._tensors("InitModel", wanted, find, progress, self._seconds(timeout))
+        find = _calls.finder(out, wanted, self._memory.check)
+        return self._tensors("InitModel", wanted, find, progress, self._seconds(timeout), isinstance(out, Mapping))
 
     def iter_chunks(
         self,
@@ -109,7 +123,7 @@ class CudaClient(Client):
     ) -> CupyArray:
         wanted = _calls.tensor_slice(spec, region)
         if out is not None and _regions.is_sound(wanted):
-            self._memory.of(out, wanted)
+            self._memory.check(out, wanted)
         [(_, array)] = self._tensors("InitTensor", [wanted], lambda _: out, progress, self._seconds(timeout))
         return array
 
@@ -120,17 +134,75 @@ class CudaClient(Client):
         find: Callable[[str], object],
         progress: Progress | None,
         seconds: float | None,
+        are_kept: bool = False,
     ) -> Generator[tuple[str, CupyArray], None, None]:
+        """Makes tensors; ``are_kept`` says that the arrays to be found need no memory now, whether used or not."""
         deadline = Deadline(seconds)
         descriptions = self._described(method, wanted, deadline)
+        waiting = deque(map(_Tensor, wanted, descriptions))
         done, total = 0, sum(description.byte_count for description in descriptions)
-        for part, description in zip(wanted, descriptions, strict=True):
-            array = self._tensor(part, description, find(part.spec.name), deadline)
-            done += description.byte_count
-            if progress is not None and description.byte_count:
-                progress(done, total)
-            yield part.spec.name, array
-            del array  # the next one may need its memory
+        while waiting:
+            with self._service.device.use():
+                group = self._group(waiting, find, are_kept)
+                self._begin(group, deadline)
+            while group:
+                self._transport.call(_nothing, deadline)  # which fails once the client is closed
+                tensor = group.popleft()
+                done += tensor.description.byte_count
+                if progress is not None and tensor.description.byte_count:
+                    progress(done, total)
+                yield tensor.wanted.spec.name, tensor.place.given
+                del tensor  # the next one may need its memory
+
+    def _group(self, waiting: deque[_Tensor], find: Callable[[str], object], are_kept: bool) -> deque[_Tensor]:
+        """Takes the next tensors, and finds places for them."""
+        group: deque[_Tensor] = deque()
+        spans, byte_count = _Spans(), 0
+        while waiting and len(group) < _GROUP_TENSORS:
+            tensor = waiting[0]
+            if tensor.out is _UNKNOWN:
+                tensor.out = find(tensor.wanted.spec.name)
+            if not are_kept or tensor.out is None:
+                byte_count += tensor.description.byte_count
+            if group and byte_count > _GROUP_BYTES:
+                break
+            try:
+                place = self._memory.place(tensor.out, tensor.wanted)
+            except MemoryError:
+                if not group:
+                    raise
+                break  # the caller may drop those before
+            if not spans.add(*place.span(tensor.description.byte_count)):
+                break  # the caller may use the same memory again and again
+            if are_kept and place.strided is not None:
+                byte_count += tensor.description.byte_count
+            tensor.place = place
+            group.append(waiting.popleft())
+        return group
+
+    def _begin(self, group: Sequence[_Tensor], deadline: Deadline) -> None:
+        by_stream: dict[int | None, list[_Tensor]] = {}
+        for tensor in group:
+            by_stream.setdefault(tensor.place.stream, []).append(tensor)
+        for stream, tensors in by_stream.items():
+            with self._memory.on_stream(stream):
+                self._begin_together(tensors, deadline)
+        if any(tensor.place.is_awaited for tensor in group):
+            self._memory.synchronize()
+
+    def _begin_together(self, tensors: Sequence[_Tensor], deadline: Deadline) -> None:
+        jobs, copies = [], []
+        for tensor in tensors:
+            place, description = tensor.place, tensor.description
+            pointer = place.pointer
+            if place.strided is not None:
+                contiguous = self._memory.new(description.spec, place.strided.shape)
+                copies.append((place.strided, contiguous))
+                pointer = contiguous.data.ptr
+            jobs.append((description, 0, description.element_count, pointer))
+        self._write(jobs, deadline)
+        for strided, contiguous in copies:
+            strided[...] = contiguous
 
     def _in_pieces(
         self, wanted: TensorSlice, first: int, seconds: float | None
@@ -156,44 +228,81 @@ class CudaClient(Client):
             for part, description in zip(wanted, descriptions, strict=True)
         ]
 
-    def _tensor(
-        self, wanted: TensorSlice, description: TensorDescription, out: object, deadline: Deadline
-    ) -> CupyArray:
-        """Begins one tensor, and gives the array that will hold it."""
-        with self._service.device.use():
-            if out is None:
-                array = self._memory.new(wanted.spec, _regions.extents(wanted))
-                self._write(description, 0, array, deadline)
-                return array
-            array = self._memory.of(out, wanted)
-            self._fill(description, array, deadline)
-            if array is not out:
-                self._memory.synchronize()
-            return out
-
-    def _fill(self, description: TensorDescription, array: CupyArray, deadline: Deadline) -> None:
-        if array.flags.c_contiguous:
-            self._write(description, 0, array, deadline)
-            return
-        contiguous = self._memory.new(description.spec, array.shape)
-        self._write(description, 0, contiguous, deadline)
-        array[...] = contiguous
-
     def _piece(self, description: TensorDescription, first: int, count: int, deadline: Deadline) -> CupyArray:
         with self._service.device.use():
             array = self._memory.new(description.spec, (count,))
-            self._write(description, first, array, deadline)
+            self._write([(description, first, count, array.data.ptr)], deadline)
         return array
 
-    def _write(self, description: TensorDescription, first: int, array: CupyArray, deadline: Deadline) -> None:
-        """Begins to write the elements from ``first`` on to a contiguous array."""
+    def _write(self, jobs: Sequence[tuple[TensorDescription, int, int, int]], deadline: Deadline) -> None:
+        """Begins to write elements of regions: from which one on, how many, and to which address."""
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
-        if description.law.HasField("literal"):
-            self._memory.copy(_literals.values(_part_of(description))[first : first + array.size], array)
-        elif array.size:
-            write = partial(self._service.write, description, first, array.size, array.data.ptr)
-            self._transport.call(write, deadline)
+        others = []
+        for description, first, count, pointer in jobs:
+            if not count:
+                continue
+            if description.law.HasField("literal"):
+                values = _literals.values(_part_of(description))[first : first + count]
+                self._service.device.copy_from_host(pointer, values, None)
+            else:
+                others.append((description, first, count, pointer))
+        self._transport.call(partial(self._write_all, self._service._backend, others), deadline)
+
+
+_UNKNOWN: Final = object()
+
+
+@dataclass
+class _Tensor:
+    """One of the tensors that are wanted."""
+
+    wanted: TensorSlice
+    description: TensorDescription
+    out: object = _UNKNOWN
+    place: _Place = field(init=False)
+
+
+class _Place(NamedTuple):
+    """Where a tensor goes."""
+
+    given: object
+    """What the caller gets."""
+    pointer: int
+    strided: CupyArray | None = None
+    """The same memory, if it is not contiguous."""
+    stream: int | None = None
+    """The address of torch's stream; None means CuPy's."""
+    is_awaited: bool = False
+
+    def span(self, byte_count: int) -> tuple[int, int]:
+        """The addresses between which it lies."""
+        if self.strided is None:
+            return self.pointer, self.pointer + byte_count
+        reaches = [step * (size - 1) for step, size in zip(self.strided.strides, self.strided.shape, strict=True)]
+        end = self.strided.dtype.itemsize + sum(reach for reach in reaches if reach > 0)
+        return self.pointer + sum(reach for reach in reaches if reach < 0), self.pointer + end
+
+
+class _Spans:
+    """Spans of addresses, of which no two overlap."""
+
+    def __init__(self) -> None:
+        self._bounds: list[int] = []  # where one begins, where it ends, where the next begins, and so on
+
+    def add(self, begin: int, end: int) -> bool:
+        """Adds one, unless it overlaps; whether it did not."""
+        if begin >= end:
+            return True
+        index = bisect.bisect_right(self._bounds, begin)
+        if index % 2 or bisect.bisect_left(self._bounds, end) != index:
+            return False
+        self._bounds[index:index] = begin, end
+        return True
+
+
+def _nothing() -> None:
+    pass
 
 
 def _part_of(description: TensorDescription) -> TensorSlice:
@@ -238,10 +347,60 @@ class _Memory:
                 f"{gib:.1f} GiB of GPU {self._number}'s memory for tensor {spec.name!r} cannot be had; {remedy}"
             ) from error
 
-    def copy(self, values: Array, array: CupyArray) -> None:
-        """Copies values of this process to a contiguous array."""
-        if values.size:
-            array.reshape(-1).view("u1").set(values.view("u1"))
+    def place(self, out: CupyArray, wanted: TensorSlice) -> _Place:
+        """Where a tensor goes: to a new array, or to the one given.
+
+        Raises:
+            InvalidRequest: As for `of`.
+            MemoryError: If there is no memory for a new array.
+        """
+        if out is None:
+            array = self.new(wanted.spec, _regions.extents(wanted))
+            return _Place(array, array.data.ptr)
+        stream = self._torch_stream(out)
+        if stream is not None and self._is_plain(out, wanted):
+            return _Place(out, out.data_ptr(), stream=stream)
+        with self.on_stream(stream):
+            array = self.of(out, wanted)
+        strided = None if array.flags.c_contiguous else array
+        return _Place(out, array.data.ptr, strided, stream, stream is None and array is not out)
+
+    def check(self, out: object, wanted: TensorSlice) -> None:
+        """Refuses an array that a tensor cannot go to; the errors are those of `of`."""
+        stream = self._torch_stream(out)
+        if stream is not None and self._is_plain(out, wanted):
+            return
+        with self.on_stream(stream):
+            self.of(out, wanted)
+
+    def on_stream(self, stream: int | None) -> contextlib.AbstractContextManager[object]:
+        """Makes a stream, given by its address, CuPy's current one for a ``with`` block; None changes nothing."""
+        if stream is None:
+            return contextlib.nullcontext()
+        cuda = self._cupy.cuda
+        there: contextlib.AbstractContextManager[object]
+        there = cuda.ExternalStream(stream, self._number) if stream else cuda.Stream.null
+        return there
+
+    def _torch_stream(self, out: CupyArray) -> int | None:
+        """The address of torch's current stream on this GPU; None if the array is no torch tensor on a GPU."""
+        torch: Any = sys.modules.get("torch")  # who gives a tensor has imported it
+        tensor_type: Any = getattr(torch, "Tensor", ())
+        if not isinstance(out, tensor_type) or not out.is_cuda:
+            return None
+        return int(torch.cuda.current_stream(self._number).cuda_stream)
+
+    def _is_plain(self, out: CupyArray, wanted: TensorSlice) -> bool:
+        """Whether a torch tensor fits, and is contiguous memory of this GPU; DLPack would take far longer to tell."""
+        torch = sys.modules["torch"]
+        return (
+            type(out) in (torch.Tensor, torch.nn.Parameter)
+            and out.layout is torch.strided
+            and out.device.index == self._number
+            and tuple(out.shape) == _regions.extents(wanted)
+            and str(out.dtype) == f"torch.{dtypes.name_of(wanted.spec.dtype)}"
+            and out.is_contiguous()
+        )
 
     def of(self, out: object, wanted: TensorSlice) -> CupyArray:
         """The array given, as a CuPy array of the same memory.
@@ -255,6 +414,8 @@ class _Memory:
             remedy = f"give one of GPU {self._number}, or connect to local:cuda:{device}"
             raise InvalidRequest("out", f"is in GPU {device}'s memory{which}; {remedy}")
         _outputs.check_fit(array.shape, array.dtype, wanted)
+        if array.flags.c_contiguous:
+            return array
         if array.size and any(step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True)):
             raise InvalidRequest("out", f"has elements that share memory{which}; give an array that was not expanded")
         return array

@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from _helpers.emulation import emulated_cupy
+from google.protobuf import json_format
 
 from seedbed.v1 import (
     Constant,
@@ -26,6 +27,7 @@ from seedbed.v1 import (
     Eye,
     Function,
     Literal,
+    Model,
     Normal,
     Orthogonal,
     Part,
@@ -42,7 +44,8 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.engine import backends
-from seedbed_server.engine.backends import cuda_device
+from seedbed_server.engine.backends import cuda_device, cuda_pieces, cuda_tables, cuda_tasks
+from seedbed_server.engine.backends.cuda_tables import Task
 from seedbed_server.engine.backends.cupy import CupyBackend
 
 from .conftest import sample
@@ -145,7 +148,7 @@ def check_any_piece(gpu: CupyBackend, reference: engine.Backend, spec: TensorSpe
 
 
 def is_made_by_the_cpu(gpu: CupyBackend, spec: TensorSpec) -> bool:
-    return gpu._writer(engine.describe(spec)) is None
+    return cuda_tasks.planner(engine.describe(spec)) is None
 
 
 @DTYPES
@@ -212,10 +215,16 @@ def test_pieces_of_enormous_parts(gpu: CupyBackend, reference: engine.Backend) -
         assert written(gpu, description, first, 1000) == expected.tobytes()
 
 
-def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def launches_of(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are launched from now on."""
     launched: list[str] = []
     launch = gpu.cuda.launch
     monkeypatch.setattr(gpu.cuda, "launch", lambda kernel, *others: (launched.append(kernel), launch(kernel, *others)))
+    return launched
+
+
+def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = launches_of(gpu, monkeypatch)
     expected = {
         "row blocks": ["normal_float32", "uniform_float32", "sparse_float32"],
         "padding row": ["normal_float32", "repeat_32"],
@@ -276,6 +285,76 @@ def test_the_masks_of_few_rows(shape, gpu: CupyBackend, reference: engine.Backen
     assert sample(gpu, spec).tobytes() == sample(reference, spec).tobytes()
 
 
+# Many tensors at once.
+
+
+def test_many_tensors_in_few_launches(
+    gpu: CupyBackend, reference: engine.Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of every kind, side by side in one memory; as many launches as tables take, not one for each."""
+    draw = random.Random(11)
+    recipes = [*LAWS.values(), *({"parts": Parts(parts=parts)} for parts in DRAWN_PARTS.values())]
+    jobs, expected = [], []
+    memory = gpu.cuda.allocate(sum(200 * 61 * 83 for _ in range(8 * len(recipes))) // 20)
+    position = 64
+    for index, law in enumerate(8 * recipes):
+        dtype = draw.choice(DataType.values()[1:])
+        spec = TensorSpec(name=str(index), shape=[61, 83], dtype=dtype, **law)
+        description = engine.describe(spec, draw.choice(REGIONS))
+        first = draw.randrange(description.element_count)
+        values = np.empty(draw.randint(1, description.element_count - first), engine.numpy_dtype(dtype))
+        reference.fill(description, first, values)
+        position += -position % values.itemsize
+        jobs.append((description, first, len(values), memory.ptr + position))
+        expected.append((position, values))
+        position += values.nbytes + draw.randrange(40)
+    assert position <= memory.size
+    launched = launches_of(gpu, monkeypatch)
+    gpu.write_all(jobs, None)
+    assert len(launched) < len(jobs) / 2
+    host, stream = np.empty(memory.size, np.uint8), gpu.cuda.cupy.cuda.get_current_stream()
+    gpu.cuda.copy_to_host(host, memory.ptr, stream)
+    stream.synchronize()
+    wanted = np.full_like(host, 0xA5)
+    for position, values in expected:
+        wanted[position : position + values.nbytes] = values.view(np.uint8)
+    assert host.tobytes() == wanted.tobytes()
+
+
+def test_the_launches_of_a_model(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-2: 148 tensors, of which 98 are constants."""
+    launched = launches_of(gpu, monkeypatch)
+    path = Path(__file__).parents[2] / "examples" / "gpt2-124m.json"
+    model = json_format.Parse(path.read_text(encoding="utf-8"), Model())
+    for spec in model.tensors:
+        spec.shape[0] = 3  # the emulated GPU would take long
+    descriptions = [engine.describe(spec) for spec in model.tensors]
+    memory = gpu.cuda.allocate(sum(each.byte_count for each in descriptions))
+    begins = itertools.accumulate((each.byte_count for each in descriptions), initial=memory.ptr)
+    jobs = [(each, 0, each.element_count, begin) for each, begin in zip(descriptions, begins, strict=False)]
+    gpu.write_all(jobs, None)
+    gpu.cuda.cupy.cuda.get_current_stream().synchronize()
+    assert launched == ["normal_float32"] * 4 + ["repeat_32"]
+
+
+def test_tables_are_within_what_every_driver_takes() -> None:
+    sizes = {name: form.dtype.itemsize for name, form in {**cuda_tables._FORMS, "draws": cuda_tables._DRAWS}.items()}
+    assert max(sizes.values()) <= 4096, sizes
+    assert all(size % 8 == 0 for size in sizes.values())
+
+
+def test_a_full_table_is_followed_by_another() -> None:
+    def tasks_of(layer) -> list[int]:
+        return [int((launch.table["begins"] < 2**32 - 1).sum()) for launch in cuda_tables.launches([layer])]
+
+    axis = cuda_tables.AXIS.pack(1, 2, 3)
+    small = Task("normal_float32", 1, bytes(cuda_tables.DRAW.size))
+    assert tasks_of([small] * 31) == [15, 15, 1]
+    assert tasks_of([small._replace(axes=39 * axis), small._replace(axes=axis), small._replace(axes=axis)]) == [2, 1]
+    assert tasks_of([small._replace(blocks=2**30)] * 3) == [1, 1, 1]
+    assert tasks_of([Task("repeat_16", 1, bytes(cuda_tables.REPEAT.size))] * 128) == [127, 1]
+
+
 # Pieces under way.
 
 
@@ -306,6 +385,85 @@ def test_cancelling_ends_long_work(gpu: CupyBackend) -> None:
     assert len(gpu._idle) == 2  # both lanes came back
 
 
+# Messages, cut of large pieces.
+
+
+MESSAGE = 1000
+
+
+@pytest.fixture
+def copied(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each copy to the host; pieces are of ten messages, and all streams have three."""
+    monkeypatch.setattr(cuda_pieces, "PIECE_BYTES", 10 * 4 * MESSAGE + 17)
+    monkeypatch.setattr(cuda_pieces, "_MOST_PIECES", 3)
+    gpu._pieces = cuda_pieces.Pieces(gpu.cuda)
+    sizes: list[int] = []
+    copy = gpu.cuda.copy_to_host
+    monkeypatch.setattr(gpu.cuda, "copy_to_host", lambda out, *to: (sizes.append(out.nbytes), copy(out, *to)))
+    return sizes
+
+
+def messages(sampler, count: int, first: int = 0, ahead: int = 2) -> Iterator[bytes]:
+    """What a service does: it begins messages before it waits for the first of them."""
+    under_way: list = []
+    for begin in range(first, count, MESSAGE):
+        out = np.empty(min(MESSAGE, count - begin), np.float32)
+        under_way.append((out, sampler(begin, out, lambda: False)))
+        if len(under_way) > ahead:
+            out, wait = under_way.pop(0)
+            wait()
+            yield out.tobytes()
+    for out, wait in under_way:
+        wait()
+        yield out.tobytes()
+
+
+@pytest.mark.parametrize("count", [1, MESSAGE, 2 * MESSAGE + 1, 11 * MESSAGE, 57 * MESSAGE + 5])
+def test_messages_are_cut_of_pieces(count: int, gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+    spec = TensorSpec(name="w", shape=[count], normal=Normal())
+    sampler = gpu.sampler(engine.describe(spec))
+    whole = sample(reference, spec).tobytes()
+    assert b"".join(messages(sampler, count)) == whole
+    one_by_one, pieces = min(count, MESSAGE), max(0, count - MESSAGE)  # the first message shall not wait
+    full, rest = divmod(pieces, 10 * MESSAGE)
+    assert copied == [4 * each for each in (one_by_one, *[10 * MESSAGE] * full, rest) if each]
+    assert b"".join(messages(sampler, count, count // 2)) == whole[count // 2 * 4 :]
+
+
+def test_messages_out_of_order(gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+    spec = TensorSpec(name="w", shape=[100_000], uniform=Uniform())
+    sampler, whole = gpu.sampler(engine.describe(spec)), sample(reference, spec)
+    draw = random.Random(3)
+    first = count = 0
+    for _ in range(300):
+        first = draw.choice([first + count, first + count, first + count, draw.randrange(90_000)])
+        count = draw.choice([MESSAGE, MESSAGE, MESSAGE, draw.randrange(1, 9 * MESSAGE)])
+        first %= 90_000
+        out = np.empty(count, np.float32)
+        sampler(first, out, lambda: False)()
+        assert out.tobytes() == whole[first : first + count].tobytes()
+
+
+def test_streams_share_few_pieces(gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+    specs = [TensorSpec(name=str(i), shape=[35 * MESSAGE], uniform=Uniform()) for i in range(6)]
+    streams = [messages(gpu.sampler(engine.describe(spec)), 35 * MESSAGE) for spec in specs]
+    got = list(zip(*streams, strict=True))
+    for spec, parts in zip(specs, zip(*got, strict=True), strict=True):
+        assert b"".join(parts) == sample(reference, spec).tobytes()
+    assert copied.count(4 * MESSAGE) > 60  # most streams had none
+    assert gpu._pieces._free._value == 3  # all came back
+
+
+def test_a_stream_that_ends_early_gives_its_pieces_back(gpu: CupyBackend, copied) -> None:
+    sampler = gpu.sampler(engine.describe(TensorSpec(shape=[10**9], uniform=Uniform())))
+    stream = messages(sampler, 10**9)
+    for _ in range(25):
+        next(stream)
+    assert gpu._pieces._free._value == 1
+    del stream, sampler
+    assert gpu._pieces._free._value == 3
+
+
 # Memory.
 
 
@@ -326,7 +484,7 @@ def test_idle_memory_is_given_back(cupy: ModuleType, gpu: CupyBackend) -> None:
     for wait in waits:
         wait()
     del waits, wait
-    assert cupy.cuda.used[0] - before <= 16 << 20
+    assert cupy.cuda.used[0] - before <= (16 << 20) + 2 * cuda_pieces.PIECE_BYTES
 
 
 def test_too_little_memory_is_an_error_of_that_call_alone(cupy: ModuleType, gpu: CupyBackend) -> None:

@@ -87,9 +87,9 @@ def test_nothing_is_fused(architecture: int, disassembled) -> None:
 def test_only_roots_and_divisions_are_fused(architecture: int, disassembled) -> None:
     functions = disassembled(architecture)
     with_fused = {name for name, instructions in functions.items() if fused(instructions)}
-    assert not {name for name in with_fused if name.startswith(("uniform", "repeat", "ones", "set"))}
-    # two roots a block, in the fast path and in the other, each of three multiply-adds, and the slow path's own
-    assert 0 < len(fused(functions["normal_float32"])) < 40
+    assert not {name for name in with_fused if name.startswith(("uniform", "constant", "repeat", "ones"))}
+    # two roots a block, in each of three ways through the kernel, each of three multiply-adds, and the slow path's own
+    assert 0 < len(fused(functions["normal_float32"])) < 50
 
 
 def test_the_test_would_see_what_is_fused(disassembled) -> None:

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from _helpers.emulation import emulated_cupy
 from torch import nn
 
 import seedbed
@@ -260,3 +261,23 @@ def test_a_device_without_reach_is_staged(client, monkeypatch):
 def test_importing_seedbed_does_not_import_torch():
     code = "import sys, seedbed; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
+    """On the emulated GPU, whose memory is the CPU's, so that torch's tensors can stand for those of a GPU."""
+    net, expected = Net(torch.bfloat16), Net(torch.bfloat16)
+    with seedbed.connect("local:") as local:
+        seedbed.torch.init_module(expected, local, seed=3, rules=RULES[1:])
+    with emulated_cupy() as cupy, seedbed.connect("local:cuda") as client:
+        stream = cupy.cuda.Stream()
+        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)
+        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)
+        begun = []
+        backend = client._service._backend
+        write_all = backend.write_all
+        monkeypatch.setattr(backend, "write_all", lambda jobs, given: (begun.append(len(jobs)), write_all(jobs, given)))
+        seedbed.torch.init_module(net, client, seed=3, rules=RULES[1:])
+        stream.synchronize()
+    assert begun == [len(list(net.parameters()))]
+    for ours, theirs in zip(net.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

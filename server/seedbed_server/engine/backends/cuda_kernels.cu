@@ -134,8 +134,9 @@ __device__ __noinline__ double quantile(double below, double above) {
 
 // Laws. Each makes the four float32 or two float64 values of a block from its words.
 
-// What cuda_kernels.py packs as DRAW; the parameters are those of engine/parameters.py, in their order.
-struct Draw { u64 seed, stream; double p[7]; u64 rows, columns, zeros, bits, mask_stream; };
+// Which values to make: Philox's key and stream, and the parameters of engine/parameters.py, in their order; of sparse,
+// whose normal law has two, then the mask's rows, columns, zeros, bits and stream as they are.
+struct Draw { u64 seed, stream; double p[7]; };
 
 struct Uniform32 {
   typedef float T;
@@ -177,6 +178,17 @@ struct TruncNormal32 {
   }
   INLINE void operator()(Words w, u64, float* x) const {
     x[0] = value(w.w0), x[1] = value(w.w1), x[2] = value(w.w2), x[3] = value(w.w3);
+  }
+};
+
+template <class Value> struct Constant {
+  typedef Value T;
+  static constexpr int N = 16 / sizeof(T);
+  T value;
+  INLINE Constant(const Draw& d) : value(d.p[0]) {}
+  INLINE void operator()(Words, u64, T* x) const {
+#pragma unroll
+    for (int lane = 0; lane < N; lane++) x[lane] = value;
   }
 };
 
@@ -260,8 +272,9 @@ template <class Normal> struct Sparse {
   u64 seed, rows, columns, zeros, stream;
   u32 bits;
   INLINE Sparse(const Draw& d)
-      : normal(d), seed(d.seed), rows(d.rows), columns(d.columns), zeros(d.zeros), stream(d.mask_stream),
-        bits(u32(d.bits)) {}
+      : normal(d), seed(d.seed), rows(number(d.p[2])), columns(number(d.p[3])), zeros(number(d.p[4])),
+        stream(number(d.p[6])), bits(u32(number(d.p[5]))) {}
+  static INLINE u64 number(double bits) { return __double_as_longlong(bits); }
   INLINE bool is_zero(u64 row, u64 column) const {
     u32 keys[FEISTEL_ROUNDS];
 #pragma unroll
@@ -313,57 +326,108 @@ struct Float16 {
 };
 
 
+// Tables. A launch works off a table of tasks, each of so many CUDA blocks. It comes as the kernel's argument, of at most
+// the 4 KiB that every driver takes: nothing has to be copied before, and what is read are constants.
+
+template <class Task, int N> struct Table {
+  u32 begins[N];  // the first CUDA block of each task; beyond the last task, more than there are
+  Task tasks[N - 1];
+};
+
+// The number of the task that this CUDA block belongs to. N is a power of two.
+template <int N> INLINE u32 task_number(const u32 (&begins)[N]) {
+  u32 found = 0;
+  if (blockIdx.x < begins[1]) return 0;
+#pragma unroll
+  for (u32 half = N / 2; half; half /= 2)
+    if (begins[found + half] <= blockIdx.x) found += half;
+  return found;
+}
+
+
 // Regions, as runs of consecutive flat indices. A thread's number says which block of which run it makes: those of the
 // part's first run come first, then as many for each run as any can have, so that some threads may have nothing to do.
 
-// What cuda_kernels.py packs as PART: which elements of a tensor to make, and where in ``out`` they go.
+struct Axis { u64 extent, stride, out_stride; };
+
+// What cuda_tables.py packs: which elements of a tensor to make, and where they go.
 struct Part {
-  u64 count;                     // of the elements that ``out`` has
+  u64 out;                       // the address of the elements
+  u64 count;                     // how many there are
   u64 run_length, first_run;
-  u64 first_run_flat;            // the flat index at which the first run begins
-  i64 first_run_begin;           // and its position, perhaps before ``out``
-  u64 skipped, head;             // of the first run: the blocks before ``out``, and those from there on
-  u64 blocks;                    // of each later run
+  i64 first_run_begin;           // the position of the first run, perhaps before ``out``
+  u64 first_block;               // what the first thread makes,
+  i64 first_position;            // and the position of its first element
+  u64 blocks, reciprocal, lead;  // of each run, with 2^64 / blocks; of the first one, so many fewer
   u64 threads;
-  u64 inner_begin, inner_end;    // threads of the first run all of whose elements are wanted, if stores are aligned
-  i64 out_offset;                // the position of run 0
+  i64 out_offset;                // the position of run 0,
   u64 offset;                    // and its flat index
-  u64 dimensions;                // beyond those that a run covers, whose extents and strides these are
-  u64 extents[MAX_OUTER_DIMENSIONS], strides[MAX_OUTER_DIMENSIONS], out_strides[MAX_OUTER_DIMENSIONS];
+  u32 inner_begin, inner_tiles;  // CUDA blocks in the first run all of whose elements are wanted, if stores are aligned
+  u16 is_whole;                  // whether there are several runs along one axis, of all of which that holds
+  u16 step_runs, step_blocks;    // THREADS threads on: so many runs, and so many blocks more
+  u16 dimensions;                // beyond those that a run covers
 };
 
-// Where a block's elements go: the position of its first in ``out``, and those between which it may write.
-struct Place { u64 block; i64 position, begin, end; };
+struct DrawTask { Part part; Draw draw; };
+
+struct Draws : Table<DrawTask, DRAW_TASKS> {
+  u32 first_axes[DRAW_TASKS];    // of each task
+  Axis axes[MAX_OUTER_DIMENSIONS];
+};
+
+// Where a block's elements go: the position of its first in ``out``, and which of them are wanted, if any.
+struct Place { u64 block; i64 position; int low, high; };
 
 // The flat index at which a run begins, and its position.
-INLINE u64 flat_of_run(const Part& part, u64 run, i64& begin) {
+INLINE u64 flat_of_run(const Part& part, const Axis* axes, u64 run, i64& begin) {
   u64 flat = part.offset;
   begin = part.out_offset;
 #pragma unroll 1
-  for (int axis = int(part.dimensions) - 1; axis > 0; axis--) {
+  for (int axis = part.dimensions - 1; axis > 0; axis--) {
     u64 coordinate;
-    run = quotient_and_rest(run, part.extents[axis], coordinate);
-    flat += coordinate * part.strides[axis];
-    begin += i64(coordinate * part.out_strides[axis]);
+    run = quotient_and_rest(run, axes[axis].extent, coordinate);
+    flat += coordinate * axes[axis].stride;
+    begin += i64(coordinate * axes[axis].out_stride);
   }
-  begin += i64(run * part.out_strides[0]);
-  return flat + run * part.strides[0];
+  begin += i64(run * axes[0].out_stride);
+  return flat + run * axes[0].stride;
 }
 
-template <int N> INLINE Place place_of(const Part& part, u64 thread) {
-  u64 flat = part.first_run_flat, j = thread + part.skipped;
-  i64 begin = part.first_run_begin;
-  if (thread >= part.head) {
-    const u64 run = part.first_run + 1 + quotient_and_rest(thread - part.head, part.blocks, j);
-    flat = flat_of_run(part, run, begin);
+// The run of a thread, counted from the first, and which of its blocks. The first run counts as if it were whole.
+INLINE u64 run_of(const Part& part, u64 thread, u64& block) {
+  block = thread + part.lead;
+  u64 run = __umul64hi(block, part.reciprocal);  // or one too few
+  block -= run * part.blocks;
+  if (block >= part.blocks) block -= part.blocks, run++;
+  return run;
+}
+
+template <int N> INLINE Place place_of(const Part& part, const Axis* axes, u64 thread) {
+  u64 block;
+  const u64 run = run_of(part, thread, block);
+  i64 begin = part.first_run_begin, position = part.first_position + i64(thread * N);
+  u64 made = part.first_block + thread;
+  if (run) {
+    const u64 flat = flat_of_run(part, axes, part.first_run + run, begin);
+    made = flat / N + block;
+    position = begin + i64(made * N - flat);
   }
-  const u64 block = flat / N + j;
-  const i64 end = begin + i64(part.run_length);
-  return {block, begin + i64(block * N - flat), begin < 0 ? 0 : begin, end < i64(part.count) ? end : i64(part.count)};
+  const i64 end = begin + i64(part.run_length) < i64(part.count) ? begin + i64(part.run_length) : i64(part.count);
+  const i64 before = (begin < 0 ? 0 : begin) - position, after = end - position;
+  return {made, position, before <= 0 ? 0 : before < N ? int(before) : N, after >= N ? N : after > 0 ? int(after) : 0};
 }
 
 // As many bytes as a block's values have, stored at once.
 template <class T, int N> struct alignas(sizeof(T) * N) Vector { T v[N]; };
+
+// A store that the compiler cannot share with a branch that stores the elements one by one.
+template <class T, int N> INLINE void store(Vector<T, N>* to, const Vector<T, N>& values) {
+  if constexpr (sizeof(values) == 16) {
+    __stwb(reinterpret_cast<uint4*>(to), reinterpret_cast<const uint4&>(values));
+  } else {
+    __stwb(reinterpret_cast<uint2*>(to), reinterpret_cast<const uint2&>(values));
+  }
+}
 
 template <class Law, class Type>
 INLINE void make(const Law& law, const Draw& draw, u64 block, Vector<typename Type::T, Law::N>& rounded) {
@@ -373,109 +437,145 @@ INLINE void make(const Law& law, const Draw& draw, u64 block, Vector<typename Ty
   for (int lane = 0; lane < Law::N; lane++) rounded.v[lane] = Type::rounded(x[lane]);
 }
 
-template <class Law, class Type> INLINE void sample(const Part& part, const Draw& draw, typename Type::T* out) {
+// A tile within the first run, all of whose elements are wanted.
+template <class Law, class Type> INLINE void sample_inner(const Part& part, const Draw& draw, u64 tile) {
   typedef Vector<typename Type::T, Law::N> Stored;
   const Law law(draw);
-  const u64 tile = u64(blockIdx.x) * TILE, thread = tile + threadIdx.x;
-  if (tile >= part.inner_begin && tile + TILE <= part.inner_end) {
-    const Place place = place_of<Law::N>(part, thread);
-    Stored* to = reinterpret_cast<Stored*>(out + place.position);
+  const u64 thread = tile + threadIdx.x, block = part.first_block + thread;
+  Stored* to = reinterpret_cast<Stored*>(reinterpret_cast<typename Type::T*>(part.out) + part.first_position) + thread;
 #pragma unroll
-    for (u32 item = 0; item < ITEMS; item++) {
-      Stored rounded;
-      make<Law, Type>(law, draw, place.block + item * THREADS, rounded);
-      to[item * THREADS] = rounded;
-    }
-    return;
-  }
-#pragma unroll 1
   for (u32 item = 0; item < ITEMS; item++) {
-    if (thread + item * THREADS >= part.threads) return;
-    const Place place = place_of<Law::N>(part, thread + item * THREADS);
-    if (place.position >= place.end || place.position + Law::N <= place.begin) continue;
     Stored rounded;
-    make<Law, Type>(law, draw, place.block, rounded);
-    Stored* to = reinterpret_cast<Stored*>(out + place.position);
-    if (place.position >= place.begin && place.position + Law::N <= place.end && u64(to) % sizeof(Stored) == 0) {
-      *to = rounded;
-      continue;
-    }
-#pragma unroll
-    for (int lane = 0; lane < Law::N; lane++) {
-      const i64 position = place.position + lane;
-      if (position >= place.begin && position < place.end) out[position] = rounded.v[lane];
-    }
+    make<Law, Type>(law, draw, block + item * THREADS, rounded);
+    to[item * THREADS] = rounded;
   }
 }
 
+// A tile of runs along one axis that begin and end with whole blocks, such as the rows of a matrix's columns.
+template <class Law, class Type>
+INLINE void sample_whole(const Part& part, const Axis& axis, const Draw& draw, u64 tile, u32 threads) {
+  typedef Vector<typename Type::T, Law::N> Stored;
+  const Law law(draw);
+  u64 block;
+  const u64 run = part.first_run + run_of(part, tile + threadIdx.x, block);
+  const u64 apart = axis.stride / Law::N, out_apart = axis.out_stride / Law::N;
+  u64 made = (part.offset + run * axis.stride) / Law::N + block;
+  Stored* to = reinterpret_cast<Stored*>(
+      reinterpret_cast<typename Type::T*>(part.out) + part.out_offset + i64(run * axis.out_stride)) + block;
+#pragma unroll 1
+  for (u32 thread = threadIdx.x; thread < threads; thread += THREADS) {
+    Stored rounded;
+    make<Law, Type>(law, draw, made, rounded);
+    store(to, rounded);
+    block += part.step_blocks;
+    made += part.step_runs * apart + part.step_blocks;
+    to += part.step_runs * out_apart + part.step_blocks;
+    if (block < part.blocks) continue;
+    block -= part.blocks;
+    made += apart - part.blocks;
+    to += out_apart - part.blocks;
+  }
+}
+
+template <class Law, class Type>
+INLINE void sample_any(const Part& part, const Axis* axes, const Draw& draw, u64 tile, u32 threads) {
+  typedef typename Type::T T;
+  typedef Vector<T, Law::N> Stored;
+  const Law law(draw);
+  T* out = reinterpret_cast<T*>(part.out);
+#pragma unroll 1
+  for (u32 thread = threadIdx.x; thread < threads; thread += THREADS) {
+    const Place place = place_of<Law::N>(part, axes, tile + thread);
+    if (place.low >= place.high) continue;
+    Stored rounded;
+    make<Law, Type>(law, draw, place.block, rounded);
+    T* to = out + place.position;
+    if (place.low == 0 && place.high == Law::N && u64(to) % sizeof(Stored) == 0) {
+      store(reinterpret_cast<Stored*>(to), rounded);
+      continue;
+    }
+#pragma unroll
+    for (int lane = 0; lane < Law::N; lane++)
+      if (lane >= place.low && lane < place.high) to[lane] = rounded.v[lane];
+  }
+}
+
+template <class Law, class Type> INLINE void sample(const Draws& table) {
+  const u32 number = task_number(table.begins), block = blockIdx.x - table.begins[number];
+  const Part& part = table.tasks[number].part;
+  const Draw& draw = table.tasks[number].draw;
+  const u64 tile = u64(block) * TILE;
+  if (block - part.inner_begin < part.inner_tiles) return sample_inner<Law, Type>(part, draw, tile);
+  const Axis* axes = table.axes + table.first_axes[number];
+  const u32 threads = part.threads - tile < TILE ? u32(part.threads - tile) : TILE;
+  if (part.is_whole) return sample_whole<Law, Type>(part, *axes, draw, tile, threads);
+  sample_any<Law, Type>(part, axes, draw, tile, threads);
+}
+
 #define VALUE(T) const __grid_constant__ T
-#define KERNEL(name, Law, Type, ...)                                                         \
-  extern "C" __global__ void __launch_bounds__(__VA_ARGS__)                                  \
-      name(VALUE(Part) part, VALUE(Draw) draw, Type::T* out) { sample<Law, Type>(part, draw, out); }
-#define KERNELS(law, Law32, Law64, ...)                \
-  KERNEL(law##_float32, Law32, Float32, __VA_ARGS__)   \
-  KERNEL(law##_float16, Law32, Float16, __VA_ARGS__)   \
-  KERNEL(law##_bfloat16, Law32, Bfloat16, __VA_ARGS__) \
-  KERNEL(law##_float64, Law64, Float64, __VA_ARGS__)
+#define KERNEL(name, Law, Type, ...) \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(VALUE(Draws) table) { sample<Law, Type>(table); }
+#define KERNELS(law, Law32, BLOCKS32, Law64, BLOCKS64)       \
+  KERNEL(law##_float32, Law32, Float32, THREADS, BLOCKS32)   \
+  KERNEL(law##_float16, Law32, Float16, THREADS, BLOCKS32)   \
+  KERNEL(law##_bfloat16, Law32, Bfloat16, THREADS, BLOCKS32) \
+  KERNEL(law##_float64, Law64, Float64, THREADS, BLOCKS64)
 
-// Without the 8, uniform takes a few registers more than lets a multiprocessor run as many threads as it can.
-KERNELS(uniform, Uniform32, Uniform64, THREADS, 8)
-KERNELS(normal, Normal32, Normal64, THREADS)
-KERNELS(trunc_normal, TruncNormal32, TruncNormal64, THREADS)
-KERNELS(sparse, Sparse<Normal32>, Sparse<Normal64>, THREADS)
+// How many CUDA blocks a multiprocessor shall hold: at 8, as many threads as it can.
+KERNELS(uniform, Uniform32, 8, Uniform64, 8)
+KERNELS(normal, Normal32, 8, Normal64, 5)
+KERNELS(trunc_normal, TruncNormal32, 5, TruncNormal64, 5)
+KERNELS(sparse, Sparse<Normal32>, 2, Sparse<Normal64>, 2)
+KERNELS(constant, Constant<float>, 8, Constant<double>, 8)
 
 
-// The laws without chance.
+// What lies in one piece without chance.
 
-// What cuda_kernels.py packs as DIAGONAL: where the ones of eye and dirac are (engine/deterministic.py).
-struct Diagonal {
+struct Repeat { u64 out, count, bits; };
+
+// What cuda_tables.py packs of eye and dirac: where their ones are (engine/deterministic.py).
+struct Ones {
   i64 start_row, period, columns, start_column, stop_column, row_stride, column_stride, offset, first_row, rows;
+  u64 first, count, bits, out;
 };
 
-template <class T> INLINE void repeat(u64 count, T bits, T* out) {
+template <class T> INLINE void repeat(const Repeat& task, u32 number) {
   constexpr int N = 16 / sizeof(T);
-  const u64 tile = u64(blockIdx.x) * TILE, vectors = reinterpret_cast<u64>(out) % 16 ? 0 : count / N;
+  T* out = reinterpret_cast<T*>(task.out);
+  const u64 tile = u64(number) * TILE, vectors = task.out % 16 ? 0 : task.count / N;
   Vector<T, N> repeated;
 #pragma unroll
-  for (int lane = 0; lane < N; lane++) repeated.v[lane] = bits;
+  for (int lane = 0; lane < N; lane++) repeated.v[lane] = T(task.bits);
 #pragma unroll
   for (u32 item = 0; item < ITEMS; item++) {
     const u64 thread = tile + item * THREADS + threadIdx.x;
     if (thread < vectors) {
       reinterpret_cast<Vector<T, N>*>(out)[thread] = repeated;
     } else {
-      for (u64 i = thread * N; i < count && i < (thread + 1) * N; i++) out[i] = bits;
+      for (u64 i = thread * N; i < task.count && i < (thread + 1) * N; i++) out[i] = T(task.bits);
     }
   }
 }
 
-template <class T> INLINE void ones(const Diagonal& d, u64 first, u64 count, T one, T* out) {
-  const i64 i = i64(u64(blockIdx.x) * THREADS + threadIdx.x), row = d.first_row + i, column = row % d.period;
+template <class T> INLINE void ones(const Ones& d, u32 number) {
+  const i64 i = i64(u64(number) * THREADS + threadIdx.x), row = d.first_row + i, column = row % d.period;
   if (i >= d.rows || column >= d.columns || column < d.start_column || column >= d.stop_column) return;
   const i64 element = (row - d.start_row) * d.row_stride + (column - d.start_column) * d.column_stride + d.offset;
-  const i64 position = element - i64(first);
-  if (position >= 0 && position < i64(count)) out[position] = one;
+  const i64 position = element - i64(d.first);
+  if (position >= 0 && position < i64(d.count)) reinterpret_cast<T*>(d.out)[position] = T(d.bits);
 }
 
-// One value in all elements of some runs, of which ``skipped`` elements come before the first that is wanted.
-template <class T> INLINE void set(const Part& part, T bits, T* out) {
-#pragma unroll 1
-  for (u32 item = 0; item < ITEMS; item++) {
-    const u64 thread = u64(blockIdx.x) * TILE + item * THREADS + threadIdx.x;
-    if (thread >= part.threads) return;
-    u64 element, run = quotient_and_rest(thread + part.skipped, part.run_length, element);
-    i64 begin;
-    flat_of_run(part, part.first_run + run, begin);
-    out[begin + i64(element)] = bits;
+typedef Table<Repeat, REPEAT_TASKS> Repeats;
+typedef Table<Ones, ONES_TASKS> AllOnes;
+
+#define WITHOUT_CHANCE(name, function, Tasks, T)                                   \
+  extern "C" __global__ void name(VALUE(Tasks) table) {                            \
+    const u32 number = task_number(table.begins);                                    \
+    function<T>(table.tasks[number], blockIdx.x - table.begins[number]);            \
   }
-}
-
-#define DETERMINISTIC(bits, T)                                                                                \
-  extern "C" __global__ void repeat_##bits(u64 count, u64 value, T* out) { repeat(count, T(value), out); }    \
-  extern "C" __global__ void ones_##bits(VALUE(Diagonal) d, u64 first, u64 count, u64 one, T* out) {          \
-    ones(d, first, count, T(one), out);                                                                       \
-  }                                                                                                           \
-  extern "C" __global__ void set_##bits(VALUE(Part) part, u64 value, T* out) { set(part, T(value), out); }
+#define DETERMINISTIC(bits, T)                     \
+  WITHOUT_CHANCE(repeat_##bits, repeat, Repeats, T) \
+  WITHOUT_CHANCE(ones_##bits, ones, AllOnes, T)
 
 DETERMINISTIC(16, u16)
 DETERMINISTIC(32, u32)

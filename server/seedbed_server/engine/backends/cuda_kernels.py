@@ -25,27 +25,10 @@ MAX_OUTER_DIMENSIONS: Final = 40
 in part, so that it has 3 elements or more; whole ones are merged into the one before (engine/regions.py). So it is with
 a part of a tensor, where the part or the region is wanted in part."""
 
-DRAW: Final = np.dtype(
-    [
-        ("seed", "u8"), ("stream", "u8"), ("p", "f8", 7),
-        ("rows", "u8"), ("columns", "u8"), ("zeros", "u8"), ("bits", "u8"), ("mask_stream", "u8"),
-    ]
-)  # fmt: skip
-PART: Final = np.dtype(
-    [
-        ("count", "i8"), ("run_length", "i8"), ("first_run", "i8"), ("first_run_flat", "i8"), ("first_run_begin", "i8"),
-        ("skipped", "i8"), ("head", "i8"), ("blocks", "i8"), ("threads", "i8"),
-        ("inner_begin", "i8"), ("inner_end", "i8"), ("out_offset", "i8"), ("offset", "i8"), ("dimensions", "i8"),
-        ("extents", "i8", MAX_OUTER_DIMENSIONS), ("strides", "i8", MAX_OUTER_DIMENSIONS),
-        ("out_strides", "i8", MAX_OUTER_DIMENSIONS),
-    ]
-)  # fmt: skip
-DIAGONAL: Final = np.dtype(
-    [
-        ("start_row", "i8"), ("period", "i8"), ("columns", "i8"), ("start_column", "i8"), ("stop_column", "i8"),
-        ("row_stride", "i8"), ("column_stride", "i8"), ("offset", "i8"), ("first_row", "i8"), ("rows", "i8"),
-    ]
-)  # fmt: skip
+DRAW_TASKS: Final = 16
+REPEAT_TASKS: Final = 128
+ONES_TASKS: Final = 32
+"""Of how many tasks a table tells the first CUDA block, a power of two; it has room for one task less."""
 
 # CuPy's own compilations add -ftz=true, which flushes subnormals; hence ours call NVRTC directly.
 OPTIONS: Final = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
@@ -98,6 +81,9 @@ def _macros() -> dict[str, str]:
         "THREADS": f"{THREADS}u",
         "ITEMS": f"{_ITEMS}u",
         "MAX_OUTER_DIMENSIONS": str(MAX_OUTER_DIMENSIONS),
+        "DRAW_TASKS": str(DRAW_TASKS),
+        "REPEAT_TASKS": str(REPEAT_TASKS),
+        "ONES_TASKS": str(ONES_TASKS),
     }
     for name in ("LN2_HIGH32", "LN2_LOW32", "TURN32"):
         macros[name] = _floats([getattr(constants, name)])

@@ -52,6 +52,15 @@ class Laid(NamedTuple):
         """One past the last position."""
         return self.position_of_run(math.prod(self.extents) - 1) + self.run_length
 
+    def shift(self, per_block: int) -> int:
+        """How far into a block of so many flat indices runs begin, at the most."""
+        return per_block - 1 if any(stride % per_block for stride in self.strides) else self.offset % per_block
+
+    def is_whole(self, per_block: int) -> bool:
+        """Whether there is one axis beyond the runs, and all of these are of whole blocks, there and in the region."""
+        lengths = (self.offset, self.run_length, *self.strides, *self.out_strides)
+        return len(self.extents) == 1 and not any(length % per_block for length in lengths)
+
     def flat_of_run(self, run: int) -> int:
         """The flat index at which a run begins."""
         return _decoded(run, self.extents, self.strides, self.offset)
@@ -62,6 +71,9 @@ class Laid(NamedTuple):
 
     def touched(self, first: int, count: int) -> Touched | None:
         """The runs that have elements at positions ``first .. first + count - 1``; None if there are none."""
+        if not self.extents:
+            low, high = max(first - self.out_offset, 0), min(first + count - self.out_offset, self.run_length)
+            return Touched(0, 1, self.out_offset, low, high) if low < high else None
         begin, end = self._count_below(first - self.run_length + 1), self._count_below(first + count)
         if begin >= end:
             return None
@@ -128,16 +140,14 @@ def are_all_covered(description: TensorDescription, parts: Sequence[VisiblePart]
     sizes = [math.prod(part.extents) for part in parts]
     if description.element_count in sizes:
         return True
-    return sum(sizes) == description.element_count and not overlap(description, parts)
+    return sum(sizes) == description.element_count and are_disjoint(parts)
 
 
-def overlap(description: TensorDescription, parts: Sequence[VisiblePart]) -> bool:
-    """Whether any two parts of a described region overlap."""
-    if sum(math.prod(part.extents) for part in parts) > description.element_count:
-        return True
+def are_disjoint(parts: Sequence[VisiblePart]) -> bool:
+    """Whether no two parts overlap."""
     starts = np.array([part.start for part in parts], np.int64)
     stops = starts + np.array([part.extents for part in parts], np.int64)
-    return any(
+    return not any(
         ((starts[:index] < stops[index]) & (stops[:index] > starts[index])).all(axis=1).any()
         for index in range(len(parts))
     )

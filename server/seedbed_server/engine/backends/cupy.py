@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.v1 import DataType, Normal, TensorDescription, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import Normal, TensorDescription, TensorSpec, TruncNormal, Uniform
 
-from .. import deterministic, dtypes
+from .. import dtypes
 from ..errors import Cancelled
-from ..parameters import parameters_of, sparse_mask
 from ..spec import describe
-from . import cuda_kernels
-from .base import Backend, IsCancelled, Sampler, Wait, never
+from .base import Backend, IsCancelled, Sampler, Wait
 from .cuda_device import CudaDevice, NoDevice
-from .cuda_kernels import TILE
-from .cuda_parts import Laid, VisiblePart, are_all_covered, laid_of, visible_parts
+from .cuda_pieces import Pieces, Stream
+from .cuda_tables import Layers, launches, merged
+from .cuda_tasks import Planner, planner
 
 Writer = Callable[[int, int, int, Any], None]
 """Begins to write elements ``first .. first + count - 1`` of a region to device memory.
@@ -28,13 +27,14 @@ Writer = Callable[[int, int, int, Any], None]
 The arguments are ``first``, ``count``, the memory's address, and a CuPy stream (None: the current one).
 """
 
+
+Job = tuple[TensorDescription, int, int, int]
+"""Elements to write: the description of their region, the first's position, how many, and the memory's address."""
+
 _PIECE_BYTES: Final = 4 << 20
 """The most that is copied to a host at once, so that sampling the next piece overlaps with it."""
 
 _IDLE_LANES: Final = 16
-
-_ON_CPU: Final = ("orthogonal", "permutation", "literal", "expression")
-"""Laws that the CPU computes."""
 
 _SAMPLE_SIZE: Final = 4096
 _SAMPLES: Final = [
@@ -62,6 +62,7 @@ class CupyBackend(Backend):
         self.threads = 1
         self._cpu = cpu
         self._idle: deque[_Lane] = deque(maxlen=_IDLE_LANES)
+        self._pieces = Pieces(device)
 
     def prepare(self) -> None:
         self._cpu.prepare()
@@ -89,49 +90,30 @@ class CupyBackend(Backend):
         return self.cuda.pinned(byte_count)
 
     def sampler(self, description: TensorDescription) -> Sampler:
-        write = self._writer(description)
-        if write is None:
+        plan = planner(description)
+        if plan is None:
             return self._cpu.sampler(description)
-        return partial(self._begin, write)
+        write = partial(self._write, plan)
+        return Stream(self.cuda, self._pieces, write, description.element_count, partial(self._begin, write))
 
     def writer(self, description: TensorDescription) -> Writer:
         """The function that writes parts of a described region, which is not empty, to the device's memory."""
-        write = self._writer(description)
-        if write is None:
-            dtype = dtypes.numpy_dtype(description.spec.dtype)
-            return partial(self._write_from_host, self._cpu.sampler(description), dtype)
-        return write
+        plan = planner(description)
+        return partial(self._write_from_host, description) if plan is None else partial(self._write, plan)
 
-    def _writer(self, description: TensorDescription) -> Writer | None:
-        """The function of a tensor that the GPU makes; None if the CPU has to."""
-        law = str(description.law.WhichOneof("law"))
-        if law in _ON_CPU:
-            return None
-        if law == "parts":
-            parts = visible_parts(description)
-            return None if parts is None else self._parts_writer(description, parts)
-        if law == "constant":
-            return partial(self._write_repeated, deterministic.constant(description))
-        if law in ("eye", "dirac"):
-            return partial(self._write_ones, deterministic.one(description), deterministic.diagonal(description))
-        return self._random_writer(description, laid_of(description))
-
-    def _random_writer(self, description: TensorDescription, where: Laid) -> Writer:
-        law = description.law.WhichOneof("law")
-        dtype = DataType.Name(description.spec.dtype).removeprefix("DATA_TYPE_").lower()
-        placing = _Placing(where, dtypes.numpy_dtype(description.spec.dtype))
-        return partial(self._write_random, f"{law}_{dtype}", _draw(description), placing)
-
-    def _parts_writer(self, description: TensorDescription, parts: list[VisiblePart]) -> Writer:
-        zero = None
-        if not are_all_covered(description, parts):
-            zero = dtypes.bits_of(0.0, description.spec.dtype)
-        return partial(self._write_parts, zero, _Near([(self._part_writer(part), part.where) for part in parts]))
-
-    def _part_writer(self, part: VisiblePart) -> Writer:
-        if part.inner.law.WhichOneof("law") == "constant":
-            return partial(self._write_constant, deterministic.constant(part.inner), part.where, _template(part.where))
-        return self._random_writer(part.inner, part.where)
+    def write_all(self, jobs: Sequence[Job], stream: Any) -> None:
+        """Begins to write parts of many regions to the device's memory, in few launches; as many calls of `writer`."""
+        planned, others = [], []
+        for job in jobs:
+            description, *where = job
+            plan = planner(description)
+            if plan is None:
+                others.append(job)
+            else:
+                planned.append(plan(*where))
+        self._launch(merged(planned), stream)
+        for job in others:
+            self._write_from_host(*job, stream)
 
     def _begin(self, write: Writer, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
         """Begins the last piece of ``out``, and does those before it."""
@@ -170,79 +152,18 @@ class CupyBackend(Backend):
         except IndexError:
             return _Lane(self.cuda)
 
-    def _write_random(
-        self, kernel: str, draw: NDArray[Any], placing: _Placing, first: int, count: int, pointer: int, stream: Any
-    ) -> None:
-        part, threads = placing(first, count, pointer)
-        if threads:
-            self.cuda.launch(kernel, -(-threads // TILE), (part, draw, pointer), stream)
+    def _write(self, plan: Planner, first: int, count: int, pointer: int, stream: Any) -> None:
+        self._launch(plan(first, count, pointer), stream)
 
-    def _write_repeated(
-        self, bits: np.unsignedinteger[Any], _first: int, count: int, pointer: int, stream: Any
-    ) -> None:
-        vectors = -(-count * bits.itemsize // 16)
-        arguments = (np.uint64(count), np.uint64(bits), pointer)
-        self.cuda.launch(f"repeat_{8 * bits.itemsize}", -(-vectors // TILE), arguments, stream)
-
-    def _write_ones(
-        self,
-        one: np.unsignedinteger[Any],
-        diagonal: deterministic.Diagonal | None,
-        first: int,
-        count: int,
-        pointer: int,
-        stream: Any,
-    ) -> None:
-        self._write_repeated(one.dtype.type(0), first, count, pointer, stream)
-        if diagonal is None:
-            return
-        begin, end = diagonal.rows(first, count)
-        where = np.array((*diagonal, begin, end - begin), cuda_kernels.DIAGONAL)
-        arguments = (where, np.uint64(first), np.uint64(count), np.uint64(one), pointer)
-        self.cuda.launch(f"ones_{8 * one.itemsize}", -(-(end - begin) // cuda_kernels.THREADS), arguments, stream)
-
-    def _write_parts(
-        self,
-        zero: np.unsignedinteger[Any] | None,
-        near: _Near,
-        first: int,
-        count: int,
-        pointer: int,
-        stream: Any,
-    ) -> None:
-        if zero is not None:
-            self._write_repeated(zero, first, count, pointer, stream)
-        for write in near(first, count):
-            write(first, count, pointer, stream)
-
-    def _write_constant(
-        self,
-        bits: np.unsignedinteger[Any],
-        where: Laid,
-        template: NDArray[Any],
-        first: int,
-        count: int,
-        pointer: int,
-        stream: Any,
-    ) -> None:
-        runs = where.touched(first, count)
-        if runs is None:
-            return
-        if runs.number == 1:
-            moved = pointer + (runs.begin + runs.skipped - first) * bits.itemsize
-            self._write_repeated(bits, 0, runs.last_end - runs.skipped, moved, stream)
-            return
-        part = template.copy()
-        part["first_run"], part["skipped"] = runs.first, runs.skipped
-        part["out_offset"] -= first
-        part["threads"] = threads = (runs.number - 1) * where.run_length + runs.last_end - runs.skipped
-        self.cuda.launch(f"set_{8 * bits.itemsize}", -(-threads // TILE), (part, np.uint64(bits), pointer), stream)
+    def _launch(self, layers: Layers, stream: Any) -> None:
+        for kernel, blocks, table in launches(layers):
+            self.cuda.launch(kernel, blocks, (table,), stream)
 
     def _write_from_host(
-        self, sample: Sampler, dtype: np.dtype[Any], first: int, count: int, pointer: int, stream: Any
+        self, description: TensorDescription, first: int, count: int, pointer: int, stream: Any
     ) -> None:
-        values = np.empty(count, dtype)
-        sample(first, values, never)()
+        values = np.empty(count, dtypes.numpy_dtype(description.spec.dtype))
+        self._cpu.fill(description, first, values)
         self.cuda.copy_from_host(pointer, values, stream)
 
 
@@ -261,79 +182,3 @@ class _Lane:
             self.memory, self._byte_count = None, 0  # first give back what there is
             self.memory = self._device.allocate(byte_count)
             self._byte_count = byte_count
-
-
-class _Near:
-    """The writers of parts, of which few have elements of any one piece."""
-
-    def __init__(self, writers: list[tuple[Writer, Laid]]) -> None:
-        self._writers = [write for write, _ in writers]
-        self._begins = np.array([where.out_offset for _, where in writers], np.int64)
-        self._ends = np.array([where.out_end for _, where in writers], np.int64)
-
-    def __call__(self, first: int, count: int) -> Iterator[Writer]:
-        """Those that may have some of the elements, in their order."""
-        is_near = (self._begins < first + count) & (self._ends > first)
-        return map(self._writers.__getitem__, np.flatnonzero(is_near).tolist())
-
-
-class _Placing:
-    """The structures that tell kernels which elements to make, and where they go."""
-
-    def __init__(self, where: Laid, dtype: np.dtype[Any]) -> None:
-        self._itemsize = dtype.itemsize
-        self._per_block = 2 if dtype == np.float64 else 4
-        self._where = where
-        self._template = _template(where)
-
-    def __call__(self, first: int, count: int, pointer: int) -> tuple[NDArray[Any], int]:
-        """The structure for elements ``first .. first + count - 1``, to go to an address; how many threads it takes."""
-        where, per_block = self._where, self._per_block
-        runs = where.touched(first, count)
-        if runs is None:
-            return self._template, 0
-        flat, begin = where.flat_of_run(runs.first), runs.begin - first
-        wanted = (runs.last_end if runs.number == 1 else where.run_length) - runs.skipped  # of the first run
-        skipped, before = divmod(flat % per_block + runs.skipped, per_block)
-        head, beyond = _blocks(before + wanted, per_block), (before + wanted) % per_block
-        blocks = _blocks(where.run_length + per_block - 1, per_block)  # a run may begin at the last element of a block
-        threads = head
-        if runs.number > 1:
-            threads += (runs.number - 2) * blocks + _blocks(runs.last_end + per_block - 1, per_block)
-        address = pointer + (begin + runs.skipped - before) * self._itemsize
-        is_aligned = address % (per_block * self._itemsize) == 0
-        inner = (before > 0, head - (beyond > 0)) if is_aligned else (0, 0)
-        part = self._template.copy()
-        part.view(np.int64)[:12] = (
-            count, where.run_length, runs.first, flat, begin, skipped, head, blocks, threads, *inner,
-            where.out_offset - first,
-        )  # fmt: skip
-        return part, threads
-
-
-def _template(where: Laid) -> NDArray[Any]:
-    """The structure of a layout, without the elements that are wanted."""
-    part = np.zeros(1, cuda_kernels.PART)
-    part["offset"], part["out_offset"], part["run_length"] = where.offset, where.out_offset, where.run_length
-    part["dimensions"] = dimensions = len(where.extents)
-    part["extents"][0, :dimensions] = where.extents
-    part["strides"][0, :dimensions] = where.strides
-    part["out_strides"][0, :dimensions] = where.out_strides
-    return part
-
-
-def _blocks(elements: int, per_block: int) -> int:
-    return -(-elements // per_block)
-
-
-def _draw(description: TensorDescription) -> NDArray[Any]:
-    draw = np.zeros(1, cuda_kernels.DRAW)
-    draw["seed"], draw["stream"] = description.spec.seed, description.stream
-    parameters = parameters_of(description)
-    draw["p"][0, : len(parameters)] = parameters
-    if description.law.WhichOneof("law") == "sparse":
-        mask = sparse_mask(description)
-        draw["rows"], draw["columns"], draw["zeros"], draw["bits"], draw["mask_stream"] = (
-            mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream,
-        )  # fmt: skip
-    return draw

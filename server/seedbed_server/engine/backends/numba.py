@@ -31,7 +31,7 @@ from ..views import Indices
 from . import numba_kernels as kernels
 from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
 from .cpu import CpuBackend
-from .cuda_parts import Laid, laid_of, overlap, visible_parts
+from .cuda_parts import Laid, are_disjoint, laid_of, visible_parts
 from .numpy import permuted
 
 _JOB = struct.Struct("=2q3Q9q")
@@ -158,7 +158,7 @@ class NumbaBackend(CpuBackend):
     def _rows_of_parts(self, description: TensorDescription) -> _Rows | None:
         """The rows of a region whose parts do not overlap, and each of which `kernels.fill_pieces` knows."""
         parts = visible_parts(description) if description.law.WhichOneof("law") == "parts" else None
-        if parts is None or overlap(description, parts):
+        if parts is None or not are_disjoint(parts):
             return None
         laws = [str(part.inner.law.WhichOneof("law")) for part in parts]
         if not {*laws} <= {*_TABLE_LAWS}:

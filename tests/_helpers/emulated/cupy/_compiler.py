@@ -13,9 +13,9 @@ from pathlib import Path
 
 KERNELS = [
     *(f"{law}_{dtype}" for law, dtype in itertools.product(
-        ["uniform", "normal", "trunc_normal", "sparse"], ["float32", "float16", "bfloat16", "float64"]
+        ["uniform", "normal", "trunc_normal", "sparse", "constant"], ["float32", "float16", "bfloat16", "float64"]
     )),
-    *(f"{kernel}_{bits}" for kernel, bits in itertools.product(["repeat", "ones", "set"], [16, 32, 64])),
+    *(f"{kernel}_{bits}" for kernel, bits in itertools.product(["repeat", "ones"], [16, 32, 64])),
 ]  # fmt: skip
 
 # Nothing fused, nothing beyond the types' precision: what NVRTC is told by options of its own.

@@ -31,8 +31,18 @@ class CUDADriverError(RuntimeError):
     pass
 
 
+class _Null:
+    def __get__(self, *_: object) -> Stream:
+        device = runtime.getDevice()
+        if device not in _null_streams:
+            _null_streams[device] = Stream()
+        return _null_streams[device]
+
+
 class Stream:
     """Work that is done in its order, by a thread of its own."""
+
+    null = _Null()
 
     def __init__(self, non_blocking: bool = False) -> None:
         self.device = runtime.getDevice()
@@ -61,6 +71,20 @@ class Stream:
         stack().pop()
 
 
+class ExternalStream:
+    """A stream that another library made, given by its address."""
+
+    def __init__(self, ptr: int, device_id: int = -1) -> None:
+        self._stream = _streams[ptr]
+
+    def __enter__(self) -> ExternalStream:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.__exit__()
+
+
 def _work_off(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while (step := work.get()) is not None:
         step()
@@ -80,10 +104,7 @@ def stack() -> list[Stream]:
 def get_current_stream() -> Stream:
     if stack():
         return stack()[-1]
-    device = runtime.getDevice()
-    if device not in _null_streams:
-        _null_streams[device] = Stream()
-    return _null_streams[device]
+    return Stream.null
 
 
 class Device:

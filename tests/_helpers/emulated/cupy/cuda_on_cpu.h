@@ -29,6 +29,14 @@ static inline double __longlong_as_double(long long x) { return bits_as<double>(
 static inline long long __double_as_longlong(double x) { return bits_as<long long>(x); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned __int128)a * b >> 64;
+}
+
+struct uint2 { unsigned x, y; };
+struct uint4 { unsigned x, y, z, w; };
+template <class T> static inline void __stwb(T* to, T value) { *to = value; }
+
 // Runs a kernel's threads one after the other; the arguments are addresses of values, as in cuLaunchKernel.
 template <class... A, std::size_t... I>
 static void run(void (*kernel)(A...), unsigned blocks, unsigned threads, void** arguments, std::index_sequence<I...>) {

@@ -1,0 +1,185 @@
+"""The tasks of a described region: which kernels make it, and what they are told."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any, Final
+
+import numpy as np
+
+from seedbed.v1 import DataType, Law, TensorDescription, TensorSpec
+
+from .. import deterministic, dtypes
+from ..parameters import parameters_of, sparse_mask
+from . import cuda_tables
+from .cuda_kernels import THREADS, TILE
+from .cuda_parts import Laid, VisiblePart, are_all_covered, are_disjoint, laid_of, visible_parts
+from .cuda_tables import Layers, Task
+
+Planner = Callable[[int, int, int], Layers]
+"""Plans elements ``first .. first + count - 1`` of a region; the arguments are ``first``, ``count`` and the address."""
+
+_ON_CPU: Final = ("orthogonal", "permutation", "literal", "expression")
+"""Laws that the CPU computes."""
+
+_SPARSE: Final = struct.Struct("<2d5Q")
+_DTYPE_NAMES: Final = {
+    number: name.removeprefix("DATA_TYPE_").lower() for name, number in DataType.items() if dtypes.is_known(number)
+}
+
+
+def planner(description: TensorDescription) -> Planner | None:
+    """What plans parts of a described region, which is not empty; None if the CPU has to make it."""
+    law = str(description.law.WhichOneof("law"))
+    if law in _ON_CPU:
+        return None
+    if law == "parts":
+        parts = visible_parts(description)
+        return None if parts is None else _Parts(description, parts)
+    if law == "constant":
+        return partial(_repeated, _constant(description))
+    if law in ("eye", "dirac"):
+        return partial(_ones, deterministic.one(description), deterministic.diagonal(description))
+    return _Draws(description, laid_of(description))
+
+
+class _Draws:
+    """Values that are drawn, and constants that do not lie in one piece.
+
+    Args:
+        description: Whose values.
+        where: Where they go.
+    """
+
+    def __init__(self, description: TensorDescription, where: Laid) -> None:
+        dtype = description.spec.dtype
+        self._kernel = f"{description.law.WhichOneof('law')}_{_DTYPE_NAMES[dtype]}"
+        self._draw = description.spec.seed, description.stream, _parameters(description)
+        self._itemsize = dtypes.numpy_dtype(dtype).itemsize
+        self._per_block = 2 if self._itemsize == 8 else 4
+        self._where = where
+
+    def __call__(self, first: int, count: int, pointer: int) -> Layers:
+        where, per_block = self._where, self._per_block
+        runs = where.touched(first, count)
+        if runs is None:
+            return ()
+        flat, begin = where.flat_of_run(runs.first), runs.begin - first
+        wanted = (runs.last_end if runs.number == 1 else where.run_length) - runs.skipped  # of the first run
+        skipped, before = divmod(flat % per_block + runs.skipped, per_block)
+        head, beyond = _blocks(before + wanted, per_block), (before + wanted) % per_block
+        position = begin + runs.skipped - before
+        blocks = threads = head
+        axes, is_whole = b"", False
+        if runs.number > 1:
+            shift = where.shift(per_block)
+            blocks = _blocks(where.run_length + shift, per_block)
+            threads = head + (runs.number - 2) * blocks + _blocks(runs.last_end + shift, per_block)
+            axes = b"".join(map(cuda_tables.AXIS.pack, where.extents, where.strides, where.out_strides))
+            is_whole = before == 0 and runs.last_end % per_block == 0 and where.is_whole(per_block)
+        is_aligned = (pointer + position * self._itemsize) % (per_block * self._itemsize) == 0
+        inner_begin = int(before > 0)
+        inner_tiles = max((head - (beyond > 0)) // TILE - inner_begin, 0) if is_aligned else 0
+        packed = cuda_tables.DRAW.pack(
+            pointer, count, where.run_length, runs.first, begin, flat // per_block + skipped, position,
+            blocks, min(2**64 // blocks, 2**64 - 1), blocks - head, threads, where.out_offset - first, where.offset,
+            inner_begin, inner_tiles, is_aligned and is_whole, THREADS // blocks, THREADS % blocks,
+            len(axes) // cuda_tables.AXIS.size, *self._draw,
+        )  # fmt: skip
+        return [[Task(self._kernel, -(-threads // TILE), packed, axes)]]
+
+
+class _Parts:
+    """A tensor of parts, of which few have elements of any one piece.
+
+    Args:
+        description: The tensor's.
+        parts: Those to be seen.
+    """
+
+    def __init__(self, description: TensorDescription, parts: list[VisiblePart]) -> None:
+        self._zero = None
+        if not are_all_covered(description, parts):
+            self._zero = dtypes.bits_of(0.0, description.spec.dtype)
+        self._are_disjoint = are_disjoint(parts)
+        self._planners = [_part_planner(part) for part in parts]
+        self._begins = np.array([part.where.out_offset for part in parts], np.int64)
+        self._ends = np.array([part.where.out_end for part in parts], np.int64)
+
+    def __call__(self, first: int, count: int, pointer: int) -> Layers:
+        layers = [] if self._zero is None else list(_repeated(self._zero, first, count, pointer))
+        parts = [layer for plan in self._near(first, count) for layer in plan(first, count, pointer)]
+        if self._are_disjoint:
+            parts = [[task for layer in parts for task in layer]]
+        return [*layers, *parts]
+
+    def _near(self, first: int, count: int) -> Iterator[Planner]:
+        """Those that may have some of the elements, in their order."""
+        is_near = (self._begins < first + count) & (self._ends > first)
+        return map(self._planners.__getitem__, np.flatnonzero(is_near).tolist())
+
+
+def _part_planner(part: VisiblePart) -> Planner:
+    if part.inner.law.WhichOneof("law") == "constant" and not part.where.extents:
+        return partial(_repeated_within, _constant(part.inner), part.where)
+    return _Draws(part.inner, part.where)
+
+
+def _repeated(bits: np.unsignedinteger[Any], _first: int, count: int, pointer: int) -> Layers:
+    tiles = -(-count * bits.itemsize // (16 * TILE))
+    return [[Task(f"repeat_{8 * bits.itemsize}", tiles, cuda_tables.REPEAT.pack(pointer, count, bits))]]
+
+
+def _repeated_within(bits: np.unsignedinteger[Any], where: Laid, first: int, count: int, pointer: int) -> Layers:
+    """What a piece has of a run."""
+    runs = where.touched(first, count)
+    if runs is None:
+        return ()
+    begin = pointer + (runs.begin + runs.skipped - first) * bits.itemsize
+    return _repeated(bits, 0, runs.last_end - runs.skipped, begin)
+
+
+def _ones(
+    one: np.unsignedinteger[Any], diagonal: deterministic.Diagonal | None, first: int, count: int, pointer: int
+) -> Layers:
+    zeros = _repeated(one.dtype.type(0), first, count, pointer)
+    if diagonal is None:
+        return zeros
+    begin, end = diagonal.rows(first, count)
+    packed = cuda_tables.ONES.pack(*diagonal, begin, end - begin, first, count, one, pointer)
+    return [*zeros, [Task(f"ones_{8 * one.itemsize}", -(-(end - begin) // THREADS), packed)]]
+
+
+def _constant(description: TensorDescription) -> np.unsignedinteger[Any]:
+    return _bits_of_law(description.law.SerializeToString(deterministic=True), description.spec.dtype)
+
+
+@lru_cache(maxsize=1024)  # a model has few laws, whose bytes tell -0.0 from 0.0
+def _bits_of_law(serialized: bytes, dtype: DataType) -> np.unsignedinteger[Any]:
+    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
+    return deterministic.constant(description)
+
+
+def _parameters(description: TensorDescription) -> bytes:
+    """What kernels know of a law beside the key and the stream."""
+    law, dtype = description.law, description.spec.dtype
+    if law.WhichOneof("law") != "sparse":
+        return _parameters_of_law(law.SerializeToString(deterministic=True), dtype)
+    mask = sparse_mask(description)
+    return _SPARSE.pack(*parameters_of(description), mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream)
+
+
+@lru_cache(maxsize=1024)
+def _parameters_of_law(serialized: bytes, dtype: DataType) -> bytes:
+    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
+    if description.law.WhichOneof("law") == "constant":
+        bits = _bits_of_law(serialized, dtype)
+        return struct.pack("<d", float(bits.view(dtypes.numpy_dtype(dtype))))
+    parameters = parameters_of(description)
+    return struct.pack(f"<{len(parameters)}d", *parameters)
+
+
+def _blocks(elements: int, per_block: int) -> int:
+    return -(-elements // per_block)
