@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -85,6 +86,14 @@ def _rows(figures: Figures, table: str, part_of_case: str, name: str) -> list[Ro
     return [row for row in figures.of(table) if row.name == name and part_of_case in row.case]
 
 
+def _checkpoint_written(figures: Figures) -> float | None:
+    """The time of writing beside the engine's and a plain file's together."""
+    names = ("write local:", "engine", "a file, written")
+    rows = [figures.find("checkpoint in memory", "Llama 3.1 8B", name) for name in names]
+    runs = zip(*(row.runs for row in rows if row), strict=True)
+    return statistics.median(1 / ours / (1 / made + 1 / plain) for ours, made, plain in runs) if all(rows) else None
+
+
 def _streams_total(figures: Figures) -> float | None:
     many = figures.find("streams", "64 streams", "seedbed TCP")
     return ratio(many, figures.find("streams", "1 stream", "seedbed TCP"))
@@ -127,6 +136,9 @@ AIMS = (
     Aim("normal over TLS / plain", 0.65, _ratio("operation", _F32, "TLS", "plain")),
     Aim("normal with tokens / plain", 0.98, _ratio("operation", _F32, "tokens", "plain")),
     Aim("normal with metrics / plain", 0.98, _ratio("operation", _F32, "metrics", "plain")),
+    Aim("checkpoint in memory written, time / engine + file", 1.2, _checkpoint_written, at_most=True),
+    Aim("checkpoint in memory verified, time / engine", 1.3,
+        _ratio("checkpoint in memory", "Llama 3.1 8B", "engine", "verify local:"), at_most=True),
     Aim("recording Llama 3.1 8B", 0.5, _median("record", "seedbed.torch.record", "Llama 3.1 8B", 1e-3), "s", True),
     Aim("import seedbed", 0.25, _median("import", "import in a fresh process", "seedbed"), "s", True),
     Aim("seedbed serve, until it answers", 2, _median("start", "to the first answer", "seedbed serve"), "s", True),

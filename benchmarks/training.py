@@ -25,9 +25,10 @@ from benchmarks.measuring import MILLISECONDS, Part, Row, Say, Sizes, compare, g
 from benchmarks.servers import ROOT, serving
 from benchmarks.servers import seedbed as our_server
 from seedbed.cli import main as command
-from seedbed.v1 import Model
+from seedbed.v1 import Model, TensorSpec
 
 LLAMA = ROOT / "examples" / "llama-3.1-8b.json"
+MEMORY = Path("/dev/shm")
 
 
 def measure(sizes: Sizes, say: Say) -> Part:
@@ -39,6 +40,10 @@ def measure(sizes: Sizes, say: Say) -> Part:
     part.rows += _fill(sizes)
     say("checkpoints")
     part.rows += _checkpoint(sizes, part.notes)
+    if MEMORY.is_dir():
+        part.rows += _checkpoint_in_memory(sizes)
+    else:
+        part.notes.append("checkpoints in memory are left out: there is no /dev/shm")
     say("several servers")
     part.rows += _replicas(sizes)
     return part
@@ -96,14 +101,11 @@ def _fill(sizes: Sizes) -> list[Row]:
 
 def _checkpoint(sizes: Sizes, notes: list[str]) -> list[Row]:
     """Some layers of Llama in bfloat16, in files on this machine's disk, beside a plain file of as many bytes."""
-    model = json_format.Parse(LLAMA.read_text(encoding="utf-8"), Model())
-    tensors = [spec for spec in model.tensors if fnmatch.fnmatchcase(spec.name, sizes.checkpoint_tensors)]
-    byte_count = sum(2 * math.prod(spec.shape) for spec in tensors)
+    _, byte_count = _layers(sizes)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(our_server))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "checkpoint"
-        write = ["model", str(LLAMA), "-o", str(folder), "--max-shard-size", "500MB"]
-        write += ["--tensors", sizes.checkpoint_tensors]
+        write = _writing(folder, sizes)
         competitors: dict[str, Callable[[], float]] = {"a file, written and synced": lambda: _plain(folder, byte_count)}
         for name, target in {"local:": "local:", "TCP": server.tcp}.items():
             competitors[f"write {name}"] = partial(_written, folder, [*write, "--target", target])
@@ -113,6 +115,35 @@ def _checkpoint(sizes: Sizes, notes: list[str]) -> list[Row]:
     slower = min(row.median for row in rows if row.name.startswith("write"))
     notes.append(f"all 16.06 GB of Llama 3.1 8B would take {16.06 / slower:.0f} s, at the slower rate of writing")
     return rows
+
+
+def _checkpoint_in_memory(sizes: Sizes) -> list[Row]:
+    """The same layers in files in memory, beside the engine on all threads, and a plain file of as many bytes."""
+    tensors, byte_count = _layers(sizes)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as parent, seedbed.connect("local:") as client:
+        folder = Path(parent) / "checkpoint"
+        write = _writing(folder, sizes)
+        competitors: dict[str, Callable[[], object]] = {
+            "engine": lambda: client.visit(tensors, lambda _tensor, _first, _values: None),
+            "a file, written": lambda: _plain(folder, byte_count),
+            "write local:": lambda: _written(folder, write),
+            "verify local:": lambda: _verified(folder, write, "local:"),
+        }
+        return compare(
+            "checkpoint in memory", "Llama 3.1 8B", gigabytes(byte_count), sizes.checkpoint_runs, competitors
+        )
+
+
+def _layers(sizes: Sizes) -> tuple[list[TensorSpec], int]:
+    """Some tensors of Llama, and how many bytes they have."""
+    model = json_format.Parse(LLAMA.read_text(encoding="utf-8"), Model())
+    tensors = [spec for spec in model.tensors if fnmatch.fnmatchcase(spec.name, sizes.checkpoint_tensors)]
+    return tensors, sum(2 * math.prod(spec.shape) for spec in tensors)
+
+
+def _writing(folder: Path, sizes: Sizes) -> list[str]:
+    write = ["model", str(LLAMA), "-o", str(folder), "--max-shard-size", "500MB"]
+    return [*write, "--tensors", sizes.checkpoint_tensors]
 
 
 def _plain(folder: Path, byte_count: int) -> float:

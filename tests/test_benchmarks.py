@@ -17,7 +17,7 @@ TABLES = {
     "transport": {"transport", "chunk sizes"},
     "latency": {"latency", "model", "import", "start"},
     "scale": {"elements", "streams", "fairness", "one tensor", "memory above idle"},
-    "training": {"record", "module", "checkpoint", "replicas"},
+    "training": {"record", "module", "checkpoint", "checkpoint in memory", "replicas"},
     "operation": {"operation", "operation, small tensors"},
 }
 MAY_BE_ZERO = {"memory above idle", "fairness"}

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import resource
 import signal
 from pathlib import Path
@@ -18,6 +19,8 @@ from safetensors import safe_open
 
 import seedbed
 from seedbed import _checkpoints
+from seedbed._files import read_safetensors
+from seedbed._local import LocalClient
 from seedbed.v1 import Model
 
 INDEX = "model.safetensors.index.json"
@@ -362,6 +365,58 @@ def test_a_full_disk_leaves_whole_files_only(ok):
     ok("verify", "ckpt")
 
 
+def visiting(monkeypatch, change):
+    """Has `visit` of this process's engine make its pieces as ``change(make, use)`` does: it calls ``make(use)``."""
+    visit = LocalClient.visit
+
+    def changed(self, model, use, jobs=None, timeout=...):
+        change(lambda use: visit(self, model, use, jobs, timeout), use)
+
+    monkeypatch.setattr("seedbed._local._VISIT_BYTES", 4096)  # many pieces
+    monkeypatch.setattr(LocalClient, "visit", changed)
+
+
+def shuffled(make, use):
+    """Calls ``use`` with the pieces in a random order."""
+    pieces = []
+    make(lambda index, first, values: pieces.append((index, first, values.copy())))
+    random.Random(7).shuffle(pieces)
+    for piece in pieces:
+        use(*piece)
+
+
+def failing(error):
+    """Raises an error after a few pieces."""
+
+    def change(make, use):
+        left = iter(range(5))
+
+        def fail(*piece):
+            if next(left, None) is None:
+                raise error
+            use(*piece)
+
+        make(fail)
+
+    return change
+
+
+def test_pieces_in_any_order_make_the_same_files(checkpoint, ok, monkeypatch):
+    visiting(monkeypatch, shuffled)
+    ok("model", "m.json", "-o", "ours", "--max-shard-size", SIZE)
+    assert digests("ours") == digests(checkpoint)
+
+
+@pytest.mark.parametrize("output", ["ckpt", "one.safetensors"])
+@pytest.mark.parametrize(("error", "code"), [(seedbed.errors.Unavailable("gone"), 3), (KeyboardInterrupt(), 130)])
+def test_a_failure_in_the_middle_leaves_nothing(seedbed_command, monkeypatch, output, error, code):
+    visiting(monkeypatch, failing(error))
+    found, out, _ = seedbed_command("model", "m.json", "-o", output)
+    assert (found, out) == (code, "")
+    assert not list(Path().glob("**/*.safetensors"))
+    assert not list(Path().glob("**/*.part"))
+
+
 @pytest.mark.slow
 def test_memory_is_bounded_by_chunks(server):
     peaks = []
@@ -389,6 +444,43 @@ def test_a_corrupted_byte_is_found_and_named(checkpoint, seedbed_command):
     assert (code, out) == (1, "")
     assert f"{path}: tensor 'layers.0.weight', element [3, 5]: expected " in err
     assert err.count("\n") == 1
+
+
+def corrupt(path, name, element):
+    """Turns a bit of an element over."""
+    entry = read_safetensors(path).tensors[name]
+    itemsize = {"BF16": 2, "F32": 4, "F64": 8}[entry.dtype]
+    with path.open("r+b") as file:
+        file.seek(entry.start + element * itemsize)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_the_first_difference_is_told_whatever_the_order_of_pieces(ok, seedbed_command, monkeypatch):
+    ok("model", "m.json", "-o", "one.safetensors")
+    path = Path("one.safetensors")
+    corrupt(path, "double", 0)  # comes first in the file, but later in the model
+    corrupt(path, "layers.1.weight", 128 * 63)
+    corrupt(path, "layers.1.weight", 128 * 17 + 3)
+    corrupt(path, "layers.1.weight", 128 * 17 + 4)
+    visiting(monkeypatch, shuffled)
+    code, out, err = seedbed_command("verify", path)
+    assert (code, out) == (1, "")
+    assert f"{path}: tensor 'layers.1.weight', element [17, 3]: expected " in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_a_file_that_is_cut_short_while_it_is_verified_is_told(checkpoint, seedbed_command, monkeypatch, jobs):
+    def change(make, use):
+        os.truncate(checkpoint / FILES[1], 5000)
+        make(use)
+
+    visiting(monkeypatch, change)
+    code, _, err = seedbed_command("verify", "ckpt", "--jobs", jobs)
+    assert code == 1
+    assert err == f"seedbed: verification failed: ckpt/{FILES[1]}: cut short while it was read\n"
 
 
 def test_all_that_is_wrong_is_named(checkpoint, ok, seedbed_command):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -17,7 +18,6 @@ from seedbed._files import (
     create_npy,
     create_safetensors,
     read_safetensors,
-    stream_safetensors,
 )
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]
@@ -35,8 +35,8 @@ def filled(dtype, shape):
 @pytest.mark.parametrize("shape", [(3, 5), (), (7,), (0, 4), (2, 3, 4, 5)])
 def test_npy_is_read_by_numpy(tmp_path, dtype, shape):
     path = tmp_path / "w.npy"
-    with create_npy(path, np.dtype(dtype), shape) as array:
-        array[...] = filled(dtype, shape)
+    with create_npy(path, np.dtype(dtype), shape) as write_piece:
+        write_piece(0, filled(dtype, shape).reshape(-1))
         assert not path.exists()
     read = np.load(path)
     assert read.dtype == dtype
@@ -67,9 +67,9 @@ def mixed():
 
 
 def write(path, arrays, metadata):
-    with create_safetensors(path, {name: (a.dtype, a.shape) for name, a in arrays.items()}, metadata) as open_tensor:
+    with create_safetensors(path, {name: (a.dtype, a.shape) for name, a in arrays.items()}, metadata) as write_piece:
         for name, array in arrays.items():
-            open_tensor(name)[...] = array
+            write_piece(name, 0, array.reshape(-1))
 
 
 def test_safetensors_is_read_by_the_official_library(tmp_path):
@@ -128,8 +128,8 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path, failure):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")
     tensors = {"a": (np.dtype(np.float32), (4,))}
-    with pytest.raises(failure), create_safetensors(path, tensors, {}) as open_tensor:  # noqa: PT012
-        open_tensor("a")[:2] = 1
+    with pytest.raises(failure), create_safetensors(path, tensors, {}) as write_piece:  # noqa: PT012
+        write_piece("a", 0, np.ones(2, np.float32))
         raise failure
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
@@ -183,7 +183,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
 
 def test_pieces_are_written_in_any_order(tmp_path):
     tensors = {name: (array.dtype, array.shape) for name, array in mixed().items()}
-    with stream_safetensors(tmp_path / "w", tensors, {}) as write_piece:
+    with create_safetensors(tmp_path / "w", tensors, {}) as write_piece:
         for name, array in reversed(mixed().items()):
             half = array.size // 2
             write_piece(name, half, array.reshape(-1)[half:])
@@ -199,8 +199,8 @@ import numpy as np
 from seedbed._files import create_safetensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    with create_safetensors(Path(sys.argv[1]), {"a": (np.dtype(np.float32), (1_000_000,))}, {}) as open_tensor:
-        open_tensor("a")[:] = 1
+    with create_safetensors(Path(sys.argv[1]), {"a": (np.dtype(np.float32), (1_000_000,))}, {}) as write_piece:
+        write_piece("a", 0, np.ones(1_000_000, np.float32))
 except OSError as error:
     print(error.filename, error.strerror)
 """
@@ -212,6 +212,39 @@ def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{path} File too large"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_has_no_room_is_refused_before_any_work(tmp_path):
+    path = tmp_path / "w.npy"
+    with pytest.raises(OSError, match="No space left") as caught, create_npy(path, np.dtype(np.float32), (1 << 48,)):
+        pass
+    assert caught.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_with_the_name(tmp_path, monkeypatch):
+    room = [10, 6]
+
+    def pwrite(_descriptor, content, _position):
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return min(len(content), room.pop())
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    path = tmp_path / "w.npy"
+    with pytest.raises(OSError, match="No space left") as caught, create_npy(path, np.dtype(np.float32), (9,)) as write:
+        write(0, np.ones(9, np.float32))
+    assert caught.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_takes_a_part_is_continued(tmp_path, monkeypatch):
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, position: pwrite(file, content[:7], position))
+    with create_npy(tmp_path / "w.npy", np.dtype(np.float32), (9,)) as write_piece:
+        write_piece(3, filled(np.float32, (9,))[3:])
+        write_piece(0, filled(np.float32, (9,))[:3])
+    assert (np.load(tmp_path / "w.npy") == filled(np.float32, (9,))).all()
 
 
 def header(fields):

@@ -266,8 +266,8 @@ class Client(Schemes[Array]):
         array([1000000.,       0.])
         """
         deadline, wanted = Deadline(self._seconds(timeout)), _calls.slices(model)
-        for _ in self._model(_calls.model_call(_portions.nothing_of(wanted), None, None), deadline.remaining()):
-            pass  # all are judged before any is made
+        for nothing in _portions.nothing_of(wanted):
+            self._visit(nothing, use, deadline)  # all are judged before any is made
         portions = Shared(_portions.portions(wanted))
 
         def work(connection: int) -> None:

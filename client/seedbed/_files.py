@@ -1,9 +1,9 @@
-"""Tensor files: written atomically, filled in place, read without loading them.
+"""Tensor files: written atomically, by many threads at a time, read without loading them.
 
-A file under construction lies beside its destination under a temporary name, has its full size reserved on the disk
-from the start, and takes the final name only when it is complete and synced. Whatever goes wrong before, nothing is
-left behind, and a file that bore the name already is untouched. A killed process leaves its temporary file; the next
-that writes to the same destination removes it.
+A file under construction lies beside its destination under a temporary name, has its full size from the start, and
+takes the final name only when it is complete and synced. Whatever goes wrong before, nothing is left behind, and a file
+that bore the name already is untouched. A killed process leaves its temporary file; the next that writes to the same
+destination removes it.
 """
 
 import contextlib
@@ -83,12 +83,18 @@ class SafetensorsFile:
         entry = self.tensors[name]
         if entry.dtype not in _NUMPY_DTYPES:
             raise FileFormatError(f"{self.path}: tensor {name!r} has type {entry.dtype}, which Seedbed does not make")
-        return _map(self.path, _NUMPY_DTYPES[entry.dtype], entry.shape, entry.start, "r")
+        if 0 in entry.shape:  # an empty map is an error to the system
+            return np.empty(entry.shape, _NUMPY_DTYPES[entry.dtype])
+        return np.memmap(self.path, _NUMPY_DTYPES[entry.dtype], "r", entry.start, entry.shape)
 
 
 @contextlib.contextmanager
-def create_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
-    """Creates a ``.npy`` file and yields its writable, memory-mapped array; on success it replaces ``path``.
+def create_npy(
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
+    """Creates a ``.npy`` file and yields a function that writes a piece: its first element, its values.
+
+    Pieces may come in any order and from many threads. On success the file replaces ``path``.
 
     Raises:
         FileFormatError: the type is bfloat16, which the format has no name for.
@@ -101,74 +107,41 @@ def create_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iter
         header = {"descr": descr, "fortran_order": False, "shape": shape}
         npy_format.write_array_header_1_0(file, header)
         start = file.tell()
-        _reserve(file, start + math.prod(shape) * dtype.itemsize)
-        yield _map(Path(file.name), dtype, shape, start, "r+")
+        _set_size(file, start + math.prod(shape) * dtype.itemsize)
 
-
-@contextlib.contextmanager
-def create_safetensors(
-    path: Path, tensors: Layout, metadata: Mapping[str, str]
-) -> Iterator[Callable[[str], np.ndarray[Any, Any]]]:
-    """Creates a safetensors file and yields a function from a tensor's name to its writable, memory-mapped array.
-
-    Each call maps one tensor, so that memory is given back as soon as its array is dropped. On success the file
-    replaces ``path``.
-
-    Args:
-        path: where the file shall be.
-        tensors: type and shape of each tensor, by name.
-        metadata: strings to keep in the header.
-
-    Raises:
-        FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
-        OSError: the file cannot be written; the disk is full.
-    """
-    with _laid_out(path, tensors, metadata) as (file, entries):
-
-        def open_tensor(name: str) -> np.ndarray[Any, Any]:
-            dtype, shape = tensors[name]
-            return _map(Path(file.name), dtype, shape, entries[name].start, "r+")
-
-        yield open_tensor
-
-
-@contextlib.contextmanager
-def stream_safetensors(
-    path: Path, tensors: Layout, metadata: Mapping[str, str]
-) -> Iterator[Callable[[str, int, np.ndarray[Any, Any]], object]]:
-    """Creates a safetensors file and yields a function that writes a piece of a tensor: name, first element, values.
-
-    No memory is needed but the pieces', and writing is faster than through a memory map, whose every page faults. On
-    success the file replaces ``path``.
-
-    Args:
-        path: where the file shall be.
-        tensors: type and shape of each tensor, by name.
-        metadata: strings to keep in the header.
-
-    Raises:
-        FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
-        OSError: the file cannot be written; the disk is full.
-    """
-    with _laid_out(path, tensors, metadata) as (file, entries):
-
-        def write(name: str, first: int, values: np.ndarray[Any, Any]) -> None:
-            file.seek(entries[name].start + first * values.itemsize)
-            file.write(values.view(np.uint8).data)
+        def write(first: int, values: np.ndarray[Any, Any]) -> None:
+            _write_at(file, start + first * values.itemsize, values)
 
         yield write
 
 
 @contextlib.contextmanager
-def _laid_out(
+def create_safetensors(
     path: Path, tensors: Layout, metadata: Mapping[str, str]
-) -> Iterator[tuple[BinaryIO, dict[str, TensorEntry]]]:
-    """Creates a safetensors file with its header and room for the data."""
+) -> Iterator[Callable[[str, int, np.ndarray[Any, Any]], None]]:
+    """Creates a safetensors file and yields a function that writes a piece: tensor's name, first element, values.
+
+    Pieces may come in any order and from many threads. No memory is needed but theirs, and writing is faster than
+    through a memory map, whose every page faults. On success the file replaces ``path``.
+
+    Args:
+        path: where the file shall be.
+        tensors: type and shape of each tensor, by name.
+        metadata: strings to keep in the header.
+
+    Raises:
+        FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
+        OSError: the file cannot be written; the disk is full.
+    """
     header, entries = _safetensors_header(tensors, metadata)
     with create_file(path) as file:
         file.write(header)
-        _reserve(file, max((entry.stop for entry in entries.values()), default=len(header)))
-        yield file, entries
+        _set_size(file, max((entry.stop for entry in entries.values()), default=len(header)))
+
+        def write(name: str, first: int, values: np.ndarray[Any, Any]) -> None:
+            _write_at(file, entries[name].start + first * values.itemsize, values)
+
+        yield write
 
 
 def read_safetensors(path: Path) -> SafetensorsFile:
@@ -315,24 +288,29 @@ def _sync_directory(path: Path) -> None:
             os.close(descriptor)
 
 
-def _reserve(file: BinaryIO, size: int) -> None:
-    """Gives the file its full size on the disk.
+def _set_size(file: BinaryIO, size: int) -> None:
+    """Gives the file its full size, of which no block is on the disk yet; tells now if they cannot have room.
 
-    A memory map over a sparse file kills the process with SIGBUS when the disk is full; reserved space cannot run out.
+    To reserve them would cost a pass of one thread over all pages of a file in memory. Whatever takes the room
+    meanwhile, the write that finds none fails.
     """
     file.flush()
-    if hasattr(os, "posix_fallocate") and size > 0:
+    if hasattr(os, "fstatvfs"):
+        room = os.fstatvfs(file.fileno())
+        if room.f_blocks and size > room.f_bfree * room.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    try:
+        file.truncate(size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from None
+
+
+def _write_at(file: BinaryIO, position: int, values: np.ndarray[Any, Any]) -> None:
+    """Writes values at a place, with no word to other threads that do the same."""
+    content = values.view(np.uint8).data
+    while content:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)
+            count = os.pwrite(file.fileno(), content, position)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise OSError(error.errno, error.strerror, file.name) from None
-        else:
-            return
-    file.truncate(size)
-
-
-def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, mode: str) -> np.ndarray[Any, Any]:
-    if 0 in shape:  # an empty map is an error to the system
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode=mode, offset=start, shape=shape)  # type: ignore[call-overload, no-any-return]
+            raise OSError(error.errno, error.strerror, file.name) from None
+        content, position = content[count:], position + count  # a disk that is about to be full takes a part

@@ -14,6 +14,9 @@ from seedbed.v1 import Region, TensorSlice
 _BYTES = 64 << 20
 """Of a portion: worth a stream, and little enough that streams end at about the same time."""
 
+_TENSORS = 1_000
+"""The most of a portion: a request has to stay smaller than what a server takes."""
+
 
 class Portion(NamedTuple):
     """Tensors that follow each other, or a stripe of one."""
@@ -42,7 +45,7 @@ def portions(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:
     first, group, size = 0, list[TensorSlice](), 0
     for index, part in enumerate(wanted):
         byte_count = _regions.byte_count(part)
-        if group and size + byte_count > _BYTES:
+        if group and (size + byte_count > _BYTES or len(group) == _TENSORS):
             yield Portion(first, group)
             group, size = [], 0
         if byte_count > _BYTES:
@@ -56,12 +59,14 @@ def portions(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:
         yield Portion(first, group)
 
 
-def nothing_of(wanted: Sequence[TensorSlice]) -> list[TensorSlice]:
+def nothing_of(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:
     """Empty regions of the same tensors: who asks for them has all judged, and gets no elements.
 
     A region that was given is left out, and judged when it is asked for.
     """
-    return [TensorSlice(spec=part.spec, region=_empty(len(part.spec.shape))) for part in wanted]
+    for first in range(0, len(wanted), _TENSORS):
+        parts = wanted[first : first + _TENSORS]
+        yield Portion(first, [TensorSlice(spec=part.spec, region=_empty(len(part.spec.shape))) for part in parts])
 
 
 def _empty(rank: int) -> Region:

@@ -2,34 +2,38 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
 import seedbed
 from seedbed import _checkpoints, dtypes
 from seedbed._checkpoints import INDEX, Shard
-from seedbed._files import FileFormatError, SafetensorsFile, create_file, read_safetensors, stream_safetensors
+from seedbed._files import FileFormatError, SafetensorsFile, create_file, create_safetensors, read_safetensors
 from seedbed.cli import _provenance
-from seedbed.cli._jobs import run_jobs
+from seedbed.cli._jobs import patience, run_jobs
 from seedbed.cli._progress import Add, Report, adder
 
 
 def write_file(client: seedbed.Client, path: Path, shard: Shard, add: Add) -> None:
-    """Writes one file, in memory for no more than a chunk.
+    """Writes one file, many pieces at a time, in memory for no more than those.
 
     Args:
         client: makes the tensors.
         path: where the file shall be.
         shard: what shall be in it.
-        add: told the bytes done with each chunk.
+        add: told the bytes done with each piece.
     """
     specs = shard.model.tensors
     layout = {spec.name: (dtypes.numpy_dtype(spec.dtype), tuple(spec.shape)) for spec in specs}
-    with stream_safetensors(path, layout, _provenance.metadata(shard.model, shard.checkpoint)) as write:
-        for spec in specs:
-            for first, values in client.iter_chunks(spec):
-                write(spec.name, first, values)
-                add(values.nbytes)
+    with create_safetensors(path, layout, _provenance.metadata(shard.model, shard.checkpoint)) as write:
+
+        def use(index: int, first: int, values: np.ndarray[Any, Any]) -> None:
+            write(specs[index].name, first, values)
+            add(values.nbytes)
+
+        client.visit(shard.model, use, timeout=patience(client, shard.size))
 
 
 def write_checkpoint(

@@ -1,6 +1,5 @@
 """Work on several files at a time."""
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
@@ -17,9 +16,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def jobs_option(command: Command) -> Command:
     """Adds how many files are worked on at a time."""
     return click.option(
-        "--jobs", type=click.IntRange(min=1), default=min(4, os.cpu_count() or 1), metavar="N",
-        help="How many files of a directory to work on at a time.  [default: 4, or the number of cores if it is less]",
+        "--jobs", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
+        help="How many files of a directory to work on at a time, each on all threads: one is made while another is "
+        "synced.",
     )(command)  # fmt: skip
+
+
+def patience(client: seedbed.Client, byte_count: int) -> float | None:
+    """Seconds that all tensors of one file may take: the client's timeout for each GiB."""
+    return None if client.timeout is None else client.timeout * (1 + (byte_count >> 30))
 
 
 def run_jobs(client: seedbed.Client, jobs: int, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -79,7 +79,7 @@ def target_options(command: Command) -> Command:
     )  # fmt: skip
     timeout = click.option(
         "--timeout", type=float, metavar="SECONDS",
-        help="The longest that one call may take; inf for no limit.  [default: 600; health: 5]",
+        help="The longest that one call may take, or a GiB of a file; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
     wait = click.option(
         "--wait", type=float, metavar="SECONDS", callback=_remember, expose_value=False,

@@ -13,6 +13,7 @@ Report = Callable[[int, int], None]
 Add = Callable[[int], None]
 
 PATIENCE = 0.5  # seconds; what is done by then needs no bar
+_INTERVAL = 0.05  # seconds between two reports; a bar costs more than a piece
 
 
 @contextlib.contextmanager
@@ -53,12 +54,16 @@ def progress(label: str, wanted: bool | None) -> Iterator[Report]:
 def adder(report: Report, total: int) -> Add:
     """Returns a function of the bytes just done, for threads that share a bar."""
     lock = threading.Lock()
-    done = 0
+    done, due = 0, 0.0
 
     def add(count: int) -> None:
-        nonlocal done
+        nonlocal done, due
         with lock:
             done += count
+            now = time.monotonic()
+            if now < due and done < total:
+                return
+            due = now + _INTERVAL
             report(done, total)
 
     return add

@@ -10,10 +10,12 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from google.protobuf import json_format
 
 import seedbed
@@ -21,6 +23,7 @@ from seedbed import _laws, dtypes
 from seedbed._files import create_npy, create_safetensors
 from seedbed._schemes import Options
 from seedbed.cli import _provenance
+from seedbed.cli._jobs import patience
 from seedbed.cli._models import import_plot
 from seedbed.cli._options import (
     DTYPE,
@@ -38,9 +41,10 @@ from seedbed.cli._options import (
     shape_text,
     target_options,
 )
-from seedbed.cli._progress import progress
+from seedbed.cli._progress import adder, progress
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
 
+Array = np.ndarray[Any, Any]
 Run = Callable[..., None]
 Decorator = Callable[[Any], Any]
 
@@ -174,8 +178,14 @@ def _get(
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
         description = client.describe(spec, region)
         made = TensorSlice(spec=description.spec, region=None if region is None else description.region)
-        with _create(output, made, description) as array:
-            client.init(description.spec, region=description.region, out=array, progress=report)
+        add = adder(report, description.byte_count)
+        with _create(output, made, description) as write:
+
+            def use(_index: int, first: int, values: Array) -> None:
+                write(first, values)
+                add(values.nbytes)
+
+            client.visit([made], use, timeout=patience(client, description.byte_count))
     seconds = time.monotonic() - start
     shape = shape_text(_extents(description))
     click.echo(
@@ -185,15 +195,15 @@ def _get(
 
 
 @contextmanager
-def _create(output: Path, made: TensorSlice, description: TensorDescription) -> Iterator[Any]:
+def _create(output: Path, made: TensorSlice, description: TensorDescription) -> Iterator[Callable[[int, Array], None]]:
     dtype, shape = dtypes.numpy_dtype(description.spec.dtype), _extents(description)
     if output.suffix == ".npy":
-        with create_npy(output, dtype, shape) as array:
-            yield array
+        with create_npy(output, dtype, shape) as write:
+            yield write
         return
     name = _provenance.name_in_file(made.spec)
-    with create_safetensors(output, {name: (dtype, shape)}, _provenance.metadata(made)) as open_tensor:
-        yield open_tensor(name)
+    with create_safetensors(output, {name: (dtype, shape)}, _provenance.metadata(made)) as write_to:
+        yield partial(write_to, name)
 
 
 def _describe(

@@ -1,5 +1,6 @@
 """The command verify: files against what their own metadata tell of their making."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from seedbed._checkpoints import INDEX, ONE_FILE, Shard
 from seedbed._files import SAFETENSORS_DTYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
 from seedbed._regions import extents
 from seedbed.cli import _provenance
-from seedbed.cli._jobs import jobs_option, run_jobs
+from seedbed.cli._jobs import jobs_option, patience, run_jobs
 from seedbed.cli._options import FILE, bytes_text, connect, plural, progress_option, shape_text, target_options
 from seedbed.cli._progress import Add, Report, adder, progress
 from seedbed.v1 import Model
@@ -96,7 +97,7 @@ def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: R
     def check(file: SafetensorsFile) -> str | None:
         try:
             _check_tensors(client, file, add)
-        except Differs as error:
+        except (Differs, FileSizeError) as error:
             return str(error)
         return None
 
@@ -189,27 +190,66 @@ def _open(path: Path) -> SafetensorsFile:
 
 
 def _check_tensors(client: seedbed.Client, file: SafetensorsFile, add: Add) -> None:
+    parts = _provenance.slices(_provenance.made_by(file))
     with file.path.open("rb") as data:
-        for name, part in _provenance.slices(_provenance.made_by(file)).items():
-            entry = file.tensors[name]
-            data.seek(entry.start)
-            for first, expected in client.iter_chunks(part.spec, _provenance.region_of(part)):
-                difference = _difference(expected, np.frombuffer(data.read(expected.nbytes), expected.dtype))
-                if difference is not None:
-                    index, words = difference
-                    element = ", ".join(str(int(i)) for i in np.unravel_index(first + index, entry.shape))
-                    raise Differs(f"{file.path}: tensor {name!r}, element [{element}]: {words}")
-                add(expected.nbytes)
+        comparison = _Comparison(file, list(parts), data.fileno(), add)
+        client.visit(list(parts.values()), comparison.compare, timeout=patience(client, _size(file)))
+    comparison.tell()
+
+
+class _Comparison:
+    """Compares pieces, which come in no order and from several threads, with a file's content.
+
+    Args:
+        file: The file.
+        names: The tensors, in the order in which the first difference is looked for.
+        descriptor: The file, open. It is read and not mapped: what is cut short meanwhile is an error, not a crash.
+        add: Told the bytes compared.
+    """
+
+    def __init__(self, file: SafetensorsFile, names: Sequence[str], descriptor: int, add: Add) -> None:
+        self._file = file
+        self._names = names
+        self._descriptor = descriptor
+        self._add = add
+        self._differences: list[tuple[int, int, str]] = []
+
+    def compare(self, tensor: int, first: int, expected: Array) -> None:
+        """Compares a piece of a tensor that begins with this element."""
+        start = self._file.tensors[self._names[tensor]].start + first * expected.itemsize
+        content = os.pread(self._descriptor, expected.nbytes, start)
+        if len(content) < expected.nbytes:
+            raise FileSizeError(f"{self._file.path}: cut short while it was read")
+        difference = _difference(expected, np.frombuffer(content, expected.dtype))
+        if difference is not None:
+            index, words = difference
+            self._differences.append((tensor, first + index, words))
+        self._add(expected.nbytes)
+
+    def tell(self) -> None:
+        """Raises the first of all differences, if there are any."""
+        if not self._differences:
+            return
+        tensor, index, words = min(self._differences)
+        name = self._names[tensor]
+        shape = self._file.tensors[name].shape
+        element = ", ".join(str(int(i)) for i in np.unravel_index(index, shape))
+        raise Differs(f"{self._file.path}: tensor {name!r}, element [{element}]: {words}")
 
 
 def _difference(expected: Array, found: Array) -> tuple[int, str] | None:
     """Returns the first index at which the bits differ, and what they are; None if all are equal."""
+    if np.array_equal(_wide_words(expected), _wide_words(found)):
+        return None
     words = np.dtype(f"u{expected.itemsize}")
     differing = np.flatnonzero(expected.view(words) != found.view(words))
-    if not differing.size:
-        return None
     index = int(differing[0])
     return index, f"expected {_bits(expected, index)}, found {_bits(found, index)}"
+
+
+def _wide_words(values: Array) -> Array:
+    """The bits, as few words, which compare faster."""
+    return values.view(np.uint64 if values.nbytes % 8 == 0 else f"u{values.itemsize}")
 
 
 def _bits(values: Array, index: int) -> str:
