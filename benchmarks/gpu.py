@@ -39,7 +39,7 @@ from seedbed_server.engine import open_backend  # noqa: E402
 PARTS: dict[str, tuple[Callable[[Bench], list[Row]], ...]] = {
     "bits": (bits.golden_vectors, bits.random_tensors, bits.large_tensors, bits.many_threads, bits.one_launch),
     "engine": (engine.laws, engine.shards, engine.latency),
-    "tensors": (tensors.into_tensors, tensors.a_model),
+    "tensors": (tensors.into_tensors, tensors.a_model, tensors.one_tensor),
     "host": (host.to_the_host,),
     "wire": (wire.one_stream, wire.many_streams, wire.first_chunk),
 }
@@ -169,7 +169,7 @@ def open_bench(sizes: Sizes, emulated: bool) -> Bench:
     from seedbed_server.engine.backends.cupy import CupyBackend  # noqa: PLC0415
 
     reference = open_backend("numpy")
-    backend = CupyBackend(CudaDevice(), reference)
+    backend = CupyBackend(CudaDevice(), lambda: reference)
     gpu = (EmulatedGpu if emulated else Gpu)(backend.cuda)
     return Bench(gpu, backend, reference, _torch(gpu.torch_device), sizes)
 

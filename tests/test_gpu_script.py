@@ -14,7 +14,7 @@ SCRIPT = ["benchmarks/gpu.py"]
 TABLES = {
     "bits": set(),
     "engine": {"laws", "shards", "latency"},
-    "tensors": {"a model"} if importlib.util.find_spec("torch") else set(),
+    "tensors": {"one tensor"} | ({"a model"} if importlib.util.find_spec("torch") else set()),
     "host": {"to the host"},
     "wire": {"loopback", "round trip", "streams", "first chunk"},
 }

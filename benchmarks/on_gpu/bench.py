@@ -38,10 +38,10 @@ class Sizes:
     stream_seconds: float = 2.0
     cold_starts: int = 2
     warm_starts: int = 5
-    model: str = "gpt2-124m"
+    models: tuple[str, ...] = ("gpt2-124m", "llama-3.1-8b")
 
 
-QUICK = Sizes(96, 200_000, 16 * MIB, 2, MIB, 4 * MIB, 4 * MIB, 10, (2,), 0.3, 1, 1, "resnet-50")
+QUICK = Sizes(96, 200_000, 16 * MIB, 2, MIB, 4 * MIB, 4 * MIB, 10, (2,), 0.3, 1, 1, ("resnet-50",))
 
 
 @dataclass(frozen=True)

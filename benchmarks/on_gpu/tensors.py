@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections import deque
 from functools import partial
@@ -14,8 +15,11 @@ from benchmarks.measuring import MILLISECONDS, Row, compare
 from benchmarks.on_gpu import ROOT
 from benchmarks.on_gpu.bench import HALF, Bench, described, whole
 from benchmarks.on_gpu.device import Work
+from benchmarks.on_gpu.engine import MICROSECONDS
 from seedbed.v1 import Model, Region, TensorDescription
 from seedbed_server import engine
+
+_COMPARED_BYTES = 600 << 20
 
 
 def into_tensors(bench: Bench) -> list[Row]:
@@ -33,25 +37,75 @@ def into_tensors(bench: Bench) -> list[Row]:
 
 
 def a_model(bench: Bench) -> list[Row]:
-    """A model's parameters, beside torch.nn.init on tensors of the same shapes."""
+    """A model's parameters, in every way that they can be asked for, beside torch.nn.init in the same tensors."""
     if bench.torch is None:
         return []
-    text = (ROOT / "examples" / f"{bench.sizes.model}.json").read_text(encoding="utf-8")
+    return [row for name in bench.sizes.models for row in _one_model(bench, name)]
+
+
+def one_tensor(bench: Bench) -> list[Row]:
+    """A tensor of 1 KiB through the client, until it is there; `latency` tells of the engine alone."""
+    with seedbed.connect("local:cuda") as client:
+        spec = seedbed.spec("normal", (256,), name="small")
+        array = client.init(spec)
+        works: dict[str, Work] = {
+            "new array": lambda: client.init(spec),
+            "CuPy's array": lambda: client.init(spec, out=array),
+        }
+        if bench.torch is not None:
+            tensor = _tensor(bench, engine.describe(spec))
+            works["torch's tensor"] = lambda: client.init(spec, out=tensor)
+            works |= {f"{name}, alone": work for name, work in bench.peers("normal", "float32", 256).items()}
+        timed = {name: partial(bench.gpu.host_seconds, work) for name, work in works.items()}
+        return compare("one tensor", "normal float32, 1 KiB", MICROSECONDS, bench.sizes.latency_runs, timed)
+
+
+def _one_model(bench: Bench, name: str) -> list[Row]:
+    text = (ROOT / "examples" / f"{name}.json").read_text(encoding="utf-8")
     model = json_format.Parse(text, Model())
     descriptions = [engine.describe(spec) for spec in model.tensors]
     tensors = {each.spec.name: _tensor(bench, each) for each in descriptions}
-    peers = [_torch_init(bench, each) for each in descriptions]
+    peers = [_torch_init(bench, each, tensors[each.spec.name]) for each in descriptions]
+    module = _module(bench, tensors)
     with seedbed.connect("local:cuda") as client:
+
+        def into_tensors() -> None:
+            deque(client.init_model(model, out=tensors), maxlen=0)
+
         works: dict[str, Work] = {
-            "local:cuda": lambda: deque(client.init_model(model, out=tensors), maxlen=0),
+            "new arrays": lambda: deque(client.init_model(model), maxlen=0),
+            "tensors": into_tensors,
             "torch.nn.init": lambda: [work() for work in peers],
         }
-        timed = {name: partial(bench.gpu.host_seconds, work) for name, work in works.items()}
-        case = f"{bench.sizes.model}, {sum(each.byte_count for each in descriptions) / 1e6:.0f} MB"
+        if module is not None:
+            works["init_module"] = lambda: seedbed.torch.init_module(module, client, model=model)
+        timed = {way: partial(bench.gpu.host_seconds, work) for way, work in bench.usable(works).items()}
+        case = f"{name}, {sum(each.byte_count for each in descriptions) / 1e6:.0f} MB"
         rows = compare("a model", case, MILLISECONDS, bench.sizes.runs, timed)
-    for each in descriptions:
-        bench.check(whole(each), {"a model": bench.gpu.bytes_of(bench.torch, tensors[each.spec.name])})
+        into_tensors()
+        bench.gpu.synchronize()
+    byte_count = 0
+    for each in sorted(descriptions, key=lambda each: each.byte_count):  # as many as the reference makes in some time
+        byte_count += each.byte_count
+        if byte_count <= _COMPARED_BYTES:
+            bench.check(whole(each), {"a model": bench.gpu.bytes_of(bench.torch, tensors[each.spec.name])})
     return rows
+
+
+def _module(bench: Bench, tensors: dict[str, Any]) -> Any:
+    """A module with these parameters; None where they are not torch's."""
+    if not all(isinstance(tensor, bench.torch.Tensor) for tensor in tensors.values()):
+        return None
+    importlib.import_module("seedbed.torch")
+    root = bench.torch.nn.Module()
+    for name, tensor in tensors.items():
+        owner, (*path, last) = root, name.split(".")
+        for step in path:
+            if not hasattr(owner, step):
+                owner.add_module(step, bench.torch.nn.Module())
+            owner = getattr(owner, step)
+        owner.register_parameter(last, bench.torch.nn.Parameter(tensor, requires_grad=False))
+    return root
 
 
 def _tensor(bench: Bench, description: TensorDescription) -> Any:
@@ -60,9 +114,10 @@ def _tensor(bench: Bench, description: TensorDescription) -> Any:
     return bench.gpu.tensor(bench.torch, extents, seedbed.dtypes.name_of(description.spec.dtype))
 
 
-def _torch_init(bench: Bench, description: TensorDescription) -> Work:
+def _torch_init(bench: Bench, description: TensorDescription, tensor: Any) -> Work:
     law = description.law.WhichOneof("law")
     parameters = getattr(description.law, law)
     options = {each.name: getattr(parameters, each.name) for each in parameters.DESCRIPTOR.fields}
-    tensor = bench.torch.empty(tuple(description.spec.shape), device=bench.gpu.torch_device)
+    if not isinstance(tensor, bench.torch.Tensor):
+        tensor = bench.torch.empty(tuple(description.spec.shape), device=bench.gpu.torch_device)
     return partial(getattr(bench.torch.nn.init, f"{law}_"), tensor, **options)

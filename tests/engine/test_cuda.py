@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 import random
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from _helpers.emulation import emulated_cupy
+from _helpers.emulation import FOLDER, emulated_cupy
 from google.protobuf import json_format
 
 from seedbed.v1 import (
@@ -47,6 +49,7 @@ from seedbed_server.engine import backends
 from seedbed_server.engine.backends import cuda_device, cuda_pieces, cuda_tables, cuda_tasks
 from seedbed_server.engine.backends.cuda_tables import Task
 from seedbed_server.engine.backends.cupy import CupyBackend
+from seedbed_server.engine.backends.numpy import NumpyBackend
 
 from .conftest import sample
 
@@ -504,6 +507,34 @@ def test_auto_takes_a_gpu_that_works(cupy: ModuleType, monkeypatch: pytest.Monke
     backend = engine.open_backend()
     assert (backend.name, backend.reason) == ("cupy", "the fastest, since there is a GPU")
     assert backend.device == "Emulated GPU (device 0, compute capability 9.0)"
+
+
+def test_the_cpu_is_opened_when_it_is_needed(cupy: ModuleType) -> None:
+    """No server waits for Numba before it serves what the GPU makes."""
+    waiting, gate = threading.Event(), threading.Event()
+
+    class Slow(NumpyBackend):
+        def prepare(self) -> None:
+            waiting.set()
+            gate.wait()
+
+    opened: list[engine.Backend] = []
+    backend = CupyBackend(cuda_device.CudaDevice(), lambda: (opened.append(Slow(1)), opened[-1])[1])
+    sample(backend, TensorSpec(shape=[100], normal=Normal()))
+    assert opened == []
+    backend.prepare()
+    assert waiting.wait(10)
+    sample(backend, TensorSpec(shape=[100], normal=Normal()))
+    sample(backend, TensorSpec(shape=[10, 10], orthogonal=Orthogonal(gain=1.0)))
+    assert len(opened) == 1
+    gate.set()
+
+
+def test_opening_does_not_import_numba(cupy: ModuleType) -> None:
+    code = "import sys; from seedbed_server import engine; engine.open_cupy(); print('numba' in sys.modules)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout == "False\n"
 
 
 def test_auto_says_why_it_did_not_take_one(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from seedbed._cores import usable_cores
@@ -63,7 +64,8 @@ def open_cupy(threads: int | None = None, device: int | None = None, reason: str
 
     device = _number(device, "device", "SEEDBED_DEVICE", least=0)
     try:
-        backend = CupyBackend(CudaDevice(device), _open_fastest_cpu(threads, "for orthogonal matrices"), reason)
+        open_cpu = partial(_open_fastest_cpu, threads, "for orthogonal matrices")
+        backend = CupyBackend(CudaDevice(device), open_cpu, reason)
         backend.check(_open_numpy(1, "the reference"))
     except NoDevice as error:
         raise ValueError(f"backend: cupy cannot be used: {error}") from error

@@ -60,11 +60,10 @@ class Pieces:
             raise
 
     def give_back(self, memory: Memory) -> None:
-        """Takes memory back, in which the GPU may still be at work: what comes next waits for its stream."""
+        """Takes memory back once the GPU has done with it, which of a stream that ended early it may not have."""
+        memory.stream.synchronize()
         if len(self._idle) < _IDLE_PIECES:
             self._idle.append(memory)
-        else:
-            memory.stream.synchronize()  # before it is freed
         self._free.release()
 
 
@@ -141,7 +140,7 @@ class _Piece:
     def __init__(self, pieces: Pieces, memory: Memory, begin: int, end: int) -> None:
         self._memory = memory
         self.begin, self.end = begin, end
-        weakref.finalize(self, pieces.give_back, memory).atexit = False
+        weakref.finalize(self, pieces.give_back, memory)
 
     def begin_sampling(self, device: CudaDevice, write: Write, itemsize: int) -> None:
         count = self.end - self.begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -48,24 +49,37 @@ class CupyBackend(Backend):
 
     Args:
         device: The GPU.
-        cpu: What computes the rest.
+        open_cpu: Opens what computes the rest; called when that is needed, since importing and compiling it takes long.
         reason: Why it was chosen.
     """
 
     name = "cupy"
     ahead = 2  # one piece is copied, and one sampled, while the one before is sent
 
-    def __init__(self, device: CudaDevice, cpu: Backend, reason: str = "asked for") -> None:
+    def __init__(self, device: CudaDevice, open_cpu: Callable[[], Backend], reason: str = "asked for") -> None:
         self.cuda = device
         self.device = device.name
         self.reason = reason
         self.threads = 1
-        self._cpu = cpu
+        self._open_cpu = open_cpu
+        self._opened_cpu: Backend | None = None
+        self._opening = threading.Lock()
         self._idle: deque[_Lane] = deque(maxlen=_IDLE_LANES)
         self._pieces = Pieces(device)
 
     def prepare(self) -> None:
+        """Prepares the CPU's part, in the background: few tensors need it, and the others shall not wait for it."""
+        threading.Thread(target=self._prepare_cpu, name="prepare", daemon=True).start()
+
+    def _prepare_cpu(self) -> None:
         self._cpu.prepare()
+
+    @property
+    def _cpu(self) -> Backend:
+        with self._opening:
+            if self._opened_cpu is None:
+                self._opened_cpu = self._open_cpu()
+            return self._opened_cpu
 
     def check(self, reference: Backend) -> None:
         """Compares a few values of each law with another backend's.
