@@ -409,7 +409,7 @@ def test_servers_behind_a_name_are_waited_for(start_server, call, caplog):
 
 @pytest.mark.parametrize("call", [sync_twice, aio_twice])
 def test_a_server_that_has_answered_is_waited_for(start_server, call, caplog):
-    """Between two calls it is away for longer than one that never answered is asked."""
+    """Between two calls it is away for longer than the quick attempts take."""
     first, later = start_server(), []
 
     def replace():

@@ -22,9 +22,9 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.http2.max_pings_without_data", 0),
     # Without it, clients of one process would share one connection, and its bandwidth.
     ("grpc.use_local_subchannel_pool", 1),
-    # gRPC would let two minutes pass between attempts to connect; our own delays are at most 5 seconds.
+    # gRPC would let two minutes pass between attempts to connect, and fail our own, 5 s apart at most, meanwhile.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # It would ask for the addresses of a name twice a minute at most, and replicas may be replaced faster.
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 )

@@ -169,8 +169,7 @@ def start(
     Args:
         servicer: What answers.
         listen: Addresses, each ``HOST:PORT`` (port 0 takes a free one) or ``unix:PATH``. Default a free local port.
-        max_streams: How many streams may be open at once; further ones are refused with RESOURCE_EXHAUSTED.
-            Default 256.
+        max_streams: How many streams may be open at once; further ones are told when to come again. Default 256.
         max_streams_per_client: How many of them one host may have. Default 0: no limit but that of all.
         stall_timeout: Seconds after which a stream is ended whose client does not read; 0 for never. Default 300.
         max_connections: How many connections each address takes; further ones are closed. Default 0: no limit.
