@@ -38,9 +38,9 @@ def requests(monkeypatch):
     sent = []
     original = _transport.LocalTransport.stream
 
-    def recorded(self, method, request, deadline):
+    def recorded(self, method, request, deadline, *further):
         sent.append(request)
-        return original(self, method, request, deadline)
+        return original(self, method, request, deadline, *further)
 
     monkeypatch.setattr(_transport.LocalTransport, "stream", recorded)
     return sent

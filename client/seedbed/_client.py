@@ -338,7 +338,7 @@ class Client(Schemes[Array]):
         if not assembler.asks:
             yield from assembler.literals()
             return
-        request, connection, moves = assembler.request(), assembler.connection, assembler.moves
+        request, connection, moves = assembler.request(), assembler.connection, assembler.moves()
         stream = self._transport.stream(assembler.method, request, deadline, connection, moves)
         with contextlib.closing(stream) as messages:
             try:

@@ -260,7 +260,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             for piece in assembler.literals():
                 yield piece
             return
-        request, connection, moves = assembler.request(), assembler.connection, assembler.moves
+        request, connection, moves = assembler.request(), assembler.connection, assembler.moves()
         stream = self._transport.stream(assembler.method, request, deadline, connection, moves)
         async with contextlib.aclosing(stream) as messages:
             try:
