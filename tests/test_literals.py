@@ -38,9 +38,9 @@ def requests(monkeypatch):
     sent = []
     original = _transport.GrpcTransport.stream
 
-    def recorded(self, method, request, deadline):
+    def recorded(self, method, request, deadline, *further):
         sent.append(request)
-        return original(self, method, request, deadline)
+        return original(self, method, request, deadline, *further)
 
     monkeypatch.setattr(_transport.GrpcTransport, "stream", recorded)
     return sent

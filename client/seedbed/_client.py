@@ -414,7 +414,7 @@ class Client(Schemes[Array]):
         if not assembler.asks:
             yield from assembler.literals()
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route())
         with contextlib.closing(stream) as messages:
             try:
                 for message in messages:

@@ -7,7 +7,6 @@ wanted, and come in their turn.
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 import os
@@ -92,7 +91,8 @@ class Assembler:
     def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0, connection: int = 0) -> None:
         self.connection = connection
         self._wanted = wanted
-        self._asked = [index for index, part in enumerate(wanted) if not _literals.is_literal(part)]
+        self._is_literal = [*map(_literals.is_literal, wanted), False]  # looked at twice for each message
+        self._asked = [index for index in range(len(wanted)) if not self._is_literal[index]]
         self._window = range(len(self._asked))  # the tensors that the last request asked for, among those
         self._place = 0  # among those, of the first that is not complete
         self._index = 0
@@ -102,7 +102,6 @@ class Assembler:
         """Elements and tensors that have arrived; it grows whenever something does."""
         self._ticket = os.urandom(8).hex()
 
-    @functools.cached_property
     def route(self) -> _moving.Route:
         """How its streams are asked for."""
         return _moving.Route(self.connection, _moving.moves(self._wanted[i] for i in self._asked), self._ticket)
@@ -137,8 +136,8 @@ class Assembler:
 
     def literals(self) -> Iterator[Piece]:
         """The literals that are due now."""
-        while not self.is_complete and _literals.is_literal(part := self._wanted[self._index]):
-            values = _literals.values(part)[self._position :]
+        while self._is_literal[self._index]:
+            values = _literals.values(self._wanted[self._index])[self._position :]
             piece = Piece(self._index, self._position, values, is_last=True)
             self._count(piece)
             yield piece

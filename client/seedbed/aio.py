@@ -276,7 +276,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             for piece in assembler.literals():
                 yield piece
             return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route)
+        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route())
         async with contextlib.aclosing(stream) as messages:
             try:
                 async for message in messages:

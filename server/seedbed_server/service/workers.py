@@ -1,8 +1,8 @@
 """Several processes behind the same ports: started together, stopped together, and replaced when one dies.
 
 Python's lock lets one process use a few cores at most. The kernel divides the connections among the processes that
-listen on a port (SO_REUSEPORT), so each worker has its own clients, limits, metrics and logs; see `balance` for how
-they share them evenly.
+listen on a port (SO_REUSEPORT), so each worker has its own clients, limits, metrics and logs; `balance` tells how they
+share clients evenly.
 """
 
 from __future__ import annotations
