@@ -267,7 +267,7 @@ class Client(Schemes[Array]):
         """
         deadline, wanted = Deadline(self._seconds(timeout)), _calls.slices(model)
         for nothing in _portions.nothing_of(wanted):
-            self._visit(nothing, use, deadline)  # all are judged before any is made
+            self._visit(nothing, 0, use, deadline)  # all are judged before any is made
         portions = Shared(_portions.portions(wanted))
 
         def work(connection: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import math
 import sys
@@ -13,12 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from seedbed import _arguments, _calls, _literals, _outputs, _regions, dtypes
-from seedbed._client import Client
+from seedbed._inside import InsideClient, Spans
 from seedbed._retry import Deadline
-from seedbed._transport import LocalTransport
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import InvalidRequest
-from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec, Zeros
+from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
 
 if TYPE_CHECKING:
     from seedbed_server.engine.backends.cuda_device import CudaDevice
@@ -34,7 +32,7 @@ _IN_GPU_MEMORY: Final = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _NOT_SHARED: Final = (BufferError, NotImplementedError, TypeError, ValueError)  # with what DLPack is refused
 
 
-class CudaClient(Client):
+class CudaClient(InsideClient):
     """A client of one GPU of this process; made by ``seedbed.connect("local:cuda")``, closed by ``with`` or `close`.
 
     Its methods are those of `seedbed.Client`, with the same arguments, errors and values. Its arrays are on the GPU,
@@ -55,14 +53,13 @@ class CudaClient(Client):
     - ``progress`` is called when a tensor's work has begun, and the timeout counts until then.
     """
 
-    _transport: LocalTransport
+    _service: CudaService
 
     def __init__(self, target: str, service: CudaService, timeout: float | None) -> None:
-        super().__init__(target, LocalTransport(service, target), timeout)
+        super().__init__(target, service, timeout)
         # imported when there is a GPU: the server need not be installed, nor CuPy
         from seedbed_server.service.cuda import write_all  # noqa: PLC0415
 
-        self._service = service
         self._memory = _Memory(service.device)
         self._write_all = write_all
 
@@ -110,7 +107,29 @@ class CudaClient(Client):
             caller's own: memory is free again when the caller has dropped it.
         """
         first = _arguments.integer(first_element, "first_element", "element", _arguments.INT64)
-        return self._in_pieces(_calls.tensor_slice(spec, region), first, self._seconds(timeout))
+        return self._in_pieces(_calls.tensor_slice(spec, region), first, Deadline(self._seconds(timeout)))
+
+    def visit(
+        self,
+        model: ModelLike,
+        use: Callable[[int, int, Array], object],
+        jobs: int | None = None,
+        timeout: Timeout = ...,
+    ) -> None:
+        """As `Client.visit`, one piece of 64 MiB after the other on the calling thread, as 1-D CuPy arrays.
+
+        Args:
+            model: As for `Client.visit`.
+            use: As for `Client.visit`.
+            jobs: Not read.
+            timeout: Seconds until the last piece's work has begun, with all that is done between.
+        """
+        deadline = Deadline(self._seconds(timeout))
+        wanted = _calls.slices(model)
+        self._described("InitModel", wanted, deadline)  # all are judged before any is made
+        for index, part in enumerate(wanted):
+            for first, values in self._in_pieces(part, 0, deadline):
+                use(index, first, values)
 
     def _run(
         self,
@@ -157,7 +176,7 @@ class CudaClient(Client):
     def _group(self, waiting: deque[_Tensor], find: Callable[[str], object], are_kept: bool) -> deque[_Tensor]:
         """Takes the next tensors, and finds places for them."""
         group: deque[_Tensor] = deque()
-        spans, byte_count = _Spans(), 0
+        spans, byte_count = Spans(), 0
         while waiting and len(group) < _GROUP_TENSORS:
             tensor = waiting[0]
             if tensor.out is _UNKNOWN:
@@ -205,28 +224,14 @@ class CudaClient(Client):
             strided[...] = contiguous
 
     def _in_pieces(
-        self, wanted: TensorSlice, first: int, seconds: float | None
+        self, wanted: TensorSlice, first: int, deadline: Deadline
     ) -> Generator[tuple[int, CupyArray], None, None]:
-        deadline = Deadline(seconds)
         [description] = self._described("InitTensor", [wanted], deadline, first)
         end = description.element_count
         step = _PIECE_BYTES // dtypes.numpy_dtype(wanted.spec.dtype).itemsize
         for offset in range(first, end, step):
             # No name for the array: it would keep the piece alive while the next is made.
             yield offset, self._piece(description, offset, min(step, end - offset), deadline)
-
-    def _described(
-        self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
-    ) -> list[TensorDescription]:
-        for index, part in enumerate(wanted):
-            if _literals.is_literal(part):
-                _literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
-        asked = [_without_values(part) for part in wanted]
-        descriptions = self._transport.call(partial(self._service.describe, asked, method, first), deadline)
-        return [
-            _literals.describe(part) if _literals.is_literal(part) else description
-            for part, description in zip(wanted, descriptions, strict=True)
-        ]
 
     def _piece(self, description: TensorDescription, first: int, count: int, deadline: Deadline) -> CupyArray:
         with self._service.device.use():
@@ -284,37 +289,12 @@ class _Place(NamedTuple):
         return self.pointer + sum(reach for reach in reaches if reach < 0), self.pointer + end
 
 
-class _Spans:
-    """Spans of addresses, of which no two overlap."""
-
-    def __init__(self) -> None:
-        self._bounds: list[int] = []  # where one begins, where it ends, where the next begins, and so on
-
-    def add(self, begin: int, end: int) -> bool:
-        """Adds one, unless it overlaps; whether it did not."""
-        if begin >= end:
-            return True
-        index = bisect.bisect_right(self._bounds, begin)
-        if index % 2 or bisect.bisect_left(self._bounds, end) != index:
-            return False
-        self._bounds[index:index] = begin, end
-        return True
-
-
 def _nothing() -> None:
     pass
 
 
 def _part_of(description: TensorDescription) -> TensorSlice:
     return TensorSlice(spec=description.spec, region=description.region)
-
-
-def _without_values(wanted: TensorSlice) -> TensorSlice:
-    """A part of the same shape and dtype that the service describes in a literal's place."""
-    if not _literals.is_literal(wanted):
-        return wanted
-    spec = TensorSpec(shape=wanted.spec.shape, dtype=wanted.spec.dtype, zeros=Zeros())
-    return TensorSlice(spec=spec, region=wanted.region if wanted.HasField("region") else None)
 
 
 class _Memory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from seedbed import _arguments, _calls, _literals, _outputs, _regions, _transport, dtypes
-from seedbed._client import Client
+from seedbed._inside import InsideClient, Spans
 from seedbed._retry import Deadline
 from seedbed._targets import LOCAL
 from seedbed._threads import Shared, run_together
-from seedbed._transport import LocalTransport
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import InvalidRequest
-from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec, Zeros
+from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
 
 if TYPE_CHECKING:
     from seedbed_server.service.local import LocalService
@@ -40,7 +38,7 @@ _ALONE: Final = ("literal", "parts", "expression")
 """What is filled by itself: it is made here, or its values may turn out not to be finite."""
 
 
-class LocalClient(Client):
+class LocalClient(InsideClient):
     """A client of this process's own engine; made by ``seedbed.connect("local:")``, closed by ``with`` or `close`.
 
     Its methods are those of `seedbed.Client`, with the same arguments, errors and values. All threads of the backend
@@ -50,17 +48,9 @@ class LocalClient(Client):
     ``progress`` is told once for each tensor, and of large ones for each 64 MiB; and chunks have 16 MiB.
     """
 
-    _transport: LocalTransport
-
-    def __init__(self, service: LocalService, timeout: float | None, target: str = LOCAL) -> None:
-        super().__init__(target, LocalTransport(service, target), timeout)
+    def __init__(self, service: LocalService, timeout: float | None) -> None:
+        super().__init__(LOCAL, service, timeout)
         _transport.keep_freed_memory(_CHUNK_BYTES)
-        self._service = service
-
-    @property
-    def transport(self) -> LocalTransport:
-        """What asks the service."""
-        return self._transport
 
     def iter_chunks(
         self,
@@ -182,16 +172,16 @@ class LocalClient(Client):
         for index, (part, description) in enumerate(zip(wanted, descriptions, strict=True)):
             given = find(part.spec.name)
             array = _calls.new_array(part) if given is None else _outputs.as_array(given, part)
+            result = part.spec.name, array if given is None else given
             is_alone = _is_alone(description, array)
-            if is_alone or not group.has_room_for(array, is_new=given is None):
+            if is_alone or not group.add(description, array, result, is_new=given is None):
                 yield from self._filled(group, meter, deadline)
                 group = _Group()
-            result = part.spec.name, array if given is None else given
-            if is_alone:
-                self._fill(part, description, array, meter, partial(_within, method, index), deadline)
-                yield result
-            else:
-                group.add(description, array, result, is_new=given is None)
+                if is_alone:
+                    self._fill(part, description, array, meter, partial(_within, method, index), deadline)
+                    yield result
+                else:
+                    group.add(description, array, result, is_new=given is None)
             del array, given, result  # the next one may need their memory
         yield from self._filled(group, meter, deadline)
 
@@ -257,19 +247,6 @@ class LocalClient(Client):
         if jobs:
             self._transport.call(partial(self._service.fill, jobs, self._transport.ending(deadline)), deadline)
 
-    def _described(
-        self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
-    ) -> list[TensorDescription]:
-        """What the parts wanted resolve to; literals, which may be larger than a service takes, are described here."""
-        literals = {index: part for index, part in enumerate(wanted) if _literals.is_literal(part)}
-        for index, part in literals.items():
-            _literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
-        asked = [_without_values(part) for part in wanted] if literals else wanted
-        descriptions = self._transport.call(partial(self._service.describe, asked, method, first), deadline)
-        for index, part in literals.items():
-            descriptions[index] = _literals.describe(part)
-        return descriptions
-
 
 class _VisitedPiece(NamedTuple):
     tensor: int
@@ -311,42 +288,27 @@ class _Group:
     def __init__(self) -> None:
         self.jobs: deque[tuple[TensorDescription, int, Array]] = deque()
         self.results: deque[tuple[str, Array]] = deque()
-        self.byte_count = 0
-        self._begins: list[int] = []
-        self._ends: list[int] = []
+        self._byte_count = 0
+        self._spans = Spans()
 
-    def has_room_for(self, array: Array, *, is_new: bool) -> bool:
-        """Whether an array can be filled together with the others; given ones may have the same memory."""
-        if self.byte_count + array.nbytes > _GROUP_BYTES:
+    def add(self, description: TensorDescription, array: Array, result: tuple[str, Array], *, is_new: bool) -> bool:
+        """Adds a tensor, and what to give when it is filled; False if there is no room, or its memory is another's."""
+        if self._byte_count + array.nbytes > _GROUP_BYTES:
             return False
-        if is_new:
-            return True
-        begin = _address(array)
-        place = bisect.bisect_right(self._begins, begin)
-        is_after_last = place == 0 or self._ends[place - 1] <= begin
-        return is_after_last and (place == len(self._begins) or begin + array.nbytes <= self._begins[place])
-
-    def add(self, description: TensorDescription, array: Array, result: tuple[str, Array], *, is_new: bool) -> None:
-        """Adds a tensor that there is room for, and what to give when it is filled."""
         if not is_new:
-            begin = _address(array)
-            place = bisect.bisect_right(self._begins, begin)
-            self._begins.insert(place, begin)
-            self._ends.insert(place, begin + array.nbytes)
+            begin = array.__array_interface__["data"][0]
+            if not self._spans.add(begin, begin + array.nbytes):
+                return False
         self.jobs.append((description, 0, array.reshape(-1)))
         self.results.append(result)
-        self.byte_count += array.nbytes
+        self._byte_count += array.nbytes
+        return True
 
 
 def _is_alone(description: TensorDescription, array: Array) -> bool:
     """Whether a tensor is not filled together with others."""
     law = description.law.WhichOneof("law")
     return law in _ALONE or array.nbytes > _GROUP_BYTES or not array.flags.c_contiguous
-
-
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _copier(values: Array) -> Callable[[int, Array, Callable[[], bool]], None]:
@@ -380,11 +342,3 @@ def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[slice | int, ...]]:
 def _within(method: str, index: int, error: InvalidRequest) -> InvalidRequest:
     """An error about a tensor as one about the tensors of a model."""
     return error if method == "InitTensor" else InvalidRequest(f"tensors[{index}].{error.field}", error.description)
-
-
-def _without_values(wanted: TensorSlice) -> TensorSlice:
-    """A part of the same shape and dtype that the service describes in a literal's place."""
-    if not _literals.is_literal(wanted):
-        return wanted
-    spec = TensorSpec(shape=wanted.spec.shape, dtype=wanted.spec.dtype, zeros=Zeros())
-    return TensorSlice(spec=spec, region=wanted.region if wanted.HasField("region") else None)
