@@ -15,8 +15,8 @@ from .. import deterministic, dtypes
 from ..parameters import parameters_of, sparse_mask
 from . import cuda_tables
 from .cuda_kernels import THREADS, TILE
-from .cuda_parts import Laid, VisiblePart, are_all_covered, are_disjoint, laid_of, visible_parts
 from .cuda_tables import Layers, Task
+from .laid import Laid, VisiblePart, are_all_covered, are_disjoint, laid_of, visible_parts
 
 Planner = Callable[[int, int, int], Layers]
 """Plans elements ``first .. first + count - 1`` of a region; the arguments are ``first``, ``count`` and the address."""

@@ -31,7 +31,7 @@ from ..views import Indices
 from . import numba_kernels as kernels
 from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
 from .cpu import CpuBackend
-from .cuda_parts import Laid, are_disjoint, laid_of, visible_parts
+from .laid import Laid, are_disjoint, laid_of, visible_parts
 from .numpy import permuted
 
 _JOB = struct.Struct("=2q3Q9q")

@@ -17,7 +17,7 @@ from ..spec import plan_of
 from ..views import row_major
 
 _LAWS: Final = ("uniform", "normal", "trunc_normal", "sparse", "constant")
-"""Of parts that the GPU makes where they belong."""
+"""Of parts whose elements can be made where they belong."""
 
 
 class Touched(NamedTuple):
@@ -113,7 +113,7 @@ def laid_of(description: TensorDescription) -> Laid:
 
 
 def visible_parts(description: TensorDescription) -> list[VisiblePart] | None:
-    """The parts that a described region has some of, in their order; None if the GPU cannot make all of them."""
+    """The parts that a described region has some of, in their order; None if some cannot be made where they belong."""
     plan = plan_of(description)
     assert isinstance(plan, recipes.PartsPlan)
     visible = []
