@@ -149,7 +149,9 @@ def bytes_text(count: int) -> str:
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
     """Connects to the target of `target_options`."""
-    arguments = {**_security.arguments(), "wait": given_wait()}
+    arguments = _security.arguments()
+    if (wait := given_wait()) is not None:
+        arguments["wait"] = wait
     if timeout is not None:
         arguments["timeout"] = timeout
     return seedbed.connect(target, **arguments)
