@@ -333,7 +333,7 @@ def test_garbage_is_asked_for_a_few_times(policy_clock):
 
 
 def test_what_time_does_not_mend_is_not_waited_for(policy_clock):
-    details = "failed to connect: CERTIFICATE_VERIFY_FAILED: certificate has expired"
+    details = "failed to connect: Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: certificate has expired"
     expired = errors._distrusted(errors.tls_problem(details, "host:1"), details)
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), expired)
     assert (len(begun), last) == (3, expired)

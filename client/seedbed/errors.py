@@ -276,7 +276,7 @@ def _resource_exhausted(status: status_pb2.Status, target: str) -> SeedbedError:
 
 def _distrusted(problem: str, details: str) -> Unavailable:
     error = Unavailable(problem)
-    error._may_pass = any(words in details for words in _PASSING)
+    error._may_pass = next(words for words, _ in _TLS_FAILURES if words in details) in _PASSING
     return error
 
 

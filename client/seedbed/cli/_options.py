@@ -153,8 +153,8 @@ def bytes_text(count: int) -> str:
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
     """Connects to the target of `target_options`."""
-    connections = click.get_current_context().meta["seedbed.connections"]
-    arguments = {**_security.arguments(), "wait": given_wait(), "connections": connections}
+    given = {"wait": given_wait(), "connections": click.get_current_context().meta["seedbed.connections"]}
+    arguments = _security.arguments() | {name: value for name, value in given.items() if value is not None}
     if timeout is not None:
         arguments["timeout"] = timeout
     return seedbed.connect(target, **arguments)
