@@ -30,7 +30,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(numpy|np|npt|torch|jax|grpc|google|collections|os|types|typing)\..*"),
     (r"py:.*", r"(SupportsIndex|Callable|Iterable|Sequence|Mapping|AsyncGenerator|Generator|Coroutine|Any|R)"),
     (r"py:.*", r"(pathlib\.Path|CupyArray|close)"),
-    (r"py:.*", r"seedbed\._.*|seedbed_server\..*|InitServicer|Security|Traces|observing\.Metrics"),
+    (r"py:.*", r"seedbed\._.*|seedbed_server\..*|InitServicer|Security|Traces|Balance|observing\.Metrics"),
 ]
 
 autodoc_member_order = "bysource"
