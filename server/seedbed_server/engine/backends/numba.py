@@ -36,6 +36,8 @@ from .numpy import permuted
 
 _JOB = struct.Struct("=2q3Q9q")
 _MOST_NUMBERS = 7  # of a law's parameters
+_WIDTHS = {width: np.zeros(0, f"u{width}") for width in (2, 4, 8)}
+"""By these arrays, Numba compiles the kernel for elements of the widths that are asked for, and of no other."""
 _TABLE_LAWS = ("constant", "uniform", "normal", "trunc_normal")
 _KINDS = {
     DATA_TYPE_FLOAT32: kernels.FLOAT32,
@@ -80,7 +82,8 @@ class NumbaBackend(CpuBackend):
             self.repeat(bits[0], bits)
             self.scatter(out, np.array([0]), np.array([1]), out)
         self.orthonormal(np.ones((2, 1)), never)
-        _fill_pieces(_Table(self.piece), np.zeros(2, np.int64), 1)
+        for width in _WIDTHS:
+            _fill_pieces(_Table(self.piece, width), np.zeros(2, np.int64), 1)
 
     def sampler(self, description: TensorDescription) -> Sampler:
         if (row := self._row_of(description)) is not None:
@@ -90,7 +93,7 @@ class NumbaBackend(CpuBackend):
         return super().sampler(description)
 
     def fill_all(self, jobs: Sequence[Job], cancelled: IsCancelled = never) -> None:
-        table, others = _Table(self.piece), []
+        tables, others = {width: _Table(self.piece, width) for width in _WIDTHS}, []
         for job in jobs:
             if not len(job.out):
                 continue
@@ -98,12 +101,13 @@ class NumbaBackend(CpuBackend):
             if row is None:
                 others.append(job)
             else:
-                table.add(row, job.first_element, job.out)
-        self._fill_table(table, cancelled)
+                tables[job.out.itemsize].add(row, job.first_element, job.out)
+        for table in tables.values():
+            self._fill_table(table, cancelled)
         super().fill_all(others, cancelled)
 
     def _fill_row(self, row: _Row, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
-        table = _Table(self.piece)
+        table = _Table(self.piece, out.itemsize)
         table.add(row, first_element, out)
         self._fill_table(table, cancelled)
         return done
@@ -111,7 +115,7 @@ class NumbaBackend(CpuBackend):
     def _fill_parts(self, rows: _Rows, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
         if not rows.cover:
             out.view(np.uint8).fill(0)
-        table = _Table(self.piece)
+        table = _Table(self.piece, out.itemsize)
         for row in rows.near(first_element, len(out)):
             table.add_part(row, first_element, out)
         self._fill_table(table, cancelled)
@@ -285,10 +289,12 @@ class _Table:
 
     Args:
         piece: Elements of a piece.
+        width: Bytes of an element.
     """
 
-    def __init__(self, piece: int) -> None:
+    def __init__(self, piece: int, width: int) -> None:
         self.piece = piece
+        self.bits = _WIDTHS[width]
         self.pieces = 0
         self.shares = 0.0
         """The work, in what is worth a thread's while."""
@@ -334,7 +340,7 @@ class _Table:
 
 
 def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
-    more: bool = kernels.fill_pieces(*table.arrays, state, table.piece, table.pieces, most)
+    more: bool = kernels.fill_pieces(table.bits, *table.arrays, state, table.piece, table.pieces, most)
     return more
 
 

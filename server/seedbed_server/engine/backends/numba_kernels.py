@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from .. import constants
 from ..constants import (
@@ -618,7 +618,6 @@ CONSTANT = 3
 """A law beside UNIFORM, NORMAL and TRUNC_NORMAL."""
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
-_ITEMSIZES = (4, 8, 2, 2)
 
 NEXT, STOP = 0, 1
 """What ``state`` holds: the number of the next piece, and whether to stop."""
@@ -647,7 +646,7 @@ def _pointer(_context, address):
 
 
 @_jit
-def fill_pieces(jobs, parameters, outer, state, size, pieces, most):
+def fill_pieces(bits, jobs, parameters, outer, state, size, pieces, most):
     """Fills pieces of ``size`` elements that no other thread fills, at most so many; whether there may be more."""
     starts, lengths, positions = np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64)
     where = np.empty(64, np.int64)
@@ -660,7 +659,7 @@ def fill_pieces(jobs, parameters, outer, state, size, pieces, most):
         j = _job_of(jobs, piece)
         begin = (piece - jobs[j, 7]) * size
         count = min(size, jobs[j, 6] - begin)
-        _fill_at(jobs[j], parameters[j], outer, begin, count, starts, lengths, positions, where)
+        _fill_at(jobs[j], parameters[j], bits, outer, begin, count, starts, lengths, positions, where)
     return True
 
 
@@ -677,11 +676,11 @@ def _job_of(jobs, piece):
 
 
 @_merged
-def _fill_at(job, p, outer, begin, count, starts, lengths, positions, where):
+def _fill_at(job, p, bits, outer, begin, count, starts, lengths, positions, where):
     first, run_length, dimensions = job[5] + begin, job[9], job[11]
     if dimensions == 0:
         starts[0], lengths[0], positions[0] = job[8] + first, count, job[13] + first
-        _fill_runs(job, p, begin, count, starts[:1], lengths[:1], positions[:1])
+        _fill_runs(job, p, bits, begin, count, starts[:1], lengths[:1], positions[:1])
         return
     sizes = outer[job[10] : job[10] + dimensions]
     run, skipped = first // run_length, first % run_length
@@ -709,41 +708,50 @@ def _fill_at(job, p, outer, begin, count, starts, lengths, positions, where):
                 flat -= where[d] * sizes[d, 1]
                 position -= where[d] * sizes[d, 2]
                 where[d] = 0
-        _fill_runs(job, p, begin + done, elements, starts[:runs], lengths[:runs], positions[:runs])
+        _fill_runs(job, p, bits, begin + done, elements, starts[:runs], lengths[:runs], positions[:runs])
         done += elements
 
 
 @_merged
-def _fill_runs(job, p, begin, count, starts, lengths, positions):
+def _fill_runs(job, p, bits, begin, count, starts, lengths, positions):
     """Fills runs side by side at element ``begin`` of the memory, or each at a position of its own."""
-    law, kind, address = job[0], job[1], job[4]
-    key, counter = u64(job[2]), u64(job[3])
-    size = job[12]
+    address, size = job[4], job[12]
     if size == 0:
-        address += begin * _ITEMSIZES[kind]
+        address += begin * bits.itemsize
         size, positions = count, positions[:0]
-    if law == CONSTANT:
-        _repeat_runs(kind, key, address, size, lengths, positions)
-    elif kind == FLOAT32:
-        fill32(law, p, key, counter, starts, lengths, positions, carray(_pointer(address), (size,), np.float32))
-    elif kind == FLOAT64:
-        fill64(law, p, key, counter, starts, lengths, positions, carray(_pointer(address), (size,), np.float64))
+    out = carray(_pointer(address), (size,), bits.dtype)
+    if job[0] == CONSTANT:
+        _repeat_runs(u64(job[2]), lengths, positions, out)
     else:
-        out = carray(_pointer(address), (size,), np.uint16)
-        fill16(law, p, key, counter, starts, lengths, positions, out, kind == BFLOAT16)
+        _fill(job[0], p, u64(job[2]), u64(job[3]), starts, lengths, positions, out, job[1] == BFLOAT16)
 
 
 @_merged
-def _repeat_runs(kind, bits, address, size, lengths, positions):
-    for run in range(1 if len(positions) == 0 else len(lengths)):
-        begin = 0 if len(positions) == 0 else positions[run]
-        length = size if len(positions) == 0 else lengths[run]
-        if kind == FLOAT32:
-            repeat(u32(bits), carray(_pointer(address + 4 * begin), (length,), np.uint32))
-        elif kind == FLOAT64:
-            repeat(bits, carray(_pointer(address + 8 * begin), (length,), np.uint64))
-        else:
-            repeat(np.uint16(bits), carray(_pointer(address + 2 * begin), (length,), np.uint16))
+def _repeat_runs(constant, lengths, positions, out):
+    if len(positions) == 0:
+        repeat(constant, out)
+    for run in range(len(positions)):
+        repeat(constant, out[positions[run] : positions[run] + lengths[run]])
+
+
+def _fill(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
+    raise NotImplementedError  # only compiled
+
+
+@overload(_fill, inline="always")
+def _fill_of_width(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
+    """The function for elements of this width; so no other one is compiled."""
+
+    def of32(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
+        fill32(law, p, key, counter, starts, lengths, positions, out.view(np.float32))
+
+    def of64(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
+        fill64(law, p, key, counter, starts, lengths, positions, out.view(np.float64))
+
+    def of16(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
+        fill16(law, p, key, counter, starts, lengths, positions, out, is_bfloat16)
+
+    return {32: of32, 64: of64, 16: of16}[out.dtype.bitwidth]
 
 
 # Sparse.
