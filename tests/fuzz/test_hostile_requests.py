@@ -260,7 +260,7 @@ def test_recipes_that_amplify_take_seconds_at_most(name):
     request = InitTensorRequest(spec=AMPLIFIED[name]).SerializeToString()
     begin = time.thread_time()
     assert hostile.answer("InitTensor", request) in ("described", "refused", "served")
-    assert time.thread_time() - begin < 10
+    assert time.thread_time() - begin < 30
 
 
 @pytest.mark.parametrize("name", [name for name in AMPLIFIED if name.startswith(("huge", "halves", "too many", "win"))])
