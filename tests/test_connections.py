@@ -169,7 +169,12 @@ def test_bad_counts_in_the_environment(monkeypatch, text):
 def test_a_flag_chooses(monkeypatch, target, ok):
     counts = []
     connect = seedbed.connect
-    monkeypatch.setattr(seedbed, "connect", lambda *_, connections, **__: counts.append(connections) or connect(target))
+
+    def recorded(*_, connections=None, **__):
+        counts.append(connections)
+        return connect(target)
+
+    monkeypatch.setattr(seedbed, "connect", recorded)
     ok("info", "--connections", "3")
     ok("info")
     assert counts == [3, None]

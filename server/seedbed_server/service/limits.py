@@ -18,9 +18,7 @@ _LONGEST_WAIT: Final = 1.0  # seconds between two looks at the streams
 
 _TICKET: Final = "seedbed-ticket"  # the metadata's key
 _LONGEST_TICKET: Final = 32
-_MOST_WAITING: Final = (
-    8192  # tickets, of some 300 bytes each; further clients are told to come again, and not remembered
-)
+_MOST_WAITING: Final = 8192  # tickets, of some 300 bytes each; who comes then is told to come again, and forgotten
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 _JITTER: Final = 0.25  # clients come up to so much later than told, of the delay
 _GRACE: Final = 1.0  # seconds; for the way, and for machines that are busy
