@@ -17,6 +17,7 @@ import crc32c
 import grpc
 import numpy as np
 import pytest
+from _helpers.messages import messages
 from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
@@ -33,8 +34,6 @@ from seedbed.v1 import (
     Region,
     TensorSlice,
 )
-from seedbed_server import engine
-from seedbed_server.service.local import LocalService
 
 CHUNK = 64  # bytes; so that small tensors have many
 SPEC = seedbed.spec("normal", (10, 16), seed=7, name="w")  # 10 chunks
@@ -46,19 +45,14 @@ MODEL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def service():
-    return LocalService(engine.open_backend("numpy", 1), CHUNK)
-
-
 class Stream:
     """One attempt of a client, as the script sees it."""
 
-    def __init__(self, service, method, request, context):
+    def __init__(self, method, request, context):
         self.request = request
         self.context = context
         self._parse = {"InitTensor": InitTensorResponse, "InitModel": InitModelResponse}[method].FromString
-        self.right = list(service.stream(method, request, lambda: False))
+        self.right = list(messages(method, request, CHUNK))
 
     def message(self, index):
         return self._parse(self.right[index])
@@ -70,9 +64,7 @@ class Stream:
 class ScriptedServer:
     """Plays one script for each attempt, the last one again and again; None answers correctly."""
 
-    def __init__(self, service):
-        self._service = service
-        self._scripts = [None]
+    def __init__(self):
         self.requests = []
         self.ended = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
@@ -103,15 +95,15 @@ class ScriptedServer:
             script = self._scripts[min(len(self.requests), len(self._scripts) - 1)]
             self.requests.append(request)
             context.add_callback(self.ended.set)
-            stream = Stream(self._service, method, request, context)
+            stream = Stream(method, request, context)
             yield from script(stream) if script else stream.right
 
         return handle
 
 
 @pytest.fixture
-def scripted(service):
-    server = ScriptedServer(service)
+def scripted():
+    server = ScriptedServer()
     yield server
     server.stop()
 
@@ -450,8 +442,8 @@ def wanted(region=None):
 
 
 @given(order=st.permutations(range(7)), outer=st.permutations(range(4)))
-def test_fields_may_come_in_any_order(service, order, outer):
-    message = InitTensorResponse.FromString(next(service.stream("InitTensor", InitTensorRequest(spec=SPEC), bool)))
+def test_fields_may_come_in_any_order(order, outer):
+    message = InitTensorResponse.FromString(next(messages("InitTensor", InitTensorRequest(spec=SPEC), CHUNK)))
     payload = message.chunk.payload
     inner = [
         field(1, 0, varint(0)),
@@ -465,8 +457,8 @@ def test_fields_may_come_in_any_order(service, order, outer):
     assert piece.values.tobytes() == payload
 
 
-def test_split_messages_are_merged(service):
-    message = InitTensorResponse.FromString(next(service.stream("InitTensor", InitTensorRequest(spec=SPEC), bool)))
+def test_split_messages_are_merged():
+    message = InitTensorResponse.FromString(next(messages("InitTensor", InitTensorRequest(spec=SPEC), CHUNK)))
     first = InitTensorResponse(
         description=message.description, chunk=Chunk(crc32c=5, payload=b"old")
     ).SerializeToString()
@@ -483,8 +475,8 @@ def test_garbage_is_corrupted_and_nothing_else(data):
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_a_changed_byte_never_changes_an_element(service, data):
-    right = next(service.stream("InitTensor", InitTensorRequest(spec=SPEC), bool))
+def test_a_changed_byte_never_changes_an_element(data):
+    right = next(messages("InitTensor", InitTensorRequest(spec=SPEC), CHUNK))
     position = data.draw(st.integers(0, len(right) - 1))
     changed = bytearray(right)
     changed[position] ^= data.draw(st.integers(1, 255))

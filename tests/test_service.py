@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from _helpers.command import process
 from _helpers.fake_backend import FakeBackend
+from _helpers.messages import messages
 from _helpers.waiting import wait_until
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -438,9 +439,9 @@ def test_statuses_fit_into_the_metadata_that_clients_accept():
 
 
 def test_local_service_answers():
-    service = LocalService("numpy", chunk_bytes=4096)
+    service = LocalService("numpy")
     description = service.unary("DescribeTensor", DescribeTensorRequest(spec=zeros(3000))).description
-    answers = list(service.stream("InitTensor", InitTensorRequest(spec=zeros(3000)), never))
+    answers = list(messages("InitTensor", InitTensorRequest(spec=zeros(3000)), chunk_bytes=4096))
     assert description.byte_count == 12000
     assert len(answers) == 3
     assert joined(InitTensorResponse.FromString(answer) for answer in answers) == bytes(12000)
@@ -451,9 +452,9 @@ def test_local_service_tells_what_is_wrong():
     with pytest.raises(ServiceError) as unary:
         service.unary("DescribeTensor", DescribeTensorRequest())
     with pytest.raises(ServiceError) as stream:
-        list(service.stream("InitTensor", InitTensorRequest(), never))
+        list(messages("InitTensor", InitTensorRequest()))
     with pytest.raises(ServiceError) as cancelled:
-        list(service.stream("InitTensor", InitTensorRequest(spec=ENDLESS), lambda: True))
+        list(messages("InitTensor", InitTensorRequest(spec=ENDLESS), cancelled=lambda: True))
     assert unary.value.status == stream.value.status
     assert bad_fields(unary.value.status) == ["spec"]
     assert cancelled.value.status.code == code_pb2.CANCELLED

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from _helpers.messages import messages
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
@@ -30,7 +31,6 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.service.errors import to_status
-from seedbed_server.service.local import LocalService
 from seedbed_server.service.servicer import MAX_REQUEST_BYTES, STREAMS, UNARY, InitServicer
 
 Pick = Callable[[int], int]
@@ -256,8 +256,7 @@ _MODEL = [
 
 
 def _right(method: str, request: Message) -> list[bytes]:
-    service = LocalService(engine.open_backend("numpy", 1), _CHUNK_BYTES)
-    return list(service.stream(method, request, lambda: False))
+    return list(messages(method, request, _CHUNK_BYTES))
 
 
 RIGHT_ANSWERS = {

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import hostile
 import pytest
+from _helpers.messages import messages
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
 from hypothesis import HealthCheck, given, settings
@@ -166,7 +167,7 @@ def test_a_striped_tensor_is_of_the_seed_that_was_asked_for():
         return [answer.SerializeToString()]
 
     def init(request):
-        return service.stream("InitTensor", InitTensorRequest.FromString(request), lambda: False)
+        return messages("InitTensor", InitTensorRequest.FromString(request))
 
     with contextlib.ExitStack() as stack:
         liars = [stack.enter_context(lying(DescribeTensor=describe_another, InitTensor=init)) for _ in range(2)]

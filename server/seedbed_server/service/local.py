@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from seedbed.v1 import TensorDescription, TensorSlice
 from seedbed_server import engine
 from seedbed_server.service.errors import ServiceError, to_status
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, UNARY, InitServicer, within
+from seedbed_server.service.servicer import UNARY, InitServicer, within
 
 
 class LocalService:
-    """Answers requests with no socket between: same validation, same chunks, same errors as a server's.
+    """Answers requests with no socket between: same validation, same errors as a server's.
 
     Args:
         backend: An open one, or a name for `engine.open_backend`. Default ``SEEDBED_BACKEND``, else ``auto``.
-        chunk_bytes: The most bytes of a chunk's payload. Default 1 MiB.
 
     Raises:
         ValueError: The backend cannot be used here, or an argument is out of range.
@@ -35,11 +34,11 @@ class LocalService:
     0.75
     """
 
-    def __init__(self, backend: engine.Backend | str | None = None, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
+    def __init__(self, backend: engine.Backend | str | None = None) -> None:
         if not isinstance(backend, engine.Backend):
             backend = engine.open_backend(backend)
         self.backend = backend
-        self._servicer = InitServicer(backend, chunk_bytes=chunk_bytes)
+        self._servicer = InitServicer(backend)
 
     def unary(self, method: str, request: Message) -> Message:
         """Answers a request that has one answer.
@@ -102,21 +101,6 @@ class LocalService:
                 sample(first_element, out, cancelled)()
 
         return fill
-
-    def stream(self, method: str, request: Message, cancelled: Callable[[], bool]) -> Iterator[bytes]:
-        """Answers a request with a stream of serialised messages.
-
-        Args:
-            method: The RPC, such as ``InitTensor``.
-            request: Its request message.
-            cancelled: Asked often; once it is true, the stream ends with a ``ServiceError`` of code CANCELLED.
-
-        Raises:
-            ServiceError: The call failed; raised by the iterator, as over a socket.
-        """
-        _, answer = STREAMS[method]
-        with _errors_told():
-            yield from answer(self._servicer, request, cancelled)
 
 
 class CudaService(LocalService):
