@@ -240,6 +240,12 @@ def test_what_a_visitor_raises_ends_the_visit(client):
     assert len(seen) <= os.cpu_count()
 
 
+@pytest.mark.parametrize("jobs", [0, -1, 2000, 1.5, True, "2"])
+def test_a_visit_with_no_such_number_of_jobs(client, jobs):
+    with pytest.raises(seedbed.InvalidRequest, match=r"^jobs: "):
+        client.visit([LARGE], print, jobs=jobs)
+
+
 def test_a_visit_of_what_cannot_be_made(client):
     with pytest.raises(seedbed.InvalidRequest, match=r"^tensors\[1\]\.spec\.normal\.std"):
         client.visit([seedbed.spec("zeros", (2,)), seedbed.spec("normal", (2,), std=-1)], print)

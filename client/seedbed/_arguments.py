@@ -26,6 +26,7 @@ UINT64 = range(2**64)
 DEFAULT_WAIT = 300.0
 """Seconds that a call waits for a server that cannot be reached; torch's TCPStore waits as long."""
 
+_JOBS = range(1, 1025)
 _CONNECTIONS = range(1, 65)
 _CONNECTIONS_ALLOWED = "give 1 to 64"
 _MOST_BY_DEFAULT = 4
@@ -146,6 +147,16 @@ def _patience_of_environment() -> float:
         raise InvalidRequest(
             "SEEDBED_WAIT", f"{text!r} is no time to wait; give seconds, such as 300, or 0 to give up at once"
         )
+    return result
+
+
+def jobs(count: int | None, default: int) -> int:
+    """How many pieces to make at a time."""
+    if count is None:
+        return default
+    result = integer(count, "jobs", "count", INT64)
+    if result not in _JOBS:
+        raise InvalidRequest("jobs", f"{count} is no number of jobs; give 1 to {_JOBS[-1]}, or None")
     return result
 
 

@@ -266,6 +266,8 @@ class Client(Schemes[Array]):
         array([1000000.,       0.])
         """
         deadline, wanted = Deadline(self._seconds(timeout)), _calls.slices(model)
+        connections = self._transport.connections()
+        streams = _arguments.jobs(jobs, max(_VISITING_STREAMS, len(connections)))
         for nothing in _portions.nothing_of(wanted):
             self._visit(nothing, 0, use, deadline)  # all are judged before any is made
         portions = Shared(_portions.portions(wanted))
@@ -274,8 +276,6 @@ class Client(Schemes[Array]):
             for portion in portions:
                 self._visit(portion, connection, use, deadline)
 
-        connections = self._transport.connections()
-        streams = jobs or max(_VISITING_STREAMS, len(connections))
         run_together([partial(work, connections[i % len(connections)]) for i in range(streams)], deadline)
 
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:

@@ -125,6 +125,7 @@ class LocalClient(InsideClient):
         timeout: Timeout = ...,
     ) -> None:
         deadline, wanted = Deadline(self._seconds(timeout)), _calls.slices(model)
+        threads = _arguments.jobs(jobs, self._service.backend.threads)
         pieces = Shared(self._pieces_of(wanted, self._described("InitModel", wanted, deadline)))
 
         def work() -> None:
@@ -132,7 +133,7 @@ class LocalClient(InsideClient):
             for piece in pieces:
                 use(piece.tensor, piece.first, self._made(piece, buffer, deadline))
 
-        run_together([work] * (jobs or self._service.backend.threads), deadline)
+        run_together([work] * threads, deadline)
 
     def _pieces_of(
         self, wanted: Sequence[TensorSlice], descriptions: Sequence[TensorDescription]
