@@ -256,14 +256,13 @@ class Client(Schemes[Array]):
             timeout: Seconds until the last piece, with all that is done between; None waits for ever; default the
                 client's.
 
-        >>> import numpy as np, seedbed
-        >>> total = np.zeros(2)
-        >>> def add(index, _, values):
-        ...     total[index] += values.sum()
+        >>> import seedbed
+        >>> counts = []  # and no sum: adding is no single step, and these are threads
         >>> with seedbed.connect("local:") as client:
-        ...     client.visit([seedbed.spec("ones", (1000, 1000)), seedbed.spec("zeros", (7,))], add)
-        >>> total
-        array([1000000.,       0.])
+        ...     model = [seedbed.spec("ones", (1000, 1000)), seedbed.spec("zeros", (7,))]
+        ...     client.visit(model, lambda index, first, values: counts.append((index, len(values))))
+        >>> sum(count for index, count in counts if index == 0)
+        1000000
         """
         deadline, wanted = Deadline(self._seconds(timeout)), _calls.slices(model)
         connections = self._transport.connections()
