@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -354,14 +353,7 @@ class Client(Schemes[Array]):
         request = _calls.describe_part(wanted)
         description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
         array, calls = _calls.striped_calls(description, wanted, out, progress, connections)
-        with ThreadPoolExecutor(len(calls), "seedbed-stripe") as pool:
-            stripes = [pool.submit(list, self._arrays(call, deadline)) for call in calls]
-            try:
-                for stripe in as_completed(stripes):
-                    stripe.result()
-            except BaseException:
-                deadline.end()  # of the others
-                raise
+        run_together([partial(list, self._arrays(call, deadline)) for call in calls], deadline)
         return array
 
     def _arrays(self, call: _calls.ArrayCall, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:

@@ -56,7 +56,7 @@ def label(wanted: TensorSlice) -> str:
 def _shared(out: object, which: str) -> Array:
     try:
         if (torch := sys.modules.get("torch")) and isinstance(out, torch.Tensor):
-            return _of_torch(out.detach(), torch)
+            return of_torch(out.detach(), torch)
         if hasattr(out, "__dlpack__"):
             return np.from_dlpack(out)
     except _NOT_SHARED as error:
@@ -66,7 +66,8 @@ def _shared(out: object, which: str) -> Array:
     raise InvalidRequest("out", f"is a {type(out).__name__}{which}; {remedy}")
 
 
-def _of_torch(tensor: Any, torch: Any) -> Array:  # noqa: ANN401 - torch is not imported for its types
+def of_torch(tensor: Any, torch: Any) -> Array:  # noqa: ANN401 - torch is not imported for its types
+    """The memory of a torch tensor on the CPU that needs no gradient; ``torch`` is the module."""
     if tensor.dtype != torch.bfloat16:
         array: Array = tensor.numpy()
         return array

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from seedbed import _regions, _stripes
-from seedbed._stream import OF_TENSOR, ModelAssembler
+from seedbed._stream import ModelAssembler, renumbered
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import Region, TensorSlice
 
@@ -33,11 +33,7 @@ class Portion(NamedTuple):
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
         """An error about one of its tensors as one about all tensors."""
-        match = OF_TENSOR.match(error.field)
-        if match is None:
-            return error
-        field = f"tensors[{self.tensor + int(match[1])}]{error.field[match.end() :]}"
-        return InvalidRequest(field, error.description)
+        return renumbered(error, lambda index: self.tensor + index)
 
 
 def portions(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:

@@ -11,7 +11,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import crc32c
@@ -278,11 +278,15 @@ class ModelAssembler(Assembler):
             super().finish()
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        match = OF_TENSOR.match(error.field)
-        if match is None:
-            return error
-        field = f"tensors[{self._asked[self._window.start + int(match[1])]}]{error.field[match.end() :]}"
-        return InvalidRequest(field, error.description)
+        return renumbered(error, lambda index: self._asked[self._window.start + index])
+
+
+def renumbered(error: InvalidRequest, number: Callable[[int], int]) -> InvalidRequest:
+    """An error about one of a request's tensors as one about all tensors, in which it has another number."""
+    match = OF_TENSOR.match(error.field)
+    if match is None:
+        return error
+    return InvalidRequest(f"tensors[{number(int(match[1]))}]{error.field[match.end() :]}", error.description)
 
 
 def _windows(wanted: Sequence[TensorSlice]) -> list[range]:

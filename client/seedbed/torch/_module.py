@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from seedbed import _arguments, dtypes
+from seedbed import _arguments, _outputs, dtypes
 from seedbed._client import Client
 from seedbed._cuda import CudaClient
 from seedbed._schemes import spec
@@ -264,9 +264,7 @@ def _is_in_reach(memory: torch.Tensor) -> bool:
 
 def as_array(tensor: torch.Tensor) -> Array:
     """The same memory as a NumPy array."""
-    if tensor.dtype != torch.bfloat16:
-        return tensor.numpy()
-    return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return _outputs.of_torch(tensor, torch)
 
 
 def as_tensor(array: Array) -> torch.Tensor:

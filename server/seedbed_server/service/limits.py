@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 import grpc
 
+from seedbed._moving import TICKET
 from seedbed_server.service.errors import ServiceError, resource_exhausted
 
 _LONGEST_WAIT: Final = 1.0  # seconds between two looks at the streams
 
-_TICKET: Final = "seedbed-ticket"  # the metadata's key
 _LONGEST_TICKET: Final = 32
 _MOST_WAITING: Final = 8192  # tickets, of some 300 bytes each; who comes then is told to come again, and forgotten
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.05, 5.0
@@ -193,7 +193,7 @@ class StallGuard:
 
 def _ticket(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     """What a client shows again when it comes again; empty if that is nothing to remember."""
-    value = next((value for key, value in metadata or () if key == _TICKET), "")
+    value = next((value for key, value in metadata or () if key == TICKET), "")
     return value if isinstance(value, str) and len(value) <= _LONGEST_TICKET else ""
 
 
