@@ -1,0 +1,104 @@
+"""Fused multiply-add: a b + c, rounded once (IEEE 754, fusedMultiplyAdd), in NumPy, which has none.
+
+The laws say where it is used (docs/stream-v1.md). This is the reference, exact and slow; the compiled backends take
+the processor's own instruction, whose result IEEE 754 leaves no choice.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[Any]
+F64 = NDArray[np.float64]
+
+_SPLIT = 2.0**27 + 1
+_SMALLEST_NORMAL32 = 2.0**-126
+_SAFE = 2.0**-450, 2.0**450
+"""Factors and summands (if they are not 0) whose products' and sums' errors float64 can hold."""
+
+
+def fma(a: Floats, b: Floats | np.floating[Any], c: Floats | np.floating[Any]) -> Floats:
+    """``a * b + c`` of finite float32 or float64, rounded once, in the type of ``a``.
+
+    >>> x = np.float32([1 + 2**-12])
+    >>> fma(x, x, np.float32(-1)) == x * x - np.float32(1)  # the product's last bits are lost
+    array([False])
+    """
+    if a.dtype == np.float32:
+        return _fma32(a, b, c)
+    return _fma64(*np.broadcast_arrays(a, b, c))
+
+
+def _fma32(a: Floats, b: Floats | np.floating[Any], c: Floats | np.floating[Any]) -> Floats:
+    """By way of float64, which holds the product exactly."""
+    product, summand = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+    total = product + summand
+    # The second rounding shows only where the first came to lie half-way between two float32.
+    is_tie = total.view(np.uint64) & np.uint64((1 << 29) - 1) == np.uint64(1 << 28)
+    is_tie |= np.abs(total) < _SMALLEST_NORMAL32
+    if is_tie.any():
+        product, summand = (part[is_tie] for part in np.broadcast_arrays(product, summand))
+        total[is_tie] = _rounded_to_odd(product, summand)
+    with np.errstate(over="ignore"):
+        return total.astype(np.float32)
+
+
+def _fma64(a: F64, b: F64, c: F64) -> F64:
+    """Boldo and Melquiond, Emulation of FMA and Correctly Rounded Sums: Proved Algorithms Using Rounding to Odd (2008)."""
+    is_safe = _is_safe(a) & _is_safe(b) & _is_safe(c)
+    if not is_safe.all():
+        result = np.empty(a.shape)
+        result[is_safe] = _fma64(a[is_safe], b[is_safe], c[is_safe])
+        result[~is_safe] = [_exactly(*each) for each in zip(a[~is_safe], b[~is_safe], c[~is_safe], strict=True)]
+        return result
+    high, low = _two_product(a, b)
+    sum_high, sum_low = _two_sum(c, low)
+    total, rest = _two_sum(high, sum_high)
+    result = total + _rounded_to_odd(sum_low, rest)
+    # 0 + 0: the sign is that of c, unless the product is a zero of the other sign.
+    return np.where((high == 0) & (c == 0), a * b + c, result)
+
+
+def _is_safe(x: F64) -> NDArray[np.bool_]:
+    magnitude = np.abs(x)
+    return (magnitude == 0) | ((magnitude > _SAFE[0]) & (magnitude < _SAFE[1]))
+
+
+def _exactly(a: float, b: float, c: float) -> float:
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        return float(a) * float(b) + float(c)
+    try:
+        return exact.numerator / exact.denominator  # rounded correctly, as int / int is
+    except OverflowError:
+        return float("inf") if exact > 0 else float("-inf")
+
+
+def _two_sum(a: F64, b: F64) -> tuple[F64, F64]:
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
+
+
+def _two_product(a: F64, b: F64) -> tuple[F64, F64]:
+    product = a * b
+    (a1, a2), (b1, b2) = _split(a), _split(b)
+    return product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _split(a: F64) -> tuple[F64, F64]:
+    scaled = a * _SPLIT
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
+def _rounded_to_odd(a: F64, b: F64) -> F64:
+    """The sum if it is exact, else that of its two neighbours whose last bit is 1."""
+    total, error = _two_sum(a, b)
+    is_even = total.view(np.uint64) & np.uint64(1) == 0
+    towards = np.where(error > 0, np.inf, -np.inf)
+    return np.where((error != 0) & is_even, np.nextafter(total, towards), total)
