@@ -6,15 +6,21 @@ The rounding is part of the guarantee (docs/stream-v1.md, «Laws»), so it is do
 from __future__ import annotations
 
 import math
+import struct
 from typing import NamedTuple
 
 import numpy as np
 
-from seedbed.v1 import DATA_TYPE_FLOAT64, TensorDescription
+from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, TensorDescription, TruncNormal
 
 from . import dtypes
+from .constants import NEAR_TAIL
 from .normal_cdf import interval_probabilities
 from .stream import Purpose, name_hashed, stream_of
+
+
+_LEAST_INSIDE32 = 2.0**-20
+"""Between bounds so improbable, float64's probabilities tell the median's place to 2^-33 of their distance."""
 
 
 class UniformParameters(NamedTuple):
@@ -45,7 +51,29 @@ class TruncNormalParameters(NamedTuple):
     highest: float
 
 
-Parameters = UniformParameters | NormalParameters | TruncNormalParameters
+class TruncNormal32Parameters(NamedTuple):
+    """A truncated normal whose bounds are on both sides of the mean, in float32 (docs/stream-v1.md).
+
+    The draws from ``median`` on are above the median. The probability of the nearer tail of draw ``w`` is
+    ``p_first + step * w`` below and ``q_first + step * ~w`` above the median, and twice the distance of its probability
+    from one half ``below + 2 * step * (median - 1 - w)`` or ``above + 2 * step * (w - median)``.
+    """
+
+    mean: float
+    std: float
+    step: float
+    p_first: float
+    q_first: float
+    below: float
+    above: float
+    lowest: float
+    highest: float
+    median: int
+    is_near: bool
+    """Whether no tail's probability is under NEAR_TAIL."""
+
+
+Parameters = UniformParameters | NormalParameters | TruncNormalParameters | TruncNormal32Parameters
 
 
 class SparseMask(NamedTuple):
@@ -73,14 +101,31 @@ def parameters_of(description: TensorDescription) -> Parameters:
             _base(a, dtype), _base(b - a, dtype), dtypes.at_least(a, dtype), dtypes.below(b, dtype)
         )
     if kind == "trunc_normal":
-        trunc = law.trunc_normal
-        probabilities = interval_probabilities((trunc.a - trunc.mean) / trunc.std, (trunc.b - trunc.mean) / trunc.std)
-        return TruncNormalParameters(
-            trunc.mean, trunc.std, *probabilities, dtypes.at_least(trunc.a, dtype), dtypes.at_most(trunc.b, dtype)
-        )
+        return _truncated(law.trunc_normal, dtype)
     if kind == "sparse":
         return NormalParameters(0.0, _base(law.sparse.std, dtype))
     return NormalParameters(_base(law.normal.mean, dtype), _base(law.normal.std, dtype))
+
+
+def _truncated(law: TruncNormal, dtype: DataType) -> TruncNormalParameters | TruncNormal32Parameters:
+    p, inside, q = interval_probabilities((law.a - law.mean) / law.std, (law.b - law.mean) / law.std)
+    lowest, highest = dtypes.at_least(law.a, dtype), dtypes.at_most(law.b, dtype)
+    if dtype != DATA_TYPE_FLOAT64 and inside >= _LEAST_INSIDE32 and _suits_float32(law.mean, law.std):
+        exact = (0.5 - p) / inside * 2**32
+        median = round(exact)
+        if 0 < median < 2**32:
+            step, off = inside * 2**-32, median - exact
+            rounded = law.mean, law.std, step, p + step / 2, q + step / 2, step * (1 - 2 * off), step * (1 + 2 * off)
+            is_near = p >= NEAR_TAIL and q >= NEAR_TAIL
+            return TruncNormal32Parameters(*map(_nearest32, rounded), lowest, highest, median, is_near)
+    return TruncNormalParameters(law.mean, law.std, p, inside, q, lowest, highest)
+
+
+def packed(parameters: Parameters) -> bytes:
+    """A law's parameters in the memory of kernels: as float64, but those that are float32 only as float32."""
+    if isinstance(parameters, TruncNormal32Parameters):
+        return struct.pack("=9fI", *parameters[:10])
+    return struct.pack(f"={len(parameters)}d", *parameters)
 
 
 def sparse_mask(description: TensorDescription) -> SparseMask:
@@ -96,6 +141,15 @@ def permutation_mask(description: TensorDescription) -> SparseMask:
     return SparseMask(math.prod(description.spec.shape), 1, 0, stream)
 
 
+def _suits_float32(mean: float, std: float) -> bool:
+    float32 = np.finfo(np.float32)
+    return abs(mean) <= float32.max and float32.smallest_normal <= std <= float32.max
+
+
+def _nearest32(value: float) -> float:
+    return float(np.float32(value))
+
+
 def _base(value: float, dtype: int) -> float:
     """Rounds to the type that the law computes in: float64 for float64, float32 for all others."""
-    return value if dtype == DATA_TYPE_FLOAT64 else float(np.float32(value))
+    return value if dtype == DATA_TYPE_FLOAT64 else _nearest32(value)

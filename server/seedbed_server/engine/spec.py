@@ -22,8 +22,8 @@ ALGORITHM_VERSIONS = (1,)
 
 _INT64_MAX = 2**63 - 1
 
-# How far, in standard deviations, the normal law reaches: sqrt(2 ln 2^32) and sqrt(2 ln 2^53), rounded up.
-_REACH = {DATA_TYPE_FLOAT64: 8.58}
+# How far, in standard deviations, the normal law reaches: sqrt(2 ln 2^32) and sqrt(2 ln 2^64), rounded up.
+_REACH = {DATA_TYPE_FLOAT64: 9.42}
 _REACH_FLOAT32 = 6.67
 
 _LEAST_PROBABILITY = 2.0**-960

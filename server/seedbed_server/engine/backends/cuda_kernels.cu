@@ -1,7 +1,7 @@
 // The laws of stream v1 for CUDA (docs/stream-v1.md); the bits are those of the numpy reference, whose names these are.
 //
 // cuda_kernels.py puts the laws' constants and the sizes before this text, as macros (LOG32, THREADS, ...), and compiles it with NVRTC:
-// nothing fused, nothing flushed, divisions and roots correctly rounded. tests/engine/test_cuda.py looks at the machine
+// nothing fused but what is written so, nothing flushed, divisions and roots correctly rounded. tests/engine/test_cuda.py looks at the machine
 // code, and runs these kernels on a CPU, through a header that stands in for the few names of CUDA.
 
 typedef unsigned short u16;
@@ -11,6 +11,21 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define INLINE __device__ __forceinline__
+
+#ifdef __CUDACC__
+INLINE float reciprocal_root_estimate(float x) {
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Both are computed: most warps would have to go both ways of a branch.
+INLINE float either(bool first, float a, float b) {
+  float chosen;
+  asm("{.reg .pred p; setp.ne.u32 p, %3, 0; selp.f32 %0, %1, %2, p;}" : "=f"(chosen) : "f"(a), "f"(b), "r"(u32(first)));
+  return chosen;
+}
+#endif
 
 // Each thread makes ITEMS Philox blocks, THREADS apart, so that a warp's stores are neighbours.
 constexpr u32 TILE = THREADS * ITEMS;
@@ -23,20 +38,30 @@ struct Words { u32 w0, w1, w2, w3; };
 // The compiler would add a 0 to the upper half of u64(a) * b.
 INLINE u64 product(u32 a, u32 b) { return u64(__umulhi(a, b)) << 32 | a * b; }
 
-INLINE Words philox(u64 block, u64 stream, u64 seed) {
-  u32 c0 = u32(block), c1 = u32(block >> 32), c2 = u32(stream), c3 = u32(stream >> 32);
+// The words of several blocks, so many apart: the keys of the rounds are computed once.
+template <int N> INLINE void philox(u64 block, u64 apart, u64 stream, u64 seed, Words* w) {
   u32 k0 = u32(seed), k1 = u32(seed >> 32);
 #pragma unroll
+  for (int i = 0; i < N; i++) {
+    const u64 number = block + i * apart;
+    w[i] = {u32(number), u32(number >> 32), u32(stream), u32(stream >> 32)};
+  }
+#pragma unroll
   for (int round = 0; round < 10; round++) {
-    const u64 product0 = product(c0, PHILOX_M0), product1 = product(c2, PHILOX_M1);
-    c0 = u32(product1 >> 32) ^ c1 ^ k0;
-    c1 = u32(product1);
-    c2 = u32(product0 >> 32) ^ c3 ^ k1;
-    c3 = u32(product0);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      const u64 product0 = product(w[i].w0, PHILOX_M0), product1 = product(w[i].w2, PHILOX_M1);
+      w[i] = {u32(product1 >> 32) ^ w[i].w1 ^ k0, u32(product1), u32(product0 >> 32) ^ w[i].w3 ^ k1, u32(product0)};
+    }
     k0 += PHILOX_W0;
     k1 += PHILOX_W1;
   }
-  return {c0, c1, c2, c3};
+}
+
+INLINE Words philox(u64 block, u64 stream, u64 seed) {
+  Words w;
+  philox<1>(block, 0, stream, seed, &w);
+  return w;
 }
 
 INLINE u64 draw64(u32 low, u32 high) { return (low | u64(high) << 32) >> 11; }
@@ -44,17 +69,24 @@ INLINE u64 draw64(u32 low, u32 high) { return (low | u64(high) << 32) >> 11; }
 
 // Functions.
 
+INLINE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+INLINE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+
 template <class T> INLINE T horner(T, T y) { return y; }
 
 // Horner's rule, highest power first: y x + next, and so on.
 template <class T, class... Rest> INLINE T horner(T x, T y, T next, Rest... rest) {
-  return horner(x, y * x + next, rest...);
+  return horner(x, fused(y, x, next), rest...);
 }
 
 // What divides and takes roots has names of its own: their machine code refines an estimate by fused multiply-adds,
 // which is how it rounds correctly. The test that nothing else is fused replaces them.
 #ifndef WITHOUT_ROOTS
-INLINE float root(float x) { return sqrtf(x); }
+// Of numbers between 2^-100 and 2^100: CUDA's own way (Markstein 2000), without the cases that it tells apart first.
+INLINE float root(float x) {
+  const float estimate = reciprocal_root_estimate(x), y = x * estimate;
+  return fused(fused(-y, y, x), 0.5f * estimate, y);
+}
 INLINE double root(double x) { return sqrt(x); }
 INLINE double quotient(double x, double y) { return x / y; }
 #endif
@@ -64,57 +96,71 @@ template <class T> INLINE T clamped(T x, T lowest, T highest) {
   return x > highest ? highest : x;
 }
 
-// sqrt(-2 ln((w + 1) / 2^32)). With g = -2 f in place of f, the powers of two go into the constants, whose products and
-// sums are rounded alike.
-INLINE float radius32(u32 w) {
-  const bool near_one = w >= SQRT_HALF_DRAW32;
-  const float whole = float(near_one ? ~w : w + 1);
-  const u32 bits = __float_as_uint(whole) + (0x3F800000u - SQRT_HALF_BITS32);
-  const float exponent = __uint_as_float((bits >> 23) + 0x4B000000u) - (8388608.0f + 159.0f);
-  const float doubled = __uint_as_float((bits & 0x7FFFFFu) + (SQRT_HALF_BITS32 + (1u << 23)));
-  const float k = near_one ? 0.0f : exponent;
-  const float g = near_one ? whole * 0x1p-31f : 2.0f - doubled;
-  const float z = g * g;
-  float y = horner(g, LOG32_HALVED) * g * z;
-  y = y + k * (-2 * LN2_LOW32);
-  y = y + 0.25f * z;
-  return root((g + y) + k * (-2 * LN2_HIGH32));
+// -2 ln(2^-octaves (1 - h / 2)).
+INLINE float minus_two_log(float octaves, float h) {
+  return fused(octaves, TWO_LN2_32, fused(h, horner(h, LOG32) * h, h));
+}
+INLINE double minus_two_log(double octaves, double h) {
+  return fused(octaves, TWO_LN2_64, fused(h, horner(h, LOG64) * h, h));
 }
 
-// Cosine and sine of 2 pi w / 2^32.
-INLINE void cos_sin32(u32 w, float& cosine, float& sine) {
-  const float x = float(i32(w << 2)) * (TURN32 / 4);  // from the nearest quarter turn
+// The octaves and h of a number, whose bits these are, divided by 2^power.
+INLINE float octaves_of(u32 bits, int power) {
+  const float exponent = __uint_as_float(__funnelshift_r(bits, 0x4B000000u >> 9, 23));  // 2^23 more
+  return (8388608.0f + 126.0f + power) - exponent;
+}
+INLINE float h_of(u32 bits) { return 2.0f - __uint_as_float((bits & 0x7FFFFFu) | 0x3F800000u); }
+INLINE double octaves_of(u64 bits, int power) { return double(1022 + power - i32(bits >> 52)); }
+INLINE double h_of(u64 bits) { return 2.0 - __longlong_as_double((bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull); }
+
+// sqrt(-2 ln u) of u = (w | 1) / 2^32. Near 1 it is the distance to 1 that must be precise.
+INLINE float radius(u32 w) {
+  const float x = float(i32(w | 1u));
+  const u32 bits = __float_as_uint(x);
+  const bool near_one = x < 0.0f;
+  return root(minus_two_log(near_one ? 0.0f : octaves_of(bits, 32), near_one ? x * -0x1p-31f : h_of(bits)));
+}
+
+// Cosine and sine of an angle: an eighth of a turn times x in (-1, 1), reflected by the two lowest bits.
+INLINE void cos_sin(u32 w, float& cosine, float& sine) {
+  const float x = float(i32((w & 0xFFFFFF00u) | 0x80u)) * 0x1p-31f;
   const float z = x * x;
-  const u32 s = __float_as_uint(horner(z, SIN32) * z * x + x);
-  const u32 c = __float_as_uint((horner(z, COS32) * z * z - 0.5f * z) + 1.0f);
-  const u32 quarters = w + (1u << 29);  // in the two highest bits
-  const bool odd = quarters & 1u << 30;
-  cosine = __uint_as_float((odd ? s : c) ^ ((quarters + (1u << 30)) & 1u << 31));
-  sine = __uint_as_float((odd ? c : s) ^ (quarters & 1u << 31));
+  const float s = fused(x, EIGHTH_TURN_32, horner(z, SIN32) * x);
+  const float c = __uint_as_float(__float_as_uint(fused(horner(z, COS32), z, 1.0f)) ^ w << 31);
+  cosine = w & 2u ? s : c;
+  sine = w & 2u ? c : s;
 }
 
-INLINE double log64(double x) {
-  const u64 bits = u64(__double_as_longlong(x)) + (0x3FF0000000000000ull - SQRT_HALF_BITS64);
-  const double k = double(i32(bits >> 52) - 1023);
-  const double f = __longlong_as_double((bits & 0xFFFFFFFFFFFFFull) + SQRT_HALF_BITS64) - 1.0;
-  const double s = quotient(f, 2.0 + f);
-  const double z = s * s;
-  const double r = horner(z, LOG64) * z;
-  const double half = 0.5 * f * f;
-  return k * LN2_HIGH64 - ((half - (s * (half + r) + k * LN2_LOW64)) - f);
+// The same of words of 64 bits.
+INLINE double signed64(u32 low, u32 high) { return fused(double(i32(high)), 0x1p32, double(low)); }
+
+INLINE double radius(u32 low, u32 high) {
+  const double x = signed64(low | 1u, high);
+  const u64 bits = __double_as_longlong(x);
+  const bool near_one = x < 0.0;
+  return root(minus_two_log(near_one ? 0.0 : octaves_of(bits, 64), near_one ? x * -0x1p-63 : h_of(bits)));
 }
 
-// Cosine and sine of 2 pi draw / 2^53.
-INLINE void cos_sin64(u64 draw, double& cosine, double& sine) {
-  const u64 shifted = draw + (1ull << 50);
-  const double x = double(i64(shifted & ((1ull << 51) - 1)) - (1ll << 50)) * TURN64;
+INLINE void cos_sin(u32 low, u32 high, double& cosine, double& sine) {
+  const double x = signed64((low & 0xFFFFF800u) | 0x400u, high) * 0x1p-63;
   const double z = x * x;
-  const u64 s = __double_as_longlong(horner(z, SIN64) * z * x + x);
-  const u64 c = __double_as_longlong((horner(z, COS64) * z * z - 0.5 * z) + 1.0);
-  const u64 quarters = shifted >> 51;
-  const bool odd = quarters & 1;
-  cosine = __longlong_as_double((odd ? s : c) ^ ((quarters + 1) & 2) << 62);
-  sine = __longlong_as_double((odd ? c : s) ^ (quarters & 2) << 62);
+  const double s = fused(x, EIGHTH_TURN_64, horner(z, SIN64) * x);
+  const double c = __longlong_as_double(__double_as_longlong(fused(horner(z, COS64), z, 1.0)) ^ u64(low) << 63);
+  cosine = low & 2u ? s : c;
+  sine = low & 2u ? c : s;
+}
+
+// The quantile of the standard normal in float32: of (1 + x) / 2 for x up to one half,
+INLINE float middle(float x) {
+  const float z = fused(x, MIDDLE_SLOPE32, horner(x * x, MIDDLE32) * x);
+  return z > MIDDLE_LARGEST32 ? MIDDLE_LARGEST32 : z;
+}
+
+// and of 1 - tail, for tails that are not small, or any.
+template <bool is_near> INLINE float quantile_of_tail(float tail) {
+  if constexpr (is_near) return horner(root(tail) - NEAR_CENTRE32, NEAR32);
+  const u32 bits = __float_as_uint(tail);
+  return horner(root(minus_two_log(octaves_of(bits, 0), h_of(bits))) - FAR_CENTRE32, FAR32);
 }
 
 // The quantile of the standard normal, from the probabilities below and above it. (Its code is long: one copy.)
@@ -124,7 +170,8 @@ __device__ __noinline__ double quantile(double below, double above) {
     const double r = 0.180625 - q * q;
     return quotient(q * horner(r, QUANTILE_CENTRAL0), horner(r, QUANTILE_CENTRAL1));
   }
-  const double t = root(-log64(below < above ? below : above));
+  const u64 bits = __double_as_longlong(below < above ? below : above);
+  const double t = root(0.5 * minus_two_log(octaves_of(bits, 0), h_of(bits)));
   const double near = t - 1.6, far = t - 5.0;
   const double tail = t <= 5.0 ? quotient(horner(near, QUANTILE_TAIL0), horner(near, QUANTILE_TAIL1))
                                : quotient(horner(far, QUANTILE_FAR0), horner(far, QUANTILE_FAR1));
@@ -155,15 +202,36 @@ struct Normal32 {
   float mean, std;
   INLINE Normal32(const Draw& d) : mean(d.p[0]), std(d.p[1]) {}
   INLINE void pair(u32 w0, u32 w1, float* x) const {
-    const float radius = radius32(w0);
+    const float scaled = std * radius(w0);
     float cosine, sine;
-    cos_sin32(w1, cosine, sine);
-    x[0] = mean + std * (radius * cosine);
-    x[1] = mean + std * (radius * sine);
+    cos_sin(w1, cosine, sine);
+    x[0] = fused(scaled, cosine, mean);
+    x[1] = fused(scaled, sine, mean);
   }
   INLINE void operator()(Words w, u64, float* x) const { pair(w.w0, w.w1, x), pair(w.w2, w.w3, x + 2); }
 };
 
+// All in float32: bounds on both sides of the mean. The fields are those of TruncNormal32Parameters.
+template <bool is_near> struct TruncNormalFloat32 {
+  typedef float T;
+  static constexpr int N = 4;
+  float mean, std, step, p_first, q_first, below, above, lowest, highest;
+  u32 median;
+  INLINE TruncNormalFloat32(const Draw& d) { *this = reinterpret_cast<const TruncNormalFloat32&>(d.p); }
+  INLINE float value(u32 w) const {
+    const bool is_below = w < median;
+    const float tail = fused(float(is_below ? w : ~w), step, is_below ? p_first : q_first);
+    const u32 inner = is_below ? median - 1u - w : w - median;
+    const float x = fused(float(inner), step + step, is_below ? below : above);
+    const float z = either(tail > 0.25f, middle(x), quantile_of_tail<is_near>(tail));
+    return clamped(fused(is_below ? -std : std, z, mean), lowest, highest);
+  }
+  INLINE void operator()(Words w, u64, float* x) const {
+    x[0] = value(w.w0), x[1] = value(w.w1), x[2] = value(w.w2), x[3] = value(w.w3);
+  }
+};
+
+// By way of float64: other bounds.
 struct TruncNormal32 {
   typedef float T;
   static constexpr int N = 4;
@@ -209,11 +277,11 @@ struct Normal64 {
   double mean, std;
   INLINE Normal64(const Draw& d) : mean(d.p[0]), std(d.p[1]) {}
   INLINE void operator()(Words w, u64, double* x) const {
-    const double radius = root(-2.0 * log64(double(draw64(w.w0, w.w1) + 1) * 0x1p-53));
+    const double scaled = std * radius(w.w0, w.w1);
     double cosine, sine;
-    cos_sin64(draw64(w.w2, w.w3), cosine, sine);
-    x[0] = mean + std * (radius * cosine);
-    x[1] = mean + std * (radius * sine);
+    cos_sin(w.w2, w.w3, cosine, sine);
+    x[0] = fused(scaled, cosine, mean);
+    x[1] = fused(scaled, sine, mean);
   }
 };
 
@@ -306,8 +374,20 @@ template <class Normal> struct Sparse {
 struct Float32 { typedef float T; static INLINE T rounded(float x) { return x; } };
 struct Float64 { typedef double T; static INLINE T rounded(double x) { return x; } };
 
+// Processors from 8.0 on round two values by one instruction, to nearest even as well.
+#if __CUDA_ARCH__ >= 800
+#define ROUNDS_PAIRS
+#endif
+
 struct Bfloat16 {
   typedef u16 T;
+#ifdef ROUNDS_PAIRS
+  static INLINE u32 pair(float x, float y) {
+    u32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(y), "f"(x));
+    return bits;
+  }
+#endif
   static INLINE T rounded(float x) {
     const u32 b = __float_as_uint(x);
     return u16((b + (0x7FFFu + (b >> 16 & 1u))) >> 16);
@@ -316,6 +396,13 @@ struct Bfloat16 {
 
 struct Float16 {
   typedef u16 T;
+#ifdef ROUNDS_PAIRS
+  static INLINE u32 pair(float x, float y) {
+    u32 bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(y), "f"(x));
+    return bits;
+  }
+#endif
   static INLINE T rounded(float x) {
     const u32 b = __float_as_uint(x), magnitude = b & 0x7FFFFFFFu, sign = b >> 16 & 0x8000u;
     const u32 normal = (magnitude - 0x38000000u + (0xFFFu + (magnitude >> 13 & 1u))) >> 13;
@@ -430,9 +517,17 @@ template <class T, int N> INLINE void store(Vector<T, N>* to, const Vector<T, N>
 }
 
 template <class Law, class Type>
-INLINE void make(const Law& law, const Draw& draw, u64 block, Vector<typename Type::T, Law::N>& rounded) {
+INLINE void make(const Law& law, const Words& words, u64 block, Vector<typename Type::T, Law::N>& rounded) {
   typename Law::T x[Law::N];
-  law(philox(block, draw.stream, draw.seed), block, x);
+  law(words, block, x);
+#ifdef ROUNDS_PAIRS
+  if constexpr (sizeof(typename Type::T) == 2) {
+    u32* pairs = reinterpret_cast<u32*>(rounded.v);
+#pragma unroll
+    for (int lane = 0; lane < Law::N; lane += 2) pairs[lane / 2] = Type::pair(x[lane], x[lane + 1]);
+    return;
+  }
+#endif
 #pragma unroll
   for (int lane = 0; lane < Law::N; lane++) rounded.v[lane] = Type::rounded(x[lane]);
 }
@@ -443,10 +538,12 @@ template <class Law, class Type> INLINE void sample_inner(const Part& part, cons
   const Law law(draw);
   const u64 thread = tile + threadIdx.x, block = part.first_block + thread;
   Stored* to = reinterpret_cast<Stored*>(reinterpret_cast<typename Type::T*>(part.out) + part.first_position) + thread;
+  Words words[ITEMS];
+  philox<ITEMS>(block, THREADS, draw.stream, draw.seed, words);
 #pragma unroll
   for (u32 item = 0; item < ITEMS; item++) {
     Stored rounded;
-    make<Law, Type>(law, draw, block + item * THREADS, rounded);
+    make<Law, Type>(law, words[item], block + item * THREADS, rounded);
     to[item * THREADS] = rounded;
   }
 }
@@ -465,7 +562,7 @@ INLINE void sample_whole(const Part& part, const Axis& axis, const Draw& draw, u
 #pragma unroll 1
   for (u32 thread = threadIdx.x; thread < threads; thread += THREADS) {
     Stored rounded;
-    make<Law, Type>(law, draw, made, rounded);
+    make<Law, Type>(law, philox(made, draw.stream, draw.seed), made, rounded);
     store(to, rounded);
     block += part.step_blocks;
     made += part.step_runs * apart + part.step_blocks;
@@ -488,7 +585,7 @@ INLINE void sample_any(const Part& part, const Axis* axes, const Draw& draw, u64
     const Place place = place_of<Law::N>(part, axes, tile + thread);
     if (place.low >= place.high) continue;
     Stored rounded;
-    make<Law, Type>(law, draw, place.block, rounded);
+    make<Law, Type>(law, philox(place.block, draw.stream, draw.seed), place.block, rounded);
     T* to = out + place.position;
     if (place.low == 0 && place.high == Law::N && u64(to) % sizeof(Stored) == 0) {
       store(reinterpret_cast<Stored*>(to), rounded);
@@ -515,16 +612,20 @@ template <class Law, class Type> INLINE void sample(const Draws& table) {
 #define VALUE(T) const __grid_constant__ T
 #define KERNEL(name, Law, Type, ...) \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(VALUE(Draws) table) { sample<Law, Type>(table); }
-#define KERNELS(law, Law32, BLOCKS32, Law64, BLOCKS64)       \
-  KERNEL(law##_float32, Law32, Float32, THREADS, BLOCKS32)   \
-  KERNEL(law##_float16, Law32, Float16, THREADS, BLOCKS32)   \
-  KERNEL(law##_bfloat16, Law32, Bfloat16, THREADS, BLOCKS32) \
+#define KERNELS32(law, Law, BLOCKS)                      \
+  KERNEL(law##_float32, Law, Float32, THREADS, BLOCKS)   \
+  KERNEL(law##_float16, Law, Float16, THREADS, BLOCKS)   \
+  KERNEL(law##_bfloat16, Law, Bfloat16, THREADS, BLOCKS)
+#define KERNELS(law, Law32, BLOCKS32, Law64, BLOCKS64) \
+  KERNELS32(law, Law32, BLOCKS32)                      \
   KERNEL(law##_float64, Law64, Float64, THREADS, BLOCKS64)
 
 // How many CUDA blocks a multiprocessor shall hold: at 8, as many threads as it can.
 KERNELS(uniform, Uniform32, 8, Uniform64, 8)
 KERNELS(normal, Normal32, 8, Normal64, 5)
-KERNELS(trunc_normal, TruncNormal32, 5, TruncNormal64, 5)
+KERNELS(trunc_normal, TruncNormal32, 3, TruncNormal64, 4)
+KERNELS32(trunc_near, TruncNormalFloat32<true>, 8)
+KERNELS32(trunc_far, TruncNormalFloat32<false>, 8)
 KERNELS(sparse, Sparse<Normal32>, 2, Sparse<Normal64>, 2)
 KERNELS(constant, Constant<float>, 8, Constant<double>, 8)
 

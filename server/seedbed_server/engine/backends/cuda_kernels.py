@@ -61,22 +61,11 @@ def compiled(nvrtc: Any, text: str, architecture: int, options: Sequence[str] = 
 
 
 def _macros() -> dict[str, str]:
-    # -2 log is computed from g = -2 f (cuda_kernels.cu): coefficient n of f^n becomes one of (-2)^n, all divided by 4
-    halved = [c * (-2.0) ** (i - 8) / 4 for i, c in enumerate(constants.LOG32)]
     macros = {
         "PHILOX_M0": f"{constants.PHILOX_M[0]:#x}u",
         "PHILOX_M1": f"{constants.PHILOX_M[1]:#x}u",
         "PHILOX_W0": f"{constants.PHILOX_W[0]:#x}u",
         "PHILOX_W1": f"{constants.PHILOX_W[1]:#x}u",
-        "LOG32_HALVED": _floats(halved),
-        "SIN32": _floats(constants.SIN32),
-        "COS32": _floats(constants.COS32),
-        "SQRT_HALF_BITS32": f"{constants.SQRT_HALF_BITS32:#x}u",
-        "SQRT_HALF_DRAW32": f"{constants.SQRT_HALF_DRAW32:#x}u",
-        "LOG64": _doubles(constants.LOG64),
-        "SIN64": _doubles(constants.SIN64),
-        "COS64": _doubles(constants.COS64),
-        "SQRT_HALF_BITS64": f"{constants.SQRT_HALF_BITS64:#x}ull",
         "FEISTEL_ROUNDS": str(constants.FEISTEL_ROUNDS),
         "THREADS": f"{THREADS}u",
         "ITEMS": f"{_ITEMS}u",
@@ -85,10 +74,14 @@ def _macros() -> dict[str, str]:
         "REPEAT_TASKS": str(REPEAT_TASKS),
         "ONES_TASKS": str(ONES_TASKS),
     }
-    for name in ("LN2_HIGH32", "LN2_LOW32", "TURN32"):
+    for name in ("LOG32", "SIN32", "COS32", "MIDDLE32", "NEAR32", "FAR32"):
+        macros[name] = _floats(getattr(constants, name))
+    for name in ("MIDDLE_SLOPE32", "MIDDLE_LARGEST32", "NEAR_CENTRE32", "FAR_CENTRE32"):
         macros[name] = _floats([getattr(constants, name)])
-    for name in ("LN2_HIGH64", "LN2_LOW64", "TURN64"):
-        macros[name] = _doubles([getattr(constants, name)])
+    for name in ("LOG64", "SIN64", "COS64"):
+        macros[name] = _doubles(getattr(constants, name))
+    for name in ("TWO_LN2", "EIGHTH_TURN"):
+        macros[f"{name}_32"], macros[f"{name}_64"] = (write([getattr(constants, name)]) for write in (_floats, _doubles))
     for name in ("QUANTILE_CENTRAL", "QUANTILE_TAIL", "QUANTILE_FAR"):
         numerator, denominator = getattr(constants, name)
         macros[f"{name}0"], macros[f"{name}1"] = _doubles(numerator), _doubles(denominator)

@@ -12,7 +12,7 @@ import numpy as np
 from seedbed.v1 import DataType, Law, TensorDescription, TensorSpec
 
 from .. import deterministic, dtypes
-from ..parameters import parameters_of, sparse_mask
+from ..parameters import TruncNormal32Parameters, packed, parameters_of, sparse_mask
 from . import cuda_tables
 from .cuda_kernels import THREADS, TILE
 from .cuda_tables import Layers, Task
@@ -55,8 +55,9 @@ class _Draws:
 
     def __init__(self, description: TensorDescription, where: Laid) -> None:
         dtype = description.spec.dtype
-        self._kernel = f"{description.law.WhichOneof('law')}_{_DTYPE_NAMES[dtype]}"
-        self._draw = description.spec.seed, description.stream, _parameters(description)
+        law, parameters = _drawn(description)
+        self._kernel = f"{law}_{_DTYPE_NAMES[dtype]}"
+        self._draw = description.spec.seed, description.stream, parameters
         self._itemsize = dtypes.numpy_dtype(dtype).itemsize
         self._per_block = 2 if self._itemsize == 8 else 4
         self._where = where
@@ -162,23 +163,28 @@ def _bits_of_law(serialized: bytes, dtype: DataType) -> np.unsignedinteger[Any]:
     return deterministic.constant(description)
 
 
-def _parameters(description: TensorDescription) -> bytes:
-    """What kernels know of a law beside the key and the stream."""
+def _drawn(description: TensorDescription) -> tuple[str, bytes]:
+    """The law's name among the kernels, and what they know of it beside the key and the stream."""
     law, dtype = description.law, description.spec.dtype
     if law.WhichOneof("law") != "sparse":
-        return _parameters_of_law(law.SerializeToString(deterministic=True), dtype)
+        return _drawn_of_law(law.SerializeToString(deterministic=True), dtype)
     mask = sparse_mask(description)
-    return _SPARSE.pack(*parameters_of(description), mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream)
+    return "sparse", _SPARSE.pack(
+        *parameters_of(description), mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream
+    )
 
 
 @lru_cache(maxsize=1024)
-def _parameters_of_law(serialized: bytes, dtype: DataType) -> bytes:
+def _drawn_of_law(serialized: bytes, dtype: DataType) -> tuple[str, bytes]:
     description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
-    if description.law.WhichOneof("law") == "constant":
+    law = str(description.law.WhichOneof("law"))
+    if law == "constant":
         bits = _bits_of_law(serialized, dtype)
-        return struct.pack("<d", float(bits.view(dtypes.numpy_dtype(dtype))))
+        return law, struct.pack("<d", float(bits.view(dtypes.numpy_dtype(dtype))))
     parameters = parameters_of(description)
-    return struct.pack(f"<{len(parameters)}d", *parameters)
+    if isinstance(parameters, TruncNormal32Parameters):
+        law = "trunc_near" if parameters.is_near else "trunc_far"
+    return law, packed(parameters)
 
 
 def _blocks(elements: int, per_block: int) -> int:

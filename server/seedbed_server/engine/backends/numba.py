@@ -25,7 +25,15 @@ from seedbed.v1 import (
 from .. import deterministic
 from ..constants import FEISTEL_ROUNDS
 from ..errors import Cancelled
-from ..parameters import NormalParameters, Parameters, SparseMask, UniformParameters, parameters_of
+from ..parameters import (
+    NormalParameters,
+    Parameters,
+    SparseMask,
+    TruncNormal32Parameters,
+    UniformParameters,
+    packed,
+    parameters_of,
+)
 from ..regions import Runs
 from ..views import Indices
 from . import numba_kernels as kernels
@@ -345,10 +353,18 @@ def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
 
 
 def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
-    numbers = _numbers(struct.pack(f"{len(parameters)}d", *parameters))
+    numbers = _numbers(packed(parameters))
+    return _law_of(parameters), numbers
+
+
+def _law_of(parameters: Parameters) -> int:
     if isinstance(parameters, UniformParameters):
-        return kernels.UNIFORM, numbers
-    return (kernels.NORMAL if isinstance(parameters, NormalParameters) else kernels.TRUNC_NORMAL), numbers
+        return kernels.UNIFORM
+    if isinstance(parameters, NormalParameters):
+        return kernels.NORMAL
+    if isinstance(parameters, TruncNormal32Parameters):
+        return kernels.TRUNC_NEAR if parameters.is_near else kernels.TRUNC_FAR
+    return kernels.TRUNC_NORMAL
 
 
 @lru_cache(maxsize=1024)

@@ -4,8 +4,8 @@ Elements pass through tiles that stay in the first-level cache: first the words 
 a block's four words, then the law over the rows. In one loop, the two would need more registers than there are. A tile
 holds blocks of as many runs as fit, so that short rows are nearly as fast as long ones.
 
-Numba emits plain ``fmul`` and ``fadd``, which LLVM does not fuse without fast-math (tests/engine/test_machine_code.py
-looks). It widens integers to 64 bits, and float32 with a Python number to float64: hence a type around every operation.
+Numba emits plain ``fmul`` and ``fadd``, which LLVM does not fuse without fast-math: what is fused is written so, as
+``fma`` (tests/engine/test_machine_code.py looks). It widens integers to 64 bits, and float32 with a Python number to float64: hence a type around every operation.
 Numba infers the types of arguments, so they are not annotated: ``p`` is a law's parameters, ``key`` the seed,
 ``counter`` the stream, ``block`` the first block's number.
 """
@@ -18,23 +18,14 @@ from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 
 from .. import constants
-from ..constants import (
-    FEISTEL_ROUNDS,
-    LN2_HIGH64,
-    LN2_LOW64,
-    LOG64,
-    QUANTILE_CENTRAL,
-    QUANTILE_FAR,
-    QUANTILE_TAIL,
-    SQRT_HALF_BITS64,
-    TURN64,
-)
+from ..constants import FEISTEL_ROUNDS, LOG64, QUANTILE_CENTRAL, QUANTILE_FAR, QUANTILE_TAIL, TWO_LN2
+from .numba_fma import fma
 from .numba_wide import wide_on
 
 f32, f64 = np.float32, np.float64
 u32, u64, i32, i64 = np.uint32, np.uint64, np.int32, np.int64
 
-UNIFORM, NORMAL, TRUNC_NORMAL = 0, 1, 2
+UNIFORM, NORMAL, TRUNC_NORMAL, TRUNC_NEAR, TRUNC_FAR = range(5)
 
 _TILE = 640
 """Blocks of a tile. (Rows of a power of two would compete for the same places in the cache.)"""
@@ -150,55 +141,65 @@ def _draw64(low, high):
 
 # Functions in float32.
 
-# The radius needs -2 log, and g = -2 f in place of f spares a multiplication: the powers of two go into the constants,
-# whose products and sums are rounded alike.
-_LOG32 = tuple(f32(c * (-2.0) ** (i - 8) / 4) for i, c in enumerate(constants.LOG32))
-_SIN32 = tuple(f32(c) for c in constants.SIN32)
-_COS32 = tuple(f32(c) for c in constants.COS32)
-_LN2_HIGH32, _LN2_LOW32 = f32(-2 * constants.LN2_HIGH32), f32(-2 * constants.LN2_LOW32)
-_TURN32 = f32(constants.TURN32 / 4)
-_SQRT_HALF_BITS32, _SQRT_HALF_DRAW32 = u32(constants.SQRT_HALF_BITS32), u32(constants.SQRT_HALF_DRAW32)
-_ONE_MINUS_SQRT_HALF_BITS32 = u32(0x3F800000 - constants.SQRT_HALF_BITS32)
+_LOG32, _SIN32, _COS32 = (tuple(map(f32, c)) for c in (constants.LOG32, constants.SIN32, constants.COS32))
+_MIDDLE32, _NEAR32, _FAR32 = (tuple(map(f32, c)) for c in (constants.MIDDLE32, constants.NEAR32, constants.FAR32))
+_TWO_LN2_32, _EIGHTH_TURN32 = f32(TWO_LN2), f32(constants.EIGHTH_TURN)
+_MIDDLE_SLOPE32, _MIDDLE_LARGEST32 = f32(constants.MIDDLE_SLOPE32), f32(constants.MIDDLE_LARGEST32)
+_NEAR_CENTRE32, _FAR_CENTRE32 = f32(constants.NEAR_CENTRE32), f32(constants.FAR_CENTRE32)
+_MANTISSA32, _ONE32 = u32(0x7FFFFF), u32(0x3F800000)
+
+
+@_inline
+def _minus_two_log32(octaves, h):
+    y = _horner8(_LOG32, h)
+    return fma(octaves, _TWO_LN2_32, fma(h, f32(y * h), h))
+
+
+@_inline
+def _mantissa32(bits):
+    """h of 2^-octaves (1 - h / 2)."""
+    return f32(f32(2) - u32(u32(bits & _MANTISSA32) | _ONE32).view(f32))
 
 
 @_inline
 def _radius32(w):
-    near_one = w >= _SQRT_HALF_DRAW32
-    bits = u32(f32(u32(w + u32(1))).view(u32) + _ONE_MINUS_SQRT_HALF_BITS32)
-    exponent = i32(i32(bits >> u32(23)) - i32(159))
-    doubled = u32(u32(bits & u32(0x7FFFFF)) + u32(_SQRT_HALF_BITS32 + u32(1 << 23))).view(f32)
-    k = f32(0) if near_one else f32(exponent)
-    g = f32(f32(u32(~w)) * f32(2.0**-31)) if near_one else f32(f32(2) - doubled)
-    z = g * g
-    c = _LOG32
-    p = c[0] * g + c[1]
-    p = p * g + c[2]
-    p = p * g + c[3]
-    p = p * g + c[4]
-    p = p * g + c[5]
-    p = p * g + c[6]
-    p = p * g + c[7]
-    p = p * g + c[8]
-    y = p * g * z
-    y = y + k * _LN2_LOW32
-    y = y + f32(0.25) * z
-    return f32(np.sqrt(f32((g + y) + k * _LN2_HIGH32)))
+    signed = f32(i32(u32(w | u32(1))))
+    near_one = signed < f32(0)
+    bits = signed.view(u32)
+    octaves = f32(0) if near_one else f32(i32(i32(158) - i32(bits >> u32(23))))
+    h = f32(signed * f32(-(2.0**-31))) if near_one else _mantissa32(bits)
+    return f32(np.sqrt(_minus_two_log32(octaves, h)))
 
 
 @_inline
 def _cos_sin32(w):
-    x = f32(i32(u32(w << u32(2)))) * _TURN32  # the angle from the nearest quarter turn, times 4
-    z = x * x
-    sine = ((_SIN32[0] * z + _SIN32[1]) * z + _SIN32[2]) * z * x + x
-    cosine = (((_COS32[0] * z + _COS32[1]) * z + _COS32[2]) * z * z - f32(0.5) * z) + f32(1)
-    quarters = u32(w + u32(1 << 29))  # in the two highest bits
-    odd = u32(quarters & u32(1 << 30)) != u32(0)
-    sine_bits, cosine_bits = f32(sine).view(u32), f32(cosine).view(u32)
-    c = sine_bits if odd else cosine_bits
-    s = cosine_bits if odd else sine_bits
-    negative_cosine = u32(u32(quarters + u32(1 << 30)) & u32(1 << 31))
-    negative_sine = u32(quarters & u32(1 << 31))
-    return u32(c ^ negative_cosine).view(f32), u32(s ^ negative_sine).view(f32)
+    x = f32(f32(i32(u32(u32(w & u32(0xFFFFFF00)) | u32(0x80)))) * f32(2.0**-31))
+    z = f32(x * x)
+    sine = fma(x, _EIGHTH_TURN32, f32(_horner4(_SIN32, z) * x))
+    cosine = fma(_horner4(_COS32, z), z, f32(1))
+    cosine = u32(f32(cosine).view(u32) ^ u32(w << u32(31))).view(f32)
+    is_swapped = u32(w & u32(2)) != u32(0)
+    return sine if is_swapped else cosine, cosine if is_swapped else sine
+
+
+@_inline
+def _middle32(x):
+    z = fma(x, _MIDDLE_SLOPE32, f32(_horner6(_MIDDLE32, f32(x * x)) * x))
+    return _MIDDLE_LARGEST32 if z > _MIDDLE_LARGEST32 else z
+
+
+@_inline
+def _near_tail32(tail):
+    return _horner12(_NEAR32, f32(f32(np.sqrt(tail)) - _NEAR_CENTRE32))
+
+
+@_inline
+def _far_tail32(tail):
+    bits = f32(tail).view(u32)
+    octaves = f32(i32(i32(126) - i32(bits >> u32(23))))
+    s = f32(np.sqrt(_minus_two_log32(octaves, _mantissa32(bits))))
+    x = f32(s - _FAR_CENTRE32)
+    return fma(_horner12(_FAR32, x), x, _FAR32[12])
 
 
 @_inline
@@ -209,68 +210,79 @@ def _clamped(x, lowest, highest):
 
 # Functions in float64.
 
-
-@_inline
-def _reduced64(x):
-    bits = f64(x).view(u64) + u64(0x3FF0000000000000 - SQRT_HALF_BITS64)
-    k = f64(i64(bits >> u64(52)) - i64(1023))
-    mantissa = u64((bits & u64(0xFFFFFFFFFFFFF)) + u64(SQRT_HALF_BITS64)).view(f64)
-    return k, mantissa - 1.0
+_TWO_32, _MANTISSA64, _ONE64 = 2.0**32, u64((1 << 52) - 1), u64(0x3FF << 52)
 
 
 @_inline
-def _log1p64(k, f):
-    s = f / (2.0 + f)
-    z = s * s
-    r = LOG64[0]
-    r = r * z + LOG64[1]
-    r = r * z + LOG64[2]
-    r = r * z + LOG64[3]
-    r = r * z + LOG64[4]
-    r = r * z + LOG64[5]
-    r = r * z + LOG64[6]
-    r = r * z
-    half = 0.5 * f * f
-    return k * LN2_HIGH64 - ((half - (s * (half + r) + k * LN2_LOW64)) - f)
+def _signed64(low, high):
+    """The two words as a two's complement, rounded once; 64 bits are not converted at once on every processor."""
+    return fma(f64(i32(high)), _TWO_32, f64(low))
 
 
 @_inline
-def _log_draw64(draw):
-    k, f = _reduced64(f64(draw + u64(1)) * 2.0**-53)
-    return _log1p64(k, f)
+def _minus_two_log64(octaves, h):
+    y = _horner8(LOG64, h)
+    for i in range(8, 20):
+        y = fma(y, h, LOG64[i])
+    return fma(octaves, TWO_LN2, fma(h, y * h, h))
 
 
 @_inline
-def _cos_sin64(draw):
-    shifted = draw + u64(1 << 50)
-    x = f64(i64(shifted & u64((1 << 51) - 1)) - i64(1 << 50)) * TURN64
+def _mantissa64(bits):
+    return 2.0 - u64((bits & _MANTISSA64) | _ONE64).view(f64)
+
+
+@_inline
+def _radius64(low, high):
+    signed = _signed64(u32(low | u32(1)), high)
+    near_one = signed < 0.0
+    bits = f64(signed).view(u64)
+    octaves = 0.0 if near_one else f64(i32(1086) - i32(bits >> u64(52)))
+    h = signed * -(2.0**-63) if near_one else _mantissa64(bits)
+    return np.sqrt(_minus_two_log64(octaves, h))
+
+
+@_inline
+def _cos_sin64(low, high):
+    x = _signed64(u32(u32(low & u32(0xFFFFF800)) | u32(0x400)), high) * 2.0**-63
     z = x * x
-    sine = _horner6(constants.SIN64, z) * z * x + x
-    cosine = (_horner6(constants.COS64, z) * z * z - 0.5 * z) + 1.0
-    quarters = shifted >> u64(51)
-    odd = (quarters & u64(1)) != u64(0)
-    sine_bits, cosine_bits = f64(sine).view(u64), f64(cosine).view(u64)
-    c = sine_bits if odd else cosine_bits
-    s = cosine_bits if odd else sine_bits
-    negative_cosine = ((quarters + u64(1)) & u64(2)) << u64(62)
-    negative_sine = (quarters & u64(2)) << u64(62)
-    return u64(c ^ negative_cosine).view(f64), u64(s ^ negative_sine).view(f64)
+    sine = fma(x, constants.EIGHTH_TURN, _horner7(constants.SIN64, z) * x)
+    cosine = fma(_horner7(constants.COS64, z), z, 1.0)
+    cosine = u64(f64(cosine).view(u64) ^ (u64(low) << u64(63))).view(f64)
+    is_swapped = u32(low & u32(2)) != u32(0)
+    return sine if is_swapped else cosine, cosine if is_swapped else sine
+
+
+@_inline
+def _horner4(c, x):
+    return fma(fma(fma(c[0], x, c[1]), x, c[2]), x, c[3])
 
 
 @_inline
 def _horner6(c, x):
-    return ((((c[0] * x + c[1]) * x + c[2]) * x + c[3]) * x + c[4]) * x + c[5]
+    return fma(fma(_horner4(c, x), x, c[4]), x, c[5])
+
+
+@_inline
+def _horner7(c, x):
+    return fma(_horner6(c, x), x, c[6])
 
 
 @_inline
 def _horner8(c, x):
-    return ((((((c[0] * x + c[1]) * x + c[2]) * x + c[3]) * x + c[4]) * x + c[5]) * x + c[6]) * x + c[7]
+    return fma(_horner7(c, x), x, c[7])
+
+
+@_inline
+def _horner12(c, x):
+    return fma(fma(fma(fma(_horner8(c, x), x, c[8]), x, c[9]), x, c[10]), x, c[11])
 
 
 @_inline
 def _quantile_of_tail(tail):
-    k, f = _reduced64(tail)
-    t = np.sqrt(-_log1p64(k, f))
+    bits = f64(tail).view(u64)
+    octaves = f64(i32(1022) - i32(bits >> u64(52)))
+    t = np.sqrt(0.5 * _minus_two_log64(octaves, _mantissa64(bits)))
     if t <= 5.0:
         near = t - 1.6
         return _horner8(QUANTILE_TAIL[0], near) / _horner8(QUANTILE_TAIL[1], near)
@@ -338,15 +350,77 @@ def _normal32(p, w, out):
     mean, std = f32(p[0]), f32(p[1])
     radii = w.view(np.float32)
     for i in range(len(out) >> 2):
-        radii[i] = _radius32(w[i])
-        radii[2 * _TILE + i] = _radius32(w[2 * _TILE + i])
+        radii[i] = std * _radius32(w[i])
+        radii[2 * _TILE + i] = std * _radius32(w[2 * _TILE + i])
     for i in range(len(out) >> 2):
         cosine, sine = _cos_sin32(w[_TILE + i])
-        out[4 * i] = mean + std * f32(radii[i] * cosine)
-        out[4 * i + 1] = mean + std * f32(radii[i] * sine)
+        out[4 * i] = fma(radii[i], cosine, mean)
+        out[4 * i + 1] = fma(radii[i], sine, mean)
         cosine, sine = _cos_sin32(w[3 * _TILE + i])
-        out[4 * i + 2] = mean + std * f32(radii[2 * _TILE + i] * cosine)
-        out[4 * i + 3] = mean + std * f32(radii[2 * _TILE + i] * sine)
+        out[4 * i + 2] = fma(radii[2 * _TILE + i], cosine, mean)
+        out[4 * i + 3] = fma(radii[2 * _TILE + i], sine, mean)
+
+
+@_jit
+def _trunc_near32(p, w, out):
+    """The words are overwritten."""
+    for row in range(4):
+        _near_row32(p, w[row * _TILE : row * _TILE + (len(out) >> 2)])
+    _interleave(w.view(np.float32), p.view(np.float32)[7], p.view(np.float32)[8], out)
+
+
+@_jit
+def _trunc_far32(p, w, out):
+    """The words are overwritten."""
+    for row in range(4):
+        _far_row32(p, w[row * _TILE : row * _TILE + (len(out) >> 2)])
+    _interleave(w.view(np.float32), p.view(np.float32)[7], p.view(np.float32)[8], out)
+
+
+@_jit
+def _near_row32(p, w):
+    mean, std, step, p_first, q_first, below, above = _seven(p.view(np.float32))
+    median, values = p.view(np.uint32)[9], w.view(np.float32)
+    for i in range(len(w)):
+        is_below, tail, middle = _place32(w[i], step, p_first, q_first, below, above, median)
+        outer = _near_tail32(tail)
+        values[i] = fma(std, _signed32(middle if tail > f32(0.25) else outer, is_below), mean)
+
+
+@_jit
+def _far_row32(p, w):
+    mean, std, step, p_first, q_first, below, above = _seven(p.view(np.float32))
+    median, values = p.view(np.uint32)[9], w.view(np.float32)
+    for i in range(len(w)):
+        is_below, tail, middle = _place32(w[i], step, p_first, q_first, below, above, median)
+        outer = _far_tail32(tail)
+        values[i] = fma(std, _signed32(middle if tail > f32(0.25) else outer, is_below), mean)
+
+
+@_inline
+def _seven(p):
+    return p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+
+
+@_inline
+def _signed32(x, is_negative):
+    return u32(f32(x).view(u32) ^ (u32(1 << 31) if is_negative else u32(0))).view(f32)
+
+
+@_inline
+def _place32(w, step, p_first, q_first, below, above, median):
+    """Whether a draw is below the median, the probability of its tail, and the quantile if it is near the median."""
+    is_below = w < median
+    tail = fma(f32(w if is_below else u32(~w)), step, p_first if is_below else q_first)
+    inner = u32(u32(median - u32(1)) - w) if is_below else u32(w - median)
+    return is_below, tail, _middle32(fma(f32(inner), f32(step + step), below if is_below else above))
+
+
+@_inline
+def _interleave(rows, lowest, highest, out):
+    for i in range(len(out) >> 2):
+        for row in range(4):
+            out[4 * i + row] = _clamped(rows[row * _TILE + i], lowest, highest)
 
 
 @_jit
@@ -381,10 +455,10 @@ def _uniform64(p, w, out):
 def _normal64(p, w, out):
     mean, std = p[0], p[1]
     for i in range(len(out) >> 1):
-        radius = np.sqrt(-2.0 * _log_draw64(_draw64(w[i], w[_TILE + i])))
-        cosine, sine = _cos_sin64(_draw64(w[2 * _TILE + i], w[3 * _TILE + i]))
-        out[2 * i] = mean + std * (radius * cosine)
-        out[2 * i + 1] = mean + std * (radius * sine)
+        radius = std * _radius64(w[i], w[_TILE + i])
+        cosine, sine = _cos_sin64(w[2 * _TILE + i], w[3 * _TILE + i])
+        out[2 * i] = fma(radius, cosine, mean)
+        out[2 * i + 1] = fma(radius, sine, mean)
 
 
 @_jit
@@ -484,6 +558,10 @@ def _law32(law, p, w, out):
         _uniform32(p, w, out)
     elif law == NORMAL:
         _normal32(p, w, out)
+    elif law == TRUNC_NEAR:
+        _trunc_near32(p, w, out)
+    elif law == TRUNC_FAR:
+        _trunc_far32(p, w, out)
     else:
         _trunc_normal32(p, w, out)
 
@@ -614,8 +692,8 @@ offset, the length of its runs, where its outer dimensions begin in ``outer``, a
 0 if the elements follow each other in memory, and else how many elements that has, and where the region's first goes.
 """
 
-CONSTANT = 3
-"""A law beside UNIFORM, NORMAL and TRUNC_NORMAL."""
+CONSTANT = 5
+"""A law beside UNIFORM, NORMAL and the truncated ones."""
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
 

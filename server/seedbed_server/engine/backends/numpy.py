@@ -1,7 +1,7 @@
 """The reference: every law in the fewest lines of NumPy, to be read beside docs/stream-v1.md.
 
-NumPy's elementwise float32 and float64 arithmetic is IEEE-754, each operation rounded once, which is all that the laws
-ask for. Names follow the document.
+NumPy's elementwise float32 and float64 arithmetic is IEEE-754, each operation rounded once; with `fma` beside it, that is
+all that the laws ask for. Names follow the document.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from .. import dtypes
 from ..constants import (
     COS32,
     COS64,
+    EIGHTH_TURN,
+    FAR32,
+    FAR_CENTRE32,
     FEISTEL_ROUNDS,
-    LN2_HIGH32,
-    LN2_HIGH64,
-    LN2_LOW32,
-    LN2_LOW64,
     LOG32,
     LOG64,
+    MIDDLE32,
+    MIDDLE_LARGEST32,
+    MIDDLE_SLOPE32,
+    NEAR32,
+    NEAR_CENTRE32,
     PHILOX_M,
     PHILOX_W,
     QUANTILE_CENTRAL,
@@ -30,14 +34,18 @@ from ..constants import (
     QUANTILE_TAIL,
     SIN32,
     SIN64,
-    SQRT_HALF_BITS32,
-    SQRT_HALF_BITS64,
-    SQRT_HALF_DRAW32,
-    TURN32,
-    TURN64,
+    TWO_LN2,
 )
 from ..errors import Cancelled
-from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
+from ..fma import fma
+from ..parameters import (
+    NormalParameters,
+    Parameters,
+    SparseMask,
+    TruncNormal32Parameters,
+    TruncNormalParameters,
+    UniformParameters,
+)
 from ..regions import Runs
 from ..views import Indices, expanded
 from .base import IsCancelled, Stream
@@ -48,6 +56,7 @@ F64 = NDArray[np.float64]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 Floats = NDArray[Any]
+Words = NDArray[np.unsignedinteger[Any]]
 
 _LOW32 = np.uint64(0xFFFFFFFF)
 
@@ -125,133 +134,137 @@ def philox(block: U64, stream: Stream) -> list[U32]:
 
 def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
     if isinstance(parameters, NormalParameters):
-        pairs = [box_muller32(words[0], words[1]), box_muller32(words[2], words[3])]
-        z = np.stack([*pairs[0], *pairs[1]], axis=1)
-        return np.float32(parameters.mean) + np.float32(parameters.std) * z
+        return np.stack([*box_muller(words[0], words[1], parameters), *box_muller(words[2], words[3], parameters)], 1)
     word = np.stack(words, axis=1)
     if isinstance(parameters, UniformParameters):
         u = (word >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
         return _clamped(np.float32(parameters.a) + np.float32(parameters.width) * u, parameters)
+    if isinstance(parameters, TruncNormal32Parameters):
+        return _clamped(_trunc_normal32(parameters, word), parameters)
     # u and 1 - u, at the middle of the 2^32 cells of [0, 1]
     u, v = ((half.astype(np.float64) + 0.5) * 2.0**-32 for half in (word, ~word))
     return _clamped(_trunc_normal(parameters, u, v).astype(np.float32), parameters)
 
 
 def _float64_law(parameters: Parameters, words: list[U32]) -> Floats:
-    draws = [
-        (low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32))) >> np.uint64(11)
-        for low, high in (words[:2], words[2:])
+    pairs = [
+        low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32)) for low, high in (words[:2], words[2:])
     ]
     if isinstance(parameters, NormalParameters):
-        return parameters.mean + parameters.std * np.stack(box_muller64(*draws), axis=1)
-    draw = np.stack(draws, axis=1)
+        return np.stack(box_muller(*pairs, parameters), axis=1)
+    draw = np.stack(pairs, axis=1) >> np.uint64(11)
     if isinstance(parameters, UniformParameters):
         return _clamped(parameters.a + parameters.width * (draw.astype(np.float64) * 2.0**-53), parameters)
+    assert isinstance(parameters, TruncNormalParameters)
     mirrored = np.uint64(2**53 - 1) - draw
     u, v = ((np.uint64(2) * half + np.uint64(1)).astype(np.float64) * 2.0**-54 for half in (draw, mirrored))
     return _clamped(_trunc_normal(parameters, u, v), parameters)
 
 
-def _clamped(x: Floats, parameters: UniformParameters | TruncNormalParameters) -> Floats:
+def _clamped(x: Floats, parameters: UniformParameters | TruncNormalParameters | TruncNormal32Parameters) -> Floats:
     lowest, highest = x.dtype.type(parameters.lowest), x.dtype.type(parameters.highest)
     x = np.where(x < lowest, lowest, x)
     return np.where(x > highest, highest, x)
+
+
+# Normals: Box and Muller (1958). Words of 32 bits make float32, those of 64 bits float64, by the same formulas.
+
+
+def box_muller(w0: Words, w1: Words, parameters: NormalParameters) -> tuple[Floats, Floats]:
+    """Two normals from two words."""
+    cosine, sine = cos_sin(w1)
+    mean, scaled = cosine.dtype.type(parameters.mean), cosine.dtype.type(parameters.std) * radius(w0)
+    return fma(scaled, cosine, mean), fma(scaled, sine, mean)
+
+
+def radius(w: Words) -> Floats:
+    """sqrt(-2 ln u) with u = (w | 1) / 2^bits."""
+    signed = _signed(w | w.dtype.type(1))
+    near_one = signed < 0
+    # Near 1 it is the distance to 1 that must be precise.
+    below = np.abs(signed)
+    octaves, h = _octaves(below)
+    bits = 8 * w.itemsize
+    octaves = np.where(near_one, signed.dtype.type(0), octaves + signed.dtype.type(bits))
+    distance = below * signed.dtype.type(2.0 ** (1 - bits))
+    result: Floats = np.sqrt(minus_two_log(octaves, np.where(near_one, distance, h)))
+    return result
+
+
+def cos_sin(w: Words) -> tuple[Floats, Floats]:
+    """Cosine and sine of an angle: an eighth of a turn times ``x`` in (-1, 1), reflected by the two lowest bits."""
+    bits, precision = (32, 24) if w.dtype == np.uint32 else (64, 53)
+    half = 1 << (bits - precision - 1)
+    x = _signed((w & w.dtype.type(-2 * half % 2**bits)) | w.dtype.type(half))
+    x = x * x.dtype.type(2.0 ** (1 - bits))
+    sin, cos = (SIN32, COS32) if bits == 32 else (SIN64, COS64)
+    z = x * x
+    sine = fma(x, x.dtype.type(EIGHTH_TURN), polynomial(sin, z) * x)
+    cosine = fma(polynomial(cos, z), z, x.dtype.type(1))
+    cosine = np.where(w & w.dtype.type(1), -cosine, cosine)
+    is_swapped = (w & w.dtype.type(2)) != 0
+    return np.where(is_swapped, sine, cosine), np.where(is_swapped, cosine, sine)
+
+
+def minus_two_log(octaves: Floats, h: Floats) -> Floats:
+    """-2 ln(2^-octaves (1 - h / 2)), of ``h`` in [0, 1]."""
+    coefficients = LOG32 if h.dtype == np.float32 else LOG64
+    return fma(octaves, h.dtype.type(TWO_LN2), fma(h, polynomial(coefficients, h) * h, h))
+
+
+def _octaves(x: Floats) -> tuple[Floats, Floats]:
+    """``octaves, h`` of a positive normal number: x = 2^-octaves (1 - h / 2)."""
+    mantissa, exponent = np.frexp(x)
+    scalar = x.dtype.type
+    return -exponent.astype(x.dtype), scalar(2) - scalar(2) * mantissa
+
+
+def _signed(w: Words) -> Floats:
+    """A word as a two's complement, rounded to the float of its width."""
+    return w.view(f"i{w.itemsize}").astype(f"f{w.itemsize}")
+
+
+# Truncated normals: the quantile, from the nearer tail.
+
+
+def _trunc_normal32(parameters: TruncNormal32Parameters, w: U32) -> F32:
+    f32 = np.float32
+    median = np.uint32(parameters.median)
+    is_below = w < median
+    step = f32(parameters.step)
+    outer, first = np.where(is_below, w, ~w), np.where(is_below, f32(parameters.p_first), f32(parameters.q_first))
+    tail = fma(outer.astype(f32), step, first)
+    inner, last = (
+        np.where(is_below, median - np.uint32(1) - w, w - median),
+        np.where(is_below, f32(parameters.below), f32(parameters.above)),
+    )
+    x = fma(inner.astype(f32), f32(2) * step, last)
+    quantile_of_tail = near_tail32 if parameters.is_near else far_tail32
+    z = np.where(tail > f32(0.25), middle32(x), quantile_of_tail(np.minimum(tail, f32(0.25))))
+    std = f32(parameters.std)
+    return fma(np.where(is_below, -std, std), z, f32(parameters.mean))
+
+
+def middle32(x: F32) -> F32:
+    """The quantile of (1 + x) / 2."""
+    z = fma(x, np.float32(MIDDLE_SLOPE32), polynomial(MIDDLE32, x * x) * x)
+    return np.minimum(z, np.float32(MIDDLE_LARGEST32))
+
+
+def near_tail32(tail: F32) -> F32:
+    """The quantile of 1 - tail, for tails of at least NEAR_TAIL."""
+    return polynomial(NEAR32, np.sqrt(tail) - np.float32(NEAR_CENTRE32))
+
+
+def far_tail32(tail: F32) -> F32:
+    """The quantile of 1 - tail."""
+    return polynomial(FAR32, np.sqrt(minus_two_log(*_octaves(tail))) - np.float32(FAR_CENTRE32))
 
 
 def _trunc_normal(parameters: TruncNormalParameters, u: F64, v: F64) -> F64:
     below = parameters.p_below + u * parameters.inside
     above = parameters.p_above + v * parameters.inside
     return parameters.mean + parameters.std * quantile(below, above)
-
-
-# Normals: Box and Muller (1958) with the logarithm, sine and cosine of «Functions».
-
-
-def box_muller32(w0: U32, w1: U32) -> tuple[F32, F32]:
-    """Two standard normals from two words, in float32."""
-    radius = np.sqrt(np.float32(-2) * log_draw32(w0))
-    cosine, sine = cos_sin32(w1)
-    return radius * cosine, radius * sine
-
-
-def log_draw32(w: U32) -> F32:
-    """ln((w + 1) / 2^32), after Cephes's ``logf``."""
-    # Near 1 the distance to 1 is taken from the integer; float32 would have lost it.
-    near_one = w >= np.uint32(SQRT_HALF_DRAW32)
-    bits = (w + np.uint32(1)).astype(np.float32).view(np.uint32) + np.uint32(0x3F800000 - SQRT_HALF_BITS32)
-    exponent = (bits >> np.uint32(23)).astype(np.int32) - np.int32(127 + 32)
-    mantissa = ((bits & np.uint32(0x7FFFFF)) + np.uint32(SQRT_HALF_BITS32)).view(np.float32)
-    k = np.where(near_one, np.int32(0), exponent).astype(np.float32)
-    f = np.where(near_one, (~w).astype(np.float32) * np.float32(-(2.0**-32)), mantissa - np.float32(1))
-    z = f * f
-    y = polynomial(LOG32, f) * f * z
-    y = y + k * np.float32(LN2_LOW32)
-    y = y - np.float32(0.5) * z
-    logarithm: F32 = (f + y) + k * np.float32(LN2_HIGH32)
-    return logarithm
-
-
-def cos_sin32(w: U32) -> tuple[F32, F32]:
-    """Cosine and sine of 2 pi w / 2^32, after Cephes's ``sinf`` and ``cosf``."""
-    shifted = w + np.uint32(1 << 29)
-    x = ((shifted & np.uint32((1 << 30) - 1)).astype(np.int32) - np.int32(1 << 29)).astype(np.float32)
-    x = x * np.float32(TURN32)
-    z = x * x
-    sine = polynomial(SIN32, z) * z * x + x
-    cosine = (polynomial(COS32, z) * z * z - np.float32(0.5) * z) + np.float32(1)
-    return _turned(cosine, sine, shifted >> np.uint32(30))
-
-
-def box_muller64(draw0: U64, draw1: U64) -> tuple[F64, F64]:
-    """Two standard normals from two draws of 53 bits, in float64."""
-    radius = np.sqrt(-2.0 * log_draw64(draw0))
-    cosine, sine = cos_sin64(draw1)
-    return radius * cosine, radius * sine
-
-
-def log_draw64(draw: U64) -> F64:
-    """ln((draw + 1) / 2^53), after fdlibm's ``log``."""
-    return log64((draw + np.uint64(1)).astype(np.float64) * 2.0**-53)  # exact, and so is the distance to 1
-
-
-def log64(x: F64) -> F64:
-    """ln(x) of a positive normal number, after fdlibm's ``log``."""
-    return _log1p64(*_reduced64(x))
-
-
-def _reduced64(x: F64) -> tuple[F64, F64]:
-    """``k, f`` with ``x = 2^k (1 + f)`` and ``1 + f`` in [sqrt(1/2), sqrt(2))."""
-    bits = x.view(np.uint64) + np.uint64(0x3FF0000000000000 - SQRT_HALF_BITS64)
-    k = (bits >> np.uint64(52)).astype(np.int64) - 1023
-    mantissa = ((bits & np.uint64(0xFFFFFFFFFFFFF)) + np.uint64(SQRT_HALF_BITS64)).view(np.float64)
-    return k.astype(np.float64), mantissa - 1.0
-
-
-def _log1p64(k: F64, f: F64) -> F64:
-    s = f / (2.0 + f)
-    z = s * s
-    r = polynomial(LOG64, z) * z
-    half = 0.5 * f * f
-    return k * LN2_HIGH64 - ((half - (s * (half + r) + k * LN2_LOW64)) - f)
-
-
-def cos_sin64(draw: U64) -> tuple[F64, F64]:
-    """Cosine and sine of 2 pi draw / 2^53, after fdlibm's ``__kernel_cos`` and ``__kernel_sin``."""
-    shifted = draw + np.uint64(1 << 50)
-    x = ((shifted & np.uint64((1 << 51) - 1)).astype(np.int64) - (1 << 50)).astype(np.float64) * TURN64
-    z = x * x
-    sine = polynomial(SIN64, z) * z * x + x
-    cosine = (polynomial(COS64, z) * z * z - 0.5 * z) + 1.0
-    return _turned(cosine, sine, (shifted >> np.uint64(51)).astype(np.uint32))
-
-
-def _turned(cosine: Floats, sine: Floats, quarters: U32) -> tuple[Floats, Floats]:
-    """Cosine and sine after adding ``quarters`` quarter turns."""
-    odd = (quarters & np.uint32(1)) == 1
-    c, s = np.where(odd, sine, cosine), np.where(odd, cosine, sine)
-    negative_cosine = ((quarters + np.uint32(1)) & np.uint32(2)) == 2
-    negative_sine = (quarters & np.uint32(2)) == 2
-    return np.where(negative_cosine, -c, c), np.where(negative_sine, -s, s)
 
 
 def quantile(below: F64, above: F64) -> F64:
@@ -264,7 +277,7 @@ def quantile(below: F64, above: F64) -> F64:
     q = 0.5 * (below - above)
     r = 0.180625 - q * q
     central = q * polynomial(QUANTILE_CENTRAL[0], r) / polynomial(QUANTILE_CENTRAL[1], r)
-    t = np.sqrt(-log64(np.where(below < above, below, above)))
+    t = np.sqrt(0.5 * minus_two_log(*_octaves(np.where(below < above, below, above))))
     near, far = t - 1.6, t - 5.0
     tail = np.where(
         t <= 5.0,
@@ -275,11 +288,11 @@ def quantile(below: F64, above: F64) -> F64:
 
 
 def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
-    """Horner's rule, highest power first, in the type of ``x``."""
+    """Horner's rule with fused multiply-adds, highest power first, in the type of ``x``."""
     scalar = x.dtype.type
-    y = np.full_like(x, scalar(coefficients[0]))
+    y: Floats = np.full_like(x, scalar(coefficients[0]))
     for coefficient in coefficients[1:]:
-        y = y * x + scalar(coefficient)
+        y = fma(y, x, scalar(coefficient))
     return y
 
 

@@ -29,6 +29,14 @@ static inline double __longlong_as_double(long long x) { return bits_as<double>(
 static inline long long __double_as_longlong(double x) { return bits_as<long long>(x); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 
+static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return ((unsigned long long)high << 32 | low) >> (shift & 31);
+}
+static inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+static inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
+static inline float reciprocal_root_estimate(float x) { return 1 / std::sqrt(x); }
+static inline float either(bool first, float a, float b) { return first ? a : b; }
+
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return (unsigned __int128)a * b >> 64;
 }
