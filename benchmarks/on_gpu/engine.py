@@ -13,6 +13,7 @@ from seedbed.v1 import Region
 
 LAWS = [
     *((law, dtype, {}) for law in ("uniform", "normal", "trunc_normal") for dtype in DTYPES),
+    *(("trunc_normal", dtype, {"std": 0.02}) for dtype in ("float32", "bfloat16")),
     ("sparse", "float32", {"sparsity": 0.9}),
     ("constant", "float32", {"val": 0.5}),
     ("eye", "float32", {}),
@@ -36,7 +37,8 @@ def laws(bench: Bench) -> list[Row]:
         shape = (side, count // side) if law in ("sparse", "eye") else (count,)
         works = {"seedbed": bench.writing(described(law, dtype, shape, **options), memory), **writes}
         works |= bench.peers(law, dtype, count)
-        found = _compare(bench, "laws", f"{law} {dtype}", size, works, memory)
+        case = " ".join([law, dtype, *(f"{name} {value}" for name, value in options.items())])
+        found = _compare(bench, "laws", case, size, works, memory)
         rows += [
             *found,
             *ratios("/ write bandwidth", found, "seedbed", "memset", "CuPy's fill"),
