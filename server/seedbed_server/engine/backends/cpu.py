@@ -35,6 +35,9 @@ _EXPRESSION_SHARE: Final = 1 << 14
 Fill = Callable[[Runs, NDArray[Any], IsCancelled], None]
 """Fills an array with a tensor's elements at the flat indices of runs."""
 
+SampleGaussians = Callable[[Runs, NDArray[np.float64]], None]
+"""Fills an array with the elements of a Gaussian matrix at the flat indices of runs."""
+
 FillOf = Callable[[TensorDescription, recipes.Plan | None], Fill]
 
 
@@ -81,8 +84,10 @@ class CpuBackend(Backend):
         """Sets to 0 the elements of ``out`` that a sparse tensor's mask covers."""
 
     @abstractmethod
-    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
-        """Q of the QR of a tall float64 matrix, diag(R) > 0, by the operations of docs/stream-v1.md, in their order."""
+    def orthonormal(
+        self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
+    ) -> NDArray[np.float64]:
+        """An orthogonal matrix, of gain 1, of a Gaussian one, by the operations of docs/stream-v1.md, in their order."""
 
     @abstractmethod
     def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
@@ -220,14 +225,8 @@ class CpuBackend(Backend):
         dtypes.store(matrix.reshape(-1)[expanded(elements)] * gain, out)
 
     def _orthogonal(self, stream: Stream, rows: int, columns: int, cancelled: IsCancelled) -> NDArray[np.float64]:
-        gaussian = np.empty(rows * columns)
-        for begin in range(0, len(gaussian), self.tile):
-            part = gaussian[begin : begin + self.tile]
-            self.sample(NormalParameters(0.0, 1.0), stream, (np.array([begin]), np.array([len(part)])), part)
-        matrix = gaussian.reshape(rows, columns)
-        if rows < columns:
-            return np.ascontiguousarray(self.orthonormal(np.ascontiguousarray(matrix.T), cancelled).T)
-        return np.ascontiguousarray(self.orthonormal(matrix, cancelled))
+        normal = NormalParameters(0.0, 1.0)
+        return self.orthonormal(rows, columns, partial(self.sample, normal, stream), cancelled)
 
 
 def _at_once(
