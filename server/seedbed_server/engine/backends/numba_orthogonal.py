@@ -35,8 +35,8 @@ MOST_TILE_ROWS = 8
 _ROWS = 64
 """Rows of Q that are worked on at once, in the first- and second-level caches."""
 
-# All of Intel's with AVX-512: here, unlike in numba_kernels, it is the multiply-adds alone that take the time, and twice
-# as many at once make up for the slower clocks of the older ones.
+# All of Intel's with AVX-512: here, unlike in numba_kernels, it is the multiply-adds alone that take the time, and
+# twice as many at once make up for the slower clocks of the older ones.
 _WIDE = frozenset({
     "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client", "tigerlake", "rocketlake",
     "icelake-server", "sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d",
@@ -72,7 +72,7 @@ def _tile_columns(_context):
 
 
 def _tile_product(a_step, a_row):
-    """A function that adds to a tile of C a product: C[r, j] ← fma(A[r, t], B[t, j], C[r, j]), t = 0, 1, …
+    """A function that adds a product to a tile of C: C[r, j] ← fma(A[r, t], B[t, j], C[r, j]), one t after the other.
 
     It takes the addresses of A, B and C, and how far apart the rows of B and C are, in numbers.
 
@@ -101,9 +101,7 @@ def _emit_product(builder, tile, a_step, a_row, a, b, b_step, c, c_step, count):
     a, b, c = (builder.inttoptr(each, _DOUBLE.as_pointer()) for each in (a, b, c))
 
     def vectors_at(begin):
-        return [
-            builder.bitcast(builder.gep(begin, [_INT(lanes * j)]), vector.as_pointer()) for j in range(vectors)
-        ]
+        return [builder.bitcast(builder.gep(begin, [_INT(lanes * j)]), vector.as_pointer()) for j in range(vectors)]
 
     def everywhere(number):
         first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.IntType(32)(0))
@@ -260,7 +258,7 @@ def unfold(last, first, v, begins, factors, strip, rows, products, scaled):
                 _add_inner(other + 8 * BLOCK * (row - begin + BLOCK), here, STRIP, STRIP, count, w, STRIP)
 
 
-# Matrices of few columns, which blocks and strips of a fixed width would make many times as large: one block, Q in place.
+# Matrices of one block, which a fixed width would make many times as large if it has few columns: Q is made in place.
 
 
 @_jit

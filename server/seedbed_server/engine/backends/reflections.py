@@ -12,15 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constants import ORTHOGONAL_BLOCK as BLOCK
 from . import numba_orthogonal as kernels
 from .cpu import SampleGaussians
-from .numba_orthogonal import BLOCK, STRIP
+from .numba_orthogonal import STRIP
 from .turns import Check, Share
 
 F64 = NDArray[np.float64]
 
-FEW = BLOCK // 2
-"""Columns of matrices that take less memory as they are than in blocks."""
+FEW = BLOCK
+"""Columns of matrices that are one block, and take less time and memory as they are than in strips."""
 
 _TASK_ROWS = 1 << 10
 """Rows of a block whose Gaussians are drawn at once: a millisecond of work."""
@@ -40,8 +41,8 @@ def orthonormal(rows: int, columns: int, sample: SampleGaussians, share: Share) 
     A part of it would take fewer strips, but all of the vectors: of a square matrix's columns, the first tenth costs a
     hundredth of the time. Nobody has asked for that yet: all of it is made, once for all its parts.
 
-    The vectors of a square matrix take half its memory, and of a tall one as much as it; strips, with very many threads, as
-    much again.
+    The vectors of a square matrix take half its memory, and of a tall one as much as it; strips, with very many
+    threads, as much again.
     """
     if min(rows, columns) <= FEW:
         return _of_few(rows, columns, sample, share)
@@ -80,7 +81,7 @@ class _OfBlocks:
         self.matrix = np.empty((rows, columns))
         self._by_columns = self.matrix.T if self._is_wide else self.matrix
         # The last strips are reflected by the most blocks: they come first, so that no thread is left with a long one.
-        share(self._unfold, range(0, self._n, STRIP)[::-1])
+        share(self._unfold, range(0, self._n, STRIP)[::-1], is_told=True)
 
     def _block(self, block: int) -> tuple[F64, int]:
         """A block's vectors, and how many they are."""
@@ -99,8 +100,7 @@ class _OfBlocks:
             starts, length = (first + np.arange(begin, end)) * self._columns + first, width
         drawn = np.empty(width * height)
         self._sample((starts, np.full(len(starts), length)), drawn)
-        drawn = drawn.reshape(len(starts), length)
-        part[:, :width] = drawn.T if self._is_wide else drawn
+        part[:, :width] = drawn.reshape(width, height).T if self._is_wide else drawn.reshape(height, width)
         part[:, width:] = 0
 
     def _prepare(self, block: int, check: Check) -> None:
