@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from seedbed.v1 import DataType, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
+from seedbed_server.engine.backends import reflections
 from seedbed_server.engine.backends.numba import NumbaBackend
 
 from .conftest import BACKENDS, open_backend, sample
@@ -91,6 +92,15 @@ def test_orthogonal_agrees(shape, reference) -> None:
     expected = bits(sample(reference, spec))
     for threads in (1, 2, 3):
         assert bits(sample(NumbaBackend(threads), spec)) == expected
+
+
+def test_the_width_of_strips_changes_nothing(monkeypatch) -> None:
+    spec = TensorSpec(name="q", shape=[1000, 700], dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
+    expected = bits(sample(NumbaBackend(1), spec))
+    monkeypatch.setattr(reflections, "_STRIPS", 1)
+    for wider in (350, 200, 100):
+        monkeypatch.setattr(reflections, "_WIDER", wider)
+        assert bits(sample(NumbaBackend(1), spec)) == bits(sample(NumbaBackend(2), spec)) == expected
 
 
 def test_tall_orthogonal_matrices_are_drawn_in_pieces(reference) -> None:

@@ -1,4 +1,4 @@
-"""What LLVM made of the laws: vector instructions, wide ones where they pay, multiply-adds fused only where it is asked."""
+"""What LLVM made of the laws: vector instructions, wide ones where they pay, fused multiply-adds where asked for."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ for name, arguments in functions.items():
 matrix = np.ones((8, 8))
 functions = {
     "add_inner": (1, 1, 64, 48, 64, 1, 48),
-    "add_outer": (1, 64, 1, 1),
+    "add_outer": (1, 64, 1, 1, 48),
     "reflectors": (matrix, 8, doubles, np.ones(8, np.bool_)),
     "factor": (matrix, doubles, matrix),
     "add_gram": (matrix, matrix),

@@ -213,7 +213,8 @@ class NumbaBackend(CpuBackend):
     def orthonormal(
         self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
     ) -> NDArray[np.float64]:
-        return reflections.orthonormal(rows, columns, sample, partial(take_turns, self._pool, self.threads, cancelled))
+        share = partial(take_turns, self._pool, self.threads, cancelled)
+        return reflections.orthonormal(rows, columns, sample, share, self.threads)
 
 
 class _Drawn(NamedTuple):

@@ -21,7 +21,7 @@ from .numba_fma import fma
 from .numba_wide import wide_on
 
 STRIP = 48
-"""Columns of Q that one thread works on at once: a multiple of each processor's tile."""
+"""Columns of Q that a thread works on at once are so many, or a multiple: a multiple of each processor's tile."""
 
 SPARE = 8
 """Numbers behind the last block's vectors that may be read: a tile's columns do not divide a block's."""
@@ -155,11 +155,11 @@ def _add_inner(a, b, b_step, columns, count, c, c_step):
 
 
 @_jit
-def _add_outer(a, rows, b, c):
-    """C ← C + AB: A, of so many rows of a block, B and C, which are strips, by their addresses."""
-    for j in range(0, STRIP, _tile_columns()):
+def _add_outer(a, rows, b, c, columns):
+    """C ← C + AB: A, of so many rows of a block, B and C, which are strips of so many columns, by their addresses."""
+    for j in range(0, columns, _tile_columns()):
         for i in range(0, rows, _tile_rows()):
-            _product_of_rows(a + 8 * BLOCK * i, b + 8 * j, STRIP, c + 8 * (STRIP * i + j), STRIP, BLOCK)
+            _product_of_rows(a + 8 * BLOCK * i, b + 8 * j, columns, c + 8 * (columns * i + j), columns, BLOCK)
 
 
 @_jit
@@ -231,9 +231,9 @@ def begin(block, v, strip, first, width, products):
     for j in range(width):
         strip[first + j, j] = 1
     products[:] = 0
-    row = BLOCK * block
+    row, columns = BLOCK * block, strip.shape[1]
     count = first + width - row  # below, the strip is 0
-    _add_inner(v, strip.ctypes.data + 8 * STRIP * row, STRIP, STRIP, count, products.ctypes.data, STRIP)
+    _add_inner(v, strip.ctypes.data + 8 * columns * row, columns, columns, count, products.ctypes.data, columns)
 
 
 @_jit
@@ -242,20 +242,20 @@ def unfold(last, first, v, begins, factors, strip, rows, products, scaled):
 
     Each row is loaded once for what one block adds to it and for its products with the next one.
     """
-    q, w, u = strip.ctypes.data, products.ctypes.data, scaled.ctypes.data
+    q, w, u, columns = strip.ctypes.data, products.ctypes.data, scaled.ctypes.data, strip.shape[1]
     for block in range(last, first, -1):
         scaled[:] = 0
-        _add_inner(factors[block].ctypes.data, w, STRIP, STRIP, BLOCK, u, STRIP)
+        _add_inner(factors[block].ctypes.data, w, columns, columns, BLOCK, u, columns)
         products[:] = 0
         begin, mine = BLOCK * block, v + 8 * begins[block]
         if block > 0:
             other = v + 8 * begins[block - 1]
-            _add_inner(other, q + 8 * STRIP * (begin - BLOCK), STRIP, STRIP, BLOCK, w, STRIP)
+            _add_inner(other, q + 8 * columns * (begin - BLOCK), columns, columns, BLOCK, w, columns)
         for row in range(begin, rows, _ROWS):
-            count, here = min(_ROWS, rows - row), q + 8 * STRIP * row
-            _add_outer(mine + 8 * BLOCK * (row - begin), count, u, here)
+            count, here = min(_ROWS, rows - row), q + 8 * columns * row
+            _add_outer(mine + 8 * BLOCK * (row - begin), count, u, here, columns)
             if block > 0:
-                _add_inner(other + 8 * BLOCK * (row - begin + BLOCK), here, STRIP, STRIP, count, w, STRIP)
+                _add_inner(other + 8 * BLOCK * (row - begin + BLOCK), here, columns, columns, count, w, columns)
 
 
 # Matrices of one block, which a fixed width would make many times as large if it has few columns: Q is made in place.

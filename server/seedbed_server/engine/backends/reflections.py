@@ -32,11 +32,24 @@ _TASK_ELEMENTS = 1 << 17
 _TASK_MULTIPLY_ADDS = 1 << 26
 """What is done of a strip before it is asked whether to go on: some 10 ms."""
 
+_STRIPS = 6
+"""Strips that each thread has at least, so that all end at about the same time, before they are made wider."""
+
+_WIDER = 1 << 11
+"""For each so many columns of the matrix they are wider: all vectors come from memory for each strip."""
+
 _LINE = 8  # float64s of a cache line
 
 
-def orthonormal(rows: int, columns: int, sample: SampleGaussians, share: Share) -> F64:
+def orthonormal(rows: int, columns: int, sample: SampleGaussians, share: Share, threads: int) -> F64:
     """The matrix, of gain 1.
+
+    Args:
+        rows: Of the matrix.
+        columns: Of the matrix.
+        sample: Draws Gaussians.
+        share: Has work done.
+        threads: By so many threads.
 
     A part of it would take fewer strips, but all of the vectors: of a square matrix's columns, the first tenth costs a
     hundredth of the time. Nobody has asked for that yet: all of it is made, once for all its parts.
@@ -46,7 +59,7 @@ def orthonormal(rows: int, columns: int, sample: SampleGaussians, share: Share) 
     """
     if min(rows, columns) <= FEW:
         return _of_few(rows, columns, sample, share)
-    return _OfBlocks(rows, columns, sample, share).matrix
+    return _OfBlocks(rows, columns, sample, share, threads).matrix
 
 
 # In blocks.
@@ -61,10 +74,11 @@ class _Scratch(NamedTuple):
 
 
 class _OfBlocks:
-    def __init__(self, rows: int, columns: int, sample: SampleGaussians, share: Share) -> None:
+    def __init__(self, rows: int, columns: int, sample: SampleGaussians, share: Share, threads: int) -> None:
         self._m, self._n = max(rows, columns), min(rows, columns)
         self._is_wide, self._columns = rows < columns, columns
         self._sample = sample
+        self._strip = STRIP * max(1, min(self._n // _WIDER, self._n // (STRIP * _STRIPS * threads)))
         firsts = range(0, self._n, BLOCK)
         heights = [_whole(self._m - first) for first in firsts]
         self._begins = np.cumsum([0, *heights]) * BLOCK
@@ -81,7 +95,7 @@ class _OfBlocks:
         self.matrix = np.empty((rows, columns))
         self._by_columns = self.matrix.T if self._is_wide else self.matrix
         # The last strips are reflected by the most blocks: they come first, so that no thread is left with a long one.
-        share(self._unfold, range(0, self._n, STRIP)[::-1], is_told=True)
+        share(self._unfold, range(0, self._n, self._strip)[::-1], is_told=True)
 
     def _block(self, block: int) -> tuple[F64, int]:
         """A block's vectors, and how many they are."""
@@ -111,12 +125,12 @@ class _OfBlocks:
 
     def _unfold(self, first: int, check: Check) -> None:
         check()
-        width = min(STRIP, self._n - first)
+        width = min(self._strip, self._n - first)
         strip, products, scaled = self._scratch()
         v, block = _address(self._v), (first + width - 1) // BLOCK
         kernels.begin(block, v + 8 * int(self._begins[block]), strip, first, width, products)
         while block >= 0:
-            blocks = max(1, _TASK_MULTIPLY_ADDS // (2 * BLOCK * STRIP * (self._m - block * BLOCK)))
+            blocks = max(1, _TASK_MULTIPLY_ADDS // (2 * BLOCK * self._strip * (self._m - block * BLOCK)))
             below = max(-1, block - blocks)
             check()
             kernels.unfold(block, below, v, self._begins, self._factors, strip, self._m, products, scaled)
@@ -125,7 +139,7 @@ class _OfBlocks:
         np.multiply(strip[: self._m, :width], signs, out=self._by_columns[:, first : first + width])
 
     def _scratch(self) -> _Scratch:
-        return _Scratch(_aligned(_whole(self._m)), _aligned(BLOCK), _aligned(BLOCK))
+        return _Scratch(*(_aligned(rows, self._strip) for rows in (_whole(self._m), BLOCK, BLOCK)))
 
 
 def _whole(rows: int) -> int:
@@ -133,11 +147,11 @@ def _whole(rows: int) -> int:
     return -(-rows // kernels.MOST_TILE_ROWS) * kernels.MOST_TILE_ROWS
 
 
-def _aligned(rows: int) -> F64:
+def _aligned(rows: int, columns: int) -> F64:
     """A strip that begins with a cache line: a vector that crosses two takes twice as long to load."""
-    memory = np.empty(rows * STRIP + _LINE)
+    memory = np.empty(rows * columns + _LINE)
     skipped = -(_address(memory) // 8) % _LINE
-    return memory[skipped : skipped + rows * STRIP].reshape(rows, STRIP)
+    return memory[skipped : skipped + rows * columns].reshape(rows, columns)
 
 
 def _address(array: F64) -> int:
