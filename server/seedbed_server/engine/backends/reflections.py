@@ -44,18 +44,18 @@ _LINE = 8  # float64s of a cache line
 def orthonormal(rows: int, columns: int, sample: SampleGaussians, share: Share, threads: int) -> F64:
     """The matrix, of gain 1.
 
+    A part of it would take fewer strips, but all of the vectors: of a square matrix's columns, the first tenth costs a
+    hundredth of the time. Nobody has asked for that yet: all of it is made, once for all its parts.
+
+    The vectors of a square matrix take half its memory, and of a tall one as much as it; strips, with very many
+    threads, as much again.
+
     Args:
         rows: Of the matrix.
         columns: Of the matrix.
         sample: Draws Gaussians.
         share: Has work done.
         threads: By so many threads.
-
-    A part of it would take fewer strips, but all of the vectors: of a square matrix's columns, the first tenth costs a
-    hundredth of the time. Nobody has asked for that yet: all of it is made, once for all its parts.
-
-    The vectors of a square matrix take half its memory, and of a tall one as much as it; strips, with very many
-    threads, as much again.
     """
     if min(rows, columns) <= FEW:
         return _of_few(rows, columns, sample, share)
