@@ -306,7 +306,7 @@ def test_limits_of_requests_out_of_range(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_orthogonal_elements", (1 << 24) + 1), ("max_orthogonal_elements", -1), ("max_request_bytes", 100)],
+    [("max_orthogonal_elements", (1 << 26) + 1), ("max_orthogonal_elements", -1), ("max_request_bytes", 100)],
 )
 def test_limits_that_the_engine_sets(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: {value} is not between \d+ and \d+"):

@@ -34,8 +34,8 @@ _VISIT_BYTES: Final = 2 << 20
 _BOX_ELEMENTS: Final = 1 << 18
 """What is made at once for an array that is not contiguous."""
 
-_ALONE: Final = ("literal", "parts", "expression")
-"""What is filled by itself: it is made here, or its values may turn out not to be finite."""
+_ALONE: Final = ("literal", "parts", "expression", "orthogonal")
+"""What is filled by itself: it is made here, its values may turn out not to be finite, or it takes long."""
 
 
 class LocalClient(InsideClient):
@@ -45,7 +45,8 @@ class LocalClient(InsideClient):
     write straight into the result, and no memory is taken beside it, unless ``out`` is not C-contiguous.
 
     What is different: small tensors of a model are filled together, up to 64 MiB, before the first of them is given;
-    ``progress`` is told once for each tensor, and of large ones for each 64 MiB; and chunks have 16 MiB.
+    ``progress`` is told once for each tensor, and of large ones for each 64 MiB; of an orthogonal matrix, which is
+    copied to its place when it is finished, what is computed counts as done; and chunks have 16 MiB.
     """
 
     def __init__(self, service: LocalService, timeout: float | None) -> None:
@@ -218,8 +219,9 @@ class LocalClient(InsideClient):
     def _fill_contiguous(
         self, description: TensorDescription, elements: Array, meter: _Meter, deadline: Deadline
     ) -> None:
+        tell = meter.teller(elements.nbytes) if description.law.HasField("orthogonal") else None
         for part in meter.parts(elements):
-            self._work([(description, part.start, elements[part])], deadline)
+            self._work([(description, part.start, elements[part])], deadline, tell)
             meter.add(elements[part].nbytes)
 
     def _fill_boxes(self, description: TensorDescription, array: Array, meter: _Meter, deadline: Deadline) -> None:
@@ -242,11 +244,16 @@ class LocalClient(InsideClient):
         values.flags.writeable = False
         return values
 
-    def _work(self, jobs: Collection[tuple[TensorDescription, int, Array]], deadline: Deadline) -> None:
+    def _work(
+        self,
+        jobs: Collection[tuple[TensorDescription, int, Array]],
+        deadline: Deadline,
+        tell: Callable[[float], None] | None = None,
+    ) -> None:
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         if jobs:
-            self._transport.call(partial(self._service.fill, jobs, self._transport.ending(deadline)), deadline)
+            self._transport.call(partial(self._service.fill, jobs, self._transport.ending(deadline), tell), deadline)
 
 
 class _VisitedPiece(NamedTuple):
@@ -268,6 +275,7 @@ class _Meter:
     def __init__(self, progress: Progress | None, descriptions: Sequence[TensorDescription]) -> None:
         self._progress = progress
         self._done = 0
+        self._told = 0
         self._total = sum(description.byte_count for description in descriptions) if progress else 0
 
     def parts(self, elements: Array) -> Iterator[slice]:
@@ -280,7 +288,21 @@ class _Meter:
         """Tells that so much more is done."""
         self._done += byte_count
         if self._progress is not None and byte_count:
-            self._progress(self._done, self._total)
+            self._told = max(self._told, self._done)
+            self._progress(self._told, self._total)
+
+    def teller(self, byte_count: int) -> Callable[[float], None] | None:
+        """What is called with the share of the next so many bytes that is computed, but not yet where it belongs."""
+        progress, done = self._progress, self._done
+        if progress is None:
+            return None
+
+        def tell(share: float) -> None:
+            if (computed := done + int(share * byte_count)) > self._told:
+                self._told = computed
+                progress(computed, self._total)
+
+        return tell
 
 
 class _Group:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from seedbed.v1 import DataType, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
+from seedbed_server.engine.backends import reflections
+from seedbed_server.engine.backends.numba import NumbaBackend
 
 from .conftest import BACKENDS, open_backend, sample
 from .strategies import dtypes, regions, specs_with_regions
@@ -76,10 +78,36 @@ def test_large_tensors_agree(law: str, dtype: int, reference, fast, emulated) ->
     assert bits(sample(reference, spec)) == bits(sample(fast, spec)) == bits(sample(emulated, spec))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (200, 130), (130, 200), (33, 8, 5), (64, 64), (5, 1), (1, 5)])
-def test_orthogonal_agrees(shape, reference, fast) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1), (5, 1), (1, 5), (2, 2), (33, 8, 5), (200, 130), (130, 200), (1200, 70), (70, 1200), (500, 3), (3, 500),
+        *((size, size) for size in (63, 64, 65, 131, 192)), *((size, 150) for size in (63, 64, 65)),
+        *((150, size) for size in (63, 64, 65)),
+    ],
+)  # fmt: skip
+def test_orthogonal_agrees(shape, reference) -> None:
+    """Of one block of 64 columns, of some, of one that is not full; of strips of 48, in one block or in two."""
     spec = TensorSpec(name="q", shape=shape, dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
-    assert bits(sample(reference, spec)) == bits(sample(fast, spec))
+    expected = bits(sample(reference, spec))
+    for threads in (1, 2, 3):
+        assert bits(sample(NumbaBackend(threads), spec)) == expected
+
+
+def test_the_width_of_strips_changes_nothing(monkeypatch) -> None:
+    spec = TensorSpec(name="q", shape=[1000, 700], dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
+    expected = bits(sample(NumbaBackend(1), spec))
+    monkeypatch.setattr(reflections, "_STRIPS", 1)
+    for wider in (350, 200, 100):
+        monkeypatch.setattr(reflections, "_WIDER", wider)
+        assert bits(sample(NumbaBackend(1), spec)) == bits(sample(NumbaBackend(2), spec)) == expected
+
+
+def test_tall_orthogonal_matrices_are_drawn_in_pieces(reference) -> None:
+    """Whose Gaussians one thread does not draw alone, in both layouts."""
+    for shape in ([1100, 66], [66, 1100], [9000, 15], [15, 9000]):
+        spec = TensorSpec(name="q", shape=shape, seed=3, orthogonal=Orthogonal())
+        assert bits(sample(NumbaBackend(3), spec)) == bits(sample(reference, spec))
 
 
 @settings(max_examples=50, deadline=None)

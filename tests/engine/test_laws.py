@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from scipy.special import ndtr
 
 from seedbed.v1 import DataType, Normal, Orthogonal, Sparse, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
+from seedbed_server.engine.backends.numba import NumbaBackend
 
 from .conftest import open_backend, sample
 from .strategies import dtypes
@@ -198,7 +201,64 @@ def test_orthogonal_is_uniform_by_haars_measure(fast) -> None:
     assert abs(np.mean(np.sign(first))) < 0.1
 
 
-def test_cancelled_work_stops(backend) -> None:
-    description = engine.describe(TensorSpec(shape=[300, 300], seed=99, orthogonal=Orthogonal()))
+@pytest.mark.parametrize("size", [5, 70])
+def test_orthogonal_is_uniform_in_blocks_too(size, fast) -> None:
+    """The trace of a Haar matrix has the first moments of a standard normal (Diaconis and Shahshahani, 1994)."""
+    traces = np.array(
+        [
+            np.trace(sample(fast, TensorSpec(shape=[size, size], dtype=FLOAT64, seed=seed, orthogonal=Orthogonal())))
+            for seed in range(1000)
+        ]
+    )
+    assert abs(traces.mean()) < 4 / np.sqrt(1000)
+    assert abs((traces**2).mean() - 1) < 4 * np.sqrt(2 / 1000)
+    corner = sample(fast, TensorSpec(shape=[size, size], dtype=FLOAT64, seed=5, orthogonal=Orthogonal()))
+    assert np.linalg.slogdet(corner)[1] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("column", [0, 47, 63, 64, 79])
+def test_each_column_of_an_orthogonal_matrix_is_uniform_on_the_sphere(column, fast) -> None:
+    elements = [
+        sample(fast, TensorSpec(shape=[80, 80], dtype=FLOAT64, seed=seed, orthogonal=Orthogonal()))[70, column]
+        for seed in range(800)
+    ]
+    assert stats.kstest(np.square(elements), stats.beta(0.5, 79 / 2).cdf).pvalue > 1e-3
+    assert abs(np.mean(np.sign(elements))) < 4 / np.sqrt(800)
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (300, 20)])
+def test_cancelled_work_stops(shape, backend) -> None:
+    description = engine.describe(TensorSpec(shape=shape, seed=99, orthogonal=Orthogonal()))
     with pytest.raises(engine.Cancelled):
         backend.fill(description, 0, np.empty(10, np.float32), cancelled=lambda: True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_matrix_asks_often_whether_to_go_on_and_tells_how_far_it_has_come(threads) -> None:
+    asked, told = [], []
+
+    def cancelled() -> bool:
+        asked.append(time.perf_counter())
+        return len(told) > 5
+
+    description = engine.describe(TensorSpec(shape=[1500, 1500], seed=99, orthogonal=Orthogonal()))
+    backend = NumbaBackend(threads)
+    sample(backend, TensorSpec(shape=[70, 70], orthogonal=Orthogonal()))  # compiles
+    with pytest.raises(engine.Cancelled):
+        backend.fill(description, 0, np.empty(10, np.float32), engine.Watch(cancelled, told.append))
+    assert len(asked) > 20
+    assert np.diff(asked).max() < 1  # some milliseconds, on a machine that has nothing else to do
+    assert told == sorted(told)
+    assert 0 < told[-1] < 1
+
+
+def test_orthogonal_matrices_need_not_wait_for_a_busy_pool() -> None:
+    backend, others = NumbaBackend(2), threading.Event()
+    spec = TensorSpec(shape=[200, 200], orthogonal=Orthogonal())
+    try:
+        for _ in range(2):
+            backend._pool.submit(others.wait)
+        q = sample(backend, spec)
+    finally:
+        others.set()
+    assert (q == sample(NumbaBackend(1), spec)).all()

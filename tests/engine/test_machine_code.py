@@ -1,4 +1,4 @@
-"""What LLVM made of the laws: vector instructions, wide ones where they pay, and not one fused multiply-add."""
+"""What LLVM made of the laws: vector instructions, wide ones where they pay, fused multiply-adds where asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ COMPILE = """
 import numba
 import numpy as np
 from seedbed_server.engine.backends import numba_kernels as backend
+from seedbed_server.engine.backends import numba_orthogonal as orthogonal
 one, p, words = np.uint64(1), np.ones(7), np.ones(4 * backend._TILE, np.uint32)
 runs, floats, doubles, halves = np.ones(1, np.int64), np.empty(8, np.float32), np.empty(8), np.empty(8, np.uint16)
 functions = {
@@ -31,7 +32,6 @@ functions = {
     "quantiles": (doubles, doubles, np.empty(9, np.int64), 8),
     "to_bfloat16": (floats, halves),
     "to_float16": (floats, halves),
-    "reflect": (np.ones((4, 32)), 0, np.ones(4), 1.0),
     "fill32": (0, p, one, one, runs, runs, runs, floats),
 }
 
@@ -42,6 +42,19 @@ def print_assembly(name, function, arguments):
 
 for name, arguments in functions.items():
     print_assembly(name, getattr(backend, name if name == "fill32" else f"_{name}"), arguments)
+
+matrix = np.ones((8, 8))
+functions = {
+    "add_inner": (1, 1, 64, 48, 64, 1, 48),
+    "add_outer": (1, 64, 1, 1, 48),
+    "reflectors": (matrix, 8, doubles, np.ones(8, np.bool_)),
+    "factor": (matrix, doubles, matrix),
+    "add_gram": (matrix, matrix),
+    "scaled_identity": (matrix, matrix, doubles),
+    "unfold_rows": (matrix, 0, matrix),
+}
+for name, arguments in functions.items():
+    print_assembly(name, getattr(orthogonal, f"_{name}", None) or getattr(orthogonal, name), arguments)
 
 @numba.njit
 def users_own(x, y):
@@ -69,12 +82,17 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return compiled(tmp_path_factory.mktemp("numba"))
 
 
+FUSED = {"add_inner", "add_outer", "reflectors", "factor", "add_gram", "scaled_identity", "unfold_rows"}
+"""Those of orthogonal matrices, whose law asks for it (docs/stream-v1.md)."""
+
+
 @pytest.mark.slow
-def test_nothing_is_fused(assembly: dict[str, str]) -> None:
-    assert len(assembly) == 14
+def test_nothing_is_fused_but_what_is_to_be(assembly: dict[str, str]) -> None:
+    assert len(assembly) == 20
     for name, code in assembly.items():
-        assert "mul" in code or name.startswith("to_"), name
-        assert not re.search(r"\bv?fn?m(add|sub|la|ls)\w*", code), name
+        is_fused = bool(re.search(r"\bv?fn?m(add|sub|la|ls)\w*", code))
+        assert is_fused == (name in FUSED), name
+        assert is_fused or "mul" in code or name.startswith("to_"), name
 
 
 @pytest.mark.slow
@@ -90,7 +108,7 @@ def test_nothing_is_fused(assembly: dict[str, str]) -> None:
         ("normal64", "sqrtpd"),
         ("quantiles", "divpd"),
         ("to_bfloat16", "vpsrld|psrld"),
-        ("reflect", "mulpd"),
+        *((name, r"vfmadd\w+pd") for name in sorted(FUSED)),
     ],
 )
 def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) -> None:
@@ -102,7 +120,7 @@ def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) 
 @pytest.mark.parametrize(("processor", "is_wide"), [("skylake-avx512", False), ("sapphirerapids", True)])
 def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wide: bool) -> None:
     code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES="")  # those that the processor has
-    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "reflect", "fill32"):
+    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "fill32"):
         arithmetic = re.findall(r"\bv(?:mul|add|sub)p[sd]\b.*|\bvp(?:add|srl)d\b.*", code[name])
         wide, narrow = (sum(register in each for each in arithmetic) for register in ("%zmm", "%ymm"))
         # Few of the others: the rests of loops, and what LLVM puts together of two.
@@ -110,3 +128,25 @@ def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wid
         assert not re.search(r"\bv?fn?m(add|sub)\w*", code[name]), name
     assert "%ymm" in code["users_own"]
     assert "%zmm" not in code["users_own"]
+
+
+TILES = {"haswell": ("+avx2,+fma", "%ymm", 12), "sapphirerapids": ("+avx512f,+avx512vl,+fma", "%zmm", 24)}
+"""Processors with their features, their widest registers, and the sums that a tile holds there."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for processors of x86-64")
+@pytest.mark.parametrize("processor", TILES)
+def test_tiles_of_orthogonal_matrices_fill_the_registers(tmp_path: Path, processor: str) -> None:
+    """The innermost loop has a multiply-add for each sum, and leaves the sums where they are."""
+    features, register, sums = TILES[processor]
+    code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES=features)
+    for name in ("add_inner", "add_outer"):
+        loops = [block.split("\tj")[0] for block in re.split(r"^\.L\w+:", code[name], flags=re.MULTILINE)]
+        loops = [loop for loop in loops if "vfmadd" in loop]
+        assert loops
+        for loop in loops:
+            multiply_adds = re.findall(r"vfmadd\d+pd.*", loop)
+            assert len(multiply_adds) % sums == 0
+            assert all(register in each for each in multiply_adds)
+            assert not re.search(r"vmov\w+\s+%[yz]mm\d+, .*\(", loop), "stored"

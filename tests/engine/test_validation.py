@@ -115,7 +115,7 @@ REFUSED = {
     "orthogonal of 1 dimension": (
         tensor((5,), orthogonal=Orthogonal()), "spec.shape", "Only tensors with 2 or more dimensions"
     ),
-    "orthogonal too large": (tensor((8192, 8192), orthogonal=Orthogonal()), "spec.shape", "over orthogonal's limit"),
+    "orthogonal too large": (tensor((8192, 8193), orthogonal=Orthogonal()), "spec.shape", "over orthogonal's limit"),
     "constant beyond half": (tensor(dtype=HALF, constant=Constant(val=1e6)), "spec.constant", "beyond 65504.0"),
     "bound beyond half": (tensor(dtype=HALF, uniform=Uniform(b=1e6)), "spec.uniform", "beyond 65504.0"),
     "trunc bound beyond half": (tensor(dtype=HALF, trunc_normal=TruncNormal(b=1e6)), "spec.trunc_normal", "65504.0"),

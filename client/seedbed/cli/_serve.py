@@ -31,7 +31,7 @@ def limit_options(command: Command) -> Command:
         ),
         _option(
             "--max-orthogonal-elements", type=_COUNT, metavar="COUNT",
-            help="The most elements of an orthogonal matrix.  [default, and at most: 16777216]",
+            help="The most elements of an orthogonal matrix.  [default, and at most: 67108864]",
         ),
         _option(
             "--max-streams", type=click.IntRange(min=1), metavar="COUNT",

@@ -24,7 +24,7 @@ from seedbed.v1 import TensorSpec
 _SHARED = ("shape", "dtype", "seed", "name", "region", "algorithm_version", "stream")
 _DEFAULT = re.compile(r"\s*\[default: (?P<text>.*)\]$")
 
-# Any part of an orthogonal matrix costs as much as all of it; the command line's example would take a minute.
+# Any part of an orthogonal matrix costs as much as all of it; the command line's example would be large for a page.
 _QUICK = {"orthogonal": {"shape": "512,512"}}
 
 

@@ -9,7 +9,7 @@
 >>> open_backend("numpy").fill(description, 0, out)
 """
 
-from .backends import Backend, Job, Sampler, gpu_count, open_backend, open_cupy, usable_cores
+from .backends import Backend, Job, Sampler, Watch, gpu_count, open_backend, open_cupy, usable_cores
 from .dtypes import numpy_dtype
 from .errors import Cancelled, InvalidSpec
 from .gains import calculate_gain
@@ -27,6 +27,7 @@ __all__ = [
     "InvalidSpec",
     "Job",
     "Sampler",
+    "Watch",
     "calculate_gain",
     "describe",
     "gpu_count",

@@ -90,3 +90,6 @@ QUANTILE_FAR = (
 
 # The Feistel network of sparse. With fewer than 12 rounds, some sets of rows come up too often.
 FEISTEL_ROUNDS = 16
+
+# Columns of a block of reflections.
+ORTHOGONAL_BLOCK = 64

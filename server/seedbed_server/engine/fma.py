@@ -48,7 +48,7 @@ def _fma32(a: Floats, b: Floats | np.floating[Any], c: Floats | np.floating[Any]
 
 
 def _fma64(a: F64, b: F64, c: F64) -> F64:
-    """Boldo and Melquiond, Emulation of FMA and Correctly Rounded Sums: Proved Algorithms Using Rounding to Odd (2008)."""
+    """Boldo and Melquiond, Emulation of FMA and Correctly Rounded Sums: Proved Algorithms Using Rounding to Odd."""
     is_safe = _is_safe(a) & _is_safe(b) & _is_safe(c)
     if not is_safe.all():
         result = np.empty(a.shape)
@@ -65,7 +65,8 @@ def _fma64(a: F64, b: F64, c: F64) -> F64:
 
 def _is_safe(x: F64) -> NDArray[np.bool_]:
     magnitude = np.abs(x)
-    return (magnitude == 0) | ((magnitude > _SAFE[0]) & (magnitude < _SAFE[1]))
+    is_safe: NDArray[np.bool_] = (magnitude == 0) | ((magnitude > _SAFE[0]) & (magnitude < _SAFE[1]))
+    return is_safe
 
 
 def _exactly(a: float, b: float, c: float) -> float:

@@ -72,19 +72,26 @@ class LocalService:
                 within(first_element, descriptions[0].element_count, "first_element", "the region")
         return descriptions
 
-    def fill(self, jobs: Iterable[tuple[TensorDescription, int, NDArray[Any]]], cancelled: Callable[[], bool]) -> None:
+    def fill(
+        self,
+        jobs: Iterable[tuple[TensorDescription, int, NDArray[Any]]],
+        cancelled: Callable[[], bool],
+        tell: Callable[[float], None] | None = None,
+    ) -> None:
         """Fills arrays, which do not share memory, with elements of described regions, on all threads.
 
         Args:
             jobs: The descriptions that `describe` answered, the positions within their regions of the first element,
                 and 1-D, C-contiguous arrays.
             cancelled: Asked often; once it is true, the work ends with a ``ServiceError`` of code CANCELLED.
+            tell: Called while an orthogonal matrix is computed, with the share that is.
 
         Raises:
             ServiceError: The call failed.
         """
         with _errors_told():
-            self.backend.fill_all(list(itertools.starmap(engine.Job, jobs)), cancelled)
+            asked = cancelled if tell is None else engine.Watch(cancelled, tell)
+            self.backend.fill_all(list(itertools.starmap(engine.Job, jobs)), asked)
 
     def sampler(self, description: TensorDescription) -> Callable[[int, NDArray[Any], Callable[[], bool]], None]:
         """The function that fills arrays with elements of one region, for callers who keep all cores busy themselves.

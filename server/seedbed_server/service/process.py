@@ -43,7 +43,7 @@ class Options:
         max_request_bytes: The most bytes of a request. Default 4 MiB: what our clients cut their requests to.
         max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
         max_tensors: The most tensors of one model. Default 0: as many as fit into a request.
-        max_orthogonal_elements: The most elements of an orthogonal matrix. Default, and at most, 2^24.
+        max_orthogonal_elements: The most elements of an orthogonal matrix. Default, and at most, 2^26.
         max_streams: How many streams may be open at once. Default 256.
         max_streams_per_client: How many of them one host may have. Default 0: no limit but that of all.
         stall_timeout: Seconds after which a stream is ended whose client does not read; 0 for never. Default 300.

@@ -53,7 +53,7 @@ class InitServicer:
         max_request_bytes: The most bytes of a request, which whoever receives it keeps to. Default 4 MiB.
         max_response_bytes: The most bytes of elements that one answer may have. Default 0: no limit.
         max_tensors: The most tensors of one model. Default 0: as many as fit into a request.
-        max_orthogonal_elements: The most elements of an orthogonal matrix. Default, and at most, 2^24.
+        max_orthogonal_elements: The most elements of an orthogonal matrix. Default, and at most, 2^26.
 
     Attributes:
         limits: What it refuses to exceed; a server adds its own.

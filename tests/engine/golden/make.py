@@ -123,6 +123,7 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
     ({"orthogonal": {"gain": 1.4142135623730951}}, [5, 4, 3], ([1, 1, 0], [4, 4, 2]), ["FLOAT32", "FLOAT64"]),
     ({"orthogonal": {}}, [9, 9], None, ["FLOAT64"]),
     ({"orthogonal": {}}, [70, 40], None, ["FLOAT32", "FLOAT64"]),
+    ({"orthogonal": {}}, [66, 130], None, ["FLOAT64"]),
     ({"constant": {"val": 0.1}}, [3], None, ["FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64"]),
     ({"constant": {"val": 1.0 + 2.0**-11 + 2.0**-40}}, [2], None, ["FLOAT16", "FLOAT64"]),
     ({"constant": {"val": -0.0}}, [2], None, ["FLOAT32"]),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from seedbed._cores import usable_cores
 
-from .base import Backend, Job, Sampler
+from .base import Backend, Job, Sampler, Watch
 
 if TYPE_CHECKING:
     from .cupy import CupyBackend
 
-__all__ = ["Backend", "Job", "Sampler", "gpu_count", "open_backend", "open_cupy", "usable_cores"]
+__all__ = ["Backend", "Job", "Sampler", "Watch", "gpu_count", "open_backend", "open_cupy", "usable_cores"]
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NAMES = ("auto", "numpy", "numba", "cupy")

@@ -14,6 +14,23 @@ from seedbed.v1 import TensorDescription
 IsCancelled = Callable[[], bool]
 """Asked now and then during long work; once it is true, the work ends with `engine.Cancelled`."""
 
+
+class Watch:
+    """A ``cancelled`` whose owner also wants to know how long work goes on that has filled nothing yet.
+
+    Args:
+        cancelled: Asked in its place.
+        tell: Called with the share of a matrix that is computed, up to 1, by the thread that asks.
+    """
+
+    def __init__(self, cancelled: IsCancelled, tell: Callable[[float], None]) -> None:
+        self._cancelled = cancelled
+        self.tell = tell
+
+    def __call__(self) -> bool:
+        return self._cancelled()
+
+
 Wait = Callable[[], None]
 """To be called once: returns when what was begun is done."""
 

@@ -32,8 +32,20 @@ from .base import Backend, IsCancelled, Sampler, Stream, Wait, done
 _DEFAULT_SHARE: Final = 1 << 16
 _EXPRESSION_SHARE: Final = 1 << 14
 
+_COPIED: Final = 1 << 16
+"""Elements of a finished matrix that are copied at once, in the second-level cache."""
+
+_LARGE: Final = 1 << 22
+"""Elements of orthogonal matrices that are made one after the other: 32 MiB, some tens of milliseconds."""
+
+_PATIENCE: Final = 0.05
+"""Seconds between two questions whether to go on waiting."""
+
 Fill = Callable[[Runs, NDArray[Any], IsCancelled], None]
 """Fills an array with a tensor's elements at the flat indices of runs."""
+
+SampleGaussians = Callable[[Runs, NDArray[np.float64]], None]
+"""Fills an array with the elements of a Gaussian matrix at the flat indices of runs."""
 
 FillOf = Callable[[TensorDescription, recipes.Plan | None], Fill]
 
@@ -58,6 +70,7 @@ class CpuBackend(Backend):
         self.device = f"CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="seedbed-sample") if self.threads > 1 else None
         self._matrices = _MatrixCache()
+        self._turn = threading.Lock()
 
     def alone(self) -> CpuBackend:
         other = copy.copy(self)
@@ -81,8 +94,17 @@ class CpuBackend(Backend):
         """Sets to 0 the elements of ``out`` that a sparse tensor's mask covers."""
 
     @abstractmethod
-    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
-        """Q of the QR of a tall float64 matrix, diag(R) > 0, by the operations of docs/stream-v1.md, in their order."""
+    def orthonormal(
+        self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
+    ) -> NDArray[np.float64]:
+        """An orthogonal matrix, of gain 1, from a Gaussian one, by the operations of docs/stream-v1.md, in their order.
+
+        Args:
+            rows: Of the matrix.
+            columns: Of the matrix.
+            sample: Fills arrays with Gaussians.
+            cancelled: Asked now and then.
+        """
 
     @abstractmethod
     def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
@@ -134,7 +156,7 @@ class CpuBackend(Backend):
         if law in ("eye", "dirac"):
             return partial(_fill_ones, deterministic.Ones.of(description))
         if law == "orthogonal":
-            return partial(self._fill_orthogonal, description)
+            return _OrthogonalFill(self, description)
         if law == "permutation":
             return partial(self._fill_permutation, permutation_mask(description), description.spec.seed)
         return self._random_fill(description, law)
@@ -206,28 +228,28 @@ class CpuBackend(Backend):
     ) -> None:
         dtypes.store(self.places(mask, seed, expanded(elements)).astype(np.float64), out)
 
-    def _fill_orthogonal(
-        self, description: TensorDescription, elements: Runs, out: NDArray[Any], cancelled: IsCancelled
-    ) -> None:
+    def orthogonal(self, description: TensorDescription, cancelled: IsCancelled) -> NDArray[np.float64]:
+        """A tensor's elements, of gain 1, whatever the region."""
         spec = description.spec
         rows = spec.shape[0]
         columns = math.prod(spec.shape[1:])
         stream = Stream(spec.seed, stream_of(name_hashed(spec), Purpose.ORTHOGONAL))
-        matrix = self._matrices.get(
+        return self._matrices.get(
             (stream, rows, columns), lambda: self._orthogonal(stream, rows, columns, cancelled), cancelled
-        )
-        gain = description.law.orthogonal.gain
-        dtypes.store(matrix.reshape(-1)[expanded(elements)] * gain, out)
+        ).reshape(-1)
 
     def _orthogonal(self, stream: Stream, rows: int, columns: int, cancelled: IsCancelled) -> NDArray[np.float64]:
-        gaussian = np.empty(rows * columns)
-        for begin in range(0, len(gaussian), self.tile):
-            part = gaussian[begin : begin + self.tile]
-            self.sample(NormalParameters(0.0, 1.0), stream, (np.array([begin]), np.array([len(part)])), part)
-        matrix = gaussian.reshape(rows, columns)
-        if rows < columns:
-            return np.ascontiguousarray(self.orthonormal(np.ascontiguousarray(matrix.T), cancelled).T)
-        return np.ascontiguousarray(self.orthonormal(matrix, cancelled))
+        sample = partial(self.sample, NormalParameters(0.0, 1.0), stream)
+        if self._pool is None or rows * columns < _LARGE:
+            return self.orthonormal(rows, columns, sample, cancelled)
+        # Each has all threads, and takes several times its own memory while it is made.
+        while not self._turn.acquire(timeout=_PATIENCE):
+            if cancelled():
+                raise Cancelled
+        try:
+            return self.orthonormal(rows, columns, sample, cancelled)
+        finally:
+            self._turn.release()
 
 
 def _at_once(
@@ -272,6 +294,30 @@ class _RandomFill:
 
     def __call__(self, elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
         self.backend.sample(self.parameters, self.stream, elements, out)
+
+
+class _OrthogonalFill:
+    """Fills elements of an orthogonal matrix.
+
+    It keeps the matrix: if many streams have large ones of their own, the cache does not have it for the next chunk.
+    """
+
+    def __init__(self, backend: CpuBackend, description: TensorDescription) -> None:
+        self._backend = backend
+        self._description = description
+        self._matrix: NDArray[np.float64] | None = None
+
+    def __call__(self, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
+        if self._matrix is None:
+            self._matrix = self._backend.orthogonal(self._description, cancelled)
+        gain = self._description.law.orthogonal.gain
+        for begin, part in tiles(elements, _COPIED):
+            if cancelled():
+                raise Cancelled
+            starts, lengths = part
+            is_one = len(starts) == 1
+            values = self._matrix[slice(starts[0], starts[0] + lengths[0]) if is_one else expanded(part)]
+            dtypes.store(values * gain, out[begin : begin + len(values)])
 
 
 class _PartsFill:
@@ -419,7 +465,7 @@ class _MatrixCache:
                     self._computing[key] = threading.Event()
             if finished is None:
                 return self._compute(key, compute)
-            while not finished.wait(0.05):
+            while not finished.wait(_PATIENCE):
                 if cancelled():
                     raise Cancelled
 

@@ -81,7 +81,9 @@ def _macros() -> dict[str, str]:
     for name in ("LOG64", "SIN64", "COS64"):
         macros[name] = _doubles(getattr(constants, name))
     for name in ("TWO_LN2", "EIGHTH_TURN"):
-        macros[f"{name}_32"], macros[f"{name}_64"] = (write([getattr(constants, name)]) for write in (_floats, _doubles))
+        macros[f"{name}_32"], macros[f"{name}_64"] = (
+            write([getattr(constants, name)]) for write in (_floats, _doubles)
+        )
     for name in ("QUANTILE_CENTRAL", "QUANTILE_TAIL", "QUANTILE_FAR"):
         numerator, denominator = getattr(constants, name)
         macros[f"{name}0"], macros[f"{name}1"] = _doubles(numerator), _doubles(denominator)

@@ -37,10 +37,12 @@ from ..parameters import (
 from ..regions import Runs
 from ..views import Indices
 from . import numba_kernels as kernels
+from . import reflections
 from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
-from .cpu import CpuBackend
+from .cpu import CpuBackend, SampleGaussians
 from .laid import Laid, are_disjoint, laid_of, visible_parts
 from .numpy import permuted
+from .turns import take_turns
 
 _JOB = struct.Struct("=2q3Q9q")
 _MOST_NUMBERS = 7  # of a law's parameters
@@ -65,9 +67,6 @@ _ALL_PIECES = 2**62
 _HAND_OVER = 1 / 13
 """What it costs to wake a thread, in shares: some 15 of 200 microseconds."""
 
-_STRIP = 64
-"""Columns of a matrix that are worked on at once, in the second-level cache."""
-
 
 class NumbaBackend(CpuBackend):
     """The compiled backend."""
@@ -89,7 +88,8 @@ class NumbaBackend(CpuBackend):
             bits = out.view(f"u{out.itemsize}")
             self.repeat(bits[0], bits)
             self.scatter(out, np.array([0]), np.array([1]), out)
-        self.orthonormal(np.ones((2, 1)), never)
+        for columns in (1, reflections.FEW + 1):  # the kernels of both kinds
+            self.orthonormal(columns, columns, lambda _, out: out.fill(1), never)
         for width in _WIDTHS:
             _fill_pieces(_Table(self.piece, width), np.zeros(2, np.int64), 1)
 
@@ -218,22 +218,11 @@ class NumbaBackend(CpuBackend):
     def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
         return permuted(indices.astype(np.uint64), np.zeros_like(indices, np.uint64), permutation, seed)
 
-    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
-        m, n = gaussian.shape
-        v, tau, diagonal = np.zeros((n, m)), np.zeros(n), np.zeros(n)
-        q = np.empty((m, n))
-        for first in range(0, n, _STRIP):
-            if cancelled():
-                raise Cancelled
-            strip = gaussian[:, first : first + _STRIP].copy()
-            kernels.factor_strip(strip, first, v, tau, diagonal)
-        for first in range(0, n, _STRIP):
-            if cancelled():
-                raise Cancelled
-            strip = np.empty((m, min(_STRIP, n - first)))
-            kernels.unfold_strip(strip, first, v, tau)
-            q[:, first : first + _STRIP] = strip
-        return q * np.where(diagonal < 0, -1.0, 1.0)
+    def orthonormal(
+        self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
+    ) -> NDArray[np.float64]:
+        share = partial(take_turns, self._pool, self.threads, cancelled)
+        return reflections.orthonormal(rows, columns, sample, share, self.threads)
 
 
 class _Drawn(NamedTuple):

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 
 def has_fma() -> bool:
-    """Whether the processor has the instruction: each of AArch64 has, and of x86-64 since Haswell and Piledriver (2013)."""
+    """Whether the processor has the instruction: each AArch64, and x86-64 since Haswell and Piledriver (2013)."""
     return platform.machine().lower() not in ("x86_64", "amd64") or bool(binding.get_host_cpu_features().get("fma"))
 
 

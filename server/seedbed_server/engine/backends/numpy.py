@@ -6,7 +6,6 @@ all that the laws ask for. Names follow the document.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..constants import (
     MIDDLE_SLOPE32,
     NEAR32,
     NEAR_CENTRE32,
+    ORTHOGONAL_BLOCK,
     PHILOX_M,
     PHILOX_W,
     QUANTILE_CENTRAL,
@@ -49,7 +49,7 @@ from ..parameters import (
 from ..regions import Runs
 from ..views import Indices, expanded
 from .base import IsCancelled, Stream
-from .cpu import CpuBackend
+from .cpu import CpuBackend, SampleGaussians
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -86,23 +86,12 @@ class NumpyBackend(CpuBackend):
     def places(self, permutation: SparseMask, seed: int, indices: Indices) -> U64:
         return permuted(indices.astype(np.uint64), np.zeros_like(indices, np.uint64), permutation, seed)
 
-    def orthonormal(self, gaussian: NDArray[np.float64], cancelled: IsCancelled) -> NDArray[np.float64]:
-        a = gaussian.copy()
-        m, n = a.shape
-        tau = np.zeros(n)
-        for k in range(n):
-            if cancelled():
-                raise Cancelled
-            x = a[k:, k].copy()
-            v, tau[k], a[k, k] = _reflector(x)
-            a[k + 1 :, k] = v
-            _reflect(a[k:, k + 1 :], v, tau[k])
-        q = np.eye(m, n)
-        for k in reversed(range(n)):
-            if cancelled():
-                raise Cancelled
-            _reflect(q[k:, k:], a[k + 1 :, k], tau[k])
-        return q * np.where(np.diag(a) < 0, -1.0, 1.0)
+    def orthonormal(self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled) -> F64:
+        gaussian = np.empty(rows * columns)
+        sample((np.array([0]), np.array([len(gaussian)])), gaussian)
+        a = gaussian.reshape(rows, columns)
+        q = _orthonormal(a, cancelled) if rows >= columns else _orthonormal(a.T, cancelled).T
+        return np.ascontiguousarray(q)
 
 
 # Words («Words»).
@@ -147,9 +136,7 @@ def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
 
 
 def _float64_law(parameters: Parameters, words: list[U32]) -> Floats:
-    pairs = [
-        low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32)) for low, high in (words[:2], words[2:])
-    ]
+    pairs = [low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32)) for low, high in (words[:2], words[2:])]
     if isinstance(parameters, NormalParameters):
         return np.stack(box_muller(*pairs, parameters), axis=1)
     draw = np.stack(pairs, axis=1) >> np.uint64(11)
@@ -331,22 +318,48 @@ def _mixed(half: U64, key: U32) -> U64:
     return (h ^ (h >> np.uint32(16))).astype(np.uint64)
 
 
-# Orthogonal («Orthogonal»): Householder's QR, every sum from the first row to the last.
+# Orthogonal («Orthogonal»).
 
 
-def _reflector(x: F64) -> tuple[F64, float, float]:
-    """``v, tau, beta``: the reflection 1 - tau (1, v)(1, v)' takes x to (beta, 0, ...)."""
-    alpha, squares = float(x[0]), x[1:] * x[1:]
-    sigma = float(np.add.accumulate(squares)[-1]) if len(squares) else 0.0
-    if sigma == 0:
-        return np.zeros(len(x) - 1), 0.0, alpha
-    beta = -math.copysign(math.sqrt(alpha * alpha + sigma), alpha)
-    return x[1:] / (alpha - beta), (beta - alpha) / beta, beta
+def _orthonormal(a: F64, cancelled: IsCancelled) -> F64:
+    m, n = a.shape
+    v, tau, beta = _reflectors(a)
+    q = np.eye(m, n)
+    for first in reversed(range(0, n, ORTHOGONAL_BLOCK)):
+        if cancelled():
+            raise Cancelled
+        block = slice(first, min(first + ORTHOGONAL_BLOCK, n))
+        of_block = v[first:, block]
+        t = _block_factor(of_block, tau[block])
+        rest = q[first:, first:]
+        products = _product(of_block.T, rest, np.zeros((len(t), n - first)))
+        q[first:, first:] = _product(of_block, _product(t, products, np.zeros_like(products)), rest)
+    return q * np.where(beta < 0, -1.0, 1.0)
 
 
-def _reflect(a: F64, v: F64, tau: float) -> None:
-    # accumulate, unlike sum, adds one row after the other
-    products = np.concatenate([a[:1], v[:, None] * a[1:]])
-    w = tau * np.add.accumulate(products, axis=0)[-1]
-    a[0] -= w
-    a[1:] -= v[:, None] * w
+def _reflectors(a: F64) -> tuple[F64, F64, F64]:
+    """V, τ, β: the reflection 1 − τ v vᵀ by column k of V takes that of a, from row k on, to (β, 0, …)."""
+    below, x, sigma = np.tril(a, -1), np.diag(a).copy(), np.zeros(a.shape[1])
+    for row in below:
+        sigma = fma(row, row, sigma)
+    beta = np.where(sigma == 0, x, -np.copysign(np.sqrt(fma(x, x, sigma)), x))
+    with np.errstate(invalid="ignore"):
+        tau = np.where(sigma == 0, 0.0, (beta - x) / beta)
+        v = np.where(sigma == 0, 0.0, np.tril(below / (x - beta), -1))
+    return v + np.eye(*a.shape), tau, beta
+
+
+def _block_factor(v: F64, tau: F64) -> F64:
+    n = len(tau)
+    inner = _product(v.T, v, np.zeros((n, n)))
+    t = np.diag(-tau)
+    for k in range(1, n):
+        t[:k, k] = -tau[k] * _product(t[:k, :k], inner[:k, k : k + 1], np.zeros((k, 1)))[:, 0]
+    return t
+
+
+def _product(a: F64, b: F64, c: F64) -> F64:
+    """``c + a b``, added from the first column and row to the last."""
+    for column, row in zip(a.T, b, strict=True):
+        c = fma(column[:, None], row, c)
+    return c
