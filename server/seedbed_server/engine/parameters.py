@@ -6,6 +6,7 @@ The rounding is part of the guarantee (docs/stream-v1.md, «Laws»), so it is do
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from seedbed.v1 import DATA_TYPE_FLOAT64, TensorDescription
 
 from . import dtypes
 from .normal_cdf import interval_probabilities
+from .pairs import SQRT_HALF
 from .stream import Purpose, name_hashed, stream_of
 
 
@@ -45,7 +47,24 @@ class TruncNormalParameters(NamedTuple):
     highest: float
 
 
-Parameters = UniformParameters | NormalParameters | TruncNormalParameters
+class DiskParameters(NamedTuple):
+    """A complex number ``radius * sqrt(u)`` in a direction; a float32 value."""
+
+    radius: float
+
+
+class DiskNormalParameters(NamedTuple):
+    """``mean + std * z`` of a complex number's parts, whose modulus comes of words from the lowest on.
+
+    ``std`` is a float32 value, and that of a part.
+    """
+
+    mean: float
+    std: float
+    lowest_word: float
+
+
+Parameters = UniformParameters | NormalParameters | TruncNormalParameters | DiskParameters | DiskNormalParameters
 
 
 class SparseMask(NamedTuple):
@@ -64,7 +83,7 @@ class SparseMask(NamedTuple):
 
 
 def parameters_of(description: TensorDescription) -> Parameters:
-    """The parameters of a random elementwise law: uniform, normal, trunc_normal, or the normal under sparse."""
+    """The parameters of a random elementwise law: uniform, normal, trunc_normal, disk, or the normal under sparse."""
     law, dtype = description.law, description.spec.dtype
     kind = law.WhichOneof("law")
     if kind == "uniform":
@@ -78,6 +97,11 @@ def parameters_of(description: TensorDescription) -> Parameters:
         return TruncNormalParameters(
             trunc.mean, trunc.std, *probabilities, dtypes.at_least(trunc.a, dtype), dtypes.at_most(trunc.b, dtype)
         )
+    if kind == "disk":
+        if not law.disk.HasField("std"):
+            return DiskParameters(_base(law.disk.radius, dtype))
+        lowest = _lowest_word(law.disk.radius / law.disk.std)
+        return DiskNormalParameters(0.0, _base(law.disk.std * SQRT_HALF, dtype), float(lowest))
     if kind == "sparse":
         return NormalParameters(0.0, _base(law.sparse.std, dtype))
     return NormalParameters(_base(law.normal.mean, dtype), _base(law.normal.std, dtype))
@@ -94,6 +118,15 @@ def permutation_mask(description: TensorDescription) -> SparseMask:
     """The permutation of a tensor's elements: that of a mask of one column."""
     stream = stream_of(name_hashed(description.spec), Purpose.PERMUTATION)
     return SparseMask(math.prod(description.spec.shape), 1, 0, stream)
+
+
+def _lowest_word(bound: float) -> int:
+    """The first of the words whose modulus, of a standard complex normal, is at most this.
+
+    ``|z|^2 = -ln((w + 1) / 2^32)``, so that ``w + 1 >= 2^32 exp(-bound^2)``.
+    """
+    with localcontext(prec=60):
+        return max(math.ceil(Decimal(-bound * bound).exp() * 2**32) - 1, 0)
 
 
 def _base(value: float, dtype: int) -> float:

@@ -12,6 +12,7 @@ from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Regi
 from . import dtypes, recipes
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
+from .pairs import SQRT_HALF
 from .regions import check_region
 from .schemes import Resolution, Shape, resolve
 from .stream import name_hashed, stream_of
@@ -168,6 +169,9 @@ def _check_range(law: Law, spec: TensorSpec, path: str) -> None:
         _check_holds(law.uniform.b - law.uniform.a, spec, field, "the width b - a")
     elif kind == "normal":
         _check_reach(abs(law.normal.mean), law.normal.std, spec, field)
+    elif kind == "disk":
+        _check_holds(law.disk.radius, spec, field, "the radius")
+        _check_reach(0.0, law.disk.std * SQRT_HALF, spec, field)
     elif kind == "sparse":
         _check_reach(0.0, law.sparse.std, spec, field)
     elif kind == "trunc_normal":

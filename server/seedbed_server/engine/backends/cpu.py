@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seedbed._cores import cores_of_rank
 from seedbed.v1 import TensorDescription
 
-from .. import deterministic, dtypes, recipes
+from .. import deterministic, dtypes, pairs, recipes
 from ..errors import Cancelled, InvalidSpec
 from ..expressions import Evaluation
 from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, permutation_mask, sparse_mask
@@ -147,6 +147,8 @@ class CpuBackend(Backend):
         return _ExpressionFill(description, plan, self._fill_of)
 
     def _random_fill(self, description: TensorDescription, law: str) -> Fill:
+        if pairs.is_drawn(description):
+            return partial(_fill_pairs, self._random_fill(pairs.as_floats(description), law))
         parameters = parameters_of(description)
         stream = Stream(description.spec.seed, description.stream)
         if law != "sparse":
@@ -256,6 +258,10 @@ def _fill_constant(
 def _fill_ones(ones: deterministic.Ones, elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
     out.view(np.uint8).fill(0)
     out[ones.positions(elements)] = 1
+
+
+def _fill_pairs(fill: Fill, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
+    fill(pairs.runs_of_floats(elements), pairs.floats_of(out), cancelled)
 
 
 def _fill_literal(values: NDArray[Any], elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:

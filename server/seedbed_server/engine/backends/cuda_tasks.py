@@ -11,7 +11,7 @@ import numpy as np
 
 from seedbed.v1 import DataType, Law, TensorDescription, TensorSpec
 
-from .. import deterministic, dtypes
+from .. import deterministic, dtypes, pairs
 from ..parameters import parameters_of, sparse_mask
 from . import cuda_tables
 from .cuda_kernels import THREADS, TILE
@@ -27,7 +27,7 @@ _ON_CPU: Final = ("orthogonal", "permutation", "literal", "expression")
 _SPARSE: Final = struct.Struct("<2d5Q")
 _DTYPE_NAMES: Final = {
     number: name.removeprefix("DATA_TYPE_").lower() for name, number in DataType.items() if dtypes.is_known(number)
-}
+} | {DataType.DATA_TYPE_COMPLEX64: "float64"}  # of constants alone: 8 bytes
 
 
 def planner(description: TensorDescription) -> Planner | None:
@@ -35,6 +35,8 @@ def planner(description: TensorDescription) -> Planner | None:
     law = str(description.law.WhichOneof("law"))
     if law in _ON_CPU:
         return None
+    if pairs.is_drawn(description):
+        return partial(_plan_pairs, planner(pairs.as_floats(description)))
     if law == "parts":
         parts = visible_parts(description)
         return None if parts is None else _Parts(description, parts)
@@ -43,6 +45,11 @@ def planner(description: TensorDescription) -> Planner | None:
     if law in ("eye", "dirac"):
         return partial(_ones, deterministic.one(description), deterministic.diagonal(description))
     return _Draws(description, laid_of(description))
+
+
+def _plan_pairs(plan: Planner, first: int, count: int, pointer: int) -> Layers:
+    """Complex numbers, as floats."""
+    return plan(2 * first, 2 * count, pointer)
 
 
 class _Draws:
@@ -55,7 +62,7 @@ class _Draws:
 
     def __init__(self, description: TensorDescription, where: Laid) -> None:
         dtype = description.spec.dtype
-        self._kernel = f"{description.law.WhichOneof('law')}_{_DTYPE_NAMES[dtype]}"
+        self._kernel = f"{_kernel_of(description.law)}_{_DTYPE_NAMES[dtype]}"
         self._draw = description.spec.seed, description.stream, _parameters(description)
         self._itemsize = dtypes.numpy_dtype(dtype).itemsize
         self._per_block = 2 if self._itemsize == 8 else 4
@@ -121,9 +128,16 @@ class _Parts:
         return map(self._planners.__getitem__, np.flatnonzero(is_near).tolist())
 
 
+def _kernel_of(law: Law) -> str:
+    """The name of a law's kernel."""
+    return "disk_normal" if law.disk.HasField("std") else str(law.WhichOneof("law"))
+
+
 def _part_planner(part: VisiblePart) -> Planner:
     if part.inner.law.WhichOneof("law") == "constant" and not part.where.extents:
         return partial(_repeated_within, _constant(part.inner), part.where)
+    if pairs.is_drawn(part.inner):
+        return partial(_plan_pairs, _Draws(pairs.as_floats(part.inner), part.where.doubled))
     return _Draws(part.inner, part.where)
 
 
@@ -176,7 +190,8 @@ def _parameters_of_law(serialized: bytes, dtype: DataType) -> bytes:
     description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
     if description.law.WhichOneof("law") == "constant":
         bits = _bits_of_law(serialized, dtype)
-        return struct.pack("<d", float(bits.view(dtypes.numpy_dtype(dtype))))
+        held_as = np.float64 if dtypes.is_complex(dtype) else dtypes.numpy_dtype(dtype)
+        return struct.pack("<d", float(bits.view(held_as)))
     parameters = parameters_of(description)
     return struct.pack(f"<{len(parameters)}d", *parameters)
 

@@ -34,7 +34,7 @@ from .numba_wide import wide_on
 f32, f64 = np.float32, np.float64
 u32, u64, i32, i64 = np.uint32, np.uint64, np.int32, np.int64
 
-UNIFORM, NORMAL, TRUNC_NORMAL = 0, 1, 2
+UNIFORM, NORMAL, TRUNC_NORMAL, DISK, DISK_NORMAL = 0, 1, 2, 4, 5
 
 _TILE = 640
 """Blocks of a tile. (Rows of a power of two would compete for the same places in the cache.)"""
@@ -350,6 +350,36 @@ def _normal32(p, w, out):
 
 
 @_jit
+def _disk32(p, w, out):
+    radius = f32(p[0])
+    for i in range(len(out) >> 2):
+        _on_disk(radius, w[i], w[_TILE + i], out[4 * i : 4 * i + 2])
+        _on_disk(radius, w[2 * _TILE + i], w[3 * _TILE + i], out[4 * i + 2 : 4 * i + 4])
+
+
+@_inline
+def _on_disk(radius, w0, w1, out):
+    modulus = f32(np.sqrt(f32(f32(w0) * f32(2.0**-32))))
+    cosine, sine = _cos_sin32(w1)
+    out[0] = radius * f32(modulus * cosine)
+    out[1] = radius * f32(modulus * sine)
+
+
+@_jit
+def _disk_normal32(p, w, out):
+    lowest = u64(p[2])
+    for i in range(len(out) >> 2):
+        w[i] = _from_lowest(w[i], lowest)
+        w[2 * _TILE + i] = _from_lowest(w[2 * _TILE + i], lowest)
+    _normal32(p, w, out)
+
+
+@_inline
+def _from_lowest(w, lowest):
+    return u32(lowest + (((u64(1 << 32) - lowest) * u64(w)) >> u64(32)))
+
+
+@_jit
 def _trunc_normal32(p, w, out):
     mean, std, p_below, inside, p_above, lowest, highest = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
     below, above, which = np.empty(_QUANTILES), np.empty(_QUANTILES), np.empty(_QUANTILES + 1, np.int64)
@@ -484,8 +514,12 @@ def _law32(law, p, w, out):
         _uniform32(p, w, out)
     elif law == NORMAL:
         _normal32(p, w, out)
-    else:
+    elif law == TRUNC_NORMAL:
         _trunc_normal32(p, w, out)
+    elif law == DISK:
+        _disk32(p, w, out)
+    else:
+        _disk_normal32(p, w, out)
 
 
 @_jit
@@ -615,7 +649,7 @@ offset, the length of its runs, where its outer dimensions begin in ``outer``, a
 """
 
 CONSTANT = 3
-"""A law beside UNIFORM, NORMAL and TRUNC_NORMAL."""
+"""A law beside those that draw."""
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
 

@@ -37,7 +37,15 @@ from ..constants import (
     TURN64,
 )
 from ..errors import Cancelled
-from ..parameters import NormalParameters, Parameters, SparseMask, TruncNormalParameters, UniformParameters
+from ..parameters import (
+    DiskNormalParameters,
+    DiskParameters,
+    NormalParameters,
+    Parameters,
+    SparseMask,
+    TruncNormalParameters,
+    UniformParameters,
+)
 from ..regions import Runs
 from ..views import Indices, expanded
 from .base import IsCancelled, Stream
@@ -57,7 +65,7 @@ class NumpyBackend(CpuBackend):
 
     name = "numpy"
     tile = 1 << 15  # temporaries stay in the second-level cache
-    share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse"), 1 << 14)
+    share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse", "disk"), 1 << 14)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         elements = expanded(runs).astype(np.uint64)
@@ -124,6 +132,12 @@ def philox(block: U64, stream: Stream) -> list[U32]:
 
 
 def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
+    if isinstance(parameters, DiskNormalParameters):
+        w0, w2 = (_from_lowest(word, parameters.lowest_word) for word in words[::2])
+        return _float32_law(NormalParameters(*parameters[:2]), [w0, words[1], w2, words[3]])
+    if isinstance(parameters, DiskParameters):
+        z = np.stack([*on_disk32(words[0], words[1]), *on_disk32(words[2], words[3])], axis=1)
+        return np.float32(parameters.radius) * z
     if isinstance(parameters, NormalParameters):
         pairs = [box_muller32(words[0], words[1]), box_muller32(words[2], words[3])]
         z = np.stack([*pairs[0], *pairs[1]], axis=1)
@@ -172,6 +186,19 @@ def box_muller32(w0: U32, w1: U32) -> tuple[F32, F32]:
     radius = np.sqrt(np.float32(-2) * log_draw32(w0))
     cosine, sine = cos_sin32(w1)
     return radius * cosine, radius * sine
+
+
+def on_disk32(w0: U32, w1: U32) -> tuple[F32, F32]:
+    """A point of the disk of radius 1: the square of its distance from the centre is uniform."""
+    modulus = np.sqrt(w0.astype(np.float32) * np.float32(2.0**-32))
+    cosine, sine = cos_sin32(w1)
+    return modulus * cosine, modulus * sine
+
+
+def _from_lowest(w: U32, lowest: float) -> U32:
+    """Words of all 2^32, stretched over those from the lowest on."""
+    count = np.uint64(2**32 - int(lowest))
+    return (np.uint64(lowest) + (count * w.astype(np.uint64) >> np.uint64(32))).astype(np.uint32)
 
 
 def log_draw32(w: U32) -> F32:

@@ -15,6 +15,7 @@ KERNELS = [
     *(f"{law}_{dtype}" for law, dtype in itertools.product(
         ["uniform", "normal", "trunc_normal", "sparse", "constant"], ["float32", "float16", "bfloat16", "float64"]
     )),
+    *("disk_float32", "disk_normal_float32"),
     *(f"{kernel}_{bits}" for kernel, bits in itertools.product(["repeat", "ones"], [16, 32, 64])),
 ]  # fmt: skip
 
