@@ -16,12 +16,14 @@ _NUMPY: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float64": np.dtype(np.float64),
+    "complex64": np.dtype(np.complex64),
 }
 _NUMBERS = {
     "float32": DataType.DATA_TYPE_FLOAT32,
     "float16": DataType.DATA_TYPE_FLOAT16,
     "bfloat16": DataType.DATA_TYPE_BFLOAT16,
     "float64": DataType.DATA_TYPE_FLOAT64,
+    "complex64": DataType.DATA_TYPE_COMPLEX64,
 }
 _NAMES: dict[int, str] = {DATA_TYPE_UNSPECIFIED: "float32", **{number: name for name, number in _NUMBERS.items()}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from seedbed.v1 import (
     BoundsUnit,
     Constant,
     DataType,
+    DeltaOrthogonal,
     Dirac,
     Disk,
     Distribution,
@@ -86,7 +88,7 @@ def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
             "xavier_normal": st.builds(Xavier, gain=gains),
             "kaiming_uniform": kaiming,
             "kaiming_normal": kaiming,
-            "orthogonal": st.builds(Orthogonal, gain=gains),
+            "orthogonal": st.builds(Orthogonal, gain=gains, axis=st.integers(-len(shape), len(shape) - 1)),
             "variance_scaling": st.builds(
                 VarianceScaling,
                 scale=st.floats(0.01, 10),
@@ -99,6 +101,11 @@ def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
     if len(shape) in (3, 4, 5):
         groups = [n for n in range(1, shape[0] + 1) if shape[0] % n == 0] or [1]
         elementwise["dirac"] = st.builds(Dirac, groups=st.sampled_from(groups))
+        pairs = [(i, o) for i, o in itertools.permutations(range(len(shape)), 2) if shape[i] <= shape[o]]
+        axes = st.sampled_from(pairs).flatmap(
+            lambda pair: st.builds(DeltaOrthogonal, gain=gains, in_axis=st.just(pair[0]), out_axis=st.just(pair[1]))
+        )
+        elementwise["delta_orthogonal"] = axes
     if math.prod(shape) <= engine_dtypes.largest_exact_integer(dtype):
         elementwise["permutation"] = st.builds(Permutation)
     for scheme in _NOT_COMPLEX if is_complex else ("disk",):
@@ -106,7 +113,7 @@ def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
     return [parameters.map(lambda message, name=name: {name: message}) for name, parameters in elementwise.items()]
 
 
-_NOT_COMPLEX = ("trunc_normal", "orthogonal", "sparse", "permutation")
+_NOT_COMPLEX = ("trunc_normal", "orthogonal", "delta_orthogonal", "sparse", "permutation")
 
 
 def _composites(shape: Shape, dtype: int, depth: int) -> list[st.SearchStrategy[dict]]:

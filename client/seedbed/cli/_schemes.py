@@ -55,6 +55,8 @@ _EXAMPLES = {
     "zeros": "--shape 768",
     "eye": "--shape 512,512",
     "dirac": "--shape 64,64,3,3",
+    "delta_orthogonal": "--shape 64,64,3,3 --seed 7",
+    "disk": "--shape 4096,4096 --radius 0.02 --dtype complex64 --seed 7",
     "uniform": "--shape 4096,4096 --a -0.1 --b 0.1 --seed 7",
     "normal": "--shape 50257,768 --std 0.02 --seed 7 --name wte.weight",
     "trunc_normal": "--shape 197,768 --std 0.02 --a -2 --b 2 --bounds sigma --seed 7",

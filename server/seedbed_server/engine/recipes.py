@@ -32,7 +32,7 @@ from seedbed.v1 import (
     View,
 )
 
-from . import dtypes
+from . import delta, dtypes
 from .errors import InvalidSpec
 from .regions import check_region
 from .stream import name_hashed
@@ -47,7 +47,7 @@ MAX_STEPS = 10_000
 MAX_DEPTH = 16
 """Of recipes within recipes."""
 
-KINDS = ("parts", "literal", "expression")
+KINDS = ("parts", "literal", "expression", "delta_orthogonal")
 """The schemes that this module resolves."""
 
 _CERTAIN = ("ones", "zeros", "constant", "eye", "dirac", "literal", None)  # they draw nothing
@@ -162,7 +162,7 @@ Plan = PartsPlan | LiteralPlan | ExpressionPlan
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
-    """The spec with a stream for each recipe within that draws, which is the name of a tensor of the same values.
+    """The spec as parts, a literal or an expression, with a stream for each recipe within that draws, which is the name of a tensor of the same values.
 
     Args:
         spec: Made by one of `KINDS`.
@@ -173,6 +173,7 @@ def named(spec: TensorSpec, field: str) -> TensorSpec:
     """
     full = TensorSpec()
     full.CopyFrom(spec)
+    delta.expand(full, field)
     _Naming().name(full, _Streams(name_hashed(spec)), field, 0)
     return full
 

@@ -296,14 +296,20 @@ def _resolve_orthogonal(scheme: Orthogonal, shape: Shape, fields: _Fields) -> Re
             fields.shape,
             f"Only tensors with 2 or more dimensions are supported by orthogonal; this one has {len(shape)}",
         )
-    if (elements := math.prod(shape)) > MAX_ORTHOGONAL_ELEMENTS:
+    check_orthogonal_size(math.prod(shape), fields.shape)
+    axis = positive_axis(scheme.axis, len(shape), fields["axis"])
+    law = Law(orthogonal=Orthogonal(gain=gain, axis=axis)) if gain else _constant(0.0)
+    return Resolution(law, gain=gain)
+
+
+def check_orthogonal_size(elements: int, field: str) -> None:
+    """Refuses an orthogonal matrix that is too large."""
+    if elements > MAX_ORTHOGONAL_ELEMENTS:
         raise InvalidSpec(
-            fields.shape,
+            field,
             f"{elements} elements are over orthogonal's limit of {MAX_ORTHOGONAL_ELEMENTS}, since any part needs the "
             "whole matrix; use a smaller shape, or a scheme such as xavier_normal",
         )
-    law = Law(orthogonal=Orthogonal(gain=gain)) if gain else _constant(0.0)
-    return Resolution(law, gain=gain)
 
 
 def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution:
@@ -402,14 +408,19 @@ def _axes(axes: Sequence[int], shape: Shape, field: str, seen: set[int]) -> list
     """The axes counted from the first; ``seen`` collects them, since none may be named twice."""
     resolved = []
     for axis in axes:
-        if not -len(shape) <= axis < len(shape):
-            raise InvalidSpec(field, f"axis {axis} is outside a shape of {len(shape)} dimensions")
-        positive = axis % len(shape)
+        positive = positive_axis(axis, len(shape), field)
         if positive in seen:
             raise InvalidSpec(field, f"axis {axis} is named twice; name each axis once")
         seen.add(positive)
         resolved.append(positive)
     return resolved
+
+
+def positive_axis(axis: int, dimensions: int, field: str) -> int:
+    """An axis counted from the first."""
+    if not -dimensions <= axis < dimensions:
+        raise InvalidSpec(field, f"axis {axis} is outside a shape of {dimensions} dimensions")
+    return axis % dimensions
 
 
 def _mode_name(mode: int) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Region, TensorDescription, TensorSpec
 
-from . import dtypes, recipes
+from . import delta, dtypes, recipes
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
 from .pairs import SQRT_HALF
@@ -111,7 +111,7 @@ def _described(spec: TensorSpec, region: Region | None, field: str, region_field
     if spec.WhichOneof("scheme") in recipes.KINDS:
         explicit = recipes.named(full, field)
         plan = recipes.resolve(explicit, field, _described_within)
-        resolution = Resolution(recipes.law_of(plan, explicit))
+        resolution = Resolution(recipes.law_of(plan, explicit), gain=delta.gain_of(spec))
     else:
         resolution = resolve(full, field)
         if 0 not in shape:

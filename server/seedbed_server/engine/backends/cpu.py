@@ -26,7 +26,7 @@ from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of
 from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
-from ..views import Indices, Laying, expanded
+from ..views import Indices, Laying, axis_first, expanded
 from .base import Backend, IsCancelled, Sampler, Stream, Wait, done
 
 _DEFAULT_SHARE: Final = 1 << 16
@@ -211,15 +211,15 @@ class CpuBackend(Backend):
     def _fill_orthogonal(
         self, description: TensorDescription, elements: Runs, out: NDArray[Any], cancelled: IsCancelled
     ) -> None:
-        spec = description.spec
-        rows = spec.shape[0]
-        columns = math.prod(spec.shape[1:])
+        spec, law = description.spec, description.law.orthogonal
+        rows = spec.shape[law.axis]
+        columns = math.prod(spec.shape) // rows
         stream = Stream(spec.seed, stream_of(name_hashed(spec), Purpose.ORTHOGONAL))
         matrix = self._matrices.get(
             (stream, rows, columns), lambda: self._orthogonal(stream, rows, columns, cancelled), cancelled
         )
-        gain = description.law.orthogonal.gain
-        dtypes.store(matrix.reshape(-1)[expanded(elements)] * gain, out)
+        of_matrix = axis_first(spec.shape, law.axis).taken(elements)
+        dtypes.store(matrix.reshape(-1)[expanded(of_matrix)] * law.gain, out)
 
     def _orthogonal(self, stream: Stream, rows: int, columns: int, cancelled: IsCancelled) -> NDArray[np.float64]:
         gaussian = np.empty(rows * columns)

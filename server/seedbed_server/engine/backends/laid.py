@@ -123,7 +123,7 @@ def visible_parts(description: TensorDescription) -> list[VisiblePart] | None:
     plan = plan_of(description)
     assert isinstance(plan, recipes.PartsPlan)
     visible = []
-    for given, part in zip(description.spec.parts.parts, plan.parts, strict=True):
+    for given, part in zip(description.law.parts.parts, plan.parts, strict=True):
         if given.WhichOneof("box") == "view":
             return None
         shape = description.spec.shape
