@@ -414,9 +414,7 @@ class Schemes(Generic[R]):
         return self._make("kaiming_normal", shape, scheme, options)
 
     @_scheme
-    def disk(
-        self, shape: Shape, radius: float = 1.0, std: float | None = None, **options: Unpack[Options]
-    ) -> R:
+    def disk(self, shape: Shape, radius: float = 1.0, std: float | None = None, **options: Unpack[Options]) -> R:
         """Complex numbers of any angle and of modulus ``radius`` at most; of dtype "complex64".
 
         They are uniform on the disk, or normal. JAX's ``variance_scaling`` draws these where a dtype is complex.

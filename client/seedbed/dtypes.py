@@ -35,7 +35,7 @@ def data_type(dtype: npt.DTypeLike) -> DataType:
     """The contract's number of an element type.
 
     Args:
-        dtype: One of `NAMES`, or a NumPy dtype or scalar type, ``ml_dtypes.bfloat16`` included.
+        dtype: One of `NAMES`, a NumPy dtype or scalar type, ``ml_dtypes.bfloat16`` included, or torch's of such a name.
 
     Raises:
         InvalidRequest: If it is not an element type of Seedbed's, or not in native byte order.
@@ -44,8 +44,9 @@ def data_type(dtype: npt.DTypeLike) -> DataType:
     >>> data_type("float16") == data_type(np.float16) == DATA_TYPE_FLOAT16
     True
     """
-    if isinstance(dtype, str) and dtype in _NUMBERS:
-        return _NUMBERS[dtype]
+    name = str(dtype).removeprefix("torch.")  # torch is not imported for this
+    if name in _NUMBERS and type(dtype).__module__ in ("builtins", "torch"):
+        return _NUMBERS[name]
     for name, known in _NUMPY.items():
         if dtype is not None and _same(dtype, known):
             return _NUMBERS[name]

@@ -239,8 +239,9 @@ def rows(description: TensorDescription, region: Slices | None) -> Iterator[tupl
         yield "bounds", f"[{law.trunc_normal.a!r}, {law.trunc_normal.b!r}]"
     moments = _laws.moments(description)
     if moments is not None:
-        yield "mean", f"{moments[0]:.10g}"
-        yield "std", f"{moments[1]:.10g}"
+        of = " of real parts" if _laws.is_complex(description) else ""
+        yield f"mean{of}", f"{moments[0]:.10g}"
+        yield f"std{of}", f"{moments[1]:.10g}"
     for name in ("fan_in", "fan_out"):
         if description.HasField(name):
             yield name, f"{getattr(description, name):,}"
@@ -280,6 +281,7 @@ def _plot(
         plot.draw([histogram], output, _scheme_text(spec), "   ".join(facts))
     click.echo(
         f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
+        f"{'real parts: ' if _laws.is_complex(description) else ''}"
         f"mean {histogram.mean:.5g}, std {histogram.std:.5g}"
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from seedbed.v1 import Orthogonal, Part, Parts, Recipe, Region, TensorSpec
 
 from . import dtypes
@@ -64,8 +62,8 @@ def _axes(spec: TensorSpec, path: str, shape_field: str) -> tuple[int, int]:
     if inputs > outputs:
         raise InvalidSpec(
             shape_field,
-            f"has {inputs} inputs (axis {in_axis}) for {outputs} outputs (axis {out_axis}), whose norm no fewer outputs "
-            "can preserve; give at least as many outputs, or use orthogonal",
+            f"has {inputs} inputs (axis {in_axis}) for {outputs} outputs (axis {out_axis}), too few to preserve their "
+            "norm; give at least as many outputs, or use orthogonal",
         )
-    check_orthogonal_size(math.prod((inputs, outputs)), shape_field)
+    check_orthogonal_size(inputs * outputs, shape_field)
     return out_axis, in_axis

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.v1 import DATA_TYPE_FLOAT32, Disk, Normal, TensorDescription
+from seedbed.v1 import DATA_TYPE_FLOAT32, Normal, TensorDescription
 
 from . import dtypes
 from .regions import Runs

@@ -162,7 +162,7 @@ Plan = PartsPlan | LiteralPlan | ExpressionPlan
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
-    """The spec as parts, a literal or an expression, with a stream for each recipe within that draws, which is the name of a tensor of the same values.
+    """The spec as parts, a literal or an expression; each recipe within that draws has a stream, the name of its values.
 
     Args:
         spec: Made by one of `KINDS`.

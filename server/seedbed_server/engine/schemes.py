@@ -456,8 +456,8 @@ _COMPLEX_RESOLVERS: dict[str, Callable[..., Resolution]] = {
 }
 
 _REMEDIES = {
-    "trunc_normal": "trunc_normal is not offered in complex64, since complex numbers have no order for bounds a and b; use "
-    "variance_scaling or disk, which bound the modulus, or a real dtype",
+    "trunc_normal": "trunc_normal is not offered in complex64, since complex numbers have no order for bounds a and b; "
+    "use variance_scaling or disk, which bound the modulus, or a real dtype",
     "disk": "disk is a law of complex numbers; give dtype complex64, or use uniform or trunc_normal",
 }
 """What to do about a scheme that is not offered in a dtype."""

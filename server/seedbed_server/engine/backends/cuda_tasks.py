@@ -36,7 +36,8 @@ def planner(description: TensorDescription) -> Planner | None:
     if law in _ON_CPU:
         return None
     if pairs.is_drawn(description):
-        return partial(_plan_pairs, planner(pairs.as_floats(description)))
+        floats = pairs.as_floats(description)
+        return partial(_plan_pairs, _Draws(floats, laid_of(floats)))
     if law == "parts":
         parts = visible_parts(description)
         return None if parts is None else _Parts(description, parts)

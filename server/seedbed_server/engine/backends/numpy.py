@@ -152,6 +152,7 @@ def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
 
 
 def _float64_law(parameters: Parameters, words: list[U32]) -> Floats:
+    assert not isinstance(parameters, DiskParameters | DiskNormalParameters)  # of float32 alone
     draws = [
         (low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32))) >> np.uint64(11)
         for low, high in (words[:2], words[2:])
