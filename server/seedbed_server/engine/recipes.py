@@ -162,7 +162,7 @@ Plan = PartsPlan | LiteralPlan | ExpressionPlan
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
-    """The spec as parts, a literal or an expression; each recipe within that draws has a stream, the name of its values.
+    """The spec as parts, a literal or an expression, in which each recipe that draws has the stream that names it.
 
     Args:
         spec: Made by one of `KINDS`.
