@@ -449,7 +449,7 @@ def test_a_corrupted_byte_is_found_and_named(checkpoint, seedbed_command):
 def corrupt(path, name, element):
     """Turns a bit of an element over."""
     entry = read_safetensors(path).tensors[name]
-    itemsize = {"BF16": 2, "F32": 4, "F64": 8}[entry.dtype]
+    itemsize = {"BF16": 2, "F32": 4, "F64": 8, "C64": 8}[entry.dtype]
     with path.open("r+b") as file:
         file.seek(entry.start + element * itemsize)
         byte = file.read(1)[0]

@@ -34,6 +34,10 @@ SPECS = [
     seedbed.spec("kaiming_normal", (30, 40), mode="fan_out", nonlinearity="selu", name="kaiming_normal"),
     seedbed.spec("orthogonal", (20, 30), name="orthogonal"),
     seedbed.spec("sparse", (30, 20), sparsity=0.25, name="sparse"),
+    seedbed.spec("orthogonal", (20, 3, 5), axis=-1, name="columns"),
+    seedbed.spec("delta_orthogonal", (8, 4, 3, 3), name="delta"),
+    seedbed.spec("normal", (64, 33), std=0.1, name="complex normal", dtype=np.complex64),
+    seedbed.spec("disk", (64, 33), radius=2, std=1.5, name="disk", dtype="complex64"),
     seedbed.spec("variance_scaling", (4, 30, 40), scale=2, mode="fan_avg", distribution="truncated_normal", name="λ"),
 ]
 BIG = seedbed.spec("normal", (700, 701), seed=2**64 - 1, name="normal")
@@ -119,7 +123,7 @@ def test_models_go_into_the_arrays_given(get_model, local):
         get_model(SPECS, out=lambda name: np.empty(1, np.float32))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.WhichOneof("scheme"))
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_methods_equal_their_specs(local, spec):
     scheme = spec.WhichOneof("scheme")
     parameters = {
@@ -131,7 +135,11 @@ def test_methods_equal_their_specs(local, spec):
         "kaiming_normal": {"mode": "fan_out", "nonlinearity": "selu"},
         "sparse": {"sparsity": 0.25},
         "variance_scaling": {"scale": 2, "mode": "fan_avg", "distribution": "truncated_normal"},
-    }.get(scheme, {})
+        "columns": {"axis": -1},
+        "complex normal": {"std": 0.1},
+        "disk": {"radius": 2, "std": 1.5},
+    }
+    parameters = parameters.get(spec.name, parameters.get(scheme, {}))
     options = {"seed": spec.seed, "name": spec.name, "dtype": seedbed.dtypes.name_of(spec.dtype)}
     array = getattr(local, scheme)(tuple(spec.shape), **parameters, **options)
     assert_equal(array, local.init(spec))

@@ -30,6 +30,10 @@ SPECS = [
     seedbed.spec("trunc_normal", (64, 33), std=0.02, name="trunc_normal", dtype="float64"),
     seedbed.spec("orthogonal", (20, 30), name="orthogonal"),
     seedbed.spec("sparse", (30, 20), sparsity=0.25, name="sparse"),
+    seedbed.spec("orthogonal", (20, 3, 5), axis=-1, name="columns"),
+    seedbed.spec("delta_orthogonal", (8, 4, 3, 3), name="delta"),
+    seedbed.spec("normal", (64, 33), std=0.1, name="complex normal", dtype="complex64"),
+    seedbed.spec("disk", (64, 33), radius=2, std=1.5, name="disk", dtype="complex64"),
     TensorSpec(name="permutation", shape=[70, 71], permutation={}),
     TensorSpec(
         name="padded",

@@ -20,7 +20,7 @@ from seedbed._files import (
     read_safetensors,
 )
 
-DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]
+DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.complex64]
 
 
 def bits(array):
@@ -31,7 +31,7 @@ def filled(dtype, shape):
     return np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.complex64])
 @pytest.mark.parametrize("shape", [(3, 5), (), (7,), (0, 4), (2, 3, 4, 5)])
 def test_npy_is_read_by_numpy(tmp_path, dtype, shape):
     path = tmp_path / "w.npy"
@@ -60,6 +60,7 @@ def mixed():
         "brain": filled(ml_dtypes.bfloat16, (5, 3)),
         "single": filled(np.float32, (2, 2, 2)),
         "double": filled(np.float64, (7,)),
+        "complex": filled(np.complex64, (3, 2)),
         "empty": filled(np.float32, (0, 3)),
         "scalar": filled(np.float32, ()),
         "Gewicht·é": filled(np.float32, (4,)),

@@ -19,8 +19,8 @@ TABLES = {
     "wire": {"loopback", "round trip", "streams", "first chunk"},
 }
 LAWS = {
-    "constant", "dirac", "eye", "expression", "literal", "normal", "orthogonal", "parts", "permutation", "sparse",
-    "trunc_normal", "uniform",
+    "constant", "dirac", "disk", "eye", "expression", "literal", "normal", "orthogonal", "parts", "permutation",
+    "sparse", "trunc_normal", "uniform",
 }  # fmt: skip
 MISSING = ("crc32c", "google.rpc", "grpc_health", "ml_dtypes", "numba", "hypothesis", "click", "rich", "matplotlib")
 WITHOUT = f"""

@@ -16,6 +16,15 @@ SPECS = [
     seedbed.spec("variance_scaling", (40, 30), scale=2.0, mode="fan_avg", distribution="truncated_normal", name="s"),
     seedbed.spec("dirac", (6, 2, 3), groups=3, name="dirac"),
     seedbed.spec("eye", (31, 40), name="eye", dtype="bfloat16"),
+    seedbed.spec(
+        "variance_scaling",
+        (201, 101),
+        scale=1,
+        mode="fan_in",
+        distribution="truncated_normal",
+        name="disk",
+        dtype="complex64",
+    ),
     seedbed.spec("constant", (9,), val=0.1, name="constant", dtype="float16"),
 ]
 

@@ -23,7 +23,13 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float64": np.float64}
+DTYPES = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float64": np.float64,
+    "complex64": np.complex64,
+}
 JAX_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # it depends on when JAX notices
 X = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 16)
 

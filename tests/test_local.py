@@ -69,15 +69,17 @@ def test_elements_that_share_memory_are_refused(client, strides):
 
 def test_tensors_of_torch(client):
     torch = pytest.importorskip("torch")
-    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64):
         name = str(dtype).removeprefix("torch.")
         expected = client.normal((4, 6), dtype=name, seed=3)
+        assert np.array_equal(client.normal((4, 6), dtype=dtype, seed=3), expected)
         out = torch.empty(4, 6, dtype=dtype, requires_grad=True)
         assert client.normal((4, 6), dtype=name, seed=3, out=out) is out
         strided = torch.empty(6, 4, dtype=dtype).t()
         client.normal((4, 6), dtype=name, seed=3, out=strided)
         for filled in (out.detach(), strided):
-            np.testing.assert_array_equal(filled.double().numpy(), expected.astype(np.float64))
+            values = filled if filled.is_complex() else filled.double()
+            np.testing.assert_array_equal(values.numpy(), expected.astype(values.numpy().dtype))
     with pytest.raises(seedbed.InvalidRequest, match="has dtype float32"):
         client.normal((2,), dtype="float64", out=torch.empty(2))
     with pytest.raises(seedbed.InvalidRequest, match="cannot be shared with NumPy"):

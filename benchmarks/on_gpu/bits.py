@@ -30,7 +30,9 @@ def golden_vectors(bench: Bench) -> list[Row]:
     """The vectors that pin the stream, through the host and straight into the device's memory."""
     path = ROOT / "tests" / "engine" / "golden" / "stream_v1.json"
     vectors = json.loads(path.read_text(encoding="utf-8"))["tensors"]
-    missing = {"float16", "bfloat16", "float32", "float64"} - set(DTYPES)  # also in what a recipe is made of
+    missing = {"float16", "bfloat16", "float32", "float64", "complex64"} - set(
+        DTYPES
+    )  # also in what a recipe is made of
     here = [each for each in vectors if not any(f'"DATA_TYPE_{name.upper()}"' in json.dumps(each) for name in missing)]
     for vector in here:
         spec = json_format.ParseDict(vector["spec"], TensorSpec())
@@ -58,7 +60,7 @@ def random_tensors(bench: Bench) -> list[Row]:
 def large_tensors(bench: Bench) -> list[Row]:
     """So many values that every branch of every function is met."""
     kinds = [(law, dtype) for law in ("uniform", "normal", "trunc_normal") for dtype in ("float32", "float64")]
-    for law, dtype in [*kinds, ("normal", HALF), ("normal", "float16"), ("sparse", "float32")]:
+    for law, dtype in [*kinds, ("normal", HALF), ("normal", "float16"), ("sparse", "float32"), ("disk", "complex64")]:
         expensive = dtype == "float64" or law == "sparse"  # for the reference
         rows = bench.sizes.large_elements // 1000 // (4 if expensive else 1)
         options = {"sparsity": 0.6} if law == "sparse" else {}
@@ -186,6 +188,8 @@ def _become_recipe(chance: random.Random, spec: TensorSpec, region: Region) -> N
 
 
 def _random_shape(chance: random.Random, scheme: str) -> list[int]:
+    if scheme == "delta_orthogonal":
+        return chance.choice([[40, 7, 3], [12, 3, 4, 5], [4, 3, 2, 5, 1]])
     if scheme == "orthogonal":
         return chance.choice([[40, 7], [7, 40], [12, 3, 4], [3, 4, 2, 5]])
     rank = chance.randint(0, 5)
@@ -233,7 +237,9 @@ _SCHEMES: list[tuple[str, dict[str, Any]]] = [
         for law in ("uniform", "normal")
         for mode in ("fan_in", "fan_out")
     ),
-    *(("orthogonal", {"gain": gain}) for gain in (1.0, 3.7)),
+    *(("disk", {"radius": radius, "std": std}) for radius in (1.0, 0.02) for std in (None, 0.1)),  # of complex64
+    *(("orthogonal", {"gain": gain, "axis": axis}) for gain, axis in ((1.0, 0), (3.7, -1))),
+    ("delta_orthogonal", {"gain": 1.5}),
     *(("sparse", {"sparsity": sparsity}) for sparsity in (0, 0.31, 0.5, 1)),
 ]
 """Floats are scaled by chance, too."""

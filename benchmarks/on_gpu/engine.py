@@ -12,8 +12,9 @@ from benchmarks.on_gpu.device import Work
 from seedbed.v1 import Region
 
 LAWS = [
-    *((law, dtype, {}) for law in ("uniform", "normal", "trunc_normal") for dtype in DTYPES),
+    *((law, dtype, {}) for law in ("uniform", "normal", "trunc_normal") for dtype in DTYPES if dtype != "complex64"),
     *(("trunc_normal", dtype, {"std": 0.02}) for dtype in ("float32", "bfloat16")),
+    *((law, "complex64", {}) for law in ("uniform", "normal", "disk")),
     ("sparse", "float32", {"sparsity": 0.9}),
     ("constant", "float32", {"val": 0.5}),
     ("eye", "float32", {}),
@@ -32,7 +33,7 @@ def laws(bench: Bench) -> list[Row]:
         bench.gpu.seconds(writes["memset"], memory)
     rows = []
     for law, dtype, options in LAWS:
-        count = size // {"float64": 8, "float32": 4}.get(dtype, 2)
+        count = size // {"complex64": 8, "float64": 8, "float32": 4}.get(dtype, 2)
         side = 1 << count.bit_length() // 2
         shape = (side, count // side) if law in ("sparse", "eye") else (count,)
         works = {"seedbed": bench.writing(described(law, dtype, shape, **options), memory), **writes}

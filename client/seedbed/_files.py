@@ -29,6 +29,7 @@ SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float16): "F16",
     np.dtype(ml_dtypes.bfloat16): "BF16",
     np.dtype(np.float64): "F64",
+    np.dtype(np.complex64): "C64",
 }
 _NUMPY_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
@@ -78,7 +79,7 @@ class SafetensorsFile:
 
         Raises:
             KeyError: there is no tensor of that name.
-            FileFormatError: the tensor's type is not one of float16, bfloat16, float32, float64.
+            FileFormatError: the tensor's type is none of Seedbed's.
         """
         entry = self.tensors[name]
         if entry.dtype not in _NUMPY_DTYPES:

@@ -1,4 +1,7 @@
-"""What a description's law says about its tensor's values: its text, its moments, its density."""
+"""What a description's law says about its tensor's values: its text, its moments, its density.
+
+Of complex numbers, moments, density and values of a probability of their own are those of the real part.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seedbed import dtypes
-from seedbed.v1 import DataType, Function, Recipe, Reducer, Step, TensorDescription
+from seedbed.v1 import DataType, Disk, Function, Orthogonal, Recipe, Reducer, Step, TensorDescription
 
 Array = np.ndarray[Any, Any]
 
@@ -45,8 +48,13 @@ def _text(kind: str, law: Any) -> str:  # noqa: ANN401 - the message of any law
         case "expression":
             count, formula = len(law.steps), _formula(law.steps)
             return f"expression of {count} step{'s' * (count != 1)}{f': {formula}' if formula else ''}"
-    fields = [field for field in law.DESCRIPTOR.fields if not field.enum_type]
+    fields = [field for field in law.DESCRIPTOR.fields if not field.enum_type and _is_told(field, law)]
     return f"{kind}({', '.join(f'{field.name}={getattr(law, field.name):.6g}' for field in fields)})"
+
+
+def _is_told(field: Any, law: Any) -> bool:  # noqa: ANN401 - the message of any law
+    """Whether a parameter is set, and no axis that is the usual one."""
+    return law.HasField(field.name) if field.has_presence else field.name != "axis" or bool(law.axis)
 
 
 def _text_of_recipe(recipe: Recipe) -> str:
@@ -119,13 +127,15 @@ def moments(description: TensorDescription) -> tuple[float, float] | None:  # no
         case "uniform":
             return (law.uniform.a + law.uniform.b) / 2, (law.uniform.b - law.uniform.a) / math.sqrt(12)
         case "normal":
-            return law.normal.mean, law.normal.std
+            return law.normal.mean, law.normal.std * _of_part(description)
+        case "disk":
+            return 0.0, _disk_std(law.disk) * math.sqrt(0.5)
         case "trunc_normal":
             x, y = _trunc_normal(description, _ALL, 10 * _POINTS)
             mean = _integral(x * y, x)
             return mean, math.sqrt(_integral((x - mean) ** 2 * y, x))
         case "orthogonal":
-            return 0.0, law.orthogonal.gain / math.sqrt(max(shape[0], math.prod(shape[1:]), 1))
+            return 0.0, law.orthogonal.gain / math.sqrt(_longer_side(law.orthogonal, shape))
         case "sparse":
             return 0.0, law.sparse.std * math.sqrt(_filled(law.sparse.sparsity, shape))
         case "permutation":
@@ -142,11 +152,13 @@ def curve(description: TensorDescription) -> Curve | None:  # noqa: PLR0911 - on
             a, b = law.uniform.a, law.uniform.b
             return _closed(np.array([a, b]), np.full(2, 1 / (b - a)))
         case "normal":
-            return _normal(law.normal.mean, law.normal.std)
+            return _normal(law.normal.mean, law.normal.std * _of_part(description))
+        case "disk":
+            return _closed(*_disk(law.disk))
         case "trunc_normal":
             return _closed(*_trunc_normal(description, _SHOWN, _POINTS))
         case "orthogonal":
-            return _orthogonal(law.orthogonal.gain, max(shape[0], math.prod(shape[1:])))
+            return _orthogonal(law.orthogonal.gain, _longer_side(law.orthogonal, shape))
         case "sparse":
             normal = _normal(0.0, law.sparse.std)
             filled = _filled(law.sparse.sparsity, shape)
@@ -156,10 +168,41 @@ def curve(description: TensorDescription) -> Curve | None:  # noqa: PLR0911 - on
     return None
 
 
+def is_complex(description: TensorDescription) -> bool:
+    """Returns whether the values are complex numbers."""
+    return description.spec.dtype == DataType.DATA_TYPE_COMPLEX64
+
+
+def _of_part(description: TensorDescription) -> float:
+    """A part's share of a normal's standard deviation."""
+    return math.sqrt(0.5) if is_complex(description) else 1.0
+
+
+def _disk_std(law: Disk) -> float:
+    """The root of the mean of |x|^2."""
+    if not law.HasField("std"):
+        return law.radius * math.sqrt(0.5)
+    beyond = (law.radius / law.std) ** 2  # |x|^2 is exponential, up to here
+    kept = -math.expm1(-beyond)
+    return law.std * math.sqrt(max(1 - beyond * math.exp(-beyond) / kept, 0.0))
+
+
+def _disk(law: Disk) -> tuple[Array, Array]:
+    """The density of the real part: along the chord at each, the density of the disk is added up."""
+    x = law.radius * np.sin(np.linspace(-np.pi / 2, np.pi / 2, _POINTS))
+    chord = np.sqrt(np.maximum(law.radius**2 - x * x, 0))
+    if law.HasField("std"):
+        if law.radius > _SHOWN * law.std:
+            x = np.linspace(-_SHOWN, _SHOWN, _POINTS) * law.std
+            chord = np.sqrt(law.radius**2 - x * x)
+        chord = np.exp(-((x / law.std) ** 2)) * np.array([math.erf(half) for half in chord / law.std])
+    return x, chord / _integral(chord, x)
+
+
 def _rounded(value: float, dtype: int) -> float:
     # The 16-bit types are the float32 tensor rounded, hence twice.
     base = np.float64(value) if dtype == DataType.DATA_TYPE_FLOAT64 else np.float32(value)
-    return float(base.astype(dtypes.numpy_dtype(dtype)))
+    return float(base.astype(dtypes.numpy_dtype(dtype)).real)
 
 
 def _normal(mean: float, std: float) -> Curve:
@@ -191,6 +234,12 @@ def _orthogonal(gain: float, n: int) -> Curve | None:
     with np.errstate(divide="ignore"):
         log_density = (n - 3) / 2 * np.log1p(-t * t) if n > 3 else np.zeros_like(t)
     return _closed(*_normalised(gain * t, log_density))
+
+
+def _longer_side(law: Orthogonal, shape: list[int]) -> int:
+    """Of the matrix's rows and columns, the more."""
+    rows = shape[law.axis]
+    return max(rows, math.prod(shape) // max(rows, 1), 1)
 
 
 def _filled(sparsity: float, shape: list[int]) -> float:

@@ -79,8 +79,8 @@ class LawHistogram:
         self._sum_of_squares = 0.0
 
     def add(self, values: Array) -> None:
-        """Counts more values."""
-        flat = values.reshape(-1)
+        """Counts more values; of complex ones the real parts."""
+        flat = values.reshape(-1).real
         for first in range(0, flat.size, _BLOCK):
             self._add_block(flat[first : first + _BLOCK].astype(np.float64))
 
@@ -217,6 +217,7 @@ def _draw_panel(axes: "Axes", histogram: LawHistogram, *, alone: bool, total: in
 def _panel_title(axes: "Axes", histogram: LawHistogram, *, alone: bool, total: int) -> None:
     text = _laws.text(histogram.description)
     if not alone:
+        text += ", real parts" * _laws.is_complex(histogram.description)
         share = f"{100 * histogram.size / total:.3g} %" if total else "0 %"
         names = histogram.names[0] if len(histogram.names) == 1 else f"{len(histogram.names)} tensors"
         if len(names) > 44:
@@ -228,7 +229,7 @@ def _panel_title(axes: "Axes", histogram: LawHistogram, *, alone: bool, total: i
         )  # fmt: skip
         return
     axes.set_title(text, loc="left", fontsize=11, color=_TEXT)
-    axes.set_xlabel("value", color=_QUIET)
+    axes.set_xlabel("real part" if _laws.is_complex(histogram.description) else "value", color=_QUIET)
 
 
 def _draw_density(axes: "Axes", histogram: LawHistogram) -> None:
@@ -287,7 +288,7 @@ def _edges(description: TensorDescription, curve: _laws.Curve | None, size: int)
     if curve is None:
         return np.zeros(1)
     low, high = float(curve.x[0]), float(curve.x[-1])
-    dtype = dtypes.numpy_dtype(description.spec.dtype)
+    dtype = np.zeros(0, dtypes.numpy_dtype(description.spec.dtype)).real.dtype
     bins = min(max(int(2 * size ** (1 / 3)), 12), 120)
     outermost = np.array(max(abs(low), abs(high))).astype(dtype)
     spacing = float(np.nextafter(outermost, np.array(np.inf, dtype))) - float(outermost)

@@ -300,8 +300,8 @@ def literal(array: npt.ArrayLike) -> Value:
     """Given values, which travel with the message.
 
     Args:
-        array: Finite numbers; float32, float16, bfloat16 and float64 are kept, others become float32 if that holds
-            them, and float64 if not.
+        array: Finite numbers; float32, float16, bfloat16, float64 and complex64 are kept, others become float32 if
+            that holds them, and float64 if not.
 
     Raises:
         InvalidRequest: If it holds something else than finite real numbers.

@@ -20,7 +20,9 @@ from seedbed.errors import InvalidRequest
 from seedbed.v1 import (
     BoundsUnit,
     Constant,
+    DeltaOrthogonal,
     Dirac,
+    Disk,
     Distribution,
     Eye,
     FanMode,
@@ -60,7 +62,7 @@ class Options(TypedDict, total=False):
 _OPTIONS: dict[str, tuple[object, str]] = {
     "seed": (0, "Any integer in 0 .. 2^64 - 1."),
     "name": ("", "The tensor's name; tensors of other names are independent of it."),
-    "dtype": ("float32", "float32, float16, bfloat16 or float64; as text or as a NumPy dtype."),
+    "dtype": ("float32", "float32, float16, bfloat16, float64 or complex64; as text or as a NumPy dtype."),
     "algorithm_version": (0, "The version of the stream; 0 means the server's newest."),
     "stream": ("", "The name that is hashed in place of the tensor's own, so that a copy holds what it copies."),
     "region": (None, "The part wanted, as ``np.s_[...]`` slices; default all of it."),
@@ -412,8 +414,31 @@ class Schemes(Generic[R]):
         return self._make("kaiming_normal", shape, scheme, options)
 
     @_scheme
-    def orthogonal(self, shape: Shape, gain: float = 1.0, **options: Unpack[Options]) -> R:
-        """A random (semi-)orthogonal matrix of ``shape[0]`` rows, uniform by Haar's measure, times gain.
+    def disk(self, shape: Shape, radius: float = 1.0, std: float | None = None, **options: Unpack[Options]) -> R:
+        """Complex numbers of any angle and of modulus ``radius`` at most; of dtype "complex64".
+
+        They are uniform on the disk, or normal. JAX's ``variance_scaling`` draws these where a dtype is complex.
+
+        Args:
+            shape: The global shape.
+            radius: The greatest modulus; at least 0.
+            std: If given, makes it a normal of this standard deviation before the cut; at most 16 times the radius.
+            **options: `Options`.
+
+        >>> import seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     w = client.disk((100, 100), 0.5, dtype="complex64")
+        >>> bool(abs(w).max() <= 0.500001)
+        True
+        """
+        scheme = Disk(radius=_number(radius, "disk.radius"), std=None if std is None else _number(std, "disk.std"))
+        return self._make("disk", shape, scheme, options)
+
+    @_scheme
+    def orthogonal(self, shape: Shape, gain: float = 1.0, axis: SupportsIndex = 0, **options: Unpack[Options]) -> R:
+        """A random (semi-)orthogonal matrix, uniform by Haar's measure, times gain.
+
+        Its rows are the indices of one axis, its columns those of all others.
 
         From Saxe et al., «Exact solutions to the nonlinear dynamics of learning in deep linear neural networks» (2013).
 
@@ -421,6 +446,7 @@ class Schemes(Generic[R]):
             shape: The global shape; at least 2 dimensions, and not more elements than
                 ``server_info().limits.max_orthogonal_elements``.
             gain: Factor; at least 0.
+            axis: The axis of the rows: 0 as in torch, -1 as in JAX and Keras, whose columns it has.
             **options: `Options`.
 
         >>> import numpy as np, seedbed
@@ -429,7 +455,42 @@ class Schemes(Generic[R]):
         >>> np.allclose(w @ w.T, np.eye(3))
         True
         """
-        return self._make("orthogonal", shape, Orthogonal(gain=_number(gain, "orthogonal.gain")), options)
+        scheme = Orthogonal(gain=_number(gain, "orthogonal.gain"), axis=_axis(axis, "orthogonal.axis"))
+        return self._make("orthogonal", shape, scheme, options)
+
+    @_scheme
+    def delta_orthogonal(
+        self,
+        shape: Shape,
+        gain: float = 1.0,
+        out_axis: SupportsIndex = 0,
+        in_axis: SupportsIndex = 1,
+        **options: Unpack[Options],
+    ) -> R:
+        """A convolution's kernel that is 0 but at its centre, where there is an orthogonal matrix, times gain.
+
+        From Xiao et al., «Dynamical isometry and a mean field theory of CNNs» (2018).
+
+        Args:
+            shape: The global shape, ``(out_channels, in_channels, kernel...)`` unless the axes say otherwise; 3 to 5
+                dimensions, at least as many outputs as inputs.
+            gain: Factor; at least 0.
+            out_axis: The axis of the outputs: 0 as in torch, -1 as in JAX.
+            in_axis: The axis of the inputs: 1 as in torch, -2 as in JAX.
+            **options: `Options`.
+
+        >>> import numpy as np, seedbed
+        >>> with seedbed.connect("local:") as client:
+        ...     w = client.delta_orthogonal((5, 3, 3), dtype="float64")
+        >>> np.allclose(w[:, :, 1].T @ w[:, :, 1], np.eye(3)), bool(w[:, :, ::2].any())
+        (True, False)
+        """
+        scheme = DeltaOrthogonal(
+            gain=_number(gain, "delta_orthogonal.gain"),
+            out_axis=_axis(out_axis, "delta_orthogonal.out_axis"),
+            in_axis=_axis(in_axis, "delta_orthogonal.in_axis"),
+        )
+        return self._make("delta_orthogonal", shape, scheme, options)
 
     @_scheme
     def sparse(self, shape: Shape, sparsity: float, std: float = 0.01, **options: Unpack[Options]) -> R:
@@ -572,6 +633,10 @@ def _kaiming(method: str, a: float, mode: str, nonlinearity: str, gain: float | 
 def _fan_mode(mode: str, modes: dict[str, FanMode], field: str) -> FanMode:
     name = mode.lower() if isinstance(mode, str) else mode
     return _arguments.choice(name, modes, field, "Mode {value} not supported, please use one of {names}")
+
+
+def _axis(value: SupportsIndex, path: str) -> int:
+    return _arguments.integer(value, f"spec.{path}", "axis", _arguments.INT32)
 
 
 def _number(value: object, path: str, what: str | None = None) -> float:

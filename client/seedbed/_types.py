@@ -12,7 +12,7 @@ import numpy.typing as npt
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
 Array = npt.NDArray[Any]
-"""Of float32, float16, float64 or ``ml_dtypes.bfloat16``."""
+"""Of float32, float16, float64, complex64 or ``ml_dtypes.bfloat16``."""
 
 Shape = SupportsIndex | Iterable[SupportsIndex]
 """The global shape; one integer means one dimension."""

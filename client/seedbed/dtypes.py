@@ -16,12 +16,14 @@ _NUMPY: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float64": np.dtype(np.float64),
+    "complex64": np.dtype(np.complex64),
 }
 _NUMBERS = {
     "float32": DataType.DATA_TYPE_FLOAT32,
     "float16": DataType.DATA_TYPE_FLOAT16,
     "bfloat16": DataType.DATA_TYPE_BFLOAT16,
     "float64": DataType.DATA_TYPE_FLOAT64,
+    "complex64": DataType.DATA_TYPE_COMPLEX64,
 }
 _NAMES: dict[int, str] = {DATA_TYPE_UNSPECIFIED: "float32", **{number: name for name, number in _NUMBERS.items()}}
 
@@ -33,7 +35,7 @@ def data_type(dtype: npt.DTypeLike) -> DataType:
     """The contract's number of an element type.
 
     Args:
-        dtype: One of `NAMES`, or a NumPy dtype or scalar type, ``ml_dtypes.bfloat16`` included.
+        dtype: One of `NAMES`, a NumPy dtype or scalar type, ``ml_dtypes.bfloat16`` included, or torch's of such a name.
 
     Raises:
         InvalidRequest: If it is not an element type of Seedbed's, or not in native byte order.
@@ -42,8 +44,9 @@ def data_type(dtype: npt.DTypeLike) -> DataType:
     >>> data_type("float16") == data_type(np.float16) == DATA_TYPE_FLOAT16
     True
     """
-    if isinstance(dtype, str) and dtype in _NUMBERS:
-        return _NUMBERS[dtype]
+    name = str(dtype).removeprefix("torch.")  # torch is not imported for this
+    if name in _NUMBERS and type(dtype).__module__ in ("builtins", "torch"):
+        return _NUMBERS[name]
     for name, known in _NUMPY.items():
         if dtype is not None and _same(dtype, known):
             return _NUMBERS[name]

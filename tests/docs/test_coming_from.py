@@ -228,7 +228,7 @@ def compare(side, theirs, ours, shape, values, client):
         if kind in ("constant", "eye", "dirac"):
             assert (mine[-1] == peers[-1]).all(), where
             return
-        if kind == "orthogonal" and seed == MATRICES - 1:
+        if kind in ("orthogonal", "parts") and seed == MATRICES - 1:
             break
     CHECKS[kind](np.array(mine), np.array(peers), laws[-1][-1], where)
 
@@ -274,7 +274,8 @@ def check_sparse(mine, peers, description, where):
 
 
 def check_orthogonal(mine, peers, description, where):
-    gain = description.law.orthogonal.gain
+    law = description.law  # of delta_orthogonal, parts
+    gain = (law.parts.parts[0].recipe if law.HasField("parts") else law).orthogonal.gain
     # The matrices are orthogonal along the same axes, at least one ...
     for one, other in zip(mine, peers, strict=True):
         along = [is_orthogonal(one, axis, gain) for axis in range(one.ndim)]
@@ -297,6 +298,7 @@ CHECKS = {
     "trunc_normal": check_drawn,
     "sparse": check_sparse,
     "orthogonal": check_orthogonal,
+    "parts": check_orthogonal,
 }
 
 

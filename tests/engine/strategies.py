@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,9 @@ from seedbed.v1 import (
     BoundsUnit,
     Constant,
     DataType,
+    DeltaOrthogonal,
     Dirac,
+    Disk,
     Distribution,
     Expression,
     Eye,
@@ -47,7 +50,9 @@ from seedbed_server.engine.views import row_major
 
 Shape = tuple[int, ...]
 
+COMPLEX64 = DataType.DATA_TYPE_COMPLEX64
 dtypes = st.sampled_from(DataType.values()[1:])
+real_dtypes = st.sampled_from([dtype for dtype in DataType.values()[1:] if dtype != COMPLEX64])
 numbers = st.floats(-100, 100, allow_nan=False)
 gains = st.floats(0, 10)
 kaiming = st.builds(
@@ -67,13 +72,15 @@ def _trunc_normal(pair: list[float], std: float, sigma: bool) -> TruncNormal:
 
 def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
     """What can be asked of a shape, as keyword arguments of TensorSpec; without recipes."""
+    is_complex = dtype == COMPLEX64
     elementwise = {
         "ones": st.builds(Ones),
         "zeros": st.builds(Zeros),
         "constant": st.builds(Constant, val=numbers),
         "uniform": bounds.map(lambda pair: Uniform(a=pair[0], b=pair[1])),
-        "normal": st.builds(Normal, mean=numbers, std=gains),
+        "normal": st.builds(Normal, mean=st.just(0.0) if is_complex else numbers, std=gains),
         "trunc_normal": st.builds(_trunc_normal, bounds, st.floats(0.1, 10), st.booleans()),
+        "disk": st.builds(Disk, radius=st.floats(0.1, 10), std=st.one_of(st.none(), st.floats(0.01, 1.5))),
     }
     if len(shape) >= 2:
         elementwise |= {
@@ -81,7 +88,7 @@ def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
             "xavier_normal": st.builds(Xavier, gain=gains),
             "kaiming_uniform": kaiming,
             "kaiming_normal": kaiming,
-            "orthogonal": st.builds(Orthogonal, gain=gains),
+            "orthogonal": st.builds(Orthogonal, gain=gains, axis=st.integers(-len(shape), len(shape) - 1)),
             "variance_scaling": st.builds(
                 VarianceScaling,
                 scale=st.floats(0.01, 10),
@@ -94,9 +101,19 @@ def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
     if len(shape) in (3, 4, 5):
         groups = [n for n in range(1, shape[0] + 1) if shape[0] % n == 0] or [1]
         elementwise["dirac"] = st.builds(Dirac, groups=st.sampled_from(groups))
+        pairs = [(i, o) for i, o in itertools.permutations(range(len(shape)), 2) if shape[i] <= shape[o]]
+        axes = st.sampled_from(pairs).flatmap(
+            lambda pair: st.builds(DeltaOrthogonal, gain=gains, in_axis=st.just(pair[0]), out_axis=st.just(pair[1]))
+        )
+        elementwise["delta_orthogonal"] = axes
     if math.prod(shape) <= engine_dtypes.largest_exact_integer(dtype):
         elementwise["permutation"] = st.builds(Permutation)
+    for scheme in _NOT_COMPLEX if is_complex else ("disk",):
+        elementwise.pop(scheme, None)
     return [parameters.map(lambda message, name=name: {name: message}) for name, parameters in elementwise.items()]
+
+
+_NOT_COMPLEX = ("trunc_normal", "orthogonal", "delta_orthogonal", "sparse", "permutation")
 
 
 def _composites(shape: Shape, dtype: int, depth: int) -> list[st.SearchStrategy[dict]]:
@@ -105,12 +122,17 @@ def _composites(shape: Shape, dtype: int, depth: int) -> list[st.SearchStrategy[
     if not depth:
         return [literal]
     parts = _parts(shape, dtype, depth).map(lambda parts: {"parts": parts})
+    if dtype == COMPLEX64:
+        return [literal, parts]
     expression = _expressions(shape, dtype, depth).map(lambda expression: {"expression": expression})
     return [literal, parts, expression]
 
 
 def _literal(shape: Shape, dtype: int, seed: int) -> Literal:
-    values = np.random.default_rng(seed).standard_normal(math.prod(shape))
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(math.prod(shape))
+    if dtype == COMPLEX64:
+        values = values + 1j * rng.standard_normal(math.prod(shape))
     return Literal(data=values.astype(engine_dtypes.numpy_dtype(dtype)).tobytes())
 
 
@@ -121,8 +143,8 @@ def _recipes(draw: st.DrawFn, shape: Shape, dtype: int, depth: int) -> Recipe:
     if shape and draw(st.booleans()):
         shape = draw(_smaller(shape))
         recipe.shape.extend(shape)
-    if draw(st.integers(0, 3)) == 0:
-        recipe.dtype = dtype = draw(dtypes)
+    if dtype != COMPLEX64 and draw(st.integers(0, 3)) == 0:
+        recipe.dtype = dtype = draw(real_dtypes)
     schemes = _schemes(shape, dtype) + _composites(shape, dtype, depth - 1)
     [(name, message)] = draw(st.one_of(schemes)).items()
     getattr(recipe, name).CopyFrom(message)
@@ -307,7 +329,7 @@ def _add_reduction(draw: st.DrawFn, made: _Steps) -> None:
 def _add_cast(draw: st.DrawFn, made: _Steps) -> None:
     index = draw(st.integers(0, len(made.steps) - 1))
     limited = made.clamped(index, -1e4, 1e4)
-    made.add(made.shapes[limited], limited, cast=draw(dtypes))
+    made.add(made.shapes[limited], limited, cast=draw(real_dtypes))
 
 
 _STEPS = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.v1 import DataType, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import DataType, Disk, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
 from seedbed_server.engine.backends import reflections
 from seedbed_server.engine.backends.numba import NumbaBackend
@@ -74,7 +74,15 @@ def test_large_tensors_agree(law: str, dtype: int, reference, fast, emulated) ->
         "uniform": Uniform(a=-0.3, b=0.7), "normal": Normal(std=0.02),
         "trunc_normal": TruncNormal(a=-3.0, b=4.0), "sparse": Sparse(sparsity=0.4),
     }  # fmt: skip
+    if dtype == DataType.DATA_TYPE_COMPLEX64 and law in ("trunc_normal", "sparse"):
+        pytest.skip("not of complex numbers")
     spec = TensorSpec(name=law, shape=[1009, 500], dtype=dtype, seed=11, **{law: parameters[law]})
+    assert bits(sample(reference, spec)) == bits(sample(fast, spec)) == bits(sample(emulated, spec))
+
+
+@pytest.mark.parametrize("law", [Disk(radius=2.0), Disk(radius=2.0, std=1.0), Disk(radius=9.0, std=1.0)], ids=str)
+def test_large_disks_agree(law: Disk, reference, fast, emulated) -> None:
+    spec = TensorSpec(name="disk", shape=[1009, 500], dtype=DataType.DATA_TYPE_COMPLEX64, seed=11, disk=law)
     assert bits(sample(reference, spec)) == bits(sample(fast, spec)) == bits(sample(emulated, spec))
 
 

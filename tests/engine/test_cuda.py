@@ -25,6 +25,7 @@ from seedbed.v1 import (
     Constant,
     DataType,
     Dirac,
+    Disk,
     Expression,
     Eye,
     Function,
@@ -62,6 +63,15 @@ LAWS = {
     "eye": {"eye": Eye()},
     "orthogonal": {"orthogonal": Orthogonal(gain=2.0)},
 }
+COMPLEX64 = DataType.DATA_TYPE_COMPLEX64
+COMPLEX_LAWS = {
+    "uniform": {"uniform": Uniform(a=-1.0)},
+    "normal": {"normal": Normal(std=0.5)},
+    "disk": {"disk": Disk(radius=2.0)},
+    "normal disk": {"disk": Disk(radius=2.0, std=1.0)},
+    "constant": {"constant": Constant(val=-0.1)},
+    "eye": {"eye": Eye()},
+}
 
 
 def box(rows: tuple[int, int], columns: tuple[int, int], **recipe) -> Part:
@@ -90,6 +100,14 @@ DRAWN_PARTS = {
     ],
     "gaps": [box((1, 9), (3, 77), uniform=Uniform()), box((40, 41), (82, 83), normal=Normal()), box((50, 50), (0, 9))],
     "none": [],
+}
+COMPLEX_PARTS = {
+    "grid": [
+        box(*where, **law)
+        for where, law in zip(itertools.product(*GRID), itertools.cycle(COMPLEX_LAWS.values()))
+        if "eye" not in law
+    ],
+    **{name: DRAWN_PARTS[name] for name in ("padding row", "overlapping", "gaps", "none")},
 }
 DRAWN_PARTS["gaps"][2].recipe.ones.SetInParent()
 ON_CPU_PARTS = {
@@ -129,7 +147,8 @@ def written(gpu: CupyBackend, description, first: int, count: int, shift: int = 
 
 
 REGIONS = (None, Region(start=[3, 5], stop=[60, 82]), Region(start=[0, 4], stop=[61, 80]))
-DTYPES = pytest.mark.parametrize("dtype", DataType.values()[1:], ids=DataType.keys()[1:])
+REAL_DTYPES = [dtype for dtype in DataType.values()[1:] if dtype != COMPLEX64]
+DTYPES = pytest.mark.parametrize("dtype", REAL_DTYPES, ids=DataType.Name)
 
 
 def check_any_piece(gpu: CupyBackend, reference: engine.Backend, spec: TensorSpec, regions=REGIONS) -> None:
@@ -168,6 +187,20 @@ def test_parts(parts: str, dtype: int, gpu: CupyBackend, reference: engine.Backe
     assert not is_made_by_the_cpu(gpu, spec)
     through_parts = Region(start=[9, 6], stop=[35, 43])
     check_any_piece(gpu, reference, spec, (*REGIONS, through_parts, Region(start=[5, 41], stop=[45, 42])))
+
+
+@pytest.mark.parametrize("law", COMPLEX_LAWS)
+def test_any_part_of_complex_numbers(law: str, gpu: CupyBackend, reference: engine.Backend) -> None:
+    spec = TensorSpec(name="w", shape=[61, 83], dtype=COMPLEX64, seed=2**63 + 5, **COMPLEX_LAWS[law])
+    assert not is_made_by_the_cpu(gpu, spec)
+    check_any_piece(gpu, reference, spec)
+
+
+@pytest.mark.parametrize("parts", COMPLEX_PARTS)
+def test_parts_of_complex_numbers(parts: str, gpu: CupyBackend, reference: engine.Backend) -> None:
+    spec = TensorSpec(name="w", shape=[61, 83], dtype=COMPLEX64, seed=5, parts=Parts(parts=COMPLEX_PARTS[parts]))
+    assert not is_made_by_the_cpu(gpu, spec)
+    check_any_piece(gpu, reference, spec)
 
 
 @pytest.mark.parametrize("parts", ON_CPU_PARTS)
@@ -297,11 +330,13 @@ def test_many_tensors_in_few_launches(
     """Pieces of every kind, side by side in one memory; as many launches as tables take, not one for each."""
     draw = random.Random(11)
     recipes = [*LAWS.values(), *({"parts": Parts(parts=parts)} for parts in DRAWN_PARTS.values())]
+    complex_recipes = [*COMPLEX_LAWS.values(), *({"parts": Parts(parts=parts)} for parts in COMPLEX_PARTS.values())]
     jobs, expected = [], []
     memory = gpu.cuda.allocate(sum(200 * 61 * 83 for _ in range(8 * len(recipes))) // 20)
     position = 64
     for index, law in enumerate(8 * recipes):
-        dtype = draw.choice(DataType.values()[1:])
+        dtype = draw.choice(REAL_DTYPES) if index % 9 else COMPLEX64
+        law = draw.choice(complex_recipes) if dtype == COMPLEX64 else law
         spec = TensorSpec(name=str(index), shape=[61, 83], dtype=dtype, **law)
         description = engine.describe(spec, draw.choice(REGIONS))
         first = draw.randrange(description.element_count)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seedbed_server.engine import dtypes
 
-from .strategies import dtypes as data_types
+from .strategies import real_dtypes as data_types
 
 
 def next_value(value: float, towards: float, data_type: int) -> float:

@@ -39,4 +39,4 @@ def test_golden_vector(vector: dict, backend: engine.Backend) -> None:
 def test_the_vectors_cover_every_scheme_and_dtype() -> None:
     schemes = {descriptor.name for descriptor in TensorSpec.DESCRIPTOR.oneofs_by_name["scheme"].fields}
     assert {scheme for vector in VECTORS for scheme in vector["spec"]} & schemes == schemes
-    assert len({vector["spec"]["dtype"] for vector in VECTORS}) == 4
+    assert len({vector["spec"]["dtype"] for vector in VECTORS}) == 5

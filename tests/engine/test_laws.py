@@ -14,14 +14,26 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtr
 
-from seedbed.v1 import DataType, Normal, Orthogonal, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import (
+    DataType,
+    DeltaOrthogonal,
+    Disk,
+    Distribution,
+    Normal,
+    Orthogonal,
+    Sparse,
+    TensorSpec,
+    TruncNormal,
+    Uniform,
+    VarianceScaling,
+)
 from seedbed_server import engine
 from seedbed_server.engine.backends.numba import NumbaBackend
 
 from .conftest import open_backend, sample
-from .strategies import dtypes
+from .strategies import real_dtypes
 
-FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = DataType.values()[1:]
+FLOAT32, FLOAT16, BFLOAT16, FLOAT64, COMPLEX64 = DataType.values()[1:]
 LARGE = 10_000_000
 
 
@@ -103,7 +115,7 @@ def refused(spec: TensorSpec) -> str | None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(dtypes, st.floats(-1000, 1000), st.floats(1e-6, 1000))
+@given(real_dtypes, st.floats(-1000, 1000), st.floats(1e-6, 1000))
 def test_uniforms_stay_within_their_bounds(dtype, a, width) -> None:
     spec = TensorSpec(shape=[4000], dtype=dtype, uniform=Uniform(a=a, b=a + width))
     if refusal := refused(spec):
@@ -115,7 +127,7 @@ def test_uniforms_stay_within_their_bounds(dtype, a, width) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(dtypes, st.floats(-20, 20), st.floats(0.01, 10), st.floats(0.05, 2))
+@given(real_dtypes, st.floats(-20, 20), st.floats(0.01, 10), st.floats(0.05, 2))
 def test_truncated_normals_stay_within_their_bounds(dtype, a, width, std) -> None:
     spec = TensorSpec(shape=[2000], dtype=dtype, trunc_normal=TruncNormal(a=a, b=a + width, std=std))
     if refusal := refused(spec):
@@ -191,6 +203,39 @@ def test_orthogonal(shape, backend) -> None:
     assert product == pytest.approx(4 * np.eye(len(product)), abs=1e-13)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
+@pytest.mark.parametrize("shape", [(6, 5, 4), (3, 4, 20), (2, 60, 3)])
+def test_the_axis_of_orthogonal(axis, shape, backend) -> None:
+    """The tensor is that of axis 0 with this axis moved."""
+    q = sample(backend, TensorSpec(shape=shape, dtype=FLOAT64, orthogonal=Orthogonal(axis=axis)))
+    moved = np.moveaxis(q, axis, 0)
+    first = sample(backend, TensorSpec(shape=moved.shape, dtype=FLOAT64, orthogonal=Orthogonal()))
+    assert moved.tobytes() == first.tobytes()
+    part = sample(
+        backend, TensorSpec(shape=shape, dtype=FLOAT64, orthogonal=Orthogonal(axis=axis)), ([1, 1, 1], shape), chunk=7
+    )
+    assert part.tobytes() == q[1:, 1:, 1:].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("shape", "out_axis", "in_axis", "centre"),
+    [
+        ((5, 4, 3), 0, 1, np.s_[:, :, 1]),
+        ((5, 4, 2, 4), 0, 1, np.s_[:, :, 0, 1]),
+        ((5, 5, 1, 2, 3), 0, 1, np.s_[:, :, 0, 0, 1]),
+        ((3, 4, 4, 5), -1, -2, np.s_[1, 1]),
+    ],
+)
+def test_delta_orthogonal(shape, out_axis, in_axis, centre, backend) -> None:
+    scheme = DeltaOrthogonal(gain=2.0, out_axis=out_axis, in_axis=in_axis)
+    w = sample(backend, TensorSpec(name="w", shape=shape, dtype=FLOAT64, delta_orthogonal=scheme))
+    matrix = w[centre] if out_axis == 0 else w[centre].T
+    assert matrix.T @ matrix == pytest.approx(4 * np.eye(shape[in_axis]), abs=1e-13)
+    assert np.count_nonzero(w) == np.count_nonzero(matrix)
+    alike = sample(backend, TensorSpec(name="w", shape=matrix.shape, dtype=FLOAT64, orthogonal=Orthogonal(gain=2.0)))
+    assert matrix.tobytes() == alike.tobytes()
+
+
 def test_orthogonal_is_uniform_by_haars_measure(fast) -> None:
     """A column of a Haar matrix is uniform on the sphere: its first coordinate squared is Beta(1/2, (n - 1)/2)."""
     first = [
@@ -262,3 +307,79 @@ def test_orthogonal_matrices_need_not_wait_for_a_busy_pool() -> None:
     finally:
         others.set()
     assert (q == sample(NumbaBackend(1), spec)).all()
+
+
+# complex numbers
+
+
+def complex_sample(backend: engine.Backend, **scheme) -> np.ndarray:
+    return sample(backend, TensorSpec(name="z", shape=[1000, 1000], dtype=COMPLEX64, seed=3, **scheme))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "floats"),
+    [
+        ({"uniform": Uniform(a=-0.3, b=0.7)}, {"uniform": Uniform(a=-0.3, b=0.7)}),
+        ({"normal": Normal(std=0.02)}, {"normal": Normal(std=0.02 * math.sqrt(0.5))}),
+    ],
+)
+def test_complex_numbers_are_pairs_of_floats(scheme, floats, backend) -> None:
+    z = sample(backend, TensorSpec(name="z", shape=[31, 17], dtype=COMPLEX64, **scheme))
+    pairs = sample(backend, TensorSpec(name="z", shape=[31, 17, 2], **floats))
+    assert z.tobytes() == pairs.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("disk", "modulus"),
+    [
+        (Disk(radius=2.0), lambda r: (r / 2) ** 2),
+        (Disk(radius=2.0, std=1.0), lambda r: np.expm1(-(r**2)) / np.expm1(-4.0)),
+        (Disk(radius=0.5, std=4.0), lambda r: np.expm1(-((r / 4) ** 2)) / np.expm1(-(0.125**2))),
+        (Disk(radius=9.0, std=1.0), lambda r: -np.expm1(-(r**2))),
+    ],
+    ids=["uniform", "normal", "narrow", "wide"],
+)
+def test_disks(disk, modulus, fast) -> None:
+    z = complex_sample(fast, disk=disk).ravel().astype(np.complex128)
+    assert np.abs(z).max() <= disk.radius * (1 + 2e-7)
+    assert stats.kstest(modulus(np.abs(z)), "uniform").pvalue > 1e-3
+    assert stats.kstest(np.angle(z) / (2 * math.pi) + 0.5, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(np.abs(z), np.angle(z))[0, 1]) < 5e-3
+
+
+def test_a_wide_disk_is_the_complex_normal(fast) -> None:
+    wide = complex_sample(fast, disk=Disk(radius=9.0, std=0.3))
+    assert wide.tobytes() == complex_sample(fast, normal=Normal(std=0.3)).tobytes()
+
+
+@pytest.mark.parametrize("name", ["uniform", "normal", "truncated_normal"])
+def test_complex_variance_scaling_is_that_of_jax(name, fast) -> None:
+    jax = pytest.importorskip("jax")
+    distribution = Distribution.Value(f"DISTRIBUTION_{name.upper()}")
+    ours = complex_sample(fast, variance_scaling=VarianceScaling(scale=2.0, distribution=distribution)).ravel()
+    init = jax.nn.initializers.variance_scaling(2.0, "fan_in", name)
+    theirs = np.asarray(init(jax.random.key(0), (1000, 1000), "complex64")).ravel()
+    assert stats.ks_2samp(np.abs(ours), np.abs(theirs)).pvalue > 1e-3
+    assert stats.ks_2samp(ours.real, theirs.real).pvalue > 1e-3
+    assert stats.ks_2samp(ours.imag, theirs.imag).pvalue > 1e-3
+    if name != "normal":
+        assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (3, 8, 8), (2, 3, 4, 7), (3, 2, 5, 4, 4)])
+def test_delta_orthogonal_has_jaxs_centre(shape, fast) -> None:
+    jax = pytest.importorskip("jax")
+    theirs = np.asarray(jax.nn.initializers.delta_orthogonal()(jax.random.key(0), shape, "float32"))
+    ours = sample(fast, TensorSpec(shape=shape, delta_orthogonal=DeltaOrthogonal(out_axis=-1, in_axis=-2)))
+    assert ((ours != 0) == (theirs != 0)).all()
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_orthogonal_is_orthogonal_where_jaxs_is(axis, fast) -> None:
+    jax = pytest.importorskip("jax")
+    shape = (3, 4, 5)
+    theirs = np.asarray(jax.nn.initializers.orthogonal(column_axis=axis)(jax.random.key(0), shape, "float32"))
+    ours = sample(fast, TensorSpec(shape=shape, orthogonal=Orthogonal(axis=axis)))
+    for q in (ours, theirs):
+        rows = np.moveaxis(q, axis, 0).reshape(shape[axis], -1)
+        assert rows @ rows.T == pytest.approx(np.eye(shape[axis]), abs=1e-5)

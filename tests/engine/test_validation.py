@@ -12,7 +12,9 @@ from seedbed.v1 import (
     Axes,
     Constant,
     DataType,
+    DeltaOrthogonal,
     Dirac,
+    Disk,
     Expression,
     Eye,
     Function,
@@ -40,6 +42,7 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 
+COMPLEX64 = DataType.DATA_TYPE_COMPLEX64
 HALF = DataType.DATA_TYPE_FLOAT16
 NAN, INF = math.nan, math.inf
 
@@ -115,6 +118,45 @@ REFUSED = {
     "orthogonal of 1 dimension": (
         tensor((5,), orthogonal=Orthogonal()), "spec.shape", "Only tensors with 2 or more dimensions"
     ),
+    "orthogonal's axis": (tensor(orthogonal=Orthogonal(axis=2)), "spec.orthogonal.axis", "axis 2 is outside"),
+    "delta of 2 dimensions": (
+        tensor(delta_orthogonal=DeltaOrthogonal()), "spec.shape", "Only tensors with 3, 4, or 5 dimensions"
+    ),
+    "delta of few outputs": (
+        tensor((3, 4, 5), delta_orthogonal=DeltaOrthogonal()), "spec.shape", "4 inputs (axis 1) for 3 outputs (axis 0)"
+    ),
+    "delta of one axis": (
+        tensor((4, 4, 5), delta_orthogonal=DeltaOrthogonal(in_axis=-3)), "spec.delta_orthogonal.in_axis", "axis 0"
+    ),
+    "delta's axis": (
+        tensor((4, 4, 5), delta_orthogonal=DeltaOrthogonal(out_axis=3)), "spec.delta_orthogonal.out_axis", "axis 3"
+    ),
+    "delta's gain": (
+        tensor((4, 4, 5), delta_orthogonal=DeltaOrthogonal(gain=-1.0)), "spec.delta_orthogonal.gain", "negative"
+    ),
+    "delta too large": (
+        tensor((8193, 8192, 3), delta_orthogonal=DeltaOrthogonal()), "spec.shape", "over orthogonal's limit"
+    ),
+    "a real disk": (tensor(disk=Disk()), "spec.disk", "a law of complex numbers; give dtype complex64"),
+    "a negative radius": (tensor(dtype=COMPLEX64, disk=Disk(radius=-1.0)), "spec.disk.radius", "negative"),
+    "a disk within a normal": (
+        tensor(dtype=COMPLEX64, disk=Disk(radius=1.0, std=17.0)), "spec.disk.std", "all but uniform; leave std out"
+    ),
+    "a disk beyond float": (tensor(dtype=COMPLEX64, disk=Disk(radius=1e39)), "spec.disk", "the radius 1e+39 is beyond"),
+    "a complex mean": (
+        tensor(dtype=COMPLEX64, normal=Normal(mean=1.0)), "spec.normal.mean", "not 0, the only mean of complex normals"
+    ),
+    "bounds of complex numbers": (
+        tensor(dtype=COMPLEX64, trunc_normal=TruncNormal()), "spec.trunc_normal", "use variance_scaling or disk"
+    ),
+    **{
+        f"{name} of complex numbers": (
+            tensor(shape, dtype=COMPLEX64, **{name: {}}), f"spec.{name}", "is not offered in complex64; give a real"
+        )
+        for name, shape in {
+            "orthogonal": (4, 6), "sparse": (4, 6), "permutation": (4, 6), "delta_orthogonal": (4, 4, 3)
+        }.items()
+    },
     "orthogonal too large": (tensor((8192, 8193), orthogonal=Orthogonal()), "spec.shape", "over orthogonal's limit"),
     "constant beyond half": (tensor(dtype=HALF, constant=Constant(val=1e6)), "spec.constant", "beyond 65504.0"),
     "bound beyond half": (tensor(dtype=HALF, uniform=Uniform(b=1e6)), "spec.uniform", "beyond 65504.0"),
@@ -221,6 +263,24 @@ REFUSED_RECIPES = {
     ),
     "a part of more dimensions": (
         parts(Part(recipe=Recipe(shape=[1, 4, 6], normal=Normal()))), f"{PART}.recipe.shape", "cannot be broadcast"
+    ),
+    "a complex part of a real tensor": (
+        parts(Part(recipe=Recipe(dtype=COMPLEX64, normal=Normal()))), f"{PART}.recipe.dtype",
+        "the tensor's dtype is real",
+    ),
+    "a real part of a complex tensor": (
+        parts(Part(recipe=Recipe(dtype=HALF, normal=Normal())), dtype=COMPLEX64), f"{PART}.recipe.dtype",
+        "is real, but the tensor is complex64; leave it out",
+    ),
+    "a complex expression": (
+        expression(leaf(), dtype=COMPLEX64), "spec.dtype", "is complex64, but expressions are of real numbers"
+    ),
+    "a complex step": (
+        expression(Step(recipe=Recipe(dtype=COMPLEX64, normal=Normal()))), f"{STEPS}[0].recipe.dtype", "complex64"
+    ),
+    "a complex cast": (expression(leaf(), Step(cast=COMPLEX64, arguments=[0])), f"{STEPS}[1].cast", "complex64"),
+    "a complex literal of nan": (
+        literal(1.0, NAN, 2.0, 3.0, dtype=COMPLEX64), "spec.literal.data", "element 0 is (1+nanj); give finite numbers"
     ),
     "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "takes element 24, outside the 24"),
     "a view before": (boxed(shape=[2], strides=[-1]), f"{PART}.view", "takes element -1, outside"),

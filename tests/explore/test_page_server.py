@@ -96,7 +96,7 @@ def test_the_choices_that_are_offered_are_those_that_the_client_takes():
     kaiming = {field["name"]: field["choices"] for field in _form._fields("kaiming_normal").values()}
     assert kaiming["mode"] == ["fan_in", "fan_out"]  # fan_avg is another scheme's
     assert {"relu", "tanh", "conv_transpose3d"} < set(kaiming["nonlinearity"])
-    assert kaiming["dtype"] == ["float32", "float16", "bfloat16", "float64"]
+    assert kaiming["dtype"] == ["float32", "float16", "bfloat16", "float64", "complex64"]
     assert kaiming["a"] == kaiming["shape"] == []
     modes = _form._fields("variance_scaling")["mode"]["choices"]
     assert modes == ["fan_in", "fan_out", "fan_avg", "fan_geo_avg"]
@@ -112,7 +112,7 @@ def test_the_example_of_every_scheme_can_be_looked_at(page, scheme):
     counted = sum(histogram["counts"]) + sum(atom["count"] for atom in histogram["atoms"])
     assert 0 < sample["size"] <= _view.MAX_SAMPLE
     assert counted == pytest.approx(sample["size"], abs=20)  # 2e-6 of a normal's values lie beyond the picture
-    assert (histogram["curve"] is None) == (scheme in ("constant", "ones", "zeros", "eye", "dirac"))
+    assert (histogram["curve"] is None) == (scheme in ("constant", "ones", "zeros", "eye", "dirac", "delta_orthogonal"))
     mean, std = shown["moments"]
     if mean is not None:
         assert sample["mean"] == pytest.approx(mean, abs=6 * (std or 1e-7) / math.sqrt(sample["size"]))

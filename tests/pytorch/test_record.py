@@ -1,5 +1,6 @@
 """`seedbed.torch.record`: what is read off a model's code is what torch would do."""
 
+import base64
 import copy
 import json
 import math
@@ -347,6 +348,66 @@ def test_parts_of_a_tensor_that_has_memory(client, part):
     assert len(spec.parts.parts) == 2
 
 
+COMPLEX = {
+    "randn": (lambda: 0.02 * torch.randn(4, 5, dtype=torch.cfloat), {"normal": {"std": 0.02}}),
+    "rand": (lambda: -0.5 * torch.rand(4, 5, dtype=torch.cfloat), {"uniform": {"a": -0.5, "b": 0}}),
+    "normal_": (lambda: torch.empty(4, 5, dtype=torch.cfloat).normal_(0, 2), {"normal": {"std": 2}}),
+    "xavier_uniform_": (
+        lambda: nn.init.xavier_uniform_(torch.empty(3, 3, dtype=torch.cfloat)), {"uniform": {"a": -1, "b": 1}}
+    ),
+    "xavier_normal_": (
+        lambda: nn.init.xavier_normal_(torch.empty(4, 4, dtype=torch.cfloat)), {"normal": {"std": 0.5}}
+    ),
+    "of floats": (lambda: torch.view_as_complex(torch.rand(4, 5, 2)), {"uniform": {"b": 1}}),
+    "zeros": (lambda: torch.zeros(4, 5, dtype=torch.cfloat), {"zeros": {}}),
+    "given": (
+        lambda: torch.full((2, 3), 1j),
+        {"literal": {"data": base64.b64encode(np.full((2, 3), 1j, np.complex64).tobytes()).decode()}},
+    ),
+    "transposed": (lambda: torch.randn(4, 5, dtype=torch.cfloat).T, {"normal": {"std": 1}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_parameters(name, client):
+    """As the weights of Fourier neural operators (Li et al. 2021) are made."""
+    make, scheme = COMPLEX[name]
+    [spec] = seedbed.torch.record(parameter(lambda _: nn.Parameter(make()))).tensors
+    said = json_format.MessageToDict(spec)
+    kind = next(iter(scheme))
+    assert said["dtype"] == "DATA_TYPE_COMPLEX64"
+    assert said[kind] == (scheme[kind] if kind == "literal" else pytest.approx(scheme[kind]))
+    assert client.init(spec).shape == tuple(make().shape)
+
+
+def test_parts_of_a_complex_parameter(client):
+    def fill(_):
+        values = torch.zeros(4, 5, dtype=torch.cfloat)
+        values[1:3] = 0.1 * torch.randn(2, 5, dtype=torch.cfloat)
+        return nn.Parameter(values)
+
+    [spec] = seedbed.torch.record(parameter(fill)).tensors
+    values = client.init(spec)
+    assert values[1:3].all()
+    assert not values[::3].any()
+
+
+def test_a_module_with_complex_parameters_is_filled_and_verified(client):
+    class SpectralConv(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(0.1 * torch.rand(4, 4, 3, 3, dtype=torch.cfloat))
+
+    module = seedbed.torch.build(SpectralConv, client, seed=5)
+    model = seedbed.torch.record(SpectralConv, seed=5)
+    assert np.array_equal(module.weight.detach().numpy(), client.init(model.tensors[0]))
+    seedbed.torch.verify_module(module, client, model=model)
+    with torch.no_grad():
+        module.weight[1, 2, 0, 0] += 1j
+    with pytest.raises(seedbed.Mismatch, match=r"element \(1, 2, 0, 0\)"):
+        seedbed.torch.verify_module(module, client, model=model)
+
+
 REFUSED = {
     "never filled": (lambda w: None, "never initialised"),
     "half filled": (lambda w: w[:2].zero_(), "never initialised"),
@@ -354,7 +415,17 @@ REFUSED = {
     "drawn, a part seen as integers": (lambda w: w.normal_().view(torch.int16)[0].fill_(7), "int16"),
     "infinite": (lambda w: w.fill_(torch.inf), "not finite"),
     "infinite, with memory": (lambda w: nn.Parameter(torch.full((3,), torch.inf)), "not finite"),
-    "complex": (lambda w: nn.Parameter(torch.zeros(3, dtype=torch.complex64)), "complex64"),
+    "complex of double precision": (lambda w: nn.Parameter(torch.zeros(3, dtype=torch.complex128)), "complex128"),
+    "a complex sum": (
+        lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat) + 1),
+        r"computed of complex numbers, which are served as they are drawn.*test_record",
+    ),
+    "a complex product": (
+        lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat) * 1j),
+        "computed of complex numbers",
+    ),
+    "a real part": (lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat).real.clone()), "cannot be said"),
+    "made complex": (lambda w: nn.Parameter(torch.randn(3).to(torch.cfloat)), "computed of complex numbers"),
     "an inverse": (
         lambda w: nn.Parameter(torch.inverse(torch.randn(4, 4))),
         r"linalg_inv_ex of values that were drawn.*test_record",

@@ -55,6 +55,8 @@ _EXAMPLES = {
     "zeros": "--shape 768",
     "eye": "--shape 512,512",
     "dirac": "--shape 64,64,3,3",
+    "delta_orthogonal": "--shape 64,64,3,3 --seed 7",
+    "disk": "--shape 4096,4096 --radius 0.02 --dtype complex64 --seed 7",
     "uniform": "--shape 4096,4096 --a -0.1 --b 0.1 --seed 7",
     "normal": "--shape 50257,768 --std 0.02 --seed 7 --name wte.weight",
     "trunc_normal": "--shape 197,768 --std 0.02 --a -2 --b 2 --bounds sigma --seed 7",
@@ -237,8 +239,9 @@ def rows(description: TensorDescription, region: Slices | None) -> Iterator[tupl
         yield "bounds", f"[{law.trunc_normal.a!r}, {law.trunc_normal.b!r}]"
     moments = _laws.moments(description)
     if moments is not None:
-        yield "mean", f"{moments[0]:.10g}"
-        yield "std", f"{moments[1]:.10g}"
+        of = " of real parts" if _laws.is_complex(description) else ""
+        yield f"mean{of}", f"{moments[0]:.10g}"
+        yield f"std{of}", f"{moments[1]:.10g}"
     for name in ("fan_in", "fan_out"):
         if description.HasField(name):
             yield name, f"{getattr(description, name):,}"
@@ -278,6 +281,7 @@ def _plot(
         plot.draw([histogram], output, _scheme_text(spec), "   ".join(facts))
     click.echo(
         f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
+        f"{'real parts: ' if _laws.is_complex(description) else ''}"
         f"mean {histogram.mean:.5g}, std {histogram.std:.5g}"
     )
 

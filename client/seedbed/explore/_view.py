@@ -24,7 +24,7 @@ MAX_SAMPLE = 1 << 20
 MAX_SIDE = 192
 
 _CURVE_POINTS = 500
-_IN_THE_FORM = ("name", "scheme", "shape", "seed", "law", "mean", "std")
+_IN_THE_FORM = ("name", "scheme", "shape", "seed", "law", "mean", "std", "mean of real parts", "std of real parts")
 
 
 def view(client: seedbed.Client, request: Request, connection: Connection) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def view(client: seedbed.Client, request: Request, connection: Connection) -> di
     with np.errstate(all="ignore"):  # what overflows at the ends of float64 is told as missing
         facts = [row for row in _schemes.rows(description, request.region) if row[0] not in _IN_THE_FORM]
         shown = {
-            "law": _laws.text(description),
+            "law": _laws.text(description) + ", shown by its real parts" * _laws.is_complex(description),
             "facts": facts,
             "moments": _moments(description),
             "python": python(request, connection),
@@ -146,7 +146,7 @@ def _picture(client: seedbed.Client, description: TensorDescription) -> dict[str
     else:
         shown = [min(extents[0], MAX_SIDE), *_fitting(extents[1:], MAX_SIDE)]
         matrix_of = [extents[0], math.prod(extents[1:])]
-    values = client.init(description.spec, region=_part(start, shown)).astype(np.float64)
+    values = client.init(description.spec, region=_part(start, shown)).real.astype(np.float64)
     matrix = values.reshape((1, -1) if len(extents) < 2 else (shown[0], math.prod(shown[1:])))
     center = _center(description)
     deviations = matrix - center
@@ -177,8 +177,9 @@ def _orthogonality(client: seedbed.Client, description: TensorDescription) -> li
     """Returns how far the whole matrix, without its gain, is from orthogonal, by its rows or columns, the fewer."""
     if not description.law.HasField("orthogonal") or not math.prod(description.spec.shape):
         return []
-    rows = description.spec.shape[0]
-    q = client.init(description.spec).astype(np.float64).reshape(rows, -1) / description.law.orthogonal.gain
+    law = description.law.orthogonal
+    q = np.moveaxis(client.init(description.spec).astype(np.float64), law.axis, 0) / law.gain
+    q = q.reshape(len(q), -1)
     by_columns = q.shape[0] >= q.shape[1]
     gram = q.T @ q if by_columns else q @ q.T
     worst = np.abs(gram - np.eye(len(gram))).max()

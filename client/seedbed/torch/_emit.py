@@ -31,7 +31,7 @@ from seedbed.torch._nodes import (
     Viewed,
     whole,
 )
-from seedbed.v1 import Assembly, Recipe, Reduction, Region, Step, TensorSpec, View
+from seedbed.v1 import DATA_TYPE_COMPLEX64, Assembly, Recipe, Reduction, Region, Step, TensorSpec, View
 
 _CERTAIN = ("eye", "dirac")  # schemes that draw nothing
 
@@ -73,8 +73,14 @@ def _said(one: Held, names: _Names, seed: int) -> TensorSpec:
         where = next((leaf.drawing.site for leaf in _nodes.leaves(one.node) if isinstance(leaf, Draw)), None)
         drawn = f" (drawn at {where})" if where else ""
         raise InvalidRequest(one.name, f"cannot be said: {error.description}{drawn}") from None
+    if message.dtype == DATA_TYPE_COMPLEX64 and _has_expression(message):
+        raise InvalidRequest(one.name, "is computed of complex numbers, which are served only as they are drawn")
     _check_literals(message)
     return message
+
+
+def _has_expression(recipe: TensorSpec | Recipe) -> bool:
+    return recipe.HasField("expression") or any(_has_expression(part.recipe) for part in recipe.parts.parts)
 
 
 def _check_literals(message: TensorSpec) -> None:
@@ -255,6 +261,8 @@ class _Emitter:
         if not isinstance(known, Given):
             return self._made(known, None) if not known.arguments else self._value(known)
         values = node.values
+        if values.is_complex():  # of which no expression broadcasts a part
+            return _recipes.literal(_array(values.contiguous()))
         for axis in range(values.ndim):
             first = values.narrow(axis, 0, 1)
             if bool((values == first).all()):
@@ -310,7 +318,7 @@ def _constant(node: Full) -> tuple[str, dict[str, float]]:
 
 def _served(dtype: torch.dtype) -> str:
     """The dtype in which a tensor's numbers are served."""
-    return str(dtype).removeprefix("torch.") if dtype.is_floating_point else "float64"
+    return str(dtype).removeprefix("torch.") if _nodes.is_served(dtype) else "float64"
 
 
 def _view(box: Box) -> View:
@@ -349,9 +357,11 @@ def recognised(node: Node) -> Node:
     if not isinstance(node, Given) or not math.prod(node.shape):
         return node
     values = node.values
+    if values.is_complex() and bool((values.imag != 0).any()):
+        return node
     ends = values.reshape(-1)[[0, -1]]
     if bool((values == ends[0]).all()):
-        return Full(node.shape, node.dtype, float(ends[0]))
+        return Full(node.shape, node.dtype, float(ends[0].real))
     if values.ndim == 2 and torch.equal(values, torch.eye(*values.shape, dtype=values.dtype)):
         return Draw(node.shape, node.dtype, Drawing(0, None), "eye", {})
     for usual in ends:
@@ -359,8 +369,8 @@ def recognised(node: Node) -> Node:
         inside = values[box].reshape(-1)
         if bool((inside == inside[0]).all()):
             place = _nodes.box_by(node.shape, lambda array, box=box: array[box])  # type: ignore[misc]
-            around = Full(node.shape, node.dtype, float(usual))
-            within = Full(place.shape, node.dtype, float(inside[0]))
+            around = Full(node.shape, node.dtype, float(usual.real))
+            within = Full(place.shape, node.dtype, float(inside[0].real))
             return Boxes(node.shape, node.dtype, ((whole(node.shape), around), (place, within)))
     return node
 

@@ -109,7 +109,7 @@ def dtype_name(tensor: torch.Tensor) -> str:
 
 def served_dtype(tensor: torch.Tensor) -> str:
     """The dtype that a tensor is served in: its own, or float64, which holds what is drawn into integers."""
-    return dtype_name(tensor) if tensor.is_floating_point() else "float64"
+    return dtype_name(tensor) if _is_served(tensor) else "float64"
 
 
 def specs_of(
@@ -252,14 +252,19 @@ def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one
     """What the client fills: the tensor's own memory, if it can reach that."""
-    if isinstance(client, CudaClient) and memory.is_floating_point():
+    if isinstance(client, CudaClient) and _is_served(memory):
         return memory
     return as_array(memory) if _is_in_reach(memory) else None
 
 
 def _is_in_reach(memory: torch.Tensor) -> bool:
     """Whether NumPy can write there, and what is served."""
-    return memory.device.type == "cpu" and memory.is_floating_point()
+    return memory.device.type == "cpu" and _is_served(memory)
+
+
+def _is_served(tensor: torch.Tensor) -> bool:
+    """Whether its elements come as they are."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def as_array(tensor: torch.Tensor) -> Array:

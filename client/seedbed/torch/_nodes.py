@@ -369,9 +369,35 @@ def given(tensor: torch.Tensor) -> Node:
     """The values that a tensor has now."""
     values = tensor.detach().clone(memory_format=torch.contiguous_format)
     shape = tuple(values.shape)
-    if values.numel() == 1 and not values.is_complex():
-        return Full(shape, values.dtype, values.item())
+    if values.numel() == 1:
+        return full(shape, values.dtype, values.item())
     return Given(shape, values.dtype, values)
+
+
+def full(shape: Shape, dtype: torch.dtype, value: complex) -> Node:
+    """The same number everywhere; a complex one with an imaginary part is given."""
+    if isinstance(value, complex):
+        if value.imag:
+            return Given(shape, dtype, torch.full(shape, value, dtype=dtype))
+        value = value.real
+    return Full(shape, dtype, value)
+
+
+def is_served(dtype: torch.dtype) -> bool:
+    """Whether there are draws of a dtype, be it of other precision."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def as_complex(node: Node) -> Node | None:
+    """A flat node of float32, its pairs read as complex numbers; None if no law is that."""
+    if not isinstance(node, Draw) or node.dtype != torch.float32 or node.is_mirrored or len(node.shape) != 1:
+        return None
+    given_ = dict(node.parameters)
+    if node.scheme == "normal" and given_["mean"] == 0:
+        given_["std"] *= math.sqrt(2.0)  # a complex normal has half of its variance in either part
+    elif node.scheme != "uniform":
+        return None
+    return dataclasses.replace(node, shape=(node.shape[0] // 2,), dtype=torch.complex64, parameters=given_)
 
 
 def leaves(node: Node) -> Iterator[Node]:
@@ -632,19 +658,24 @@ def cast(node: Node, dtype: torch.dtype) -> Node:  # noqa: PLR0911 - a table of 
     if isinstance(node, Problem):
         return dataclasses.replace(node, dtype=dtype)
     if isinstance(node, Full):
-        return Full(node.shape, dtype, torch.tensor(node.value, dtype=node.dtype).to(dtype).item())
+        return full(node.shape, dtype, torch.tensor(node.value, dtype=node.dtype).to(dtype).item())
     if isinstance(node, Given):
         return Given(node.shape, dtype, node.values.to(dtype))
     if isinstance(node, Boxes):
         return dataclasses.replace(node, dtype=dtype, of=tuple((box, cast(part, dtype)) for box, part in node.of))
     if isinstance(node, Draw) and node.dtype == torch.float32 and dtype in (torch.float16, torch.bfloat16):
         return dataclasses.replace(node, dtype=dtype)  # that is how the 16-bit types are defined
+    if node.dtype.is_complex or dtype.is_complex:
+        return problem(_NOT_COMPLEX, node.shape, dtype, node)
     if dtype == torch.bool:
         return with_dtype(apply("subtract", 1.0, apply("equal", node, 0.0)), dtype)
     if not dtype.is_floating_point and node.dtype.is_floating_point:
         down, up = apply("floor", node), apply("negate", apply("floor", apply("negate", node)))
         return with_dtype(apply("where", apply("less", node, 0.0), up, down), dtype)
     return Cast(node.shape, dtype, node)
+
+
+_NOT_COMPLEX = "is computed of complex numbers, which are served as they are drawn, times a real number at the most"
 
 
 def with_dtype(node: Node, dtype: torch.dtype) -> Node:
@@ -657,6 +688,8 @@ def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = N
     shape = np.broadcast_shapes(*(one.shape for one in arguments if isinstance(one, Node)))
     first = next(one for one in arguments if isinstance(one, Node))
     dtype = dtype or first.dtype
+    if dtype.is_complex or any(one.dtype.is_complex for one in arguments if isinstance(one, Node)):
+        return _apply_complex(function, arguments, shape, dtype)
     nodes = tuple(settled(one) if isinstance(one, Node) else Full((), torch.float64, float(one)) for one in arguments)
     for node in nodes:
         if isinstance(node, Problem):
@@ -667,6 +700,29 @@ def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = N
     if len(alone) == 1 and alone[0].shape == shape:
         return _of_one(function, nodes, alone[0], dtype)
     return Apply(shape, dtype, function, tuple(_small(node) for node in nodes))
+
+
+def _apply_complex(function: str, arguments: Sequence[Node | complex], shape: Shape, dtype: torch.dtype) -> Node:
+    """Complex draws times real numbers, and nothing else."""
+    nodes = tuple(settled(one) if isinstance(one, Node) else full((), torch.complex128, one) for one in arguments)
+    for node in nodes:
+        if isinstance(node, Problem):
+            return spoilt(node, shape, dtype)
+    drawn = [node for node in nodes if not isinstance(node, Full)]
+    if len(drawn) == 1 and drawn[0].shape == shape and drawn[0].dtype == dtype:
+        scaled = _scaled_complex(function, nodes, drawn[0])
+        if scaled is not None:
+            return scaled
+    return Problem(shape, dtype, _NOT_COMPLEX)
+
+
+def _scaled_complex(function: str, nodes: tuple[Node, ...], node: Node) -> Node | None:
+    if isinstance(node, Draw):
+        return _folded(function, nodes, node)
+    if isinstance(node, Viewed) and isinstance(node.of, Draw):
+        scaled = _folded(function, nodes, node.of)
+        return None if scaled is None else viewed(scaled, node.box)
+    return None
 
 
 def spoilt(problem: Problem, shape: Sequence[int], dtype: torch.dtype) -> Problem:
@@ -768,7 +824,9 @@ def _other(values: list[float | None]) -> float:
 
 
 def _affine(draw: Draw, factor: float, shift: float) -> Node | None:
-    """``factor * draw + shift``."""
+    """``factor * draw + shift``; of complex numbers, the shift is 0."""
+    if draw.dtype.is_complex and shift:
+        return None
     if factor == 0:
         return Full(draw.shape, draw.dtype, shift)
     old, new = draw.parameters, {}

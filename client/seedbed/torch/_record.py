@@ -167,7 +167,7 @@ def _parameter_node(name: str, parameter: torch.Tensor, traced: Trace) -> Node:
 def _buffer_node(name: str, buffer: torch.Tensor, traced: Trace, is_saved: bool) -> Node | None:
     """What a buffer holds; None if it is no part of the model."""
     is_float = _module.dtype_name(buffer) in dtypes.NAMES
-    if buffer.is_complex() or not (is_float or traced.is_symbolic(buffer)):
+    if not is_float and (buffer.is_complex() or not traced.is_symbolic(buffer)):
         return None
     node = _nodes.settled(traced.value(buffer))
     problem = _nodes.problem_of(node)

@@ -182,6 +182,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if content.dtype != tensor.dtype and not _nodes.is_drawn(content) and not _nodes.problem_of(content):
             with _disable_current_modes():
                 content = _nodes.given(_nodes.evaluated(content).view(tensor.dtype))
+        if tensor.dtype == torch.complex64:
+            content = _nodes.as_complex(content) or content
         if content.dtype != tensor.dtype:
             text = f"is written as {log.content.dtype} and read as {tensor.dtype}; that cannot be said"
             return _nodes.problem(text, tuple(tensor.shape), tensor.dtype, log.content)
@@ -206,7 +208,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with _disable_current_modes(), torch.no_grad():
             flat = tensor.detach().as_strided((count,), (1,), 0)
             node = _nodes.given(flat)
-            if tensor.is_floating_point():
+            if _nodes.is_served(tensor.dtype):
                 flat.fill_(torch.nan)  # should it be read past us, this shows
         return node
 
@@ -283,7 +285,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = {name: self._argument(value) for name, value in call.given.items()}
 
         def drawn(scheme: str, parameters: Mapping[str, Any], dtype: torch.dtype | None = None) -> Draw:
-            kind = dtype or (result.dtype if result.is_floating_point() else torch.float64)
+            kind = dtype or (result.dtype if _nodes.is_served(result.dtype) else torch.float64)
             return self.drawn(scheme, parameters, tuple(result.shape), kind, call.given.get("generator"))
 
         self.write(result, make(given, drawn, result))
@@ -296,7 +298,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.is_symbolic(target) and not (isinstance(source, torch.Tensor) and self.is_symbolic(source)):
             call.run()
             return target
-        node = self.value(source) if isinstance(source, torch.Tensor) else Full((), target.dtype, float(source))
+        node = self.value(source) if isinstance(source, torch.Tensor) else _nodes.full((), target.dtype, source)
         self.write(target, node)
         return target
 
@@ -395,7 +397,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with _disable_current_modes(), torch.no_grad():
             args, kwargs = tree_map_only(torch.Tensor, scalar, (call.args, call.kwargs))
             number = call.func(*args, **kwargs)
-        return Full(tuple(result.shape), result.dtype, number.item()) if isinstance(number, torch.Tensor) else None
+        if not isinstance(number, torch.Tensor):
+            return None
+        return _nodes.full(tuple(result.shape), result.dtype, number.item())
 
     def _run_for_real(self, call: _Call) -> object:
         """Runs an operation on numbers, since nothing in them was drawn; what it writes is noted."""

@@ -134,7 +134,7 @@ def _mismatch(name: str, differences: Sequence[_Difference], held: int) -> Misma
 def _as_held(made: Any, dtype: torch.dtype) -> Array:  # noqa: ANN401 - CuPy, which may have made it, has no types
     """What was made as an array of the host, converted as `init_module` converts it for integers."""
     values: Array = made if isinstance(made, np.ndarray) else made.get()
-    return values if dtype.is_floating_point else torch.from_numpy(values.copy()).to(dtype).numpy()
+    return values if dtype.is_floating_point or dtype.is_complex else torch.from_numpy(values.copy()).to(dtype).numpy()
 
 
 def _words(values: Array) -> Array:

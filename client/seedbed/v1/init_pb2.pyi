@@ -13,6 +13,7 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_FLOAT16: _ClassVar[DataType]
     DATA_TYPE_BFLOAT16: _ClassVar[DataType]
     DATA_TYPE_FLOAT64: _ClassVar[DataType]
+    DATA_TYPE_COMPLEX64: _ClassVar[DataType]
 
 class FanMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -98,6 +99,7 @@ DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_BFLOAT16: DataType
 DATA_TYPE_FLOAT64: DataType
+DATA_TYPE_COMPLEX64: DataType
 FAN_MODE_UNSPECIFIED: FanMode
 FAN_MODE_FAN_IN: FanMode
 FAN_MODE_FAN_OUT: FanMode
@@ -234,10 +236,30 @@ class Kaiming(_message.Message):
     def __init__(self, a: _Optional[float] = ..., mode: _Optional[_Union[FanMode, str]] = ..., nonlinearity: _Optional[_Union[Nonlinearity, str]] = ..., gain: _Optional[float] = ...) -> None: ...
 
 class Orthogonal(_message.Message):
-    __slots__ = ("gain",)
+    __slots__ = ("gain", "axis")
     GAIN_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
     gain: float
-    def __init__(self, gain: _Optional[float] = ...) -> None: ...
+    axis: int
+    def __init__(self, gain: _Optional[float] = ..., axis: _Optional[int] = ...) -> None: ...
+
+class DeltaOrthogonal(_message.Message):
+    __slots__ = ("gain", "out_axis", "in_axis")
+    GAIN_FIELD_NUMBER: _ClassVar[int]
+    OUT_AXIS_FIELD_NUMBER: _ClassVar[int]
+    IN_AXIS_FIELD_NUMBER: _ClassVar[int]
+    gain: float
+    out_axis: int
+    in_axis: int
+    def __init__(self, gain: _Optional[float] = ..., out_axis: _Optional[int] = ..., in_axis: _Optional[int] = ...) -> None: ...
+
+class Disk(_message.Message):
+    __slots__ = ("radius", "std")
+    RADIUS_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    radius: float
+    std: float
+    def __init__(self, radius: _Optional[float] = ..., std: _Optional[float] = ...) -> None: ...
 
 class Sparse(_message.Message):
     __slots__ = ("sparsity", "std")
@@ -294,7 +316,7 @@ class View(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., strides: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Recipe(_message.Message):
-    __slots__ = ("stream", "shape", "dtype", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling", "permutation", "parts", "literal", "expression")
+    __slots__ = ("stream", "shape", "dtype", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling", "permutation", "parts", "literal", "expression", "delta_orthogonal", "disk")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +339,8 @@ class Recipe(_message.Message):
     PARTS_FIELD_NUMBER: _ClassVar[int]
     LITERAL_FIELD_NUMBER: _ClassVar[int]
     EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    DELTA_ORTHOGONAL_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     stream: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: DataType
@@ -339,7 +363,9 @@ class Recipe(_message.Message):
     parts: Parts
     literal: Literal
     expression: Expression
-    def __init__(self, stream: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    delta_orthogonal: DeltaOrthogonal
+    disk: Disk
+    def __init__(self, stream: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ..., delta_orthogonal: _Optional[_Union[DeltaOrthogonal, _Mapping]] = ..., disk: _Optional[_Union[Disk, _Mapping]] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("region", "view", "recipe")
@@ -408,7 +434,7 @@ class Expression(_message.Message):
     def __init__(self, steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "shape", "dtype", "seed", "algorithm_version", "stream", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling", "permutation", "parts", "literal", "expression")
+    __slots__ = ("name", "shape", "dtype", "seed", "algorithm_version", "stream", "ones", "zeros", "constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "sparse", "variance_scaling", "permutation", "parts", "literal", "expression", "delta_orthogonal", "disk")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -434,6 +460,8 @@ class TensorSpec(_message.Message):
     PARTS_FIELD_NUMBER: _ClassVar[int]
     LITERAL_FIELD_NUMBER: _ClassVar[int]
     EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    DELTA_ORTHOGONAL_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: DataType
@@ -459,7 +487,9 @@ class TensorSpec(_message.Message):
     parts: Parts
     literal: Literal
     expression: Expression
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., seed: _Optional[int] = ..., algorithm_version: _Optional[int] = ..., stream: _Optional[str] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    delta_orthogonal: DeltaOrthogonal
+    disk: Disk
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., seed: _Optional[int] = ..., algorithm_version: _Optional[int] = ..., stream: _Optional[str] = ..., ones: _Optional[_Union[Ones, _Mapping]] = ..., zeros: _Optional[_Union[Zeros, _Mapping]] = ..., constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., xavier_uniform: _Optional[_Union[Xavier, _Mapping]] = ..., xavier_normal: _Optional[_Union[Xavier, _Mapping]] = ..., kaiming_uniform: _Optional[_Union[Kaiming, _Mapping]] = ..., kaiming_normal: _Optional[_Union[Kaiming, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., variance_scaling: _Optional[_Union[VarianceScaling, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ..., delta_orthogonal: _Optional[_Union[DeltaOrthogonal, _Mapping]] = ..., disk: _Optional[_Union[Disk, _Mapping]] = ...) -> None: ...
 
 class TensorSlice(_message.Message):
     __slots__ = ("spec", "region")
@@ -478,7 +508,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class Law(_message.Message):
-    __slots__ = ("constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "orthogonal", "sparse", "permutation", "parts", "literal", "expression")
+    __slots__ = ("constant", "eye", "dirac", "uniform", "normal", "trunc_normal", "orthogonal", "sparse", "permutation", "parts", "literal", "expression", "disk")
     CONSTANT_FIELD_NUMBER: _ClassVar[int]
     EYE_FIELD_NUMBER: _ClassVar[int]
     DIRAC_FIELD_NUMBER: _ClassVar[int]
@@ -491,6 +521,7 @@ class Law(_message.Message):
     PARTS_FIELD_NUMBER: _ClassVar[int]
     LITERAL_FIELD_NUMBER: _ClassVar[int]
     EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     constant: Constant
     eye: Eye
     dirac: Dirac
@@ -503,7 +534,8 @@ class Law(_message.Message):
     parts: Parts
     literal: Literal
     expression: Expression
-    def __init__(self, constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    disk: Disk
+    def __init__(self, constant: _Optional[_Union[Constant, _Mapping]] = ..., eye: _Optional[_Union[Eye, _Mapping]] = ..., dirac: _Optional[_Union[Dirac, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., normal: _Optional[_Union[Normal, _Mapping]] = ..., trunc_normal: _Optional[_Union[TruncNormal, _Mapping]] = ..., orthogonal: _Optional[_Union[Orthogonal, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., permutation: _Optional[_Union[Permutation, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., literal: _Optional[_Union[Literal, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ..., disk: _Optional[_Union[Disk, _Mapping]] = ...) -> None: ...
 
 class TensorDescription(_message.Message):
     __slots__ = ("spec", "region", "law", "fan_in", "fan_out", "gain", "stream", "element_count", "byte_count")

@@ -17,17 +17,25 @@ _NUMPY: dict[int, np.dtype[Any]] = {
     DataType.DATA_TYPE_FLOAT16: np.dtype(np.float16),
     DataType.DATA_TYPE_BFLOAT16: np.dtype(ml_dtypes.bfloat16),
     DataType.DATA_TYPE_FLOAT64: np.dtype(np.float64),
+    DataType.DATA_TYPE_COMPLEX64: np.dtype(np.complex64),
 }
-_LARGEST = {number: float(np.nextafter(dtype.type(math.inf), dtype.type(0))) for number, dtype in _NUMPY.items()}
+_REAL = {**_NUMPY, DataType.DATA_TYPE_COMPLEX64: np.dtype(np.float32)}
+"""The type of the numbers that an element has one or two of."""
+_LARGEST = {number: float(np.nextafter(dtype.type(math.inf), dtype.type(0))) for number, dtype in _REAL.items()}
 
 
-LISTED = "float32, float16, bfloat16, float64"
+LISTED = "float32, float16, bfloat16, float64, complex64"
 """For errors."""
 
 
 def is_known(data_type: int) -> bool:
     """Whether ``data_type`` is one of the contract's element types (unspecified is not)."""
     return data_type in _NUMPY
+
+
+def is_complex(data_type: int) -> bool:
+    """Whether an element has a real and an imaginary part."""
+    return data_type == DataType.DATA_TYPE_COMPLEX64
 
 
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
@@ -40,7 +48,7 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
 
 
 def largest(data_type: int) -> float:
-    """The largest finite value.
+    """The largest finite value, of complex numbers that of a part, as of all functions here.
 
     >>> largest(DataType.DATA_TYPE_FLOAT16)
     65504.0
@@ -55,7 +63,7 @@ def largest_exact_integer(data_type: int) -> int:
     2048
     """
     digits = {np.dtype(np.float64): 53, np.dtype(np.float32): 24, np.dtype(np.float16): 11}
-    return 1 << digits.get(_NUMPY[data_type], 8)
+    return 1 << digits.get(_REAL[data_type], 8)
 
 
 def at_least(value: float, data_type: int) -> float:
@@ -70,7 +78,7 @@ def at_least(value: float, data_type: int) -> float:
 @lru_cache(maxsize=1024)  # a tensor's bounds are asked for when it is validated and when it is sampled
 def at_most(value: float, data_type: int) -> float:
     """The largest value of the type that is not above ``value``; a zero is the positive one."""
-    dtype = _NUMPY[data_type]
+    dtype = _REAL[data_type]
     with np.errstate(over="ignore"):
         rounded = dtype.type(value)
     # One of the two neighbours of ``value``, even of bfloat16, which is rounded twice (by way of float32).
@@ -84,7 +92,7 @@ def below(value: float, data_type: int) -> float:
     nearest = at_most(value, data_type)
     if nearest < value:
         return nearest
-    dtype = _NUMPY[data_type]
+    dtype = _REAL[data_type]
     return float(np.nextafter(dtype.type(nearest), dtype.type(-math.inf)))
 
 

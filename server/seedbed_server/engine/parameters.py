@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,8 @@ from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, TensorDescription, TruncNorm
 from . import dtypes
 from .constants import NEAR_TAIL
 from .normal_cdf import interval_probabilities
+from .pairs import SQRT_HALF
 from .stream import Purpose, name_hashed, stream_of
-
 
 _LEAST_INSIDE32 = 2.0**-20
 """Between bounds so improbable, float64's probabilities tell the median's place to 2^-33 of their distance."""
@@ -51,6 +52,23 @@ class TruncNormalParameters(NamedTuple):
     highest: float
 
 
+class DiskParameters(NamedTuple):
+    """A complex number ``radius * sqrt(u)`` in a direction; a float32 value."""
+
+    radius: float
+
+
+class DiskNormalParameters(NamedTuple):
+    """``mean + std * z`` of a complex number's parts, whose modulus comes of words from the lowest on.
+
+    ``std`` is a float32 value, and that of a part.
+    """
+
+    mean: float
+    std: float
+    lowest_word: float
+
+
 class TruncNormal32Parameters(NamedTuple):
     """A truncated normal whose bounds are on both sides of the mean, in float32 (docs/stream-v1.md).
 
@@ -73,7 +91,14 @@ class TruncNormal32Parameters(NamedTuple):
     """Whether no tail's probability is under NEAR_TAIL."""
 
 
-Parameters = UniformParameters | NormalParameters | TruncNormalParameters | TruncNormal32Parameters
+Parameters = (
+    UniformParameters
+    | NormalParameters
+    | TruncNormalParameters
+    | TruncNormal32Parameters
+    | DiskParameters
+    | DiskNormalParameters
+)
 
 
 class SparseMask(NamedTuple):
@@ -92,7 +117,7 @@ class SparseMask(NamedTuple):
 
 
 def parameters_of(description: TensorDescription) -> Parameters:
-    """The parameters of a random elementwise law: uniform, normal, trunc_normal, or the normal under sparse."""
+    """The parameters of a random elementwise law: uniform, normal, trunc_normal, disk, or the normal under sparse."""
     law, dtype = description.law, description.spec.dtype
     kind = law.WhichOneof("law")
     if kind == "uniform":
@@ -102,6 +127,11 @@ def parameters_of(description: TensorDescription) -> Parameters:
         )
     if kind == "trunc_normal":
         return _truncated(law.trunc_normal, dtype)
+    if kind == "disk":
+        if not law.disk.HasField("std"):
+            return DiskParameters(_base(law.disk.radius, dtype))
+        lowest = _lowest_word(law.disk.radius / law.disk.std)
+        return DiskNormalParameters(0.0, _base(law.disk.std * SQRT_HALF, dtype), float(lowest))
     if kind == "sparse":
         return NormalParameters(0.0, _base(law.sparse.std, dtype))
     return NormalParameters(_base(law.normal.mean, dtype), _base(law.normal.std, dtype))
@@ -110,15 +140,30 @@ def parameters_of(description: TensorDescription) -> Parameters:
 def _truncated(law: TruncNormal, dtype: DataType) -> TruncNormalParameters | TruncNormal32Parameters:
     p, inside, q = interval_probabilities((law.a - law.mean) / law.std, (law.b - law.mean) / law.std)
     lowest, highest = dtypes.at_least(law.a, dtype), dtypes.at_most(law.b, dtype)
-    if dtype != DATA_TYPE_FLOAT64 and inside >= _LEAST_INSIDE32 and _suits_float32(law.mean, law.std):
-        exact = (0.5 - p) / inside * 2**32
-        median = round(exact)
-        if 0 < median < 2**32:
-            step, off = inside * 2**-32, median - exact
-            rounded = law.mean, law.std, step, p + step / 2, q + step / 2, step * (1 - 2 * off), step * (1 + 2 * off)
-            is_near = p >= NEAR_TAIL and q >= NEAR_TAIL
-            return TruncNormal32Parameters(*map(_nearest32, rounded), lowest, highest, median, is_near)
-    return TruncNormalParameters(law.mean, law.std, p, inside, q, lowest, highest)
+    exact = (0.5 - p) / inside * 2**32  # how many draws are below the median
+    median = round(exact)
+    if dtype == DATA_TYPE_FLOAT64 or not (_suits_float32(law, inside) and 0 < median < 2**32):
+        return TruncNormalParameters(law.mean, law.std, p, inside, q, lowest, highest)
+    step, off = inside * 2**-32, median - exact
+    return TruncNormal32Parameters(
+        mean=_nearest32(law.mean),
+        std=_nearest32(law.std),
+        step=_nearest32(step),
+        p_first=_nearest32(p + step / 2),
+        q_first=_nearest32(q + step / 2),
+        below=_nearest32(step * (1 - 2 * off)),
+        above=_nearest32(step * (1 + 2 * off)),
+        lowest=lowest,
+        highest=highest,
+        median=median,
+        is_near=p >= NEAR_TAIL and q >= NEAR_TAIL,
+    )
+
+
+def _suits_float32(law: TruncNormal, inside: float) -> bool:
+    float32 = np.finfo(np.float32)
+    is_scaled = float(float32.smallest_normal) <= law.std <= float(float32.max)
+    return is_scaled and abs(law.mean) <= float(float32.max) and inside >= _LEAST_INSIDE32
 
 
 def packed(parameters: Parameters) -> bytes:
@@ -141,9 +186,13 @@ def permutation_mask(description: TensorDescription) -> SparseMask:
     return SparseMask(math.prod(description.spec.shape), 1, 0, stream)
 
 
-def _suits_float32(mean: float, std: float) -> bool:
-    float32 = np.finfo(np.float32)
-    return abs(mean) <= float32.max and float32.smallest_normal <= std <= float32.max
+def _lowest_word(bound: float) -> int:
+    """The first of the words whose modulus, of a standard complex normal, is at most this.
+
+    ``|z|^2 = -ln((w | 1) / 2^32)``, so that ``w | 1 >= 2^32 exp(-bound^2)``.
+    """
+    with localcontext(prec=60):
+        return math.ceil(Decimal(-bound * bound).exp() * 2**32) & ~1
 
 
 def _nearest32(value: float) -> float:

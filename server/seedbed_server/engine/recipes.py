@@ -32,7 +32,7 @@ from seedbed.v1 import (
     View,
 )
 
-from . import dtypes
+from . import delta, dtypes
 from .errors import InvalidSpec
 from .regions import check_region
 from .stream import name_hashed
@@ -47,7 +47,7 @@ MAX_STEPS = 10_000
 MAX_DEPTH = 16
 """Of recipes within recipes."""
 
-KINDS = ("parts", "literal", "expression")
+KINDS = ("parts", "literal", "expression", "delta_orthogonal")
 """The schemes that this module resolves."""
 
 _CERTAIN = ("ones", "zeros", "constant", "eye", "dirac", "literal", None)  # they draw nothing
@@ -162,7 +162,7 @@ Plan = PartsPlan | LiteralPlan | ExpressionPlan
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
-    """The spec with a stream for each recipe within that draws, which is the name of a tensor of the same values.
+    """The spec as parts, a literal or an expression, in which each recipe that draws has the stream that names it.
 
     Args:
         spec: Made by one of `KINDS`.
@@ -173,6 +173,7 @@ def named(spec: TensorSpec, field: str) -> TensorSpec:
     """
     full = TensorSpec()
     full.CopyFrom(spec)
+    delta.expand(full, field)
     _Naming().name(full, _Streams(name_hashed(spec)), field, 0)
     return full
 
@@ -323,8 +324,17 @@ def _placed(part: Part, spec: TensorSpec, field: str, describe: Describe) -> Pla
     if not part.HasField("recipe"):
         raise InvalidSpec(f"{field}.recipe", "is missing; say what the part holds, such as a normal or a constant")
     inner = _inner(part.recipe, spec, box.shape, spec.dtype, f"{field}.recipe", describe)
+    _check_part(part.recipe, inner.description.spec.dtype, spec.dtype, f"{field}.recipe.dtype")
     shape = tuple(inner.description.spec.shape)
     return PlacedPart(box, _broadcast(shape, box.shape, f"{field}.recipe.shape", "the part"), *inner)
+
+
+def _check_part(recipe: Recipe, dtype: DataType, of: DataType, field: str) -> None:
+    """Refuses complex numbers in a real tensor, and real ones that are drawn in a complex tensor."""
+    if dtypes.is_complex(dtype) and not dtypes.is_complex(of):
+        raise InvalidSpec(field, "is complex64, but the tensor's dtype is real; give a real one, or a complex tensor")
+    if not dtypes.is_complex(dtype) and dtypes.is_complex(of) and recipe.WhichOneof("scheme") not in _CERTAIN:
+        raise InvalidSpec(field, "is real, but the tensor is complex64; leave it out")
 
 
 def _box(part: Part, spec: TensorSpec, field: str) -> Box:
@@ -358,8 +368,8 @@ def _plan_literal(spec: TensorSpec, field: str, _describe: Describe) -> LiteralP
             f"{field}.literal.data",
             f"has {len(data)} bytes, but shape {spec.shape[:]} of {dtype} takes {size}; give every element once",
         )
-    values = np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind == "f" else dtype)
-    is_finite = np.isfinite(values.astype(np.float64))
+    values = np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind in "fc" else dtype)
+    is_finite = np.isfinite(values if dtype.kind == "c" else values.astype(np.float64))
     if not is_finite.all():
         first = int(np.argmin(is_finite))
         raise InvalidSpec(f"{field}.literal.data", f"element {first} is {values[first]}; give finite numbers")
@@ -370,6 +380,7 @@ def _plan_literal(spec: TensorSpec, field: str, _describe: Describe) -> LiteralP
 
 
 def _plan_expression(spec: TensorSpec, field: str, describe: Describe) -> ExpressionPlan:
+    _check_real(spec.dtype, f"{field}.dtype")
     field = f"{field}.expression"
     if not spec.expression.steps:
         raise InvalidSpec(f"{field}.steps", "has no steps; give at least one, which is the tensor")
@@ -378,6 +389,11 @@ def _plan_expression(spec: TensorSpec, field: str, describe: Describe) -> Expres
         nodes.append(_Checked(spec, nodes, f"{field}.steps[{index}]", describe).node(step))
     result = _broadcast(nodes[-1].shape, tuple(spec.shape), f"{field}.steps[{len(nodes) - 1}]", "the tensor")
     return ExpressionPlan(tuple(nodes), result)
+
+
+def _check_real(dtype: DataType, field: str) -> None:
+    if dtypes.is_complex(dtype):
+        raise InvalidSpec(field, "is complex64, but expressions are of real numbers; give a real dtype")
 
 
 class _Checked:
@@ -417,6 +433,7 @@ class _Checked:
         spec = self._spec
         dtype = DATA_TYPE_FLOAT64 if spec.dtype == DATA_TYPE_FLOAT64 else DATA_TYPE_FLOAT32
         inner = _inner(recipe, spec, tuple(spec.shape), dtype, f"{self._field}.recipe", self._describe)
+        _check_real(inner.description.spec.dtype, f"{self._field}.recipe.dtype")
         return tuple(inner.description.spec.shape), Leaf(*inner)
 
     def _constant(self, value: float, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Number]:
@@ -488,6 +505,7 @@ class _Checked:
         [shape] = self._expect(arguments, 1, "a cast")
         if not dtypes.is_known(dtype):
             raise InvalidSpec(f"{self._field}.cast", f"unknown dtype {dtype}; use one of {dtypes.LISTED}")
+        _check_real(dtype, f"{self._field}.cast")
         return shape, Cast(dtype)
 
 

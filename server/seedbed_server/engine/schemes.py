@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -25,6 +26,7 @@ from seedbed.v1 import (
     NONLINEARITY_LEAKY_RELU,
     Constant,
     Dirac,
+    Disk,
     Eye,
     FanMode,
     Kaiming,
@@ -42,6 +44,7 @@ from seedbed.v1 import (
     Zeros,
 )
 
+from .dtypes import is_complex
 from .errors import InvalidSpec
 from .fans import torch_fans, variance_scaling_fans
 from .gains import calculate_gain
@@ -51,6 +54,12 @@ MAX_ORTHOGONAL_ELEMENTS = 1 << 26
 
 TRUNCATED_STD = 0.87962566103423978
 """The standard deviation of a standard normal truncated to (-2, 2), as in jax.nn.initializers."""
+
+TRUNCATED_COMPLEX_STD = 0.95311164380491208
+"""That of a standard complex normal of modulus 2 at most, likewise."""
+
+_LEAST_RADIUS = 1 / 16
+"""Of a normal on a disk, in standard deviations: 2^24 of the 2^32 words are within, and all but uniform there."""
 
 
 class Resolution(NamedTuple):
@@ -80,7 +89,10 @@ def resolve(spec: TensorSpec, field: str = "spec") -> Resolution:
         raise InvalidSpec(f"{field}.scheme", "no scheme is set; set one, such as normal or kaiming_uniform")
     path, parameters = f"{field}.{scheme}", getattr(spec, scheme)
     _require_finite(parameters, path)
-    return _RESOLVERS[scheme](parameters, spec.shape[:], _Fields(path, f"{field}.shape"))
+    resolvers = _COMPLEX_RESOLVERS if is_complex(spec.dtype) else _RESOLVERS
+    if scheme not in resolvers:
+        raise InvalidSpec(path, _REMEDIES.get(scheme, f"{scheme} is not offered in complex64; give a real dtype"))
+    return resolvers[scheme](parameters, spec.shape[:], _Fields(path, f"{field}.shape"))
 
 
 @dataclass(slots=True)
@@ -144,6 +156,12 @@ def _trunc_normal(mean: float, std: float, a: float, b: float) -> Law:
     return Law(trunc_normal=TruncNormal(mean=mean + 0.0, std=std, a=a + 0.0, b=b + 0.0, bounds=BOUNDS_UNIT_ABSOLUTE))
 
 
+def _disk(radius: float, std: float | None = None) -> Law:
+    if radius == 0 or std == 0:
+        return _constant(0.0)
+    return Law(disk=Disk(radius=radius, std=std))
+
+
 # Schemes.
 
 
@@ -190,6 +208,27 @@ def _resolve_uniform(scheme: Uniform, shape: Shape, fields: _Fields) -> Resoluti
 
 def _resolve_normal(scheme: Normal, shape: Shape, fields: _Fields) -> Resolution:
     return Resolution(_normal(scheme.mean, _non_negative(scheme, "std", 1.0, fields)))
+
+
+def _resolve_complex_normal(scheme: Normal, shape: Shape, fields: _Fields) -> Resolution:
+    resolution = _resolve_normal(scheme, shape, fields)
+    if resolution.law.HasField("normal") and scheme.mean:
+        raise InvalidSpec(fields["mean"], f"{scheme.mean} is not 0, the only mean of complex normals; give 0")
+    return resolution
+
+
+def _resolve_disk(scheme: Disk, shape: Shape, fields: _Fields) -> Resolution:
+    radius = _non_negative(scheme, "radius", 1.0, fields)
+    if not scheme.HasField("std"):
+        return Resolution(_disk(radius))
+    std = _non_negative(scheme, "std", 0.0, fields)
+    if radius and radius < _LEAST_RADIUS * std:
+        raise InvalidSpec(
+            fields["std"],
+            f"{std} is more than {1 / _LEAST_RADIUS:.0f} times the radius {radius}, within which such a normal is all "
+            "but uniform; leave std out",
+        )
+    return Resolution(_disk(radius, std))
 
 
 def _resolve_trunc_normal(scheme: TruncNormal, shape: Shape, fields: _Fields) -> Resolution:
@@ -257,14 +296,20 @@ def _resolve_orthogonal(scheme: Orthogonal, shape: Shape, fields: _Fields) -> Re
             fields.shape,
             f"Only tensors with 2 or more dimensions are supported by orthogonal; this one has {len(shape)}",
         )
-    if (elements := math.prod(shape)) > MAX_ORTHOGONAL_ELEMENTS:
+    check_orthogonal_size(math.prod(shape), fields.shape)
+    axis = positive_axis(scheme.axis, len(shape), fields["axis"])
+    law = Law(orthogonal=Orthogonal(gain=gain, axis=axis)) if gain else _constant(0.0)
+    return Resolution(law, gain=gain)
+
+
+def check_orthogonal_size(elements: int, field: str) -> None:
+    """Refuses an orthogonal matrix that is too large."""
+    if elements > MAX_ORTHOGONAL_ELEMENTS:
         raise InvalidSpec(
-            fields.shape,
+            field,
             f"{elements} elements are over orthogonal's limit of {MAX_ORTHOGONAL_ELEMENTS}, since any part needs the "
             "whole matrix; use a smaller shape, or a scheme such as xavier_normal",
         )
-    law = Law(orthogonal=Orthogonal(gain=gain)) if gain else _constant(0.0)
-    return Resolution(law, gain=gain)
 
 
 def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution:
@@ -278,14 +323,20 @@ def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution
     return Resolution(Law(sparse=Sparse(sparsity=scheme.sparsity, std=std)) if std else _constant(0.0))
 
 
-def _resolve_variance_scaling(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> Resolution:
+ScaledLaw = Callable[[int, float, float, _Fields], Law]
+"""The law of a distribution, a variance and a gain."""
+
+
+def _resolve_variance_scaling(
+    scaled_law: ScaledLaw, scheme: VarianceScaling, shape: Shape, fields: _Fields
+) -> Resolution:
     scale = _non_negative(scheme, "scale", 1.0, fields)
     gain = _non_negative(scheme, "gain", 1.0, fields)
     in_axes, out_axes, batch_axes = _axes_of(scheme, shape, fields)
     fan_in, fan_out = variance_scaling_fans(shape, in_axes, out_axes, batch_axes)
     denominator = _scaled_fan(scheme.mode, fan_in, fan_out, fields)
     variance = scale / denominator if denominator else 0.0
-    law = _scaled_law(scheme.distribution, variance, gain, fields)
+    law = scaled_law(scheme.distribution, variance, gain, fields)
     return Resolution(law, fan_in, fan_out, gain)
 
 
@@ -313,7 +364,22 @@ def _scaled_law(distribution: int, variance: float, gain: float, fields: _Fields
     if distribution in (DISTRIBUTION_UNSPECIFIED, DISTRIBUTION_TRUNCATED_NORMAL):
         std = gain * (math.sqrt(variance) / TRUNCATED_STD)
         return _trunc_normal(0.0, std, -2 * std, 2 * std)
-    raise InvalidSpec(
+    raise _unknown_distribution(distribution, fields)
+
+
+def _scaled_complex_law(distribution: int, variance: float, gain: float, fields: _Fields) -> Law:
+    if distribution == DISTRIBUTION_UNIFORM:
+        return _disk(gain * math.sqrt(2 * variance))
+    if distribution == DISTRIBUTION_NORMAL:
+        return _normal(0.0, gain * math.sqrt(variance))
+    if distribution in (DISTRIBUTION_UNSPECIFIED, DISTRIBUTION_TRUNCATED_NORMAL):
+        std = gain * (math.sqrt(variance) / TRUNCATED_COMPLEX_STD)
+        return _disk(2 * std, std)
+    raise _unknown_distribution(distribution, fields)
+
+
+def _unknown_distribution(distribution: int, fields: _Fields) -> InvalidSpec:
+    return InvalidSpec(
         fields["distribution"],
         f"{distribution} is not a known distribution; use one of uniform, normal, truncated_normal",
     )
@@ -342,14 +408,19 @@ def _axes(axes: Sequence[int], shape: Shape, field: str, seen: set[int]) -> list
     """The axes counted from the first; ``seen`` collects them, since none may be named twice."""
     resolved = []
     for axis in axes:
-        if not -len(shape) <= axis < len(shape):
-            raise InvalidSpec(field, f"axis {axis} is outside a shape of {len(shape)} dimensions")
-        positive = axis % len(shape)
+        positive = positive_axis(axis, len(shape), field)
         if positive in seen:
             raise InvalidSpec(field, f"axis {axis} is named twice; name each axis once")
         seen.add(positive)
         resolved.append(positive)
     return resolved
+
+
+def positive_axis(axis: int, dimensions: int, field: str) -> int:
+    """An axis counted from the first."""
+    if not -dimensions <= axis < dimensions:
+        raise InvalidSpec(field, f"axis {axis} is outside a shape of {dimensions} dimensions")
+    return axis % dimensions
 
 
 def _mode_name(mode: int) -> str:
@@ -371,6 +442,22 @@ _RESOLVERS: dict[str, Callable[..., Resolution]] = {
     "kaiming_normal": _resolve_kaiming_normal,
     "orthogonal": _resolve_orthogonal,
     "sparse": _resolve_sparse,
-    "variance_scaling": _resolve_variance_scaling,
+    "variance_scaling": partial(_resolve_variance_scaling, _scaled_law),
     "permutation": _resolve_permutation,
 }
+
+_NOT_COMPLEX = ("trunc_normal", "orthogonal", "sparse", "permutation")
+
+_COMPLEX_RESOLVERS: dict[str, Callable[..., Resolution]] = {
+    **{scheme: resolver for scheme, resolver in _RESOLVERS.items() if scheme not in _NOT_COMPLEX},
+    "normal": _resolve_complex_normal,
+    "disk": _resolve_disk,
+    "variance_scaling": partial(_resolve_variance_scaling, _scaled_complex_law),
+}
+
+_REMEDIES = {
+    "trunc_normal": "trunc_normal is not offered in complex64, since complex numbers have no order for bounds a and b; "
+    "use variance_scaling or disk, which bound the modulus, or a real dtype",
+    "disk": "disk is a law of complex numbers; give dtype complex64, or use uniform or trunc_normal",
+}
+"""What to do about a scheme that is not offered in a dtype."""

@@ -9,9 +9,10 @@ from functools import lru_cache
 
 from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Region, TensorDescription, TensorSpec
 
-from . import dtypes, recipes
+from . import delta, dtypes, recipes
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
+from .pairs import SQRT_HALF
 from .regions import check_region
 from .schemes import Resolution, Shape, resolve
 from .stream import name_hashed, stream_of
@@ -110,7 +111,7 @@ def _described(spec: TensorSpec, region: Region | None, field: str, region_field
     if spec.WhichOneof("scheme") in recipes.KINDS:
         explicit = recipes.named(full, field)
         plan = recipes.resolve(explicit, field, _described_within)
-        resolution = Resolution(recipes.law_of(plan, explicit))
+        resolution = Resolution(recipes.law_of(plan, explicit), gain=delta.gain_of(spec))
     else:
         resolution = resolve(full, field)
         if 0 not in shape:
@@ -168,6 +169,9 @@ def _check_range(law: Law, spec: TensorSpec, path: str) -> None:
         _check_holds(law.uniform.b - law.uniform.a, spec, field, "the width b - a")
     elif kind == "normal":
         _check_reach(abs(law.normal.mean), law.normal.std, spec, field)
+    elif kind == "disk":
+        _check_holds(law.disk.radius, spec, field, "the radius")
+        _check_reach(0.0, law.disk.std * SQRT_HALF, spec, field)
     elif kind == "sparse":
         _check_reach(0.0, law.sparse.std, spec, field)
     elif kind == "trunc_normal":

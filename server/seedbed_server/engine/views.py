@@ -158,6 +158,17 @@ def whole(shape: Sequence[int]) -> Box:
     return Box(tuple(shape), row_major(shape))
 
 
+def axis_first(shape: Sequence[int], axis: int) -> Box:
+    """A tensor, as the view that it is of the one that has an axis before all others.
+
+    >>> axis_first((2, 3, 4), 1)
+    Box(shape=(2, 3, 4), strides=(4, 8, 1), offset=0)
+    """
+    others = [*shape[:axis], *shape[axis + 1 :]]
+    strides = row_major(others)
+    return Box(tuple(shape), (*strides[:axis], math.prod(others), *strides[axis:]))
+
+
 def region_box(region: Region, shape: Sequence[int]) -> Box:
     """A region of a tensor."""
     strides = row_major(shape)

@@ -124,6 +124,11 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
     ({"orthogonal": {}}, [9, 9], None, ["FLOAT64"]),
     ({"orthogonal": {}}, [70, 40], None, ["FLOAT32", "FLOAT64"]),
     ({"orthogonal": {}}, [66, 130], None, ["FLOAT64"]),
+    ({"orthogonal": {"axis": -1}}, [3, 4, 5], ([0, 1, 1], [3, 4, 4]), ["FLOAT32", "FLOAT64"]),
+    ({"orthogonal": {"axis": 1, "gain": 0.7}}, [3, 20, 2], None, ["FLOAT64"]),
+    ({"delta_orthogonal": {}}, [5, 4, 3, 2], None, ["FLOAT32", "BFLOAT16"]),
+    ({"delta_orthogonal": {"gain": 1.5, "out_axis": -1, "in_axis": -2}}, [4, 3, 5], ([1, 0, 1], [4, 3, 5]),
+     ["FLOAT64"]),
     ({"constant": {"val": 0.1}}, [3], None, ["FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64"]),
     ({"constant": {"val": 1.0 + 2.0**-11 + 2.0**-40}}, [2], None, ["FLOAT16", "FLOAT64"]),
     ({"constant": {"val": -0.0}}, [2], None, ["FLOAT32"]),
@@ -173,7 +178,31 @@ CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]
      [2, 32], None, ["FLOAT32"]),
 ]  # fmt: skip
 
-SEEDS = {"FLOAT32": 0, "FLOAT16": 7, "BFLOAT16": 0xFEDCBA9876543210, "FLOAT64": 2**64 - 1}
+COMPLEX = ["COMPLEX64"]
+CASES += [
+    ({"uniform": {}}, [33], None, COMPLEX),
+    ({"uniform": {"a": -0.1, "b": 0.3}}, [7, 9], ([2, 1], [6, 8]), COMPLEX),
+    ({"normal": {}}, [33], None, COMPLEX),
+    ({"normal": {"std": 1e-7}}, [5, 7], ([1, 2], [5, 7]), COMPLEX),
+    ({"normal": {}}, [2**60 - 1], ([2**60 - 9], [2**60 - 1]), COMPLEX),
+    ({"xavier_normal": {}}, [4, 6], None, COMPLEX),
+    ({"kaiming_uniform": {}}, [4, 6], None, COMPLEX),
+    ({"disk": {}}, [33], None, COMPLEX),
+    ({"disk": {"radius": 0.02, "std": 0.3}}, [33], None, COMPLEX),
+    ({"disk": {"radius": 9.0, "std": 1.0}}, [33], None, COMPLEX),
+    *[({"variance_scaling": {"distribution": f"DISTRIBUTION_{name}"}}, [5, 7], None, COMPLEX)
+      for name in ("UNIFORM", "NORMAL", "TRUNCATED_NORMAL")],
+    ({"constant": {"val": 0.1}}, [3], None, COMPLEX),
+    ({"eye": {}}, [4, 6], ([1, 0], [4, 3]), COMPLEX),
+    ({"dirac": {}}, [3, 2, 3], None, COMPLEX),
+    ({"parts": {"parts": [_part({"normal": {}}, region={"start": [0, 0], "stop": [3, 5]}),
+                          _part({"disk": {}}, view={"shape": [6], "strides": [9], "offset": 1}),
+                          _part({"constant": {"val": 0.1}, "dtype": "DATA_TYPE_FLOAT64"},
+                                region={"start": [5, 2], "stop": [6, 7]})]}}, [6, 8], None, COMPLEX),
+    ({"literal": {"data": _base64(np.complex64([1.5 - 2j, 3e38j]))}}, [2], None, COMPLEX),
+]  # fmt: skip
+
+SEEDS = {"FLOAT32": 0, "FLOAT16": 7, "BFLOAT16": 0xFEDCBA9876543210, "FLOAT64": 2**64 - 1, "COMPLEX64": 7}
 
 
 def vector(scheme: dict, shape: list[int], bounds: tuple[list[int], list[int]] | None, dtype: str) -> dict:

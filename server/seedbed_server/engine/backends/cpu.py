@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from seedbed._cores import cores_of_rank
 from seedbed.v1 import TensorDescription
 
-from .. import deterministic, dtypes, recipes
+from .. import deterministic, dtypes, pairs, recipes
 from ..errors import Cancelled, InvalidSpec
 from ..expressions import Evaluation
 from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of, permutation_mask, sparse_mask
 from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
-from ..views import Indices, Laying, expanded
+from ..views import Indices, Laying, axis_first, expanded
 from .base import Backend, IsCancelled, Sampler, Stream, Wait, done
 
 _DEFAULT_SHARE: Final = 1 << 16
@@ -169,6 +169,8 @@ class CpuBackend(Backend):
         return _ExpressionFill(description, plan, self._fill_of)
 
     def _random_fill(self, description: TensorDescription, law: str) -> Fill:
+        if pairs.is_drawn(description):
+            return partial(_fill_pairs, self._random_fill(pairs.as_floats(description), law))
         parameters = parameters_of(description)
         stream = Stream(description.spec.seed, description.stream)
         if law != "sparse":
@@ -229,10 +231,10 @@ class CpuBackend(Backend):
         dtypes.store(self.places(mask, seed, expanded(elements)).astype(np.float64), out)
 
     def orthogonal(self, description: TensorDescription, cancelled: IsCancelled) -> NDArray[np.float64]:
-        """A tensor's elements, of gain 1, whatever the region."""
+        """The matrix of a tensor, of gain 1 and whatever the region, the rows along the law's axis; its elements."""
         spec = description.spec
-        rows = spec.shape[0]
-        columns = math.prod(spec.shape[1:])
+        rows = spec.shape[description.law.orthogonal.axis]
+        columns = math.prod(spec.shape) // rows
         stream = Stream(spec.seed, stream_of(name_hashed(spec), Purpose.ORTHOGONAL))
         return self._matrices.get(
             (stream, rows, columns), lambda: self._orthogonal(stream, rows, columns, cancelled), cancelled
@@ -280,6 +282,10 @@ def _fill_ones(ones: deterministic.Ones, elements: Runs, out: NDArray[Any], _can
     out[ones.positions(elements)] = 1
 
 
+def _fill_pairs(fill: Fill, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
+    fill(pairs.runs_of_floats(elements), pairs.floats_of(out), cancelled)
+
+
 def _fill_literal(values: NDArray[Any], elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
     out[...] = values[expanded(elements)]
 
@@ -310,14 +316,15 @@ class _OrthogonalFill:
     def __call__(self, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
         if self._matrix is None:
             self._matrix = self._backend.orthogonal(self._description, cancelled)
-        gain = self._description.law.orthogonal.gain
+        law = self._description.law.orthogonal
+        view = axis_first(self._description.spec.shape, law.axis) if law.axis else None
         for begin, part in tiles(elements, _COPIED):
             if cancelled():
                 raise Cancelled
-            starts, lengths = part
+            starts, lengths = part if view is None else view.taken(part)
             is_one = len(starts) == 1
-            values = self._matrix[slice(starts[0], starts[0] + lengths[0]) if is_one else expanded(part)]
-            dtypes.store(values * gain, out[begin : begin + len(values)])
+            values = self._matrix[slice(starts[0], starts[0] + lengths[0]) if is_one else expanded((starts, lengths))]
+            dtypes.store(values * law.gain, out[begin : begin + len(values)])
 
 
 class _PartsFill:

@@ -211,6 +211,31 @@ struct Normal32 {
   INLINE void operator()(Words w, u64, float* x) const { pair(w.w0, w.w1, x), pair(w.w2, w.w3, x + 2); }
 };
 
+// The parts of two complex numbers of a disk.
+struct Disk32 {
+  typedef float T;
+  static constexpr int N = 4;
+  float radius;
+  INLINE Disk32(const Draw& d) : radius(d.p[0]) {}
+  INLINE void pair(u32 w0, u32 w1, float* x) const {
+    const float modulus = radius * root(float(w0 | 1u) * 0x1p-32f);
+    float cosine, sine;
+    cos_sin(w1, cosine, sine);
+    x[0] = modulus * cosine;
+    x[1] = modulus * sine;
+  }
+  INLINE void operator()(Words w, u64, float* x) const { pair(w.w0, w.w1, x), pair(w.w2, w.w3, x + 2); }
+};
+
+struct DiskNormal32 : Normal32 {
+  u64 lowest;
+  INLINE DiskNormal32(const Draw& d) : Normal32(d), lowest(d.p[2]) {}
+  INLINE u32 from_lowest(u32 w) const { return u32(lowest + (((1ull << 32) - lowest) * w >> 32)); }
+  INLINE void operator()(Words w, u64 block, float* x) const {
+    Normal32::operator()({from_lowest(w.w0), w.w1, from_lowest(w.w2), w.w3}, block, x);
+  }
+};
+
 // All in float32: bounds on both sides of the mean. The fields are those of TruncNormal32Parameters.
 template <bool is_near> struct TruncNormalFloat32 {
   typedef float T;
@@ -628,6 +653,8 @@ KERNELS32(trunc_near, TruncNormalFloat32<true>, 8)
 KERNELS32(trunc_far, TruncNormalFloat32<false>, 8)
 KERNELS(sparse, Sparse<Normal32>, 2, Sparse<Normal64>, 2)
 KERNELS(constant, Constant<float>, 8, Constant<double>, 8)
+KERNEL(disk_float32, Disk32, Float32, THREADS, 8)
+KERNEL(disk_normal_float32, DiskNormal32, Float32, THREADS, 8)
 
 
 // What lies in one piece without chance.

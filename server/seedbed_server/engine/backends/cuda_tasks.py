@@ -11,8 +11,8 @@ import numpy as np
 
 from seedbed.v1 import DataType, Law, TensorDescription, TensorSpec
 
-from .. import deterministic, dtypes
-from ..parameters import TruncNormal32Parameters, packed, parameters_of, sparse_mask
+from .. import deterministic, dtypes, pairs
+from ..parameters import DiskNormalParameters, TruncNormal32Parameters, packed, parameters_of, sparse_mask
 from . import cuda_tables
 from .cuda_kernels import THREADS, TILE
 from .cuda_tables import Layers, Task
@@ -27,7 +27,7 @@ _ON_CPU: Final = ("orthogonal", "permutation", "literal", "expression")
 _SPARSE: Final = struct.Struct("<2d5Q")
 _DTYPE_NAMES: Final = {
     number: name.removeprefix("DATA_TYPE_").lower() for name, number in DataType.items() if dtypes.is_known(number)
-}
+} | {DataType.DATA_TYPE_COMPLEX64: "float64"}  # of constants alone: 8 bytes
 
 
 def planner(description: TensorDescription) -> Planner | None:
@@ -35,6 +35,9 @@ def planner(description: TensorDescription) -> Planner | None:
     law = str(description.law.WhichOneof("law"))
     if law in _ON_CPU:
         return None
+    if pairs.is_drawn(description):
+        floats = pairs.as_floats(description)
+        return partial(_plan_pairs, _Draws(floats, laid_of(floats)))
     if law == "parts":
         parts = visible_parts(description)
         return None if parts is None else _Parts(description, parts)
@@ -43,6 +46,11 @@ def planner(description: TensorDescription) -> Planner | None:
     if law in ("eye", "dirac"):
         return partial(_ones, deterministic.one(description), deterministic.diagonal(description))
     return _Draws(description, laid_of(description))
+
+
+def _plan_pairs(plan: Planner, first: int, count: int, pointer: int) -> Layers:
+    """Complex numbers, as floats."""
+    return plan(2 * first, 2 * count, pointer)
 
 
 class _Draws:
@@ -125,6 +133,8 @@ class _Parts:
 def _part_planner(part: VisiblePart) -> Planner:
     if part.inner.law.WhichOneof("law") == "constant" and not part.where.extents:
         return partial(_repeated_within, _constant(part.inner), part.where)
+    if pairs.is_drawn(part.inner):
+        return partial(_plan_pairs, _Draws(pairs.as_floats(part.inner), part.where.doubled))
     return _Draws(part.inner, part.where)
 
 
@@ -180,10 +190,13 @@ def _drawn_of_law(serialized: bytes, dtype: DataType) -> tuple[str, bytes]:
     law = str(description.law.WhichOneof("law"))
     if law == "constant":
         bits = _bits_of_law(serialized, dtype)
-        return law, struct.pack("<d", float(bits.view(dtypes.numpy_dtype(dtype))))
+        held_as = np.float64 if dtypes.is_complex(dtype) else dtypes.numpy_dtype(dtype)
+        return law, struct.pack("<d", float(bits.view(held_as)))
     parameters = parameters_of(description)
     if isinstance(parameters, TruncNormal32Parameters):
         law = "trunc_near" if parameters.is_near else "trunc_far"
+    if isinstance(parameters, DiskNormalParameters):
+        law = "disk_normal"
     return law, packed(parameters)
 
 

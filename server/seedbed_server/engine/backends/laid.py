@@ -16,7 +16,7 @@ from ..regions import layout_of
 from ..spec import plan_of
 from ..views import row_major
 
-_LAWS: Final = ("uniform", "normal", "trunc_normal", "sparse", "constant")
+_LAWS: Final = ("uniform", "normal", "trunc_normal", "sparse", "constant", "disk")
 """Of parts whose elements can be made where they belong."""
 
 
@@ -51,6 +51,12 @@ class Laid(NamedTuple):
     def out_end(self) -> int:
         """One past the last position."""
         return self.position_of_run(math.prod(self.extents) - 1) + self.run_length
+
+    @property
+    def doubled(self) -> Laid:
+        """The same of elements half as long, of which there are twice as many."""
+        strides, out_strides = (tuple(2 * stride for stride in steps) for steps in (self.strides, self.out_strides))
+        return Laid(2 * self.offset, 2 * self.out_offset, 2 * self.run_length, self.extents, strides, out_strides)
 
     def shift(self, per_block: int) -> int:
         """How far into a block of so many flat indices runs begin, at the most."""
@@ -117,7 +123,7 @@ def visible_parts(description: TensorDescription) -> list[VisiblePart] | None:
     plan = plan_of(description)
     assert isinstance(plan, recipes.PartsPlan)
     visible = []
-    for given, part in zip(description.spec.parts.parts, plan.parts, strict=True):
+    for given, part in zip(description.law.parts.parts, plan.parts, strict=True):
         if given.WhichOneof("box") == "view":
             return None
         shape = description.spec.shape

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from seedbed.v1 import (
     DATA_TYPE_BFLOAT16,
+    DATA_TYPE_COMPLEX64,
     DATA_TYPE_FLOAT16,
     DATA_TYPE_FLOAT32,
     DATA_TYPE_FLOAT64,
@@ -22,14 +23,17 @@ from seedbed.v1 import (
     TensorSpec,
 )
 
-from .. import deterministic
+from .. import deterministic, pairs
 from ..constants import FEISTEL_ROUNDS
 from ..errors import Cancelled
 from ..parameters import (
+    DiskNormalParameters,
+    DiskParameters,
     NormalParameters,
     Parameters,
     SparseMask,
     TruncNormal32Parameters,
+    TruncNormalParameters,
     UniformParameters,
     packed,
     parameters_of,
@@ -48,12 +52,20 @@ _JOB = struct.Struct("=2q3Q9q")
 _MOST_NUMBERS = 7  # of a law's parameters
 _WIDTHS = {width: np.zeros(0, f"u{width}") for width in (2, 4, 8)}
 """By these arrays, Numba compiles the kernel for elements of the widths that are asked for, and of no other."""
-_TABLE_LAWS = ("constant", "uniform", "normal", "trunc_normal")
+_TABLE_LAWS = ("constant", "uniform", "normal", "trunc_normal", "disk")
+_CODES: dict[type[Parameters], int] = {
+    UniformParameters: kernels.UNIFORM,
+    NormalParameters: kernels.NORMAL,
+    TruncNormalParameters: kernels.TRUNC_NORMAL,
+    DiskParameters: kernels.DISK,
+    DiskNormalParameters: kernels.DISK_NORMAL,
+}
 _KINDS = {
     DATA_TYPE_FLOAT32: kernels.FLOAT32,
     DATA_TYPE_FLOAT64: kernels.FLOAT64,
     DATA_TYPE_BFLOAT16: kernels.BFLOAT16,
     DATA_TYPE_FLOAT16: kernels.FLOAT16,
+    DATA_TYPE_COMPLEX64: kernels.FLOAT64,  # of constants alone: 8 bytes
 }
 
 _TOGETHER = np.zeros(0, np.int64)
@@ -75,6 +87,7 @@ class NumbaBackend(CpuBackend):
     tile = 1 << 22
     share: ClassVar = {
         "constant": 1 << 20, "uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 12,
+        "disk": 1 << 18,
     }  # fmt: skip
     piece: ClassVar[int] = 1 << 15
     """Elements that a thread takes at once: a few tens of microseconds, so that none waits long for the last."""
@@ -94,6 +107,8 @@ class NumbaBackend(CpuBackend):
             _fill_pieces(_Table(self.piece, width), np.zeros(2, np.int64), 1)
 
     def sampler(self, description: TensorDescription) -> Sampler:
+        if pairs.is_drawn(description):
+            return partial(_fill_pairs, self.sampler(pairs.as_floats(description)))
         if (row := self._row_of(description)) is not None:
             return partial(self._fill_row, row)
         if (rows := self._rows_of_parts(description)) is not None:
@@ -102,7 +117,7 @@ class NumbaBackend(CpuBackend):
 
     def fill_all(self, jobs: Sequence[Job], cancelled: IsCancelled = never) -> None:
         tables, others = {width: _Table(self.piece, width) for width in _WIDTHS}, []
-        for job in jobs:
+        for job in map(_of_floats, jobs):
             if not len(job.out):
                 continue
             row = self._row_of(job.description)
@@ -169,7 +184,8 @@ class NumbaBackend(CpuBackend):
 
     def _rows_of_parts(self, description: TensorDescription) -> _Rows | None:
         """The rows of a region whose parts do not overlap, and each of which `kernels.fill_pieces` knows."""
-        parts = visible_parts(description) if description.law.WhichOneof("law") == "parts" else None
+        is_known = description.law.WhichOneof("law") == "parts" and description.spec.dtype != DATA_TYPE_COMPLEX64
+        parts = visible_parts(description) if is_known else None
         if parts is None or not are_disjoint(parts):
             return None
         laws = [str(part.inner.law.WhichOneof("law")) for part in parts]
@@ -336,6 +352,17 @@ class _Table:
         return jobs, numbers, np.array(self._outer, np.int64).reshape(-1, 3)
 
 
+def _of_floats(job: Job) -> Job:
+    """The same, of complex numbers that are drawn as floats."""
+    if not pairs.is_drawn(job.description):
+        return job
+    return Job(pairs.as_floats(job.description), 2 * job.first_element, pairs.floats_of(job.out))
+
+
+def _fill_pairs(fill: Sampler, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
+    return fill(2 * first_element, pairs.floats_of(out), cancelled)
+
+
 def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
     more: bool = kernels.fill_pieces(table.bits, *table.arrays, state, table.piece, table.pieces, most)
     return more
@@ -343,17 +370,9 @@ def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
 
 def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
     numbers = _numbers(packed(parameters))
-    return _law_of(parameters), numbers
-
-
-def _law_of(parameters: Parameters) -> int:
-    if isinstance(parameters, UniformParameters):
-        return kernels.UNIFORM
-    if isinstance(parameters, NormalParameters):
-        return kernels.NORMAL
     if isinstance(parameters, TruncNormal32Parameters):
-        return kernels.TRUNC_NEAR if parameters.is_near else kernels.TRUNC_FAR
-    return kernels.TRUNC_NORMAL
+        return (kernels.TRUNC_NEAR if parameters.is_near else kernels.TRUNC_FAR), numbers
+    return _CODES[type(parameters)], numbers
 
 
 @lru_cache(maxsize=1024)

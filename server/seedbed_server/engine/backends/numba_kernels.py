@@ -5,9 +5,9 @@ a block's four words, then the law over the rows. In one loop, the two would nee
 holds blocks of as many runs as fit, so that short rows are nearly as fast as long ones.
 
 Numba emits plain ``fmul`` and ``fadd``, which LLVM does not fuse without fast-math: what is fused is written so, as
-``fma`` (tests/engine/test_machine_code.py looks). It widens integers to 64 bits, and float32 with a Python number to float64: hence a type around every operation.
-Numba infers the types of arguments, so they are not annotated: ``p`` is a law's parameters, ``key`` the seed,
-``counter`` the stream, ``block`` the first block's number.
+``fma`` (tests/engine/test_machine_code.py looks). It widens integers to 64 bits, and float32 with a Python number to
+float64: hence a type around every operation. Numba infers the types of arguments, so they are not annotated: ``p`` is a
+law's parameters, ``key`` the seed, ``counter`` the stream, ``block`` the first block's number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .numba_wide import wide_on
 f32, f64 = np.float32, np.float64
 u32, u64, i32, i64 = np.uint32, np.uint64, np.int32, np.int64
 
-UNIFORM, NORMAL, TRUNC_NORMAL, TRUNC_NEAR, TRUNC_FAR = range(5)
+UNIFORM, NORMAL, TRUNC_NORMAL, TRUNC_NEAR, TRUNC_FAR, DISK, DISK_NORMAL, CONSTANT = range(8)
+"""Laws; those of float64 are the first three."""
 
 _TILE = 640
 """Blocks of a tile. (Rows of a power of two would compete for the same places in the cache.)"""
@@ -157,7 +158,7 @@ def _minus_two_log32(octaves, h):
 
 @_inline
 def _mantissa32(bits):
-    """h of 2^-octaves (1 - h / 2)."""
+    """What `_minus_two_log32` calls h, of a number with these bits."""
     return f32(f32(2) - u32(u32(bits & _MANTISSA32) | _ONE32).view(f32))
 
 
@@ -424,6 +425,36 @@ def _interleave(rows, lowest, highest, out):
 
 
 @_jit
+def _disk32(p, w, out):
+    radius = f32(p[0])
+    for i in range(len(out) >> 2):
+        _on_disk(radius, w[i], w[_TILE + i], out[4 * i : 4 * i + 2])
+        _on_disk(radius, w[2 * _TILE + i], w[3 * _TILE + i], out[4 * i + 2 : 4 * i + 4])
+
+
+@_inline
+def _on_disk(radius, w0, w1, out):
+    modulus = f32(radius * f32(np.sqrt(f32(f32(u32(w0 | u32(1))) * f32(2.0**-32)))))
+    cosine, sine = _cos_sin32(w1)
+    out[0] = modulus * cosine
+    out[1] = modulus * sine
+
+
+@_jit
+def _disk_normal32(p, w, out):
+    lowest = u64(p[2])
+    for i in range(len(out) >> 2):
+        w[i] = _from_lowest(w[i], lowest)
+        w[2 * _TILE + i] = _from_lowest(w[2 * _TILE + i], lowest)
+    _normal32(p, w, out)
+
+
+@_inline
+def _from_lowest(w, lowest):
+    return u32(lowest + (((u64(1 << 32) - lowest) * u64(w)) >> u64(32)))
+
+
+@_jit
 def _trunc_normal32(p, w, out):
     mean, std, p_below, inside, p_above, lowest, highest = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
     below, above, which = np.empty(_QUANTILES), np.empty(_QUANTILES), np.empty(_QUANTILES + 1, np.int64)
@@ -562,8 +593,12 @@ def _law32(law, p, w, out):
         _trunc_near32(p, w, out)
     elif law == TRUNC_FAR:
         _trunc_far32(p, w, out)
-    else:
+    elif law == TRUNC_NORMAL:
         _trunc_normal32(p, w, out)
+    elif law == DISK:
+        _disk32(p, w, out)
+    else:
+        _disk_normal32(p, w, out)
 
 
 @_jit
@@ -692,8 +727,6 @@ offset, the length of its runs, where its outer dimensions begin in ``outer``, a
 0 if the elements follow each other in memory, and else how many elements that has, and where the region's first goes.
 """
 
-CONSTANT = 5
-"""A law beside UNIFORM, NORMAL and the truncated ones."""
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
 

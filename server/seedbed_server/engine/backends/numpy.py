@@ -1,7 +1,7 @@
 """The reference: every law in the fewest lines of NumPy, to be read beside docs/stream-v1.md.
 
-NumPy's elementwise float32 and float64 arithmetic is IEEE-754, each operation rounded once; with `fma` beside it, that is
-all that the laws ask for. Names follow the document.
+NumPy's elementwise float32 and float64 arithmetic is IEEE-754, each operation rounded once; with `fma` beside it, that
+is all that the laws ask for. Names follow the document.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from ..constants import (
 from ..errors import Cancelled
 from ..fma import fma
 from ..parameters import (
+    DiskNormalParameters,
+    DiskParameters,
     NormalParameters,
     Parameters,
     SparseMask,
@@ -66,7 +68,7 @@ class NumpyBackend(CpuBackend):
 
     name = "numpy"
     tile = 1 << 15  # temporaries stay in the second-level cache
-    share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse"), 1 << 14)
+    share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse", "disk"), 1 << 14)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         elements = expanded(runs).astype(np.uint64)
@@ -122,6 +124,11 @@ def philox(block: U64, stream: Stream) -> list[U32]:
 
 
 def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
+    if isinstance(parameters, DiskNormalParameters):
+        w0, w2 = (_from_lowest(word, parameters.lowest_word) for word in words[::2])
+        return _float32_law(NormalParameters(*parameters[:2]), [w0, words[1], w2, words[3]])
+    if isinstance(parameters, DiskParameters):
+        return np.stack([*on_disk(words[0], words[1], parameters), *on_disk(words[2], words[3], parameters)], axis=1)
     if isinstance(parameters, NormalParameters):
         return np.stack([*box_muller(words[0], words[1], parameters), *box_muller(words[2], words[3], parameters)], 1)
     word = np.stack(words, axis=1)
@@ -136,10 +143,11 @@ def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
 
 
 def _float64_law(parameters: Parameters, words: list[U32]) -> Floats:
-    pairs = [low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32)) for low, high in (words[:2], words[2:])]
+    assert not isinstance(parameters, DiskParameters | DiskNormalParameters)  # of float32 alone
+    w0, w1 = (low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32)) for low, high in (words[:2], words[2:]))
     if isinstance(parameters, NormalParameters):
-        return np.stack(box_muller(*pairs, parameters), axis=1)
-    draw = np.stack(pairs, axis=1) >> np.uint64(11)
+        return np.stack(box_muller(w0, w1, parameters), axis=1)
+    draw = np.stack([w0, w1], axis=1) >> np.uint64(11)
     if isinstance(parameters, UniformParameters):
         return _clamped(parameters.a + parameters.width * (draw.astype(np.float64) * 2.0**-53), parameters)
     assert isinstance(parameters, TruncNormalParameters)
@@ -162,6 +170,20 @@ def box_muller(w0: Words, w1: Words, parameters: NormalParameters) -> tuple[Floa
     cosine, sine = cos_sin(w1)
     mean, scaled = cosine.dtype.type(parameters.mean), cosine.dtype.type(parameters.std) * radius(w0)
     return fma(scaled, cosine, mean), fma(scaled, sine, mean)
+
+
+def on_disk(w0: U32, w1: U32, parameters: DiskParameters) -> tuple[F32, F32]:
+    """A point of the disk: the square of its distance from the centre is uniform."""
+    cosine, sine = cos_sin(w1)
+    share = (w0 | np.uint32(1)).astype(np.float32) * np.float32(2.0**-32)
+    modulus = np.float32(parameters.radius) * np.sqrt(share)
+    return modulus * cosine, modulus * sine
+
+
+def _from_lowest(w: U32, lowest: float) -> U32:
+    """Words of all 2^32, stretched over those from the lowest on."""
+    count = np.uint64(2**32 - int(lowest))
+    return (np.uint64(lowest) + (count * w.astype(np.uint64) >> np.uint64(32))).astype(np.uint32)
 
 
 def radius(w: Words) -> Floats:

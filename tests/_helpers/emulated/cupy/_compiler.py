@@ -18,6 +18,7 @@ KERNELS = [
     *(f"{law}_{dtype}" for law, dtype in itertools.product(
         ["trunc_near", "trunc_far"], ["float32", "float16", "bfloat16"]
     )),
+    *("disk_float32", "disk_normal_float32"),
     *(f"{kernel}_{bits}" for kernel, bits in itertools.product(["repeat", "ones"], [16, 32, 64])),
 ]  # fmt: skip
 
