@@ -16,7 +16,7 @@ import pytest
 COMPILE = """
 import numba
 import numpy as np
-from seedbed_server.engine.backends import numba_kernels as backend
+from seedbed_server.engine.backends import numba_kernels as backend, numba_sparse as sparse
 one, p, words = np.uint64(1), np.ones(7), np.ones(4 * backend._TILE, np.uint32)
 runs, floats, doubles, halves = np.ones(1, np.int64), np.empty(8, np.float32), np.empty(8), np.empty(8, np.uint16)
 functions = {
@@ -42,6 +42,16 @@ def print_assembly(name, function, arguments):
 
 for name, arguments in functions.items():
     print_assembly(name, getattr(backend, name if name == "fill32" else f"_{name}"), arguments)
+
+limit, table = (np.uint32(1), np.uint32(1)), np.ones(sparse.TABLE, np.uint32)
+functions_of_sparse = {
+    "draw_keys": (table, words.astype(np.uint64), one, one),
+    "feistel": (table, table, 8, limit),
+    "replace_outside": (table, table, 8, limit),
+    "zero_below": (table, limit, words),
+}
+for name, arguments in functions_of_sparse.items():
+    print_assembly(name, getattr(sparse, f"_{name}"), arguments)
 
 @numba.njit
 def users_own(x, y):
@@ -71,9 +81,9 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_nothing_is_fused(assembly: dict[str, str]) -> None:
-    assert len(assembly) == 14
+    assert len(assembly) == 18
     for name, code in assembly.items():
-        assert "mul" in code or name.startswith("to_"), name
+        assert "mul" in code or name.startswith("to_") or name in ("replace_outside", "zero_below"), name
         assert not re.search(r"\bv?fn?m(add|sub|la|ls)\w*", code), name
 
 
@@ -91,6 +101,10 @@ def test_nothing_is_fused(assembly: dict[str, str]) -> None:
         ("quantiles", "divpd"),
         ("to_bfloat16", "vpsrld|psrld"),
         ("reflect", "mulpd"),
+        ("draw_keys", "vpmuludq|pmuludq"),
+        ("feistel", "pmulld"),
+        ("replace_outside", "[yz]mm"),
+        ("zero_below", "[yz]mm"),
     ],
 )
 def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) -> None:
@@ -102,7 +116,7 @@ def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) 
 @pytest.mark.parametrize(("processor", "is_wide"), [("skylake-avx512", False), ("sapphirerapids", True)])
 def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wide: bool) -> None:
     code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES="")  # those that the processor has
-    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "reflect", "fill32"):
+    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "reflect", "fill32", "feistel"):
         arithmetic = re.findall(r"\bv(?:mul|add|sub)p[sd]\b.*|\bvp(?:add|srl)d\b.*", code[name])
         wide, narrow = (sum(register in each for each in arithmetic) for register in ("%zmm", "%ymm"))
         # Few of the others: the rests of loops, and what LLVM puts together of two.
