@@ -15,6 +15,7 @@ from seedbed.v1 import DataType, Disk, Normal, Orthogonal, Region, Sparse, Tenso
 from seedbed_server import engine
 from seedbed_server.engine.backends import reflections
 from seedbed_server.engine.backends.numba import NumbaBackend
+from seedbed_server.engine.parameters import SparseMask
 
 from .conftest import BACKENDS, open_backend, sample
 from .strategies import dtypes, regions, specs_with_regions
@@ -84,6 +85,31 @@ def test_large_tensors_agree(law: str, dtype: int, reference, fast, emulated) ->
 def test_large_disks_agree(law: Disk, reference, fast, emulated) -> None:
     spec = TensorSpec(name="disk", shape=[1009, 500], dtype=DataType.DATA_TYPE_COMPLEX64, seed=11, disk=law)
     assert bits(sample(reference, spec)) == bits(sample(fast, spec)) == bits(sample(emulated, spec))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_masks_and_permutations_agree_wherever_elements_lie(data) -> None:
+    """Runs of any order and distance; rows just above a power of two, whose cycles are walked; enormous tensors."""
+    rows = data.draw(st.sampled_from([2, 3, 5, 8, 9, 100, 4096, 4097, 2**31 + 5, 2**32, 2**40 + 1]))
+    columns = data.draw(st.sampled_from([1, 2, 7, 100, 351, 352, 353, 1000, 2**22]))
+    first, step = (
+        data.draw(st.integers(0, rows * columns - 1)),
+        data.draw(st.sampled_from([1, columns, -columns, 3, 0])),
+    )
+    starts = first + step * np.arange(data.draw(st.integers(1, 500)))
+    starts = starts[(starts >= 0) & (starts < rows * columns)]
+    lengths = np.minimum(data.draw(st.sampled_from([1, 5, 351, 2000])), rows * columns - starts)
+    lengths[-1] = data.draw(st.integers(1, lengths[-1]))
+    mask = SparseMask(rows, columns, data.draw(st.integers(0, rows)), data.draw(st.integers(0, 2**64 - 1)))
+    seed = data.draw(st.integers(0, 2**64 - 1))
+    expected = np.ones(lengths.sum(), data.draw(st.sampled_from([np.float32, np.float64, np.float16])))
+    masked, reference, fast = expected.copy(), open_backend("numpy", 1), open_backend("numba", 1)
+    reference.mask(mask, seed, (starts, lengths), expected)
+    fast.mask(mask, seed, (starts, lengths), masked)
+    assert bits(masked) == bits(expected)
+    indices = starts % rows
+    assert bits(reference.places(mask, seed, indices)) == bits(fast.places(mask, seed, indices))
 
 
 @pytest.mark.parametrize(

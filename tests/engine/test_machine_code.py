@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from seedbed_server.engine.backends import numba_kernels as backend
 from seedbed_server.engine.backends import numba_orthogonal as orthogonal
+from seedbed_server.engine.backends import numba_sparse as sparse
 one, p, words = np.uint64(1), np.ones(7), np.ones(4 * backend._TILE, np.uint32)
 runs, floats, doubles, halves = np.ones(1, np.int64), np.empty(8, np.float32), np.empty(8), np.empty(8, np.uint16)
 functions = {
@@ -55,6 +56,16 @@ functions = {
 }
 for name, arguments in functions.items():
     print_assembly(name, getattr(orthogonal, f"_{name}", None) or getattr(orthogonal, name), arguments)
+
+limit, table = (np.uint32(1), np.uint32(1)), np.ones(sparse.TABLE, np.uint32)
+functions_of_sparse = {
+    "draw_keys": (table, words.astype(np.uint64), one, one),
+    "feistel": (table, table, 8, limit),
+    "replace_outside": (table, table, 8, limit),
+    "zero_below": (table, limit, words),
+}
+for name, arguments in functions_of_sparse.items():
+    print_assembly(name, getattr(sparse, f"_{name}"), arguments)
 
 @numba.njit
 def users_own(x, y):
@@ -109,6 +120,10 @@ def test_nothing_is_fused_but_what_is_to_be(assembly: dict[str, str]) -> None:
         ("quantiles", "divpd"),
         ("to_bfloat16", "vpsrld|psrld"),
         *((name, r"vfmadd\w+pd") for name in sorted(FUSED)),
+        ("draw_keys", "vpmuludq|pmuludq"),
+        ("feistel", "pmulld"),
+        ("replace_outside", "[yz]mm"),
+        ("zero_below", "[yz]mm"),
     ],
 )
 def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) -> None:
@@ -120,7 +135,7 @@ def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) 
 @pytest.mark.parametrize(("processor", "is_wide"), [("skylake-avx512", False), ("sapphirerapids", True)])
 def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wide: bool) -> None:
     code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES="")  # those that the processor has
-    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "fill32"):
+    for name in ("normal32", "normal64", "quantiles", "to_bfloat16", "to_float16", "fill32", "feistel"):
         arithmetic = re.findall(r"\bv(?:mul|add|sub)p[sd]\b.*|\bvp(?:add|srl)d\b.*", code[name])
         wide, narrow = (sum(register in each for each in arithmetic) for register in ("%zmm", "%ymm"))
         # Few of the others: the rests of loops, and what LLVM puts together of two.

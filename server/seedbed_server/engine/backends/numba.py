@@ -24,7 +24,6 @@ from seedbed.v1 import (
 )
 
 from .. import deterministic, pairs
-from ..constants import FEISTEL_ROUNDS
 from ..errors import Cancelled
 from ..parameters import (
     DiskNormalParameters,
@@ -41,11 +40,10 @@ from ..parameters import (
 from ..regions import Runs
 from ..views import Indices
 from . import numba_kernels as kernels
-from . import reflections
+from . import numba_sparse, reflections
 from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
 from .cpu import CpuBackend, SampleGaussians
 from .laid import Laid, are_disjoint, laid_of, visible_parts
-from .numpy import permuted
 from .turns import take_turns
 
 _JOB = struct.Struct("=2q3Q9q")
@@ -86,7 +84,7 @@ class NumbaBackend(CpuBackend):
     name = "numba"
     tile = 1 << 22
     share: ClassVar = {
-        "constant": 1 << 20, "uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 12,
+        "constant": 1 << 20, "uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 16,
         "disk": 1 << 18,
     }  # fmt: skip
     piece: ClassVar[int] = 1 << 15
@@ -97,10 +95,11 @@ class NumbaBackend(CpuBackend):
         for dtype in (np.float32, np.float64, np.float16):
             out = np.empty(1, dtype)
             self.sample(NormalParameters(0.0, 1.0), Stream(0, 0), runs, out)
-            self.mask(SparseMask(2, 2, 1, 0), 0, runs, out)
             bits = out.view(f"u{out.itemsize}")
             self.repeat(bits[0], bits)
             self.scatter(out, np.array([0]), np.array([1]), out)
+        self.mask(SparseMask(2, 2, 1, 0), 0, runs, out)
+        self.places(SparseMask(2, 1, 0, 0), 0, runs[0])
         for columns in (1, reflections.FEW + 1):  # the kernels of both kinds
             self.orthonormal(columns, columns, lambda _, out: out.fill(1), never)
         for width in _WIDTHS:
@@ -223,16 +222,15 @@ class NumbaBackend(CpuBackend):
         kernels.scatter(values.view(bits), positions, lengths, out.view(bits))
 
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
-        size = min(mask.columns, len(out))
-        known, keys = np.full(size, -1, np.int64), np.empty((size, FEISTEL_ROUNDS), np.uint32)
-        rows, columns, zeros, bits = map(np.uint64, (mask.rows, mask.columns, mask.zeros, mask.bits))
-        bits_of_out = out.view(np.dtype(f"u{out.dtype.itemsize}"))
-        kernels.mask(
-            rows, columns, zeros, bits, np.uint64(seed), np.uint64(mask.stream), *runs, known, keys, bits_of_out
-        )
+        if mask.zeros == mask.rows:
+            out.view(np.uint8).fill(0)
+        elif mask.zeros:
+            numba_sparse.mask(_law_of(mask, seed), mask.columns, *runs, out.view(np.uint8), out.itemsize)
 
     def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
-        return permuted(indices.astype(np.uint64), np.zeros_like(indices, np.uint64), permutation, seed)
+        out = np.empty(len(indices), np.uint64)
+        numba_sparse.places(_law_of(permutation, seed), indices.astype(np.uint64), out)
+        return out
 
     def orthonormal(
         self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
@@ -366,6 +364,11 @@ def _fill_pairs(fill: Sampler, first_element: int, out: NDArray[Any], cancelled:
 def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
     more: bool = kernels.fill_pieces(table.bits, *table.arrays, state, table.piece, table.pieces, most)
     return more
+
+
+def _law_of(mask: SparseMask, seed: int) -> tuple[np.uint64, ...]:
+    """A mask as `numba_sparse` takes it."""
+    return tuple(map(np.uint64, (mask.rows, mask.zeros, mask.bits, seed, mask.stream)))
 
 
 def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:

@@ -18,7 +18,7 @@ from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 
 from .. import constants
-from ..constants import FEISTEL_ROUNDS, LOG64, QUANTILE_CENTRAL, QUANTILE_FAR, QUANTILE_TAIL, TWO_LN2
+from ..constants import LOG64, QUANTILE_CENTRAL, QUANTILE_FAR, QUANTILE_TAIL, TWO_LN2
 from .numba_fma import fma
 from .numba_wide import wide_on
 
@@ -863,51 +863,3 @@ def _fill_of_width(law, p, key, counter, starts, lengths, positions, out, is_bfl
         fill16(law, p, key, counter, starts, lengths, positions, out, is_bfloat16)
 
     return {32: of32, 64: of64, 16: of16}[out.dtype.bitwidth]
-
-
-# Sparse.
-
-
-@_inline
-def _mixed(half, key):
-    h = u32(u32(half) ^ key)
-    h = u32(u32(h ^ u32(h >> u32(16))) * u32(0x85EBCA6B))
-    h = u32(u32(h ^ u32(h >> u32(13))) * u32(0xC2B2AE35))
-    return u64(u32(h ^ u32(h >> u32(16))))
-
-
-@_inline
-def _feistel(position, keys, low_bits, low_mask, high_mask):
-    low, high = position & low_mask, position >> low_bits
-    for step in range(0, FEISTEL_ROUNDS, 2):
-        low = low ^ (_mixed(high, keys[step]) & low_mask)
-        high = high ^ (_mixed(low, keys[step + 1]) & high_mask)
-    return (high << low_bits) | low
-
-
-@_jit
-def mask(rows, columns, zeros, bits, key, counter, starts, lengths, known, keys, out):
-    """``known`` and ``keys`` are a table of columns' keys, each column's at its number modulo the table's size."""
-    low_bits = (bits + u64(1)) >> u64(1)
-    low_mask = (u64(1) << low_bits) - u64(1)
-    high_mask = (u64(1) << (bits - low_bits)) - u64(1)
-    position = 0
-    for run in range(len(starts)):
-        row, column = u64(starts[run]) // columns, u64(starts[run]) % columns
-        for _ in range(lengths[run]):
-            slot = i64(column % u64(len(known)))
-            if known[slot] != i64(column):
-                known[slot] = i64(column)
-                for block in range(FEISTEL_ROUNDS // 4):
-                    words = philox(u64(FEISTEL_ROUNDS // 4) * column + u64(block), counter, key)
-                    for lane in range(4):
-                        keys[slot, 4 * block + lane] = words[lane]
-            permuted = _feistel(row, keys[slot], low_bits, low_mask, high_mask)
-            while permuted >= rows:
-                permuted = _feistel(permuted, keys[slot], low_bits, low_mask, high_mask)
-            if permuted < zeros:
-                out[position] = 0
-            position += 1
-            column += u64(1)
-            if column == columns:
-                row, column = row + u64(1), u64(0)
