@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from llvmlite import binding
 
 # In a process of its own, with an empty cache: code that is loaded from the cache cannot be looked at. Nothing is
 # called, so that it may be code for other processors.
@@ -52,11 +53,16 @@ print_assembly("users_own", users_own, (floats, floats))
 """
 
 
+def environment_of(cache: Path, **environment: str) -> dict[str, str]:
+    """Variables for a process that finds our packages, and keeps machine code in a folder."""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root / "client"), str(root / "server")])
+    return {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(cache), **environment}
+
+
 def compiled(cache: Path, **environment: str) -> dict[str, str]:
     """The assembly of each function, as it is compiled in such an environment."""
-    root = Path(__file__).parents[2]
-    environment["PYTHONPATH"] = os.pathsep.join([str(root / "client"), str(root / "server")])
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment}
+    environment = environment_of(cache, **environment)
     printed = subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=True
     ).stdout
@@ -110,3 +116,29 @@ def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wid
         assert not re.search(r"\bv?fn?m(add|sub)\w*", code[name]), name
     assert "%ymm" in code["users_own"]
     assert "%zmm" not in code["users_own"]
+
+
+RUN = """
+import sys
+import pytest
+from seedbed_server.engine.backends import numba_kernels
+code = pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]])
+print("ASSEMBLY", *numba_kernels._normal32.inspect_asm().values())
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not binding.get_host_cpu_features().get("avx2"), reason="runs machine code that needs AVX2")
+def test_bits_are_the_same_without_avx512(tmp_path: Path) -> None:
+    """The golden vectors and large tensors, on code for Haswell, which has AVX2 and FMA and not 32 registers."""
+    tests = ["test_golden.py", "test_bits.py::test_large_tensors_agree"]
+    arguments = [f"{Path(__file__).parent / name}" for name in tests]
+    environment = environment_of(tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="", EMULATED_GPU="0")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    report, _, assembly = done.stdout.partition("ASSEMBLY")
+    assert done.returncode == 0, report
+    assert "%ymm" in assembly
+    assert not re.search(r"%zmm|%[xy]mm(1[6-9]|[23]\d)|%k[0-7]", assembly)
