@@ -8,7 +8,7 @@ PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_coun
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-zoo test-containers lint types bench docs proto clean
+.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,6 +29,11 @@ test-zoo: .venv-zoo/stamp  ## record and fill 900 models of transformers, timm, 
 
 test-containers:  ## build the image and run the containers for real (ENGINE=docker or podman)
 	$(PYTHON) tests/containers/run.py
+
+# On AArch64 itself in our environment; elsewhere the guest gets its own.
+ON_ARM := $(filter aarch64 arm64,$(shell uname -m))
+test-arm: $(if $(ON_ARM),.venv/dev.stamp)  ## run the engine's tests on AArch64, emulated elsewhere (ARGS: of pytest)
+	$(if $(ON_ARM),$(BIN)/python,$(PYTHON)) tests/arm/run.py $(ARGS)
 
 lint: .venv/dev.stamp types  ## check style, types and the contract
 	$(BIN)/ruff check

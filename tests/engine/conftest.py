@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,14 @@ from _helpers.emulation import emulated_cupy
 from seedbed.v1 import Region, TensorSpec
 from seedbed_server import engine
 
-BACKENDS = [("numpy", 1), ("numpy", 2), ("numba", 1), ("numba", 2), ("numba", 3), ("emulated", 1)]
-"""Names and threads; ``emulated`` is cupy on a GPU that runs its kernels on the CPU."""
+NAMES = ["numpy", "numba", "emulated"]
+"""``emulated`` is cupy on a GPU that runs its kernels on the CPU; EMULATED_GPU=0 is for where no C++ compiler is."""
+
+if os.environ.get("EMULATED_GPU") == "0":
+    NAMES.remove("emulated")
+
+BACKENDS = [(name, threads) for name in NAMES for threads in {"numpy": [1, 2], "numba": [1, 2, 3]}.get(name, [1])]
+"""Names and threads."""
 
 _opened: dict[tuple[str, int], engine.Backend] = {}
 
@@ -39,11 +46,6 @@ def backend(request: pytest.FixtureRequest) -> engine.Backend:
 @pytest.fixture
 def reference() -> engine.Backend:
     return open_backend("numpy", 1)
-
-
-@pytest.fixture
-def emulated() -> engine.Backend:
-    return open_backend("emulated", 1)
 
 
 @pytest.fixture

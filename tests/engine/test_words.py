@@ -15,7 +15,7 @@ from seedbed_server.engine.backends.base import Stream
 from seedbed_server.engine.backends.numpy import philox
 from seedbed_server.engine.stream import Purpose, stream_of
 
-from .conftest import open_backend, sample
+from .conftest import NAMES, open_backend, sample
 
 # Random123's tests/kat_vectors: counter, key, expected; zeros, ones, the digits of pi.
 KNOWN_ANSWERS = [
@@ -75,7 +75,7 @@ def test_words_of_any_block(seed: int, stream: int, block: int) -> None:
     assert got == block_of_integers(seed, stream, block)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba", "emulated"])
+@pytest.mark.parametrize("backend", NAMES)
 @settings(max_examples=60, deadline=None)
 @given(name=st.text(max_size=10), seed=seeds, first=st.integers(0, 2**61 - 9))
 def test_float32_uniforms(backend: str, name: str, seed: int, first: int) -> None:
@@ -86,7 +86,7 @@ def test_float32_uniforms(backend: str, name: str, seed: int, first: int) -> Non
     assert [Fraction(float(x)) for x in got] == expected
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba", "emulated"])
+@pytest.mark.parametrize("backend", NAMES)
 @settings(max_examples=60, deadline=None)
 @given(name=st.text(max_size=10), seed=seeds, first=st.integers(0, 2**60 - 9))
 def test_float64_uniforms(backend: str, name: str, seed: int, first: int) -> None:

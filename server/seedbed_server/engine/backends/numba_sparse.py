@@ -10,7 +10,8 @@ Walking a cycle would hold up a whole vector for one lane. If many slots are out
 more; if few are, they move with their keys into a second panel, and go on there.
 
 Numba tells by a function's own file whether machine code on disk is old. What comes from numba_kernels is how to
-compile, and Philox, which cannot change. Numba inlines whatever a function of ``_inline`` calls: so call no others there.
+compile, and Philox, which cannot change. Numba inlines whatever a function of ``_inline`` calls: so call no others
+there.
 """
 
 from __future__ import annotations
