@@ -85,11 +85,12 @@ def test_normals_have_tails_and_no_zeros_too_many(dtype, fast) -> None:
 
 
 def test_the_largest_normals() -> None:
-    from seedbed_server.engine.backends.numpy import box_muller32, box_muller64
+    from seedbed_server.engine.backends.numpy import radius
 
-    smallest = np.zeros(1, np.uint32)
-    assert 6.6 < box_muller32(smallest, smallest)[0][0] < 6.67
-    assert 8.57 < box_muller64(np.zeros(1, np.uint64), np.zeros(1, np.uint64))[0][0] < 8.58
+    assert 6.66 < radius(np.zeros(1, np.uint32))[0] < 6.67
+    assert 9.41 < radius(np.zeros(1, np.uint64))[0] < 9.42
+    for word in (np.uint32(2**32 - 1), np.uint64(2**64 - 1)):
+        assert 0 < radius(np.array([word]))[0] < 1e-4
 
 
 def test_normals_of_a_pair_and_of_neighbours_are_uncorrelated(fast) -> None:

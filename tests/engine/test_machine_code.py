@@ -70,7 +70,7 @@ functions_of_sparse = {
     "draw_keys": (table, words.astype(np.uint64), one, one),
     "feistel": (table, table, 8, limit),
     "replace_outside": (table, table, 8, limit),
-    "zero_below": (table, limit, words),
+    "zero_below": (table, limit, words, words[0]),
 }
 for name, arguments in functions_of_sparse.items():
     print_assembly(name, getattr(sparse, f"_{name}"), arguments)

@@ -348,11 +348,17 @@ def _draw32(w):
 @_jit
 def _normal32(p, w, out):
     """The rows of the first and the third words are overwritten."""
-    mean, std = f32(p[0]), f32(p[1])
-    radii = w.view(np.float32)
+    std, radii = f32(p[1]), w.view(np.float32)
     for i in range(len(out) >> 2):
         radii[i] = std * _radius32(w[i])
         radii[2 * _TILE + i] = std * _radius32(w[2 * _TILE + i])
+    _turn32(w, f32(p[0]), out)
+
+
+@_inline
+def _turn32(w, mean, out):
+    """Turns radii, which are in place of the first and the third words, by the angles of the others."""
+    radii = w.view(np.float32)
     for i in range(len(out) >> 2):
         cosine, sine = _cos_sin32(w[_TILE + i])
         out[4 * i] = fma(radii[i], cosine, mean)
@@ -426,18 +432,17 @@ def _interleave(rows, lowest, highest, out):
 
 @_jit
 def _disk32(p, w, out):
-    radius = f32(p[0])
+    """The rows of the first and the third words are overwritten."""
+    radius, radii = f32(p[0]), w.view(np.float32)
     for i in range(len(out) >> 2):
-        _on_disk(radius, w[i], w[_TILE + i], out[4 * i : 4 * i + 2])
-        _on_disk(radius, w[2 * _TILE + i], w[3 * _TILE + i], out[4 * i + 2 : 4 * i + 4])
+        radii[i] = radius * _share_root32(w[i])
+        radii[2 * _TILE + i] = radius * _share_root32(w[2 * _TILE + i])
+    _turn32(w, f32(0), out)
 
 
 @_inline
-def _on_disk(radius, w0, w1, out):
-    modulus = f32(radius * f32(np.sqrt(f32(f32(u32(w0 | u32(1))) * f32(2.0**-32)))))
-    cosine, sine = _cos_sin32(w1)
-    out[0] = modulus * cosine
-    out[1] = modulus * sine
+def _share_root32(w):
+    return f32(np.sqrt(f32(f32(u32(w | u32(1))) * f32(2.0**-32))))
 
 
 @_jit

@@ -262,17 +262,18 @@ def _mask_rows(law, table, rows, row, out, itemsize):
     _permute(table, rows, row, law[0], law[2])
     halves, limit, size = table[_HALVES * PANEL :], _split(law[1], law[2]), len(rows) * itemsize
     if itemsize == 2:
-        _zero_below(halves, limit, out[:size].view(u16))
+        _zero_below(halves, limit, out[:size].view(u16), u16(0))
     elif itemsize == 4:
-        _zero_below(halves, limit, out[:size].view(u32))
+        _zero_below(halves, limit, out[:size].view(u32), u32(0))
     else:
-        _zero_below(halves, limit, out[:size].view(u64))
+        _zero_below(halves, limit, out[:size].view(u64), u64(0))
 
 
 @_jit
-def _zero_below(halves, limit, out):
+def _zero_below(halves, limit, out, zero):
+    """``zero`` is one of the elements' type: Numba would make floats of u64 and a literal."""
     for j in range(len(out)):
-        out[j] = 0 if _is_below(halves[_at(0, j)], halves[_at(1, j)], limit) else out[j]
+        out[j] = zero if _is_below(halves[_at(0, j)], halves[_at(1, j)], limit) else out[j]
 
 
 @_jit
