@@ -592,6 +592,17 @@ def test_auto_without_numba_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None
     assert "cupy is not installed" in backend.reason
 
 
+def test_a_processor_without_fused_multiply_add_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_why_no_gpu", lambda: "cupy is not installed")
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"avx": True, "fma": False})
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    backend = engine.open_backend("auto")
+    assert backend.name == "numpy"
+    assert "fused multiply-add (x86-64 since 2013), which this one has not" in backend.reason
+    with pytest.raises(ValueError, match="numpy makes the same bits"):
+        engine.open_backend("numba")
+
+
 def test_devices_are_chosen_by_number(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMULATED_GPUS", "2")
     assert engine.open_cupy(device=1).cuda.number == 1

@@ -1,8 +1,9 @@
-"""What NVRTC made of the laws: not one fused multiply-add, nothing flushed to zero, nothing spilled."""
+"""What NVRTC made of the laws: how much, no multiply-add that is not meant, nothing flushed to zero or spilled."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
 import subprocess
 import sys
@@ -20,15 +21,19 @@ pytestmark = [
 
 ARCHITECTURES = [75, 90]
 
-# Divisions and roots are rounded correctly by refining an estimate with fused multiply-adds; without them, none is left
-WITHOUT_ROOTS = """
+# Divisions and roots are rounded correctly by refining an estimate with fused multiply-adds; without them, and with a
+# multiplication and an addition in the place of each that is written, none is left.
+UNFUSED = """
 #define WITHOUT_ROOTS
+#define UNFUSED
 __device__ inline float root(float x) { return __uint_as_float(__float_as_uint(x) >> 1); }
 __device__ inline double root(double x) { return __longlong_as_double(__double_as_longlong(x) >> 1); }
 __device__ inline double quotient(double x, double y) {
   return __longlong_as_double(__double_as_longlong(x) - __double_as_longlong(y));
 }
 """
+ROUNDS_PAIRS = 80
+"""The architecture from which on two values are rounded to 16 bits by one instruction."""
 
 Instructions = Mapping[str, list[str]]
 """The instructions of each function."""
@@ -76,31 +81,57 @@ def fused(instructions: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_is_fused(architecture: int, disassembled) -> None:
-    functions = disassembled(architecture, WITHOUT_ROOTS)
-    assert {"uniform_float32", "normal_float32", "normal_float64", "trunc_normal_bfloat16"} <= functions.keys()
+def test_nothing_is_fused_but_what_is_written_so(architecture: int, disassembled) -> None:
+    functions = disassembled(architecture, UNFUSED)
+    assert {"uniform_float32", "normal_float32", "normal_float64", "trunc_near_bfloat16"} <= functions.keys()
     assert {name: fused(instructions) for name, instructions in functions.items() if fused(instructions)} == {}
     assert any(i.startswith("DMUL") for i in functions["normal_float64"])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_only_roots_and_divisions_are_fused(architecture: int, disassembled) -> None:
+def test_uniforms_and_constants_are_not_fused(architecture: int, disassembled) -> None:
     functions = disassembled(architecture)
     with_fused = {name for name, instructions in functions.items() if fused(instructions)}
     assert not {name for name in with_fused if name.startswith(("uniform", "constant", "repeat", "ones"))}
-    # two roots a block, in each of three ways through the kernel, each of three multiply-adds, and the slow path's own
-    assert 0 < len(fused(functions["normal_float32"])) < 50
+    assert {"normal_float32", "trunc_near_float32", "trunc_far_float16", "normal_float64"} <= with_fused
 
 
 def test_the_test_would_see_what_is_fused(disassembled) -> None:
-    functions = disassembled(90, WITHOUT_ROOTS, ("--std=c++17", "--fmad=true"))
+    functions = disassembled(90, UNFUSED, ("--std=c++17", "--fmad=true"))
     assert len(fused(functions["normal_float32"])) > 50
     assert len(fused(functions["uniform_float64"])) > 0
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_laws_of_float32_have_nothing_of_float64(architecture: int, disassembled) -> None:
+    functions = disassembled(architecture)
+    for law, dtype in itertools.product(("trunc_near", "trunc_far"), ("float32", "float16", "bfloat16")):
+        assert not [i for i in functions[f"{law}_{dtype}"] if re.match(r"D[A-Z]|F2F.*F64|I2F.*F64", i)]
+    # The mean and the std come as float64.
+    assert not [i for i in functions["normal_float32"] if re.match(r"D[A-Z]|I2F.*F64", i)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "most"),
+    [("normal_float32", 40), ("normal_bfloat16", 40), ("trunc_near_float32", 61), ("trunc_far_float32", 78)],
+)
+def test_how_many_instructions_a_value_takes(kernel: str, most: int, disassembled) -> None:
+    """Of the way of most values: sixteen a thread, straight ahead, its beginning included."""
+    ahead = max(re.split(r"\n(?:BRA|EXIT|RET)[^\n]*", "\n".join(disassembled(90)[kernel])), key=len)
+    assert len(ahead.splitlines()) / 16 <= most
+
+
+def test_16_bits_are_rounded_in_pairs(disassembled) -> None:
+    for architecture, name in itertools.product(
+        ARCHITECTURES, ("normal_float16", "normal_bfloat16", "trunc_near_float16")
+    ):
+        has_pairs = any(i.startswith("F2FP") for i in disassembled(architecture)[name])
+        assert has_pairs == (architecture >= ROUNDS_PAIRS)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_subnormals_are_kept(architecture: int, disassembled) -> None:
-    for name, instructions in disassembled(architecture, WITHOUT_ROOTS).items():
+    for name, instructions in disassembled(architecture, UNFUSED).items():
         assert not [i for i in instructions if re.match(r"F(ADD|MUL|SETP|SEL)\S*\.FTZ", i)], name
 
 

@@ -121,11 +121,16 @@ def _open_numpy(threads: int | None, reason: str) -> Backend:
 def _open_numba(threads: int | None, reason: str) -> Backend:
     try:
         from .numba import NumbaBackend  # noqa: PLC0415
+        from .numba_fma import has_fma  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(
             f"backend: numba cannot be imported ({error}); run pip install 'seedbed[server]', or use numpy"
         ) from error
-
+    if not has_fma():
+        raise ValueError(
+            "backend: numba needs a processor with fused multiply-add (x86-64 since 2013), which this one has not; "
+            "numpy makes the same bits, many times more slowly"
+        )
     return NumbaBackend(threads, reason)
 
 

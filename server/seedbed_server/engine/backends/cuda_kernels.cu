@@ -69,8 +69,13 @@ INLINE u64 draw64(u32 low, u32 high) { return (low | u64(high) << 32) >> 11; }
 
 // Functions.
 
+// a b + c, rounded once. The test that nothing else is fused defines UNFUSED.
+#ifndef UNFUSED
 INLINE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 INLINE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+#else
+template <class T> INLINE T fused(T a, T b, T c) { return a * b + c; }
+#endif
 
 template <class T> INLINE T horner(T, T y) { return y; }
 
