@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.engine import backends
-from seedbed_server.engine.backends import cuda_device, cuda_pieces, cuda_tables, cuda_tasks
+from seedbed_server.engine.backends import cuda_device, cuda_pieces, cuda_tables, cuda_tasks, numba_fma
 from seedbed_server.engine.backends.cuda_tables import Task
 from seedbed_server.engine.backends.cupy import CupyBackend
 from seedbed_server.engine.backends.numpy import NumpyBackend
@@ -594,7 +594,8 @@ def test_auto_without_numba_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_processor_without_fused_multiply_add_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_why_no_gpu", lambda: "cupy is not installed")
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"avx": True, "fma": False})
+    old = SimpleNamespace(get_host_cpu_features=lambda: {"avx": True, "fma": False})
+    monkeypatch.setattr(numba_fma, "binding", old)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     backend = engine.open_backend("auto")
     assert backend.name == "numpy"
