@@ -243,14 +243,14 @@ def _quantile(results: dict[str, Results]) -> str:
             f"[{row['bounds'][0]:g}, {row['bounds'][1]:g}]",
             row["of"],
             _count(row["words"]),
+            row["dtype"],
             f"{row['falls']:,}",
             _small(row["largest_fall_ulp"]),
-            str(row["falls_float32"]),
-            str(row["asymmetries"]),
+            "–" if row["asymmetries"] is None else str(row["asymmetries"]),
         ]
         for row in _rows(results, "quantile")
     ]
-    header = ["bounds", "draws of", "draws", "falls, float64", "the largest, ulp", "falls, float32", "asymmetric"]
+    header = ["bounds", "draws of", "draws", "type", "falls", "the largest, ulp", "asymmetric"]
     return _of(results, "quantile") + "\n\n" + _table(header, rows, left=2)
 
 
