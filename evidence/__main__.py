@@ -95,6 +95,20 @@ def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: P
 
 
 @main.command()
+def fit() -> None:
+    """Fit the polynomials of engine/constants.py again, and tell their errors."""
+    from evidence import fitting  # noqa: PLC0415 - it takes SciPy
+    from seedbed_server.engine import constants  # noqa: PLC0415
+
+    for name in fitting.NAMES:
+        found = fitting.fitted(name)
+        agrees = "the same as" if fitting.is_constant(name, found) else "NOT those of"
+        click.echo(f"{name}: {fitting.told(name, fitting.error(name, getattr(constants, name)))}")
+        click.echo(f"  fitted again: {fitting.told(name, fitting.error(name, found))}, {agrees} engine/constants.py")
+        click.echo("  " + ", ".join(map(fitting.shortest(name), found)))
+
+
+@main.command()
 @_TINY
 @_SET
 @_OUT
