@@ -37,23 +37,27 @@ COS64 = (
     -0.0003259918869271996, 0.015854344243815488, -0.30842513753404244,
 )  # fmt: skip
 
-# The normal quantile in float32, of the probability t of the nearer tail; errors are those of the polynomials, in ulp.
-# Near the median, of x = 1 - 2 t <= 1/2: x MIDDLE_SLOPE + x MIDDLE(x^2), 0.3 ulp.
+# The normal quantile in float32, of the probability t of the nearer tail; the errors are those of the polynomials.
+MIDDLE_FROM32 = 0.158  # from 1.0027 standard deviations on
+# Where t is larger, of x = 1 - 2 t: x MIDDLE_SLOPE + x MIDDLE(x^2), 0.5 ulp.
 MIDDLE_SLOPE32 = 1.2533141
-MIDDLE32 = (1.4592649e-01, 6.8269715e-02, 1.256962e-01, 1.8018934e-01, 3.2812136e-01, -1.6168254e-08)
-MIDDLE_LARGEST32 = 0.67448974  # what NEAR gives at t = 1/4, and FAR a neighbour of: so the quantile rises there, too
-# In 0.02 <= t <= 1/4: NEAR(sqrt(t) - NEAR_CENTRE), 0.6 ulp.
-NEAR_TAIL = 0.02
-NEAR_CENTRE32 = 0.3125
-NEAR32 = (
-    -3.1070047e+04, 1.3610467e+04, -1.8240629e+03, 4.210807e+02, -2.630825e+02, 1.0352746e+02, -3.8923325e+01,
-    1.4725396e+01, -7.320933e+00, 2.704574e+00, -3.623632e+00, 1.2950224e+00,
+MIDDLE32 = (
+    3.9163038e-01, -2.998023e-01, 2.4237792e-01, 5.047956e-02, 1.277339e-01, 1.8006028e-01, 3.2812464e-01,
+    -2.985963e-08,
 )  # fmt: skip
-# In 2^-34 <= t <= 1/4: FAR(sqrt(-2 ln t) - FAR_CENTRE), 0.7 ulp.
-FAR_CENTRE32 = 2.75
+MIDDLE_LARGEST32 = 1.0027117  # what NEAR gives at MIDDLE_FROM, and FAR a neighbour of: the quantile rises there, too
+# In 0.02 <= t <= MIDDLE_FROM: NEAR(sqrt(t) - NEAR_CENTRE), 0.2 ulp.
+NEAR_TAIL = 0.02
+NEAR_CENTRE32 = 0.25
+NEAR32 = (
+    4.6723082e+04, -2.214639e+04, 4.975354e+03, -1.1558873e+03, 3.575412e+02, -1.139399e+02, 3.6104343e+01,
+    -1.3203007e+01, 4.547421e+00, -4.065572e+00, 1.5341206e+00,
+)  # fmt: skip
+# In 2^-34 <= t <= MIDDLE_FROM: FAR(sqrt(-2 ln t) - FAR_CENTRE), 0.4 ulp.
+FAR_CENTRE32 = 2.6875
 FAR32 = (
-    -8.936358e-09, 1.836122e-07, -1.6257653e-06, 8.330838e-06, -2.9285779e-05, 8.664897e-05, -2.660435e-04,
-    8.873135e-04, -3.0588626e-03, 1.0827785e-02, -4.0032007e-02, 1.1591177e+00, 1.9991848e+00,
+    -4.758446e-09, 1.1148036e-07, -1.1531592e-06, 7.0722413e-06, -2.9878036e-05, 1.0024683e-04, -3.1218448e-04,
+    1.0008857e-03, -3.3516474e-03, 1.1625443e-02, -4.2136066e-02, 1.1642519e+00, 1.9265809e+00,
 )  # fmt: skip
 
 # The normal quantile in float64: Wichura, Algorithm AS 241, PPND16 (1988), numerator and denominator.

@@ -74,12 +74,15 @@ class TruncNormal32Parameters(NamedTuple):
 
     The draws from ``median`` on are above the median. The probability of the nearer tail of draw ``w`` is
     ``p_first + step * w`` below and ``q_first + step * ~w`` above the median, and twice the distance of its probability
-    from one half ``below + 2 * step * (median - 1 - w)`` or ``above + 2 * step * (w - median)``.
+    from one half ``below + 2 * step * (median - 1 - w)`` or ``above + 2 * step * (w - median)``. The rests are what
+    rounding to float32 took from ``std`` and ``step``, rounded.
     """
 
     mean: float
     std: float
+    std_rest: float
     step: float
+    step_rest: float
     p_first: float
     q_first: float
     below: float
@@ -148,7 +151,9 @@ def _truncated(law: TruncNormal, dtype: DataType) -> TruncNormalParameters | Tru
     return TruncNormal32Parameters(
         mean=_nearest32(law.mean),
         std=_nearest32(law.std),
+        std_rest=_nearest32(law.std - _nearest32(law.std)),
         step=_nearest32(step),
+        step_rest=_nearest32(step - _nearest32(step)),
         p_first=_nearest32(p + step / 2),
         q_first=_nearest32(q + step / 2),
         below=_nearest32(step * (1 - 2 * off)),
@@ -161,15 +166,16 @@ def _truncated(law: TruncNormal, dtype: DataType) -> TruncNormalParameters | Tru
 
 
 def _suits_float32(law: TruncNormal, inside: float) -> bool:
-    float32 = np.finfo(np.float32)
-    is_scaled = float(float32.smallest_normal) <= law.std <= float(float32.max)
-    return is_scaled and abs(law.mean) <= float(float32.max) and inside >= _LEAST_INSIDE32
+    """Whether nothing underflows, lest results and zeros lose their precision and sign."""
+    smallest, largest = 2.0**-100, 2.0**100
+    has_mean = law.mean == 0 or smallest <= abs(law.mean) <= largest
+    return has_mean and smallest <= law.std <= largest and inside >= _LEAST_INSIDE32
 
 
 def packed(parameters: Parameters) -> bytes:
     """A law's parameters in the memory of kernels: as float64, but those that are float32 only as float32."""
     if isinstance(parameters, TruncNormal32Parameters):
-        return struct.pack("=9fI", *parameters[:10])
+        return struct.pack("=11fI", *parameters[:12])
     return struct.pack(f"={len(parameters)}d", *parameters)
 
 

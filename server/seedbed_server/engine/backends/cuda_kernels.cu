@@ -19,10 +19,10 @@ INLINE float reciprocal_root_estimate(float x) {
   return y;
 }
 
-// Both are computed: most warps would have to go both ways of a branch.
-INLINE float either(bool first, float a, float b) {
+// x > limit ? a : b. Both are computed: most warps would have to go both ways of a branch.
+INLINE float if_greater(float x, float limit, float a, float b) {
   float chosen;
-  asm("{.reg .pred p; setp.ne.u32 p, %3, 0; selp.f32 %0, %1, %2, p;}" : "=f"(chosen) : "f"(a), "f"(b), "r"(u32(first)));
+  asm("{.reg .pred p; setp.gt.f32 p, %1, %2; selp.f32 %0, %3, %4, p;}" : "=f"(chosen) : "f"(x), "f"(limit), "f"(a), "f"(b));
   return chosen;
 }
 #endif
@@ -236,20 +236,26 @@ struct DiskNormal32 : Normal32 {
   }
 };
 
+// The first if all bits of the mask are set, the second if none is.
+INLINE float either(u32 mask, float a, float b) {
+  return __uint_as_float((__float_as_uint(a) & mask) | (__float_as_uint(b) & ~mask));
+}
+
 // All in float32: bounds on both sides of the mean. The fields are those of TruncNormal32Parameters.
 template <bool is_near> struct TruncNormalFloat32 {
   typedef float T;
   static constexpr int N = 4;
-  float mean, std, step, p_first, q_first, below, above, lowest, highest;
+  float mean, std, std_rest, step, step_rest, p_first, q_first, below, above, lowest, highest;
   u32 median;
   INLINE TruncNormalFloat32(const Draw& d) { *this = reinterpret_cast<const TruncNormalFloat32&>(d.p); }
   INLINE float value(u32 w) const {
-    const bool is_below = w < median;
-    const float tail = fused(float(is_below ? w : ~w), step, is_below ? p_first : q_first);
-    const u32 inner = is_below ? median - 1u - w : w - median;
-    const float x = fused(float(inner), step + step, is_below ? below : above);
-    const float z = either(tail > 0.25f, middle(x), quantile_of_tail<is_near>(tail));
-    return clamped(fused(is_below ? -std : std, z, mean), lowest, highest);
+    const u32 is_below = w < median ? ~0u : 0u;  // in all bits
+    const float outer = float(w ^ ~is_below), inner = float((w - median) ^ is_below);
+    const float tail = fused(outer, step, either(is_below, p_first, q_first));
+    const float x = fused(inner, 2.0f * step, fused(inner, 2.0f * step_rest, either(is_below, below, above)));
+    const float quantile = if_greater(tail, MIDDLE_FROM32, middle(x), quantile_of_tail<is_near>(tail));
+    const float z = __uint_as_float(__float_as_uint(quantile) ^ (is_below & 1u << 31));
+    return fminf(fmaxf(fused(std, z, fused(std_rest, z, mean)), lowest), highest);
   }
   INLINE void operator()(Words w, u64, float* x) const {
     x[0] = value(w.w0), x[1] = value(w.w1), x[2] = value(w.w2), x[3] = value(w.w3);
@@ -547,9 +553,7 @@ INLINE void make(const Law& law, const Words& words, u64 block, Vector<typename 
   law(words, block, x);
 #ifdef ROUNDS_PAIRS
   if constexpr (sizeof(typename Type::T) == 2) {
-    u32* pairs = reinterpret_cast<u32*>(rounded.v);
-#pragma unroll
-    for (int lane = 0; lane < Law::N; lane += 2) pairs[lane / 2] = Type::pair(x[lane], x[lane + 1]);
+    reinterpret_cast<uint2&>(rounded) = {Type::pair(x[0], x[1]), Type::pair(x[2], x[3])};
     return;
   }
 #endif

@@ -76,7 +76,7 @@ def _macros() -> dict[str, str]:
     }
     for name in ("LOG32", "SIN32", "COS32", "MIDDLE32", "NEAR32", "FAR32"):
         macros[name] = _floats(getattr(constants, name))
-    for name in ("MIDDLE_SLOPE32", "MIDDLE_LARGEST32", "NEAR_CENTRE32", "FAR_CENTRE32"):
+    for name in ("MIDDLE_FROM32", "MIDDLE_SLOPE32", "MIDDLE_LARGEST32", "NEAR_CENTRE32", "FAR_CENTRE32"):
         macros[name] = _floats([getattr(constants, name)])
     for name in ("LOG64", "SIN64", "COS64"):
         macros[name] = _doubles(getattr(constants, name))

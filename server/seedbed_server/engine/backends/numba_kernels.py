@@ -147,6 +147,7 @@ _MIDDLE32, _NEAR32, _FAR32 = (tuple(map(f32, c)) for c in (constants.MIDDLE32, c
 _TWO_LN2_32, _EIGHTH_TURN32 = f32(TWO_LN2), f32(constants.EIGHTH_TURN)
 _MIDDLE_SLOPE32, _MIDDLE_LARGEST32 = f32(constants.MIDDLE_SLOPE32), f32(constants.MIDDLE_LARGEST32)
 _NEAR_CENTRE32, _FAR_CENTRE32 = f32(constants.NEAR_CENTRE32), f32(constants.FAR_CENTRE32)
+_MIDDLE_FROM32 = f32(constants.MIDDLE_FROM32)
 _MANTISSA32, _ONE32 = u32(0x7FFFFF), u32(0x3F800000)
 
 
@@ -185,13 +186,14 @@ def _cos_sin32(w):
 
 @_inline
 def _middle32(x):
-    z = fma(x, _MIDDLE_SLOPE32, f32(_horner6(_MIDDLE32, f32(x * x)) * x))
+    z = fma(x, _MIDDLE_SLOPE32, f32(_horner8(_MIDDLE32, f32(x * x)) * x))
     return _MIDDLE_LARGEST32 if z > _MIDDLE_LARGEST32 else z
 
 
 @_inline
 def _near_tail32(tail):
-    return _horner12(_NEAR32, f32(f32(np.sqrt(tail)) - _NEAR_CENTRE32))
+    x = f32(f32(np.sqrt(tail)) - _NEAR_CENTRE32)
+    return fma(fma(fma(_horner8(_NEAR32, x), x, _NEAR32[8]), x, _NEAR32[9]), x, _NEAR32[10])
 
 
 @_inline
@@ -373,7 +375,7 @@ def _trunc_near32(p, w, out):
     """The words are overwritten."""
     for row in range(4):
         _near_row32(p, w[row * _TILE : row * _TILE + (len(out) >> 2)])
-    _interleave(w.view(np.float32), p.view(np.float32)[7], p.view(np.float32)[8], out)
+    _interleave(w.view(np.float32), p.view(np.float32)[9], p.view(np.float32)[10], out)
 
 
 @_jit
@@ -381,46 +383,49 @@ def _trunc_far32(p, w, out):
     """The words are overwritten."""
     for row in range(4):
         _far_row32(p, w[row * _TILE : row * _TILE + (len(out) >> 2)])
-    _interleave(w.view(np.float32), p.view(np.float32)[7], p.view(np.float32)[8], out)
+    _interleave(w.view(np.float32), p.view(np.float32)[9], p.view(np.float32)[10], out)
 
 
 @_jit
 def _near_row32(p, w):
-    mean, std, step, p_first, q_first, below, above = _seven(p.view(np.float32))
-    median, values = p.view(np.uint32)[9], w.view(np.float32)
+    numbers, median, values = _nine(p.view(np.float32)), p.view(np.uint32)[11], w.view(np.float32)
     for i in range(len(w)):
-        is_below, tail, middle = _place32(w[i], step, p_first, q_first, below, above, median)
+        is_below, tail, middle = _place32(w[i], numbers, median)
         outer = _near_tail32(tail)
-        values[i] = fma(std, _signed32(middle if tail > f32(0.25) else outer, is_below), mean)
+        values[i] = _scaled32(middle if tail > _MIDDLE_FROM32 else outer, is_below, numbers)
 
 
 @_jit
 def _far_row32(p, w):
-    mean, std, step, p_first, q_first, below, above = _seven(p.view(np.float32))
-    median, values = p.view(np.uint32)[9], w.view(np.float32)
+    numbers, median, values = _nine(p.view(np.float32)), p.view(np.uint32)[11], w.view(np.float32)
     for i in range(len(w)):
-        is_below, tail, middle = _place32(w[i], step, p_first, q_first, below, above, median)
+        is_below, tail, middle = _place32(w[i], numbers, median)
         outer = _far_tail32(tail)
-        values[i] = fma(std, _signed32(middle if tail > f32(0.25) else outer, is_below), mean)
+        values[i] = _scaled32(middle if tail > _MIDDLE_FROM32 else outer, is_below, numbers)
 
 
 @_inline
-def _seven(p):
-    return p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+def _nine(p):
+    return p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]
 
 
 @_inline
-def _signed32(x, is_negative):
-    return u32(f32(x).view(u32) ^ (u32(1 << 31) if is_negative else u32(0))).view(f32)
-
-
-@_inline
-def _place32(w, step, p_first, q_first, below, above, median):
+def _place32(w, numbers, median):
     """Whether a draw is below the median, the probability of its tail, and the quantile if it is near the median."""
+    _, _, _, step, rest, p_first, q_first, below, above = numbers
     is_below = w < median
     tail = fma(f32(w if is_below else u32(~w)), step, p_first if is_below else q_first)
-    inner = u32(u32(median - u32(1)) - w) if is_below else u32(w - median)
-    return is_below, tail, _middle32(fma(f32(inner), f32(step + step), below if is_below else above))
+    beyond = u32(w - median)
+    inner = f32(u32(~beyond) if is_below else beyond)
+    x = fma(inner, f32(step + step), fma(inner, f32(rest + rest), below if is_below else above))
+    return is_below, tail, _middle32(x)
+
+
+@_inline
+def _scaled32(z, is_below, numbers):
+    mean, std, rest = numbers[:3]
+    signed = u32(f32(z).view(u32) ^ (u32(1 << 31) if is_below else u32(0))).view(f32)
+    return fma(std, signed, fma(rest, signed, mean))
 
 
 @_inline

@@ -22,6 +22,7 @@ from ..constants import (
     LOG32,
     LOG64,
     MIDDLE32,
+    MIDDLE_FROM32,
     MIDDLE_LARGEST32,
     MIDDLE_SLOPE32,
     NEAR32,
@@ -238,20 +239,19 @@ def _signed(w: Words) -> Floats:
 
 def _trunc_normal32(parameters: TruncNormal32Parameters, w: U32) -> F32:
     f32 = np.float32
-    median = np.uint32(parameters.median)
+    median, step, step_rest = np.uint32(parameters.median), f32(parameters.step), f32(parameters.step_rest)
     is_below = w < median
-    step = f32(parameters.step)
     outer, first = np.where(is_below, w, ~w), np.where(is_below, f32(parameters.p_first), f32(parameters.q_first))
     tail = fma(outer.astype(f32), step, first)
-    inner, last = (
-        np.where(is_below, median - np.uint32(1) - w, w - median),
-        np.where(is_below, f32(parameters.below), f32(parameters.above)),
-    )
-    x = fma(inner.astype(f32), f32(2) * step, last)
+    inner = np.where(is_below, ~(w - median), w - median).astype(f32)
+    last = np.where(is_below, f32(parameters.below), f32(parameters.above))
+    x = fma(inner, f32(2) * step, fma(inner, f32(2) * step_rest, last))
     quantile_of_tail = near_tail32 if parameters.is_near else far_tail32
-    z = np.where(tail > f32(0.25), middle32(x), quantile_of_tail(np.minimum(tail, f32(0.25))))
-    std = f32(parameters.std)
-    return fma(np.where(is_below, -std, std), z, f32(parameters.mean))
+    edge = f32(MIDDLE_FROM32)
+    z = np.where(tail > edge, middle32(x), quantile_of_tail(np.minimum(tail, edge)))
+    z = np.where(is_below, -z, z)
+    std, rest = (np.full_like(z, part) for part in (parameters.std, parameters.std_rest))
+    return fma(std, z, fma(rest, z, f32(parameters.mean)))
 
 
 def middle32(x: F32) -> F32:

@@ -35,7 +35,7 @@ static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shi
 static inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 static inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 static inline float reciprocal_root_estimate(float x) { return 1 / std::sqrt(x); }
-static inline float either(bool first, float a, float b) { return first ? a : b; }
+static inline float if_greater(float x, float limit, float a, float b) { return x > limit ? a : b; }
 
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return (unsigned __int128)a * b >> 64;
