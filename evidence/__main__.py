@@ -81,6 +81,7 @@ def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: P
     distributions   moments, Anderson and Darling, χ² of 10^9 elements
     halves          χ² over every value of bfloat16 and float16
     built           the same as distributions, of xavier, kaiming and variance_scaling
+    complex         normals and disks of complex64: moduli, angles, and both at once
     sparse          which elements are 0
     orthogonal      how orthogonal, and whether by Haar's measure
     """

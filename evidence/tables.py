@@ -312,6 +312,22 @@ def _tails(results: dict[str, Results]) -> str:
     return _table(["law", "beyond, std", "elements", "expected", "p"], rows)
 
 
+def _complex(results: dict[str, Results]) -> str:
+    rows = [
+        [
+            row["law"],
+            _count(row["elements"]),
+            _p(row["modulus_p"]),
+            _p(row["angle_p"]),
+            _p(row["both_p"]),
+            f"{row['largest_modulus']:.7f}",
+        ]
+        for row in _rows(results, "complex")
+    ]
+    header = ["law", "elements", "p of the moduli", "p of the angles", "p of both, χ²", "largest modulus"]
+    return _of(results, "complex") + "\n\n" + _table(header, rows)
+
+
 def _halves(results: dict[str, Results]) -> str:
     rows = [
         [
@@ -424,6 +440,7 @@ TABLES: dict[str, Callable[[dict[str, Results]], str]] = {
     "distributions": _distributions,
     "tails": _tails,
     "halves": _halves,
+    "complex": _complex,
     "others": _others,
     "peers": _peers,
 }

@@ -523,6 +523,9 @@ def test_the_laws_run_and_hold(tmp_path):
         assert min(row["chi2_p"], row["anderson_darling_p"]) > IMPOSSIBLE, row
         assert max(map(abs, row["moment_scores"])) < 7, row
     assert all(row["chi2_p"] > IMPOSSIBLE and row["impossible"] == 0 for row in results["halves"]["rows"])
+    for row in results["complex"]["rows"]:
+        assert min(row["modulus_p"], row["angle_p"], row["both_p"]) > IMPOSSIBLE, row
+        assert row["law"] == "normal" or row["largest_modulus"] <= int(row["law"][13]) * (1 + 2**-22), row
     assert all(row["columns_with_another_number_of_zeros"] == 0 for row in results["sparse"]["rows"])
     assert results["orthogonal"]["rows"][0]["determinant_p"] > IMPOSSIBLE
 
