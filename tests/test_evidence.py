@@ -215,6 +215,12 @@ def test_an_error_is_found_wherever_it_is():
             assert error == pytest.approx(abs(ulps), abs=0.51)
 
 
+def test_the_worst_normal_that_is_known():
+    parameters = parameters_of(engine.describe(TensorSpec(name="k", shape=[4], normal=Normal())))
+    error = accuracy._normal32_error(parameters, 1.0, 0, (2381459653, 1433873669, 0))
+    assert 3.1 < error < accuracy.NORMAL_ULP
+
+
 def test_the_kernels_compute_what_is_served():
     spec = TensorSpec(name="k", shape=[4000], normal=Normal(std=0.3))
     description = engine.describe(spec)
