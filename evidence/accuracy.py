@@ -22,6 +22,7 @@ from evidence.report import Result, Say
 from evidence.sizes import Sizes
 from seedbed.v1 import DataType, Normal, TensorDescription, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
+from seedbed_server.engine.constants import MIDDLE_FROM32
 from seedbed_server.engine.normal_cdf import interval_probabilities
 from seedbed_server.engine.parameters import (
     Parameters,
@@ -481,9 +482,9 @@ def _even_fours(draws: list[int]) -> list[int]:
 
 
 def _limits32(parameters: TruncNormal32Parameters) -> tuple[int, ...]:
-    """The median, and the draws whose tail is one quarter."""
-    below = (0.25 - parameters.p_first) / parameters.step
-    above = 2**32 - 1 - (0.25 - parameters.q_first) / parameters.step
+    """The median, and the draws at which its neighbourhood ends."""
+    below = (MIDDLE_FROM32 - parameters.p_first) / parameters.step
+    above = 2**32 - 1 - (MIDDLE_FROM32 - parameters.q_first) / parameters.step
     return (parameters.median, *(int(draw) for draw in (below, above) if 0 < draw < 2**32))
 
 

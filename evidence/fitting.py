@@ -75,7 +75,7 @@ def _middle_series(slope: mpmath.mpf) -> list[mpmath.mpf]:
     The quantile is √2 erfinv(x), and erfinv(x) = Σ c_k / (2 k + 1) (√π x / 2)^(2 k + 1).
     """
     c = [mpmath.mpf(1)]
-    for k in range(1, 31):
+    for k in range(1, 80):
         c.append(mpmath.fsum(c[m] * c[k - 1 - m] / ((m + 1) * (2 * m + 1)) for m in range(k)))
     return [slope * c[k] / (2 * k + 1) * (mpmath.pi / 4) ** k for k in range(len(c))]
 
@@ -110,7 +110,7 @@ def _fits32() -> dict[str, Fit32]:
     def of_log(h: F64) -> F64:
         return np.asarray(h**2 / (-2 * np.log1p(-h / 2)))
 
-    first, last = (math.sqrt(-2 * math.log(tail)) for tail in (0.25, 2.0**-34))
+    first, last = (math.sqrt(-2 * math.log(tail)) for tail in (constants.MIDDLE_FROM32, 2.0**-34))
     return {
         "LOG32": Fit32(_series(log), of_log, 1e-5, 1.0, 7, of_log),
         "SIN32": Fit32(sine_of, of_sine, 1e-7, 1.0, 3, of_sine),
@@ -119,8 +119,8 @@ def _fits32() -> dict[str, Fit32]:
             middle_of,
             lambda v: 1 / middle_over_x(v),
             1e-7,
-            0.2502,
-            5,
+            (1 - 2 * constants.MIDDLE_FROM32) ** 2 * 1.0005,
+            7,
             lambda v: np.sqrt(v) / _ulp32(np.sqrt(v) * middle_over_x(v)),
             in_ulp=True,
         ),
@@ -128,8 +128,8 @@ def _fits32() -> dict[str, Fit32]:
             near,
             lambda r: 1 / _ulp32(near(r)),
             math.sqrt(constants.NEAR_TAIL),
-            0.5,
-            11,
+            math.sqrt(constants.MIDDLE_FROM32) + 1e-6,
+            10,
             lambda r: 1 / _ulp32(near(r)),
             constants.NEAR_CENTRE32,
             in_ulp=True,

@@ -130,8 +130,8 @@ def exact_cos_sin(word: int, bits: int) -> tuple[mpmath.mpf, mpmath.mpf]:
     with mpmath.workdps(DIGITS):
         x = mpmath.mpf(odd) / 2 ** (bits - below) / 4  # in units of π
         c, s = mpmath.cospi(x), mpmath.sinpi(x)
-    c = -c if word & 1 else c
-    return (s, c) if word & 2 else (c, s)
+        c = -c if word & 1 else c  # here, since it is rounded
+        return (s, c) if word & 2 else (c, s)
 
 
 # The quantile.

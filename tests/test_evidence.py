@@ -384,7 +384,7 @@ def test_every_function_has_its_plain_one():
 
 LARGEST_ERRORS = {
     "LOG32": 2**-25.3, "SIN32": 2**-28, "COS32": 2**-31, "LOG64": 2**-54.9, "SIN64": 2**-56.7, "COS64": 2**-55.1,
-    "MIDDLE32": 0.3, "NEAR32": 0.6, "FAR32": 0.7,
+    "MIDDLE32": 0.5, "NEAR32": 0.2, "FAR32": 0.4,
 }  # fmt: skip
 """Those that engine/constants.py tells."""
 
