@@ -81,6 +81,7 @@ def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: P
     distributions   moments, Anderson and Darling, χ² of 10^9 elements
     halves          χ² over every value of bfloat16 and float16
     built           the same as distributions, of xavier, kaiming and variance_scaling
+    complex         normals and disks of complex64: moduli, angles, and both at once
     sparse          which elements are 0
     orthogonal      how orthogonal, and whether by Haar's measure
     """
@@ -92,6 +93,20 @@ def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: P
         laws.run(parts or tuple(laws.PARTS), sizes, options, Report("laws", out), click.echo)
     except reference.UnsupportedError as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command()
+def fit() -> None:
+    """Fit the polynomials of engine/constants.py again, and tell their errors."""
+    from evidence import fitting  # noqa: PLC0415 - it takes SciPy
+    from seedbed_server.engine import constants  # noqa: PLC0415
+
+    for name in fitting.NAMES:
+        found = fitting.fitted(name)
+        agrees = "the same as" if fitting.is_constant(name, found) else "NOT those of"
+        click.echo(f"{name}: {fitting.told(name, fitting.error(name, getattr(constants, name)))}")
+        click.echo(f"  fitted again: {fitting.told(name, fitting.error(name, found))}, {agrees} engine/constants.py")
+        click.echo("  " + ", ".join(map(fitting.shortest(name), found)))
 
 
 @main.command()

@@ -1,7 +1,7 @@
 """How far each value may lie from the exact value of its law at the same words.
 
 An error is told in ulp: the spacing, at the exact value, of the floats of the type that is served. Rounding to the type
-alone makes up to 0.5.
+alone makes up to 0.5. Of truncated normals it is told below what else an ulp is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from evidence.report import Result, Say
 from evidence.sizes import Sizes
 from seedbed.v1 import DataType, Normal, TensorDescription, TensorSpec, TruncNormal, Uniform
 from seedbed_server import engine
-from seedbed_server.engine.parameters import Parameters, TruncNormalParameters, parameters_of
+from seedbed_server.engine.constants import MIDDLE_FROM32
+from seedbed_server.engine.normal_cdf import interval_probabilities
+from seedbed_server.engine.parameters import (
+    Parameters,
+    TruncNormal32Parameters,
+    TruncNormalParameters,
+    parameters_of,
+)
 
 # ruff: noqa: ANN001, ANN202, ANN401 - Numba infers the types
 
@@ -35,6 +42,13 @@ FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = (
 CHUNK = 1 << 20
 RECHECKED = 32
 """Worst cases that mpmath looks at again."""
+
+NORMAL_ULP = 3.2
+"""float32 normals of std 1 are within so many ulp, as far as was looked. 3 do not hold: 3.12 were found."""
+TRUNCATED_ULP = {"near": 4.0, "far": 6.0}
+"""float32 truncated normals (see `UNIT`); far are those with a tail below NEAR_TAIL, of which 4 do not hold: 5.71 were
+found at a std that takes the quantile's worst values to just below a power of two. At std 1, 4 do hold.
+"""
 
 Words = NDArray[np.uint32]
 Draws = NDArray[np.uint64]
@@ -67,8 +81,6 @@ def _radius_chunk(first, count, step):  # type: ignore[no-untyped-def]
         w = np.uint32(first + np.uint64(i) * step)
         got, exact = kernels.radius32(w), reference.radius32(w)
         error = abs(np.float64(got) - exact) / _ulp(exact, 24, -126)
-        if exact == 0:
-            error = 0.0 if got == 0 else np.inf
         if error > worst:
             worst, at = error, np.uint64(w)
         if got > previous:
@@ -86,8 +98,6 @@ def _angle_chunk(first, count, step):  # type: ignore[no-untyped-def]
         exact_c, exact_s = reference.cos_sin32(w)
         for got, exact in ((c, exact_c), (s, exact_s)):
             error = abs(np.float64(got) - exact) / _ulp(exact, 24, -126)
-            if abs(exact) < 1e-12:  # a quarter turn
-                error = 0.0 if got == 0 else np.inf
             if error > worst:
                 worst, at = error, np.uint64(w)
         off_circle = max(off_circle, abs(np.float64(c) * c + np.float64(s) * s - 1.0))
@@ -101,8 +111,8 @@ def functions(sizes: Sizes, say: Say) -> list[Result]:
     firsts = [np.uint64(i) * np.uint64(per_chunk) * step for i in range(sizes.words // per_chunk)]
     rows = []
     for name, chunk, exact in (
-        ("radius √(−2 ln((w+1)/2^32))", _radius_chunk, _radius_error),
-        ("cos and sin of 2πw/2^32", _angle_chunk, _angle_error),
+        ("radius √(−2 ln((w or 1)/2^32))", _radius_chunk, _radius_error),
+        ("cos and sin of a word", _angle_chunk, _angle_error),
     ):
         say(f"  {name}: {sizes.words} words")
         found = [chunk(first, per_chunk, step) for first in firsts]
@@ -160,7 +170,7 @@ def _row(
 
 
 def edges(bits: int, near: tuple[int, ...] = (), width: int = 4) -> list[int]:
-    """Draws of so many bits that a mistake would choose: next to 0, the powers of two, the quarters, and ``near``."""
+    """Draws of so many bits that a mistake would choose: next to 0, the powers of two, the eighths, and ``near``."""
     centres = [0, 1 << bits, *(1 << k for k in range(bits)), *((1 << bits) - (1 << k) for k in range(bits))]
     centres += [quarter * (1 << (bits - 3)) for quarter in range(8)]
     found = {c + offset for c in [*centres, *near] for offset in range(-width, width + 1)}
@@ -176,8 +186,8 @@ def _random_words(rng: np.random.Generator, count: int) -> Words:
     return rng.integers(0, 1 << 32, count, dtype=np.uint32)
 
 
-def _random_draws(rng: np.random.Generator, count: int) -> Draws:
-    return rng.integers(0, 1 << 53, count, dtype=np.uint64)
+def _random_draws(rng: np.random.Generator, count: int, bits: int = 53) -> Draws:
+    return rng.integers(0, 1 << bits, count, dtype=np.uint64)
 
 
 # Uniforms.
@@ -204,7 +214,7 @@ def uniforms(sizes: Sizes, say: Say) -> list[Result]:
                 values = kernels.float32_law(parameters, (draws << np.uint64(8)).astype(np.uint32)).astype(np.float64)
             else:
                 draws = np.concatenate([_random_draws(rng, sizes.draws // 4), _even(edges(53))])
-                values = kernels.float64_law(parameters, draws)
+                values = kernels.of_draws(parameters, draws)
             rows.append(_uniform_row(a, b, dtype, draws, values))
     return rows
 
@@ -250,8 +260,6 @@ def _normal32_chunk(words, values, bfloat16, float16, std, worst):  # type: igno
         cosine, sine = reference.cos_sin32(words[2 * i + 1])
         for j in range(2):
             exact = std * (radius * (cosine if j == 0 else sine))
-            if abs(exact) < 1e-14 * std:
-                continue  # a quarter turn, or the radius 0: every type has its 0, which the angles' part looks at
             k = 2 * i + j
             for t in range(3):
                 precision, smallest = (24, -126) if t == 0 else ((8, -126) if t == 1 else (11, -14))
@@ -299,11 +307,35 @@ def normals32(sizes: Sizes, say: Say) -> list[Result]:
 
 def _normal_words(sizes: Sizes) -> Iterator[Words]:
     rng = np.random.default_rng(2)
-    limits = (0xB504F334,)
-    grid = _pairs(edges(32, limits), edges(32)).reshape(-1).astype(np.uint32)
+    grid = _pairs(edges(32), edges(32)).reshape(-1).astype(np.uint32)
     yield grid[: len(grid) // 4 * 4]
     for _ in range(max(1, sizes.pairs // (CHUNK // 2))):
         yield _random_words(rng, min(CHUNK, 2 * sizes.pairs))
+    yield from _worst_words(sizes)
+
+
+@_jit
+def _relative_errors(first, step, radius, cosine, sine):  # type: ignore[no-untyped-def]
+    for i in range(len(radius)):
+        w = np.uint32(first + np.uint64(i) * step)
+        radius[i] = float(kernels.radius32(w)) / reference.radius32(w) - 1
+        c, s = kernels.cos_sin32(w)
+        exact_c, exact_s = reference.cos_sin32(w)
+        cosine[i], sine[i] = float(c) / exact_c - 1, float(s) / exact_s - 1
+
+
+def _worst_words(sizes: Sizes) -> Iterator[Words]:
+    """Radii that are too large with all cosines and sines that are, and those that are too small; the worst of many."""
+    count = min(sizes.words, 1 << 24)
+    step, first = (1 << 32) // count, 5
+    errors = np.empty((3, count))
+    _relative_errors(np.uint64(first), np.uint64(step), *errors)
+    kept = min(1 << 12, count >> 8)
+    for sign in (-1, 1):
+        worst = np.argpartition(sign * errors, kept, axis=1)[:, :kept].astype(np.uint64) * np.uint64(step)
+        radii, *angles = worst + np.uint64(first)
+        for some in np.array_split(radii, max(1, kept * kept * 2 // CHUNK)):
+            yield _pairs(list(map(int, some)), list(map(int, np.concatenate(angles)))).reshape(-1).astype(np.uint32)
 
 
 def _normal32_error(parameters: Parameters, std: float, t: int, at: tuple[int, ...]) -> mpmath.mpf:
@@ -324,33 +356,30 @@ def _normal32_error(parameters: Parameters, std: float, t: int, at: tuple[int, .
 
 
 def normals64(sizes: Sizes, say: Say) -> list[Result]:
-    """float64 normals: random pairs of draws, and all pairs of edges."""
+    """float64 normals: random pairs of words, and all pairs of edges."""
     reference.need_long_double()
     rng = np.random.default_rng(3)
-    say(f"  normal of float64: {sizes.draws} draws")
+    say(f"  normal of float64: {sizes.draws} words")
     parameters = parameters_of(_described(FLOAT64, normal=Normal()))
     worst: list[Worst] = []
     inputs, largest = 0, 0.0
-    grid = _pairs(edges(53, width=1), edges(53, width=1)).reshape(-1)
-    chunks = [grid, *(_random_draws(rng, min(CHUNK, sizes.draws)) for _ in range(max(1, sizes.draws // CHUNK)))]
-    for draws in chunks:
-        values = kernels.float64_law(parameters, draws)
-        radius = reference.radius64(draws[::2])
-        exact = np.stack([radius * part for part in reference.cos_sin64(draws[1::2])], axis=1).reshape(-1)
-        zero = np.abs(exact) < 1e-17  # a quarter turn, or the radius 0
-        assert (np.abs(values[zero]) < 1e-17).all()
-        exact[zero], values[zero] = 1, 1
+    grid = _pairs(edges(64, width=1), edges(64, width=1)).reshape(-1)
+    chunks = [grid, *(_random_draws(rng, min(CHUNK, sizes.draws), 64) for _ in range(max(1, sizes.draws // CHUNK)))]
+    for words in chunks:
+        values = kernels.float64_law(parameters, words)
+        radius = reference.radius64(words[::2])
+        exact = np.stack([radius * part for part in reference.cos_sin64(words[1::2])], axis=1).reshape(-1)
         spacing = np.ldexp(1.0, np.frexp(exact.astype(np.float64))[1] - 53)
         errors = (np.abs(values - exact) / spacing).astype(np.float64)
         i = int(errors.argmax())
-        worst.append(Worst(float(errors[i]), (int(draws[i // 2 * 2]), int(draws[i // 2 * 2 + 1]), i % 2)))
-        inputs += len(draws)
+        worst.append(Worst(float(errors[i]), (int(words[i // 2 * 2]), int(words[i // 2 * 2 + 1]), i % 2)))
+        inputs += len(words)
         largest = max(largest, float(np.abs(values).max()))
 
     def by_mpmath(at: tuple[int, ...]) -> mpmath.mpf:
         value = kernels.float64_law(parameters, np.array([at[0], at[1]], np.uint64))[at[2]]
         with mpmath.workdps(reference.DIGITS):
-            exact = reference.exact_radius(at[0], 53) * reference.exact_cos_sin(at[1], 53)[at[2]]
+            exact = reference.exact_radius(at[0], 64) * reference.exact_cos_sin(at[1], 64)[at[2]]
         return _ulps(float(value), exact, 53, -1022)
 
     row = _row("normal, std 1", "float64", inputs, worst, by_mpmath)
@@ -358,9 +387,128 @@ def normals64(sizes: Sizes, say: Say) -> list[Result]:
     return [row]
 
 
-# Truncated normals.
+# Truncated normals that are computed in float32.
 
 TRUNCATIONS = (
+    (0.0, 1.0, -2.0, 2.0),  # over all words
+    (0.0, 0.02, -0.04, 0.04),
+    (0.0, 1.0, -3.0, 3.0),
+    (0.0, 1.0, -1.0, 1.0),
+    (0.0, 1.0, -0.3, 0.3),
+    (0.0, 1.0, -0.001, 0.001),
+    (0.0, 1.0, -1.0, 3.0),
+    (0.0, 1.0, -0.5, 2.05),
+    (0.0, 0.02, -2.0, 2.0),
+    (0.0, 0.002, -2.0, 2.0),
+    (0.0, 1.0, -8.0, 0.1),
+    (0.0, 1.0, -4.0, 1e30),
+    (0.3, 0.02, 0.27, 0.36),
+    (0.0, 1e-20, -3e-20, 2e-20),
+    (0.0, 0.02 * 2**0.5, -0.02 * 2**0.5, 0.06 * 2**0.5),  # the worst of 24 std from 0.02 to 0.04
+)
+UNIT = 2.0**-28
+"""In these, an ulp is that of the larger of the value and the mean, or so much of the std, whichever is more."""
+
+
+@_jit
+def _unit32(exact, mean, std):  # type: ignore[no-untyped-def]
+    return max(_ulp(max(abs(exact), abs(mean)), 24, -126), UNIT * std)
+
+
+@_jit
+def _truncated32_chunk(law, numbers, words, p, inside, q, mean, std):  # type: ignore[no-untyped-def]
+    """The worst error, at which word, in standard deviations; how often x falls; x."""
+    n = len(words)
+    x = np.empty(n, np.float32)
+    kernels.law32(law, numbers, words, x)
+    z, above, which = np.empty(n), np.empty(n), np.empty(n + 1, np.int64)
+    for i in range(n):
+        w = words[i]
+        z[i], above[i] = p + (float(w) + 0.5) * 2.0**-32 * inside, q + (float(np.uint32(~w)) + 0.5) * 2.0**-32 * inside
+    kernels.quantiles(z, above, which, n)
+    worst, at, of_std, falls = -1.0, 0, 0.0, 0
+    for i in range(n):
+        exact = mean + std * z[i]
+        error = abs(float(x[i]) - exact)
+        in_ulp = error / _unit32(exact, mean, std)
+        if in_ulp > worst:
+            worst, at = in_ulp, i
+        of_std = max(of_std, error / std)
+        if i > 0 and x[i] < x[i - 1]:
+            falls += 1
+    return worst, words[at], of_std, falls, x
+
+
+def _truncated32_row(truncation: reference.Truncation, parameters: TruncNormal32Parameters, count: int) -> Result:
+    mean, std, a, b = truncation[:4]
+    law, numbers = kernels.arguments(parameters)
+    probabilities = interval_probabilities((a - mean) / std, (b - mean) / std)
+    worst: list[Worst] = []
+    of_std, last_word, last = 0.0, np.uint32(0), -math.inf
+    inputs = outside = falls = 0
+    for words in _rising_words(parameters, count):
+        error, at, chunk_of_std, chunk_falls, x = _truncated32_chunk(law, numbers, words, *probabilities, mean, std)
+        worst.append(Worst(error, (int(at),)))
+        of_std = max(of_std, chunk_of_std)
+        inputs += len(words)
+        falls += chunk_falls + int(words[0] > last_word and float(x[0]) < last)
+        last_word, last = words[-1], float(x[-1])
+        if a > float(x.min()) or float(x.max()) > b:
+            outside += int(((x.astype(np.float64) < a) | (x.astype(np.float64) > b)).sum())
+
+    def by_mpmath(at: tuple[int, ...]) -> mpmath.mpf:
+        value = float(kernels.float32_law(parameters, np.array(at * 4, np.uint32))[0])
+        exact = reference.exact_truncated(truncation, at[0], 32)
+        with mpmath.workdps(reference.DIGITS):
+            return abs(mpmath.mpf(value) - exact) / float(_unit32(float(exact), mean, std))
+
+    row = _row(_truncation_name(truncation), "float32", inputs, worst, by_mpmath)
+    row["largest_in_std"] = of_std
+    row["formula"], row["outside"], row["falls"] = "near" if parameters.is_near else "far", outside, falls
+    row["note"] = f"{outside} values outside of the bounds; {falls} fall where the draw rises"
+    return row
+
+
+def _rising_words(parameters: TruncNormal32Parameters, count: int) -> Iterator[Words]:
+    """Evenly spaced ones, all of them if so many are wanted; else the edges follow, and where the formula changes."""
+    step = (1 << 32) // count
+    chunk = min(1 << 16, count)
+    spaced = np.arange(chunk, dtype=np.uint64) * np.uint64(step) + np.uint64(step // 3)
+    for first in range(0, count, chunk):
+        yield (spaced + np.uint64(first * step)).astype(np.uint32)
+    if step > 1:
+        yield np.array(_even_fours(edges(32, _limits32(parameters), width=200)), np.uint32)
+
+
+def _even_fours(draws: list[int]) -> list[int]:
+    return draws[len(draws) % 4 :]
+
+
+def _limits32(parameters: TruncNormal32Parameters) -> tuple[int, ...]:
+    """The median, and the draws at which its neighbourhood ends."""
+    below = (MIDDLE_FROM32 - parameters.p_first) / parameters.step
+    above = 2**32 - 1 - (MIDDLE_FROM32 - parameters.q_first) / parameters.step
+    return (parameters.median, *(int(draw) for draw in (below, above) if 0 < draw < 2**32))
+
+
+def _quantiles64(truncation: reference.Truncation, words: Draws) -> NDArray[np.float64]:
+    """The quantiles in float64 that `_truncated32_chunk` compares with."""
+    mean, std, a, b = truncation[:4]
+    p, inside, q = interval_probabilities((a - mean) / std, (b - mean) / std)
+    u, v = ((half.astype(np.float64) + 0.5) * 2.0**-32 for half in (words, np.uint64(2**32 - 1) - words))
+    z, above, which = p + u * inside, q + v * inside, np.empty(len(words) + 1, np.int64)
+    kernels.quantiles(z, above, which, len(words))
+    return z
+
+
+def _truncation_name(truncation: reference.Truncation) -> str:
+    mean, std, a, b = truncation[:4]
+    return f"trunc_normal, {'' if mean == 0 else f'mean {mean:g}, '}std {std:g}, [{a:g}, {b:g}]"
+
+
+# Truncated normals that are computed in float64.
+
+TRUNCATIONS64 = (
     (0.0, 1.0, -2.0, 2.0),
     (0.0, 0.02, -0.04, 0.04),
     (0.0, 0.002, -2.0, 2.0),
@@ -370,6 +518,12 @@ TRUNCATIONS = (
     (1.0, 1.0, -9.0, 0.0),
 )
 NEAR_ZERO = 0.25
+
+
+def _floor(truncation: reference.Truncation) -> float:
+    """Smaller values count in ulp of this."""
+    mean, std, a, b = truncation[:4]
+    return max(abs(mean), NEAR_ZERO * min(std, max(abs(a), abs(b))))
 
 
 @_jit
@@ -395,30 +549,48 @@ def _truncated_chunk(  # type: ignore[no-untyped-def]
 
 
 def truncated(sizes: Sizes, say: Say) -> list[Result]:
-    """Truncated normals of float32 and float64: random draws, the ends, and both sides of the quantile's cases."""
+    """Truncated normals of float32, by either way, and of float64."""
     rows = []
-    for number, (mean, std, a, b) in enumerate(TRUNCATIONS):
+    for number, bounds in enumerate(TRUNCATIONS):
+        truncation = reference.Truncation.of(*bounds)
+        count = sizes.words if number == 0 else min(sizes.quantiles, sizes.words)
+        say(f"  {_truncation_name(truncation)} of float32: {count} draws")
+        parameters = _truncated_parameters(truncation, FLOAT32)
+        assert isinstance(parameters, TruncNormal32Parameters)
+        rows.append(_truncated32_row(truncation, parameters, count))
+    for bounds in TRUNCATIONS64:
+        truncation = reference.Truncation.of(*bounds)
         for dtype in (FLOAT32, FLOAT64):
-            count = sizes.quantiles if number == 0 else sizes.quantiles // 16
-            say(f"  trunc_normal, mean {mean:g}, std {std:g}, [{a:g}, {b:g}] of {_name(dtype)}: {count} draws")
-            rows.append(_truncated_row(reference.Truncation.of(mean, std, a, b), dtype, count))
+            parameters = _truncated_parameters(truncation, dtype)
+            if isinstance(parameters, TruncNormalParameters):
+                say(f"  {_truncation_name(truncation)} of {_name(dtype)}: {sizes.quantiles // 16} draws")
+                rows.append(_truncated_row(truncation, parameters, dtype, sizes.quantiles // 16))
     return rows
 
 
-def _truncated_row(truncation: reference.Truncation, dtype: int, count: int) -> Result:
+def _truncated_parameters(truncation: reference.Truncation, dtype: int) -> Parameters:
+    mean, std, a, b = truncation[:4]
+    return parameters_of(_described(dtype, trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b)))
+
+
+def _truncated_row(
+    truncation: reference.Truncation, parameters: TruncNormalParameters, dtype: int, count: int
+) -> Result:
+    """Random draws, the ends, and both sides of the quantile's cases."""
     mean, std, a, b = truncation[:4]
     bits, precision = (32, 24) if dtype == FLOAT32 else (53, 53)
-    parameters = parameters_of(_described(dtype, trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b)))
-    assert isinstance(parameters, TruncNormalParameters)
     rng = np.random.default_rng(4)
     ends = edges(bits, _quantile_limits(parameters, bits), width=200)
-    chunks: list[Draws] = [np.array(ends[: len(ends) // 4 * 4], np.uint64)]
-    floor = NEAR_ZERO * min(std, max(abs(a), abs(b)))
+    floor = _floor(truncation)
     worst: list[Worst] = []
     of_std = 0.0
     inputs = outside = 0
     for number in range(1 + max(1, count // CHUNK)):
-        draws = chunks[0] if number == 0 else rng.integers(0, 1 << bits, min(CHUNK, count), dtype=np.uint64)
+        draws = (
+            np.array(_even_fours(ends), np.uint64)
+            if number == 0
+            else rng.integers(0, 1 << bits, min(CHUNK, count), dtype=np.uint64)
+        )
         x = _truncated_values(parameters, draws, dtype)
         unit = np.float64(2.0 ** -(bits + 1))
         u = (np.uint64(2) * draws + np.uint64(1)).astype(np.float64) * unit
@@ -435,16 +607,16 @@ def _truncated_row(truncation: reference.Truncation, dtype: int, count: int) -> 
         value = _truncated_values(parameters, np.array(at * 4, np.uint64), dtype)[0]
         return _ulps(float(value), reference.exact_truncated(truncation, at[0], bits), precision, -1022, floor)
 
-    name = f"trunc_normal, {'' if mean == 0 else f'mean {mean:g}, '}std {std:g}, [{a:g}, {b:g}]"
-    row = _row(name, _name(dtype), inputs, worst, by_mpmath)
+    row = _row(_truncation_name(truncation), _name(dtype), inputs, worst, by_mpmath)
     row["largest_in_std"] = of_std
+    row["outside"] = outside
     row["note"] = f"{outside} values outside of the bounds"
     return row
 
 
 def _truncated_values(parameters: Parameters, draws: Draws, dtype: int) -> NDArray[np.float64]:
     if dtype == FLOAT64:
-        return kernels.float64_law(parameters, draws)
+        return kernels.of_draws(parameters, draws)
     return kernels.float32_law(parameters, draws.astype(np.uint32)).astype(np.float64)
 
 
@@ -456,61 +628,58 @@ def _quantile_limits(parameters: TruncNormalParameters, bits: int) -> tuple[int,
     return tuple(int(share * 2**bits) for share in shares if 0 < share < 1)
 
 
-# The quantile: does it rise with the word, and is it symmetric?
+# The quantile: does it rise with the draw, and is it symmetric?
+
+SHAPES = ((-2.0, 2.0), (-3.0, 3.0), (-40.0, 40.0), (-1.0, 3.0))
 
 
 @_jit
-def _quantile_chunk(first, count, step, p, inside, q):  # type: ignore[no-untyped-def]
-    """Falls, the largest in ulp, and asymmetries among the words of the lower half; each with its mirror image."""
-    below, above = np.empty(count + 1), np.empty(count + 1)
-    mirrored_below, mirrored_above = np.empty(count + 1), np.empty(count + 1)
-    for i in range(count + 1):
-        w = np.uint32(first + np.uint64(i) * step)
-        u, v = (np.float64(w) + 0.5) * 2.0**-32, (np.float64(np.uint32(~w)) + 0.5) * 2.0**-32
-        below[i], above[i] = p + u * inside, q + v * inside
-        mirrored_below[i], mirrored_above[i] = p + v * inside, q + u * inside
-    which = np.empty(count + 2, np.int64)
-    kernels.quantiles(below, above, which, count + 1)
-    kernels.quantiles(mirrored_below, mirrored_above, which, count + 1)
-    falls, largest, asymmetries, falls32 = 0, 0.0, 0, 0
-    for i in range(count):
-        if below[i + 1] < below[i]:
+def _shape_chunk(law, numbers, first, count, step):  # type: ignore[no-untyped-def]
+    """Falls, the largest in ulp, asymmetries among the words, and the last value; the first word is not compared."""
+    words, mirrored = np.empty(count + 4, np.uint32), np.empty(count + 4, np.uint32)
+    for i in range(count + 4):  # the word before, the words, and what makes a multiple of 4
+        words[i] = np.uint32(first + np.uint64(max(i, 1) - 1) * step - (step if i == 0 and first > 0 else np.uint64(0)))
+        mirrored[i] = ~words[i]
+    x, y = np.empty(count + 4, np.float32), np.empty(count + 4, np.float32)
+    kernels.law32(law, numbers, words, x)
+    kernels.law32(law, numbers, mirrored, y)
+    falls, largest, asymmetries = 0, 0.0, 0
+    for i in range(1, count + 1):
+        if x[i] < x[i - 1]:
             falls += 1
-            largest = max(largest, (below[i] - below[i + 1]) / _ulp(below[i], 53, -1022))
-        if np.float32(below[i + 1]) < np.float32(below[i]):
-            falls32 += 1
-        if below[i] != -mirrored_below[i]:
+            largest = max(largest, float(x[i - 1] - x[i]) / _ulp(x[i], 24, -126))
+        if x[i] != -y[i]:
             asymmetries += 1
-    return falls, largest, falls32, asymmetries
+    return falls, largest, asymmetries
 
 
 def quantile_shape(sizes: Sizes, say: Say) -> list[Result]:
-    """Whether the quantile rises with the word, and is the negative of its mirror image's; over the lower half."""
+    """Whether truncated normals rise with the draw, and mirrored draws give the negatives where bounds are mirrored."""
     rows = []
-    for a, b in ((-2.0, 2.0), (-40.0, 40.0)):
-        say(f"  the quantile's shape on [{a:g}, {b:g}]: {sizes.words} words")
+    step = (1 << 32) // sizes.words
+    count = min(1 << 14, sizes.words)
+    for a, b in SHAPES:
+        say(f"  the shape on [{a:g}, {b:g}]: {sizes.words} words")
         parameters = parameters_of(_described(FLOAT32, trunc_normal=TruncNormal(a=a, b=b)))
-        assert isinstance(parameters, TruncNormalParameters)
-        half = sizes.words // 2
-        step = np.uint64(max(1, (1 << 32) // sizes.words))
-        count = min(1 << 14, half)
-        totals = [0, 0.0, 0, 0]
-        for first in range(0, half, count):
-            found = _quantile_chunk(
-                np.uint64(first) * step, count, step, parameters.p_below, parameters.inside, parameters.p_above
-            )
-            totals = [totals[0] + found[0], max(totals[1], found[1]), totals[2] + found[2], totals[3] + found[3]]
+        assert isinstance(parameters, TruncNormal32Parameters)
+        law, numbers = kernels.arguments(parameters)
+        found = [
+            _shape_chunk(law, numbers, np.uint64(first * step), count, np.uint64(step))
+            for first in range(0, sizes.words, count)
+        ]
+        falls, falls_ulp, asymmetries = zip(*found, strict=True)
         rows.append(
             {
                 "bounds": [a, b],
-                "words": 2 * half,
+                "words": sizes.words,
                 "of": "32 bits, each",
-                "falls": totals[0],
-                "largest_fall_ulp": totals[1],
-                "falls_float32": totals[2],
-                "asymmetries": totals[3],
+                "dtype": "float32",
+                "falls": sum(falls),
+                "largest_fall_ulp": max(falls_ulp),
+                "asymmetries": sum(asymmetries) if a == -b else None,
             }
         )
+    for a, b in ((-2.0, 2.0), (-40.0, 40.0)):
         rows.append(_draws_shape(a, b, sizes))
     return rows
 
@@ -525,24 +694,23 @@ def _draws_shape(a: float, b: float, sizes: Sizes) -> Result:
     rng = np.random.default_rng(7)
     windows = max(1, sizes.quantiles // _WINDOW // 16)
     centres = [*map(int, _random_draws(rng, windows)), *_quantile_limits(parameters, 53), 1 << 52]
-    falls, largest, falls32, asymmetries = 0, 0.0, 0, 0
+    falls, largest, asymmetries = 0, 0.0, 0
     for centre in centres:
         first = min(max(0, centre - _WINDOW // 2), (1 << 53) - _WINDOW)
         draws = np.arange(first, first + _WINDOW, dtype=np.uint64)
-        x = kernels.float64_law(parameters, draws)
-        mirrored = kernels.float64_law(parameters, np.uint64((1 << 53) - 1) - draws)
+        x = kernels.of_draws(parameters, draws)
+        mirrored = kernels.of_draws(parameters, np.uint64((1 << 53) - 1) - draws)
         down = np.maximum(x[:-1] - x[1:], 0)
         falls += int((down > 0).sum())
         largest = max(largest, float((down / np.spacing(np.abs(x[:-1]))).max()))
-        falls32 += int((np.diff(x.astype(np.float32)) < 0).sum())
         asymmetries += int((x != -mirrored).sum())
     return {
         "bounds": [a, b],
         "words": _WINDOW * len(centres),
         "of": f"53 bits, {len(centres)} windows",
+        "dtype": "float64",
         "falls": falls,
         "largest_fall_ulp": largest,
-        "falls_float32": falls32,
         "asymmetries": asymmetries,
     }
 
@@ -615,9 +783,10 @@ def references(sizes: Sizes, say: Say) -> list[Result]:
     say(f"  the references against mpmath: {sizes.sample} inputs each")
     reference.need_long_double()
     rng = np.random.default_rng(5)
-    words = [*map(int, _random_words(rng, sizes.sample)), *edges(32, (0xB504F334,), width=1)]
+    words = [*map(int, _random_words(rng, sizes.sample)), *edges(32, width=1)]
+    words64 = [*map(int, _random_draws(rng, sizes.sample, 64)), *edges(64, width=1)]
     draws = [*map(int, _random_draws(rng, sizes.sample)), *edges(53, width=1)]
-    of_draws = np.array(draws, np.uint64)
+    of_words64 = np.array(words64, np.uint64)
     rows = [
         _reference_row(
             "radius",
@@ -637,23 +806,26 @@ def references(sizes: Sizes, say: Say) -> list[Result]:
             "radius",
             "float64",
             [
-                (reference.number(got), reference.exact_radius(d, 53))
-                for d, got in zip(draws, reference.radius64(of_draws), strict=True)
+                (reference.number(got), reference.exact_radius(w, 64))
+                for w, got in zip(words64, reference.radius64(of_words64), strict=True)
             ],
         ),
         _reference_row(
             "cos, sin",
             "float64",
             [
-                (reference.number(got), reference.exact_cos_sin(d, 53)[part])
-                for part, values in enumerate(reference.cos_sin64(of_draws))
-                for d, got in zip(draws, values, strict=True)
+                (reference.number(got), reference.exact_cos_sin(w, 64)[part])
+                for part, values in enumerate(reference.cos_sin64(of_words64))
+                for w, got in zip(words64, values, strict=True)
             ],
         ),
     ]
-    for truncation in TRUNCATIONS:
-        sample = [*draws[: sizes.sample // len(TRUNCATIONS) + 1], *edges(53, width=0)]
-        rows.append(_quantile_reference_row(reference.Truncation.of(*truncation), sample))
+    for bounds in TRUNCATIONS64:
+        sample = [*draws[: sizes.sample // len(TRUNCATIONS64) + 1], *edges(53, width=0)]
+        rows.append(_quantile_reference_row(reference.Truncation.of(*bounds), sample))
+    for bounds in TRUNCATIONS:
+        sample = [*words[: sizes.sample // 100 + 1], *edges(32, width=0)]
+        rows.append(_quantile64_reference_row(reference.Truncation.of(*bounds), sample))
     return rows
 
 
@@ -662,8 +834,6 @@ def _reference_row(name: str, dtype: str, pairs: list[tuple[Any, mpmath.mpf]]) -
     errors = []
     with mpmath.workdps(reference.DIGITS):
         for got, exact in pairs:
-            if abs(exact) < 1e-17:  # a quarter turn, whose cosine is 0 for us
-                continue
             errors.append(float(abs(mpmath.mpf(got) - exact)) / float(_ulp(abs(float(exact)), precision, -1022)))
     return {"reference": name, "dtype": dtype, "inputs": len(errors), "largest_error_ulp": max(errors)}
 
@@ -673,8 +843,8 @@ def _quantile_reference_row(truncation: reference.Truncation, draws: list[int]) 
     mean, std, a, b = truncation[:4]
     parameters = parameters_of(_described(FLOAT64, trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b)))
     of_draws = _even(draws)
-    values = kernels.float64_law(parameters, of_draws)
-    floor = NEAR_ZERO * min(std, max(abs(a), abs(b)))
+    values = kernels.of_draws(parameters, of_draws)
+    floor = _floor(truncation)
     errors = []
     for draw, x in zip(map(int, of_draws), map(float, values), strict=True):
         exact = reference.exact_truncated(truncation, draw, 53)
@@ -683,5 +853,26 @@ def _quantile_reference_row(truncation: reference.Truncation, draws: list[int]) 
         rest = (mean, std, *truncation[4:], *reference.tables(), 53, floor)
         error = _truncated_chunk(*of_one, *rest)[0]  # type: ignore[call-arg]
         errors.append(abs(error - float(_ulps(x, exact, 53, -1022, floor))))
-    name = f"trunc_normal, {'' if mean == 0 else f'mean {mean:g}, '}std {std:g}, [{a:g}, {b:g}]"
-    return {"reference": name, "dtype": "float64", "inputs": len(errors), "largest_error_ulp": max(errors)}
+    return {
+        "reference": _truncation_name(truncation),
+        "dtype": "float64",
+        "inputs": len(errors),
+        "largest_error_ulp": max(errors),
+    }
+
+
+def _quantile64_reference_row(truncation: reference.Truncation, words: list[int]) -> Result:
+    """The error of the quantile in float64, in float32's ulp."""
+    mean, std = truncation[:2]
+    of_words = np.array(words, np.uint64)
+    values = mean + std * _quantiles64(truncation, of_words)
+    errors = []
+    for word, x in zip(words, map(float, values), strict=True):
+        exact = reference.exact_truncated(truncation, word, 32)
+        errors.append(float(abs(mpmath.mpf(x) - exact)) / float(_unit32(float(exact), mean, std)))
+    return {
+        "reference": _truncation_name(truncation),
+        "dtype": "float32",
+        "inputs": len(errors),
+        "largest_error_ulp": max(errors),
+    }

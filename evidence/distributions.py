@@ -20,6 +20,7 @@ from evidence.report import Result, Say
 from evidence.sizes import Sizes
 from seedbed.v1 import (
     DataType,
+    Disk,
     Distribution,
     FanMode,
     Kaiming,
@@ -242,6 +243,64 @@ def _continuous_row(case: Case, cells: NDArray[np.int64], sums: list[float], tai
 def _poisson_p(count: int, mean: float) -> float:
     """Both sides."""
     return min(1.0, 2 * float(min(stats.poisson.cdf(count, mean), stats.poisson.sf(count - 1, mean))))
+
+
+# Complex numbers: the square of the modulus and the angle, each taken to what is uniform if the law is right.
+
+COMPLEX_CASES = (
+    ("normal", {"normal": Normal()}, math.inf, 1.0),
+    ("disk, radius 1", {"disk": Disk(radius=1.0)}, 1.0, None),
+    ("disk, radius 2, std 1", {"disk": Disk(radius=2.0, std=1.0)}, 2.0, 1.0),
+)
+TOGETHER = 64
+"""Intervals of the modulus and of the angle, for χ² of both at once."""
+
+
+@_jit
+def _count_complex(values, radius, std, moduli, angles, both):  # type: ignore[no-untyped-def]
+    """Adds to the counts of cells; ``std`` is 0 for the uniform law. Returns the largest modulus."""
+    largest = 0.0
+    inside = -math.expm1(-((radius / std) ** 2)) if std > 0 else 1.0
+    for i in range(len(values)):
+        x, y = float(values[i].real), float(values[i].imag)
+        square = x * x + y * y
+        largest = max(largest, square)
+        u = -math.expm1(-square / std**2) / inside if std > 0 else square / radius**2
+        v = math.atan2(y, x) * 0.15915494309189535 + 0.5
+        u, v = min(max(u, 0.0), 0.9999999999999999), min(max(v, 0.0), 0.9999999999999999)
+        moduli[int(u * len(moduli))] += 1
+        angles[int(v * len(angles))] += 1
+        both[int(u * TOGETHER), int(v * TOGETHER)] += 1
+    return math.sqrt(largest)
+
+
+def complexes(sizes: Sizes, say: Say) -> list[Result]:
+    """Complex normals, and both laws of the disk."""
+    rows = []
+    elements = max(1, sizes.elements // 10)
+    for name, scheme, radius, std in COMPLEX_CASES:
+        say(f"  {name}: {elements} complex numbers")
+        moduli, angles, both = np.zeros(CELLS, np.int64), np.zeros(CELLS, np.int64), np.zeros((TOGETHER,) * 2, np.int64)
+        largest: list[float] = []
+
+        def take(values: NDArray[Any], counts: Any = (radius, std or 0.0, moduli, angles, both)) -> None:  # noqa: ANN401
+            largest.append(_count_complex(values, *counts))  # noqa: B023 - called within the loop's turn
+
+        spec = TensorSpec(name=name, shape=[elements], dtype=DataType.DATA_TYPE_COMPLEX64, seed=sizes.seed, **scheme)
+        served(spec, take)
+        expected = elements / both.size
+        rows.append(
+            {
+                "law": name,
+                "elements": elements,
+                "largest_modulus": max(largest),
+                "modulus_p": anderson_darling_p(anderson_darling(moduli)),
+                "angle_p": anderson_darling_p(anderson_darling(angles)),
+                "both_cells": both.size,
+                "both_p": float(stats.chi2.sf(((both - expected) ** 2).sum() / expected, both.size - 1)),
+            }
+        )
+    return rows
 
 
 # The halves, and what is built on the laws: each value has a probability, which χ² is taken of.

@@ -6,25 +6,29 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from seedbed_server.engine.backends import numba
 from seedbed_server.engine.backends import numba_kernels as kernels
-from seedbed_server.engine.parameters import Parameters, TruncNormalParameters, UniformParameters
+from seedbed_server.engine.parameters import Parameters
 
-# ruff: noqa: ANN001, ANN202 - Numba infers the types
+# ruff: noqa: ANN001, ANN201, ANN202 - Numba infers the types
 
 _jit = njit(nogil=True, error_model="numpy")
 
 radius32 = kernels._radius32
-"""√(−2 · log32(w)), as the normal law computes it."""
+"""√(−2 ln u) with u = (w or 1) / 2^32, as the normal law computes it."""
 cos_sin32 = kernels._cos_sin32
-"""Cosine and sine of 2π·w / 2^32."""
+"""Cosine and sine of a word's angle."""
 quantiles = kernels._quantiles
 """Replaces probabilities below, of which the ones above are given too, by the standard normal's quantiles."""
+arguments = numba._arguments
+"""A law's number and parameters, as `law32` takes them."""
 round16 = kernels._round16
 """float32 to the bits of bfloat16 or float16."""
 
 
 @_jit
-def _law32(law, p, words, out):  # type: ignore[no-untyped-def]
+def law32(law, p, words, out):  # type: ignore[no-untyped-def]
+    """The float32 values of these words, of which there are a multiple of 4."""
     tile = kernels._TILE
     w = np.empty(4 * tile, np.uint32)
     for first in range(0, len(out), 4 * tile):
@@ -49,18 +53,22 @@ def float32_law(parameters: Parameters, words: NDArray[np.uint32]) -> NDArray[np
     """The float32 values of these words, of which there are a multiple of 4."""
     assert len(words) % 4 == 0
     out = np.empty(len(words), np.float32)
-    _law32(*_arguments(parameters), words, out)
+    law32(*arguments(parameters), words, out)
     return out
 
 
-def float64_law(parameters: Parameters, draws: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """The float64 values of these draws of 53 bits, of which there are an even number."""
-    assert len(draws) % 2 == 0
-    shifted = draws << np.uint64(11)
-    words = np.stack([shifted & np.uint64(0xFFFFFFFF), shifted >> np.uint64(32)], axis=1).astype(np.uint32)
-    out = np.empty(len(draws))
-    _law64(*_arguments(parameters), words.reshape(-1), out)
+def float64_law(parameters: Parameters, words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The float64 values of these words of 64 bits, of which there are an even number."""
+    assert len(words) % 2 == 0
+    pairs = np.stack([words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)], axis=1).astype(np.uint32)
+    out = np.empty(len(words))
+    _law64(*arguments(parameters), pairs.reshape(-1), out)
     return out
+
+
+def of_draws(parameters: Parameters, draws: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The float64 uniforms or truncated normals of these draws of 53 bits, of which there are an even number."""
+    return float64_law(parameters, draws << np.uint64(11))
 
 
 def halves(values: NDArray[np.float32], *, bfloat16: bool) -> NDArray[np.uint16]:
@@ -68,11 +76,3 @@ def halves(values: NDArray[np.float32], *, bfloat16: bool) -> NDArray[np.uint16]
     out = np.empty(len(values), np.uint16)
     round16(values, out, bfloat16)
     return out
-
-
-def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
-    numbers = np.zeros(7)
-    numbers[: len(parameters)] = parameters
-    if isinstance(parameters, UniformParameters):
-        return kernels.UNIFORM, numbers
-    return (kernels.TRUNC_NORMAL if isinstance(parameters, TruncNormalParameters) else kernels.NORMAL), numbers

@@ -29,6 +29,7 @@ PARTS: dict[str, Part] = {
     "distributions": distributions.continuous,
     "halves": distributions.halves,
     "built": distributions.built,
+    "complex": distributions.complexes,
     "sparse": distributions.sparse,
     "orthogonal": distributions.orthogonal,
 }

@@ -1,8 +1,9 @@
 """What the laws' functions are compared with, and mpmath, which these references are compared with in turn.
 
 Of float32 functions the reference is float64, of float64 functions the 80-bit float of x86 (`numpy.longdouble`), both
-with the angle reduced by integers, exactly. Of the quantile it is the distance of our answer's probability from the
-one asked for, in double-double arithmetic. `checked` measures all of them against mpmath with 60 digits.
+from the same exact angle. Of the quantile in float64 it is the distance of our answer's probability from the one asked
+for, in double-double arithmetic; of truncated normals that are computed in float32 it is the quantile in float64.
+`accuracy.references` measures all of them against mpmath with 60 digits.
 """
 
 from __future__ import annotations
@@ -41,61 +42,61 @@ def need_long_double() -> None:
         )
 
 
-# The radius √(−2 ln((w + 1) / 2^32)) and the angle 2π·w / 2^32, in float64.
+# The radius √(−2 ln((w or 1) / 2^32)) and the angle, in float64.
 
 
 @_jit
 def radius32(w):  # type: ignore[no-untyped-def]
     """The radius of a word."""
-    if w >= np.uint32(1 << 31):
-        return math.sqrt(-2.0 * math.log1p(-float(np.uint32(~w)) * 2.0**-32))
-    return math.sqrt(-2.0 * math.log((float(w) + 1.0) * 2.0**-32))
+    odd = np.uint32(w | np.uint32(1))
+    if odd >= np.uint32(1 << 31):
+        return math.sqrt(-2.0 * math.log1p(-(2.0**32 - float(odd)) * 2.0**-32))
+    return math.sqrt(-2.0 * math.log(float(odd) * 2.0**-32))
 
 
 @_jit
 def cos_sin32(w):  # type: ignore[no-untyped-def]
-    """Cosine and sine of a word's angle; w = quarter · 2^30 + rest."""
-    quarter = (np.int64(w) + (1 << 29)) >> 30
-    x = float(np.int64(w) - (quarter << 30)) * (2.0 * math.pi * 2.0**-32)
-    c, s = math.cos(x), math.sin(x)
-    if quarter & 1:
-        c, s = -s, c
-    if quarter & 2:
-        c, s = -c, -s
+    """Cosine and sine of π/4 · x, x in (−1, 1) by the word's upper 24 bits; the lowest two reflect them."""
+    x = float(np.int64(np.int32(np.uint32((w & np.uint32(0xFFFFFF00)) | np.uint32(0x80))))) * 2.0**-31
+    c, s = math.cos(0.25 * math.pi * x), math.sin(0.25 * math.pi * x)
+    if w & np.uint32(1):
+        c = -c
+    if w & np.uint32(2):
+        c, s = s, c
     return c, s
 
 
-# The same of 53 bits, in 80-bit floats.
+# The same of 64 bits, in 80-bit floats.
 
 LongDoubles = NDArray[np.longdouble]
 
 
-def radius64(draw: NDArray[np.uint64]) -> LongDoubles:
-    """The radius √(−2 ln((D + 1) / 2^53))."""
-    unit = np.longdouble(2.0**-53)
-    near_one = draw >= np.uint64(1 << 52)
-    from_one = (np.uint64(2**53 - 1) - draw).astype(np.longdouble) * -unit
-    small = (draw + np.uint64(1)).astype(np.longdouble) * unit
+def radius64(word: NDArray[np.uint64]) -> LongDoubles:
+    """The radius √(−2 ln((w or 1) / 2^64))."""
+    unit = np.longdouble(2.0**-64)
+    odd = word | np.uint64(1)
+    near_one = odd >= np.uint64(1 << 63)
+    from_one = (~odd + np.uint64(1)).astype(np.longdouble) * -unit  # 2^64 − odd
+    small = odd.astype(np.longdouble) * unit
     logarithm = np.where(near_one, np.log1p(np.where(near_one, from_one, 0)), np.log(np.where(near_one, 1, small)))
     result: LongDoubles = np.sqrt(-2 * logarithm)
     return result
 
 
-def cos_sin64(draw: NDArray[np.uint64]) -> tuple[LongDoubles, LongDoubles]:
-    """Cosine and sine of 2π·D / 2^53."""
-    quarter = (draw.astype(np.int64) + (1 << 50)) >> 51
-    x = (draw.astype(np.int64) - (quarter << 51)).astype(np.longdouble) * _two_pi() * np.longdouble(2.0**-53)
-    c, s = np.cos(x), np.sin(x)
-    odd = (quarter & 1) == 1
-    c, s = np.where(odd, -s, c), np.where(odd, c, s)
-    sign = np.where((quarter & 2) == 2, np.longdouble(-1), np.longdouble(1))
-    return sign * c, sign * s
+def cos_sin64(word: NDArray[np.uint64]) -> tuple[LongDoubles, LongDoubles]:
+    """Cosine and sine of π/4 · x, x by the word's upper 53 bits."""
+    odd = (word & np.uint64(2**64 - 0x800)) | np.uint64(0x400)
+    angle = odd.view(np.int64).astype(np.longdouble) * np.longdouble(2.0**-63) * _eighth_turn()
+    c, s = np.cos(angle), np.sin(angle)
+    c = np.where((word & np.uint64(1)) != 0, -c, c)
+    is_swapped = (word & np.uint64(2)) != 0
+    return np.where(is_swapped, s, c), np.where(is_swapped, c, s)
 
 
 @cache
-def _two_pi() -> np.longdouble:
+def _eighth_turn() -> np.longdouble:
     with mpmath.workdps(DIGITS):
-        return long_double(2 * mpmath.pi)
+        return long_double(mpmath.pi / 4)
 
 
 def long_double(x: mpmath.mpf) -> np.longdouble:
@@ -114,17 +115,23 @@ def number(x: np.longdouble) -> mpmath.mpf:
 # mpmath's.
 
 
-def exact_radius(draw: int, bits: int) -> mpmath.mpf:
-    """The radius √(−2 ln((draw + 1) / 2^bits))."""
+def exact_radius(word: int, bits: int) -> mpmath.mpf:
+    """The radius √(−2 ln((word or 1) / 2^bits))."""
     with mpmath.workdps(DIGITS):
-        return mpmath.sqrt(-2 * mpmath.log(mpmath.mpf(draw + 1) / 2**bits))
+        return mpmath.sqrt(-2 * mpmath.log(mpmath.mpf(word | 1) / 2**bits))
 
 
-def exact_cos_sin(draw: int, bits: int) -> tuple[mpmath.mpf, mpmath.mpf]:
-    """Cosine and sine of 2π·draw / 2^bits."""
+def exact_cos_sin(word: int, bits: int) -> tuple[mpmath.mpf, mpmath.mpf]:
+    """Cosine and sine of a word of 32 or 64 bits."""
+    below = 8 if bits == 32 else 11  # the bits that the angle does not take
+    odd = 2 * (word >> below) + 1
+    if word >> (bits - 1):
+        odd -= 2 << (bits - below)
     with mpmath.workdps(DIGITS):
-        x = mpmath.mpf(2 * draw) / 2**bits
-        return mpmath.cospi(x), mpmath.sinpi(x)
+        x = mpmath.mpf(odd) / 2 ** (bits - below) / 4  # in units of π
+        c, s = mpmath.cospi(x), mpmath.sinpi(x)
+        c = -c if word & 1 else c  # here, since it is rounded
+        return (s, c) if word & 2 else (c, s)
 
 
 # The quantile.

@@ -243,14 +243,14 @@ def _quantile(results: dict[str, Results]) -> str:
             f"[{row['bounds'][0]:g}, {row['bounds'][1]:g}]",
             row["of"],
             _count(row["words"]),
+            row["dtype"],
             f"{row['falls']:,}",
             _small(row["largest_fall_ulp"]),
-            str(row["falls_float32"]),
-            str(row["asymmetries"]),
+            "–" if row["asymmetries"] is None else str(row["asymmetries"]),
         ]
         for row in _rows(results, "quantile")
     ]
-    header = ["bounds", "draws of", "draws", "falls, float64", "the largest, ulp", "falls, float32", "asymmetric"]
+    header = ["bounds", "draws of", "draws", "type", "falls", "the largest, ulp", "asymmetric"]
     return _of(results, "quantile") + "\n\n" + _table(header, rows, left=2)
 
 
@@ -310,6 +310,22 @@ def _tails(results: dict[str, Results]) -> str:
         for tail in row.get("beyond", [])
     ]
     return _table(["law", "beyond, std", "elements", "expected", "p"], rows)
+
+
+def _complex(results: dict[str, Results]) -> str:
+    rows = [
+        [
+            row["law"],
+            _count(row["elements"]),
+            _p(row["modulus_p"]),
+            _p(row["angle_p"]),
+            _p(row["both_p"]),
+            f"{row['largest_modulus']:.7f}",
+        ]
+        for row in _rows(results, "complex")
+    ]
+    header = ["law", "elements", "p of the moduli", "p of the angles", "p of both, χ²", "largest modulus"]
+    return _of(results, "complex") + "\n\n" + _table(header, rows)
 
 
 def _halves(results: dict[str, Results]) -> str:
@@ -424,6 +440,7 @@ TABLES: dict[str, Callable[[dict[str, Results]], str]] = {
     "distributions": _distributions,
     "tails": _tails,
     "halves": _halves,
+    "complex": _complex,
     "others": _others,
     "peers": _peers,
 }
