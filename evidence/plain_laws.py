@@ -301,6 +301,7 @@ def probabilities(alpha: float, beta: float) -> Probabilities:
         root = mpmath.sqrt(2)
 
         def above(x: float) -> mpmath.mpf:
+            x = min(max(x, -1000.0), 1000.0)  # what is beyond rounds to nothing
             return mpmath.erfc(mpmath.mpf(x) / root) / 2
 
         if alpha >= 0:
@@ -579,16 +580,16 @@ def _optional(message: object, field: str, default: float) -> float:
 
 def _uniform_law(spec: TensorSpec, a: float, b: float) -> Draw:
     f = made(spec)
-    a, b = a + 0.0, b + 0.0  # −0 becomes +0
     if a == b:
         return _constant(spec, a)
+    a, b = a + 0.0, b + 0.0  # −0 becomes +0
     return bounded(TYPES[spec.dtype], uniform(f, _words(spec), a, b), a, b, is_open=True)
 
 
 def _normal_law(spec: TensorSpec, mean: float, std: float) -> Draw:
     f = made(spec)
     if std == 0:
-        return _constant(spec, mean + 0.0)
+        return _constant(spec, mean)
     if spec.dtype == DataType.DATA_TYPE_COMPLEX64:
         std *= math.sqrt(0.5)
     return normal(f, _words(spec), mean + 0.0, std)
@@ -596,11 +597,11 @@ def _normal_law(spec: TensorSpec, mean: float, std: float) -> Draw:
 
 def _trunc_normal_law(spec: TensorSpec, mean: float, std: float, a: float, b: float) -> Draw:
     f = made(spec)
-    mean, a, b = mean + 0.0, a + 0.0, b + 0.0
     if a == b:
         return _constant(spec, a)
     if std == 0:
         return _constant(spec, brought(mean, a, b))
+    mean, a, b = mean + 0.0, a + 0.0, b + 0.0
     return bounded(TYPES[spec.dtype], trunc_normal(f, _words(spec), mean, std, a, b), a, b, is_open=False)
 
 

@@ -13,7 +13,19 @@ from google.protobuf import json_format
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from seedbed.v1 import BoundsUnit, DataType, Disk, Normal, Orthogonal, Region, Sparse, TensorSpec, TruncNormal, Uniform
+from seedbed.v1 import (
+    BoundsUnit,
+    DataType,
+    Disk,
+    Normal,
+    Orthogonal,
+    Region,
+    Sparse,
+    TensorSpec,
+    TruncNormal,
+    Uniform,
+    Xavier,
+)
 from seedbed_server import engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,3 +134,22 @@ def test_sparse_follows_from_the_page(rows, columns, sparsity, dtype, seed):
 def test_orthogonal_follows_from_the_page(rows_columns):
     spec = TensorSpec(shape=rows_columns, seed=3, name="o", dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
     assert is_served(spec)
+
+
+WITHOUT_SPREAD = {
+    "uniform": {"uniform": Uniform(a=-0.0, b=0.0)},
+    "uniform-1": {"uniform": Uniform(a=1.0, b=1.0)},
+    "normal": {"normal": Normal(mean=-0.0, std=0.0)},
+    "trunc_normal": {"trunc_normal": TruncNormal(mean=-0.0, std=0.0)},
+    "trunc_normal-bounds": {"trunc_normal": TruncNormal(a=-0.0, b=0.0)},
+    "xavier_uniform": {"xavier_uniform": Xavier(gain=0.0), "shape": [3, 4]},
+    "sparse": {"sparse": Sparse(std=0.0), "shape": [3, 4]},
+}
+
+
+@pytest.mark.parametrize("dtype", [*REAL, "COMPLEX64"])
+@pytest.mark.parametrize("name", WITHOUT_SPREAD)
+def test_laws_without_spread_follow_from_the_page(name, dtype):
+    spec = TensorSpec(**{"shape": [5], **WITHOUT_SPREAD[name]})
+    spec.dtype = DataType.Value(f"DATA_TYPE_{dtype}")
+    assert is_served(spec) or (dtype == "COMPLEX64" and name.startswith(("trunc", "sparse")))
