@@ -597,9 +597,7 @@ def _normal_law(spec: TensorSpec, mean: float, std: float) -> Draw:
 
 def _trunc_normal_law(spec: TensorSpec, mean: float, std: float, a: float, b: float) -> Draw:
     f = made(spec)
-    if a == b:
-        return _constant(spec, a)
-    if std == 0:
+    if a == b or std == 0:
         return _constant(spec, brought(mean, a, b))
     mean, a, b = mean + 0.0, a + 0.0, b + 0.0
     return bounded(TYPES[spec.dtype], trunc_normal(f, _words(spec), mean, std, a, b), a, b, is_open=False)

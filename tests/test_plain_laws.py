@@ -81,7 +81,7 @@ MAGNITUDES = st.one_of(st.floats(1e-3, 1e3), st.integers(-110, 110).map(lambda n
 SIGNED = st.one_of(st.just(0.0), MAGNITUDES, MAGNITUDES.map(lambda x: -x))
 SEEDS = st.integers(0, 2**64 - 1)
 NAMES = st.text(max_size=8)
-SPREADS = st.one_of(st.floats(0.01, 8), st.floats(1e-7, 1e-2), st.just(1e6))
+SPREADS = st.one_of(st.floats(0.5, 2.2), st.floats(0.01, 8), st.floats(1e-7, 1e-2), st.just(1e6))
 
 
 @st.composite
@@ -142,6 +142,7 @@ WITHOUT_SPREAD = {
     "normal": {"normal": Normal(mean=-0.0, std=0.0)},
     "trunc_normal": {"trunc_normal": TruncNormal(mean=-0.0, std=0.0)},
     "trunc_normal-bounds": {"trunc_normal": TruncNormal(a=-0.0, b=0.0)},
+    "trunc_normal-above": {"trunc_normal": TruncNormal(mean=1.0, a=-0.0, b=0.0)},
     "xavier_uniform": {"xavier_uniform": Xavier(gain=0.0), "shape": [3, 4]},
     "sparse": {"sparse": Sparse(std=0.0), "shape": [3, 4]},
 }
