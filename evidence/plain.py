@@ -7,7 +7,6 @@ functions are mpmath's, rounded to the nearest float64, of which the engine's ma
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import struct
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import mpmath
 import numpy as np
 
+from evidence import plain_laws
 from evidence.elementary import BITS, EXACT
 from seedbed.v1 import (
     Assembly,
@@ -168,44 +168,9 @@ def rounded(value: float, dtype: int) -> float:
 
 
 def permutation(seed: int, stream: str, count: int) -> list[int]:
-    """The place of each of so many elements: a Feistel network on as many bits as needed, that walks its cycles."""
-    digest = hashlib.blake2b(stream.encode(), digest_size=8, person=b"permutation").digest()
-    keys = [word for block in range(4) for word in philox(seed, int.from_bytes(digest, "little"), block)]
-    bits = (count - 1).bit_length() if count else 0
-    bits = 4 if bits == 3 else bits
-    low_bits = (bits + 1) // 2
-    places = []
-    for element in range(count):
-        place = _feistel(element, keys, low_bits, bits - low_bits)
-        while place >= count:
-            place = _feistel(place, keys, low_bits, bits - low_bits)
-        places.append(place)
-    return places
-
-
-def _feistel(number: int, keys: Sequence[int], low_bits: int, high_bits: int) -> int:
-    high, low = divmod(number, 1 << low_bits)
-    for even, odd in zip(keys[::2], keys[1::2], strict=True):
-        low ^= _mix(high ^ even) % (1 << low_bits)
-        high ^= _mix(low ^ odd) % (1 << high_bits)
-    return high << low_bits | low
-
-
-def _mix(x: int) -> int:
-    x = (x ^ x >> 16) * 0x85EBCA6B % (1 << 32)
-    x = (x ^ x >> 13) * 0xC2B2AE35 % (1 << 32)
-    return x ^ x >> 16
-
-
-def philox(seed: int, stream: int, block: int) -> tuple[int, int, int, int]:
-    """The four words of a block of Philox4x32-10."""
-    k1, k0 = divmod(seed, 1 << 32)
-    (c1, c0), (c3, c2) = divmod(block, 1 << 32), divmod(stream, 1 << 32)
-    for _ in range(10):
-        (high0, low0), (high1, low1) = divmod(0xD2511F53 * c0, 1 << 32), divmod(0xCD9E8D57 * c2, 1 << 32)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) % (1 << 32), (k1 + 0xBB67AE85) % (1 << 32)
-    return c0, c1, c2, c3
+    """The place of each of so many elements."""
+    words = plain_laws.source(seed, stream, b"permutation")
+    return [plain_laws.place(words, element, count) for element in range(count)]
 
 
 # Expressions.
