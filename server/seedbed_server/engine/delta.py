@@ -26,7 +26,7 @@ def expand(spec: TensorSpec, field: str) -> None:
     Raises:
         InvalidSpec: The parameters do not fit each other, the shape or the dtype.
 
-    >>> spec = TensorSpec(shape=[6, 4, 3, 3], delta_orthogonal={})
+    >>> spec = TensorSpec(shape=[6, 4, 3, 3], dtype="DATA_TYPE_FLOAT32", delta_orthogonal={})
     >>> expand(spec, "spec")
     >>> spec.parts.parts[0].region.start, spec.parts.parts[0].region.stop
     ([0, 0, 1, 1], [6, 4, 2, 2])
