@@ -112,7 +112,7 @@ def _fits32() -> dict[str, Fit32]:
 
     first, last = (math.sqrt(-2 * math.log(tail)) for tail in (constants.MIDDLE_FROM32, 2.0**-34))
     return {
-        "LOG32": Fit32(_series(log), of_log, 1e-5, 1.0, 7, of_log),
+        "LOG32": Fit32(_series(log), of_log, 1e-5, 1.0, 8, of_log),
         "SIN32": Fit32(sine_of, of_sine, 1e-7, 1.0, 3, of_sine),
         "COS32": Fit32(_series(cosine), of_cosine, 1e-7, 1.0, 3, of_cosine),
         "MIDDLE32": Fit32(

@@ -148,7 +148,10 @@ def source(seed: int, name: str, purpose: bytes = b"") -> Source:
 # Functions.
 
 L = {
-    F32: [0.0055243373, -0.012804162, 0.018877465, -0.0056470293, 0.016476832, 0.030461382, 0.08340789, 0.24999762],
+    F32: [
+        *[0.0034051598, -0.009673636, 0.015397904, -0.009254201, 0.010627132, 0.010992159, 0.03148358, 0.08331581],
+        *[0.25000045],
+    ],
     F64: [
         *[1.8637781990062007e-05, -0.00014774059987681415, 0.0005558329959428116, -0.0012945615236272647],
         *[0.0020831959251222027, -0.0024375509765318087, 0.002151028515066266, -0.0014353718463632334],
@@ -581,7 +584,7 @@ def _optional(message: object, field: str, default: float) -> float:
 def _uniform_law(spec: TensorSpec, a: float, b: float) -> Draw:
     f = made(spec)
     if a == b:
-        return _constant(spec, a)
+        return _constant(spec, a + 0.0)
     a, b = a + 0.0, b + 0.0  # −0 becomes +0
     return bounded(TYPES[spec.dtype], uniform(f, _words(spec), a, b), a, b, is_open=True)
 
@@ -589,7 +592,7 @@ def _uniform_law(spec: TensorSpec, a: float, b: float) -> Draw:
 def _normal_law(spec: TensorSpec, mean: float, std: float) -> Draw:
     f = made(spec)
     if std == 0:
-        return _constant(spec, mean)
+        return _constant(spec, mean + 0.0)
     if spec.dtype == DataType.DATA_TYPE_COMPLEX64:
         std *= math.sqrt(0.5)
     return normal(f, _words(spec), mean + 0.0, std)
@@ -598,7 +601,7 @@ def _normal_law(spec: TensorSpec, mean: float, std: float) -> Draw:
 def _trunc_normal_law(spec: TensorSpec, mean: float, std: float, a: float, b: float) -> Draw:
     f = made(spec)
     if a == b or std == 0:
-        return _constant(spec, brought(mean, a, b))
+        return _constant(spec, brought(mean, a, b) + 0.0)
     mean, a, b = mean + 0.0, a + 0.0, b + 0.0
     return bounded(TYPES[spec.dtype], trunc_normal(f, _words(spec), mean, std, a, b), a, b, is_open=False)
 

@@ -140,19 +140,19 @@ def _constant(value: float) -> Law:
 
 def _uniform(a: float, b: float) -> Law:
     if a == b:
-        return _constant(a)
+        return _constant(a + 0.0)
     return Law(uniform=Uniform(a=a + 0.0, b=b + 0.0))
 
 
 def _normal(mean: float, std: float) -> Law:
     if std == 0:
-        return _constant(mean)
+        return _constant(mean + 0.0)
     return Law(normal=Normal(mean=mean + 0.0, std=std))
 
 
 def _trunc_normal(mean: float, std: float, a: float, b: float) -> Law:
     if std == 0 or a == b:
-        return _constant(min(max(mean, a), b))
+        return _constant(min(max(mean, a), b) + 0.0)
     return Law(trunc_normal=TruncNormal(mean=mean + 0.0, std=std, a=a + 0.0, b=b + 0.0, bounds=BOUNDS_UNIT_ABSOLUTE))
 
 

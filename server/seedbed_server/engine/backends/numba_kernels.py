@@ -153,7 +153,7 @@ _MANTISSA32, _ONE32 = u32(0x7FFFFF), u32(0x3F800000)
 
 @_inline
 def _minus_two_log32(octaves, h):
-    y = _horner8(_LOG32, h)
+    y = fma(_horner8(_LOG32, h), h, _LOG32[8])
     return fma(octaves, _TWO_LN2_32, fma(h, f32(y * h), h))
 
 
