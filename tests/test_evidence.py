@@ -217,17 +217,17 @@ def test_an_error_is_found_wherever_it_is():
 
 def test_the_worst_normal_that_is_known():
     parameters = parameters_of(engine.describe(TensorSpec(name="k", shape=[4], normal=Normal())))
-    error = accuracy._normal32_error(parameters, 1.0, 0, (2381459653, 1433873669, 0))
+    error = accuracy._normal32_error(parameters, 1.0, 0, (4277813509, 2240285957, 1))
     assert 3.1 < error < accuracy.NORMAL_ULP
 
 
 def test_the_worst_truncated_normal_that_is_known():
     std = 0.028284271247461905
     truncation = reference.Truncation.of(0.0, std, -std, 0.06 * 2**0.5)
-    exact = float(reference.exact_truncated(truncation, 3613584661, 32))
-    value = kernels.float32_law(accuracy._truncated_parameters(truncation, FLOAT32), np.full(4, 3613584661, np.uint32))
+    exact = float(reference.exact_truncated(truncation, 3610905941, 32))
+    value = kernels.float32_law(accuracy._truncated_parameters(truncation, FLOAT32), np.full(4, 3610905941, np.uint32))
     error = abs(float(value[0]) - exact) / accuracy._unit32(exact, 0.0, std)
-    assert 5.7 < error < accuracy.TRUNCATED_ULP["far"]
+    assert 5.6 < error < accuracy.TRUNCATED_ULP["far"]
 
 
 def test_the_kernels_compute_what_is_served():
