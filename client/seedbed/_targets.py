@@ -18,7 +18,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_receive_message_length", 17 * _MIB),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A long computation, such as a large QR, sends nothing for minutes; the pings are what tells it from a dead peer.
+    # A long computation, such as a large orthogonal matrix, sends nothing for minutes; the pings are what tells it from
+    # a dead peer.
     ("grpc.http2.max_pings_without_data", 0),
     # Without it, clients of one process would share one connection, and its bandwidth.
     ("grpc.use_local_subchannel_pool", 1),
