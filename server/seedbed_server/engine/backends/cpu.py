@@ -311,20 +311,21 @@ class _OrthogonalFill:
     def __init__(self, backend: CpuBackend, description: TensorDescription) -> None:
         self._backend = backend
         self._description = description
+        axis = description.law.orthogonal.axis
+        self._view = axis_first(description.spec.shape, axis) if axis else None
         self._matrix: NDArray[np.float64] | None = None
 
     def __call__(self, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
         if self._matrix is None:
             self._matrix = self._backend.orthogonal(self._description, cancelled)
-        law = self._description.law.orthogonal
-        view = axis_first(self._description.spec.shape, law.axis) if law.axis else None
+        gain = self._description.law.orthogonal.gain
         for begin, part in tiles(elements, _COPIED):
             if cancelled():
                 raise Cancelled
-            starts, lengths = part if view is None else view.taken(part)
+            starts, lengths = part if self._view is None else self._view.taken(part)
             is_one = len(starts) == 1
             values = self._matrix[slice(starts[0], starts[0] + lengths[0]) if is_one else expanded((starts, lengths))]
-            dtypes.store(values * law.gain, out[begin : begin + len(values)])
+            dtypes.store(values * gain, out[begin : begin + len(values)])
 
 
 class _PartsFill:

@@ -260,6 +260,7 @@ template <bool is_near> struct TruncNormalFloat32 {
     const float x = fused(inner, 2.0f * step, fused(inner, 2.0f * step_rest, either(is_below, below, above)));
     const float quantile = if_greater(tail, MIDDLE_FROM32, middle(x), quantile_of_tail<is_near>(tail));
     const float z = __uint_as_float(__float_as_uint(quantile) ^ (is_below & 1u << 31));
+    // As `clamped` does, for no sign of a zero is at stake (engine/parameters.py, _suits_float32).
     return fminf(fmaxf(fused(std, z, fused(std_rest, z, mean)), lowest), highest);
   }
   INLINE void operator()(Words w, u64, float* x) const {
@@ -413,17 +414,19 @@ struct Float64 { typedef double T; static INLINE T rounded(double x) { return x;
 // Processors from 8.0 on round two values by one instruction, to nearest even as well.
 #if __CUDA_ARCH__ >= 800
 #define ROUNDS_PAIRS
+#define PAIR(instruction)                                                  \
+  static INLINE u32 pair(float x, float y) {                               \
+    u32 bits;                                                              \
+    asm(instruction " %0, %1, %2;" : "=r"(bits) : "f"(y), "f"(x));         \
+    return bits;                                                           \
+  }
+#else
+#define PAIR(instruction)
 #endif
 
 struct Bfloat16 {
   typedef u16 T;
-#ifdef ROUNDS_PAIRS
-  static INLINE u32 pair(float x, float y) {
-    u32 bits;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(y), "f"(x));
-    return bits;
-  }
-#endif
+  PAIR("cvt.rn.bf16x2.f32")
   static INLINE T rounded(float x) {
     const u32 b = __float_as_uint(x);
     return u16((b + (0x7FFFu + (b >> 16 & 1u))) >> 16);
@@ -432,13 +435,7 @@ struct Bfloat16 {
 
 struct Float16 {
   typedef u16 T;
-#ifdef ROUNDS_PAIRS
-  static INLINE u32 pair(float x, float y) {
-    u32 bits;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(y), "f"(x));
-    return bits;
-  }
-#endif
+  PAIR("cvt.rn.f16x2.f32")
   static INLINE T rounded(float x) {
     const u32 b = __float_as_uint(x), magnitude = b & 0x7FFFFFFFu, sign = b >> 16 & 0x8000u;
     const u32 normal = (magnitude - 0x38000000u + (0xFFFu + (magnitude >> 13 & 1u))) >> 13;

@@ -371,18 +371,14 @@ def _turn32(w, mean, out):
 
 
 @_jit
-def _trunc_near32(p, w, out):
+def _trunc_float32(is_near, p, w, out):
     """The words are overwritten."""
     for row in range(4):
-        _near_row32(p, w[row * _TILE : row * _TILE + (len(out) >> 2)])
-    _interleave(w.view(np.float32), p.view(np.float32)[9], p.view(np.float32)[10], out)
-
-
-@_jit
-def _trunc_far32(p, w, out):
-    """The words are overwritten."""
-    for row in range(4):
-        _far_row32(p, w[row * _TILE : row * _TILE + (len(out) >> 2)])
+        words = w[row * _TILE : row * _TILE + (len(out) >> 2)]
+        if is_near:
+            _near_row32(p, words)
+        else:
+            _far_row32(p, words)
     _interleave(w.view(np.float32), p.view(np.float32)[9], p.view(np.float32)[10], out)
 
 
@@ -599,10 +595,8 @@ def _law32(law, p, w, out):
         _uniform32(p, w, out)
     elif law == NORMAL:
         _normal32(p, w, out)
-    elif law == TRUNC_NEAR:
-        _trunc_near32(p, w, out)
-    elif law == TRUNC_FAR:
-        _trunc_far32(p, w, out)
+    elif law in (TRUNC_NEAR, TRUNC_FAR):
+        _trunc_float32(law == TRUNC_NEAR, p, w, out)
     elif law == TRUNC_NORMAL:
         _trunc_normal32(p, w, out)
     elif law == DISK:
