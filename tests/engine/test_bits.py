@@ -198,10 +198,10 @@ def test_many_at_once_are_as_one_by_one(cases, backend, first) -> None:
 
 def test_long_work_asks_whether_to_go_on() -> None:
     backend = open_backend("numba", 2)
-    out = np.full(1 << 20, -1.0, np.float32)
+    out = np.full(1 << 24, -1.0, np.float32)
     asked = iter([False, False, True])
     with pytest.raises(engine.Cancelled):
-        backend.fill(engine.describe(TensorSpec(shape=[1 << 20], uniform=Uniform())), 0, out, lambda: next(asked))
+        backend.fill(engine.describe(TensorSpec(shape=[1 << 24], uniform=Uniform())), 0, out, lambda: next(asked))
     written = (out != -1).sum()
     time.sleep(0.1)
     assert (out != -1).sum() == written < out.size  # nobody writes there any more
