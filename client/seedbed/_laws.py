@@ -109,7 +109,7 @@ def atoms(description: TensorDescription) -> tuple[float, ...]:
             values: tuple[float, ...] = (law.constant.val,)
         case "eye" | "dirac":
             values = (0.0, 1.0)
-        case "sparse":
+        case "sparse" | "parts":  # elements in no part are 0
             values = (0.0,)
         case "orthogonal" if math.prod(shape) == 1:
             values = (-law.orthogonal.gain, law.orthogonal.gain)

@@ -73,7 +73,7 @@ class LawHistogram:
             raise NotDrawable(f"{_laws.text(description)} is too wide or too narrow a law to be drawn")
         self.edges = _edges(description, self.curve, expected_size or description.element_count)
         self.counts = np.zeros(len(self.edges) - 1, np.int64)
-        self._is_growing = self.curve is None and not self.atoms
+        self._is_growing = self.curve is None
         self._origin = self.moments[0] if self.moments else 0.0
         self._sum = 0.0
         self._sum_of_squares = 0.0
@@ -207,7 +207,7 @@ def _draw_panel(axes: "Axes", histogram: LawHistogram, *, alone: bool, total: in
     if histogram.size == 0:
         axes.text(0.5, 0.5, "no elements", transform=axes.transAxes, ha="center", color=_QUIET)
         return
-    if histogram.curve is None and histogram.atoms:
+    if not len(histogram.counts):
         _draw_atoms(axes, histogram)
         return
     _draw_density(axes, histogram)
@@ -246,6 +246,8 @@ def _draw_density(axes: "Axes", histogram: LawHistogram) -> None:
     axes.set_ylim(0, 1.32 * top)
     axes.set_ylabel("density", color=_QUIET, fontsize=9)
     for value, count in histogram.atoms.items():
+        if not count and histogram.curve is None:
+            continue
         label = f"exactly {value:g}: {100 * count / histogram.size:.4g} %"
         axes.vlines(value, 0, 1.06 * top, color=_CURVE, linewidth=2.2, linestyle=(0, (1.5, 0.8)), label=label)
 

@@ -38,7 +38,7 @@ export class Histogram {
     if (!this.shown) {
       this.legend.replaceChildren();
       svg.append(label(this.missing, width / 2, height / 2, "middle"));
-    } else if (this.shown.curve) {
+    } else if (this.shown.counts.length) {
       this.drawDensity(this.shown);
     } else {
       this.drawShares(this.shown);
@@ -48,16 +48,16 @@ export class Histogram {
 
   drawDensity({ edges, counts, curve, atoms, size }) {
     const heights = counts.map((amount, bin) => amount / size / (edges[bin + 1] - edges[bin]));
-    const top = 1.12 * Math.max(...heights, ...curve.y);
-    const low = Math.min(edges[0], curve.x[0], ...atoms.map((atom) => atom.value));
-    const high = Math.max(edges.at(-1), curve.x.at(-1), ...atoms.map((atom) => atom.value));
+    const law = curve ?? { x: [], y: [] };
+    const top = 1.12 * Math.max(...heights, ...law.y);
+    const low = Math.min(edges[0], ...law.x, ...atoms.map((atom) => atom.value));
+    const high = Math.max(edges.at(-1), ...law.x, ...atoms.map((atom) => atom.value));
     const margin = 0.03 * (high - low);
     this.x = scale(low - margin, high + margin, this.box.left, this.box.right);
     this.y = scale(0, top, this.box.bottom, this.box.top);
     this.frame(ticks(low - margin, high + margin, this.box.right - this.box.left, 70), marks(0, top, 5));
     const stairs = heights.map((h, bin) => `L${this.x(edges[bin])} ${this.y(h)}L${this.x(edges[bin + 1])} ${this.y(h)}`);
     const outline = `M${this.x(edges[0])} ${this.y(0)}${stairs.join("")}L${this.x(edges.at(-1))} ${this.y(0)}`;
-    const polygon = curve.x.map((value, index) => `${this.x(value)} ${this.y(curve.y[index])}`);
     this.svg.append(element("path", { class: "bars", d: outline }), element("path", { class: "outline", d: outline }));
     for (const atom of atoms) {
       const at = this.x(atom.value);
@@ -66,8 +66,11 @@ export class Histogram {
       text.classList.add("strong");
       this.svg.append(text);
     }
+    this.legend.replaceChildren(item("sample"));
+    if (!curve) return;
+    const polygon = curve.x.map((value, index) => `${this.x(value)} ${this.y(curve.y[index])}`);
     this.svg.append(element("path", { class: "law", d: `M${polygon.join("L")}` }));
-    this.legend.replaceChildren(item("sample"), item("law", "line"));
+    this.legend.append(item("law", "line"));
   }
 
   drawShares({ atoms, size }) {
@@ -108,7 +111,7 @@ export class Histogram {
   }
 
   binAt(event) {
-    if (!this.shown?.curve) return -1;
+    if (!this.shown?.counts.length) return -1;
     const value = this.x.inverse(event.clientX - this.place.getBoundingClientRect().left);
     const { edges } = this.shown;
     if (value < edges[0] || value > edges.at(-1)) return -1;
@@ -117,7 +120,7 @@ export class Histogram {
 
   step(event) {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!move || !this.shown?.curve) return;
+    if (!move || !this.shown?.counts.length) return;
     event.preventDefault();
     const bins = this.shown.counts.length;
     const from = this.chosen < 0 ? Math.floor(bins / 2) - move : this.chosen;
@@ -137,7 +140,7 @@ export class Histogram {
     }
     const { edges, counts, curve, atoms, size } = this.shown;
     if (this.chosen < 0) {
-      const bins = curve ? [`${plural(counts.length, "bin")}; point at one for its count`] : [];
+      const bins = counts.length ? [`${plural(counts.length, "bin")}; point at one for its count`] : [];
       this.readout.textContent = [...bins, ...atoms.map((atom) => `${count(atom.count)} are ${atomText(atom, size)}`)].join(" · ");
       this.place.setAttribute("aria-label", `Histogram. ${this.readout.textContent}`);
       return;
@@ -147,14 +150,15 @@ export class Histogram {
     const { top, bottom } = this.box;
     this.cursor = element("rect", { class: "cursor", x: left, width: this.x(to) - left, y: top, height: bottom - top });
     this.svg.append(this.cursor);
-    const expected = size * integral(curve, from, to);
     this.readout.textContent =
-      `${fine(from, to - from)} to ${fine(to, to - from)}: ${plural(counts[this.chosen], "value")}, ` +
-      `the law expects ${expected < 10 ? number(expected, 2) : count(Math.round(expected))}`;
+      `${fine(from, to - from)} to ${fine(to, to - from)}: ${plural(counts[this.chosen], "value")}` +
+      (curve ? `, the law expects ${expectation(size * integral(curve, from, to))}` : "");
   }
 }
 
 const atomText = (atom, size) => `exactly ${number(atom.value)}: ${percent(atom.count / size)}`;
+
+const expectation = (values) => (values < 10 ? number(values, 2) : count(Math.round(values)));
 
 /** The area under a polygon between two values. */
 function integral({ x, y }, from, to) {
