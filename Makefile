@@ -68,12 +68,12 @@ clean:  ## remove all that was built, the environments included
 	touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers]'
 	command -v g++ >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
 	touch $@ .venv/demo.stamp
 
 .venv/bench.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers,bench]'
 	touch $@ .venv/dev.stamp .venv/demo.stamp
 
 .venv-zoo/stamp: pyproject.toml tests/zoo/requirements.txt
