@@ -394,7 +394,7 @@ def test_tokens_are_changed_by_a_signal(serve_process, tokens, files):
         write_tokens(tokens, other=OTHER_TOKEN)
         assert works(one), "before the signal"
         child.send_signal(signal.SIGHUP)
-        wait_until(lambda: answers(other))
+        assert wait_until(lambda: answers(other))
         refusals(one, seedbed.Unauthenticated)
         assert sum(len(values) for _, values in chunks) > 0, "a stream in progress goes on"
 
