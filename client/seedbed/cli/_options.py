@@ -34,10 +34,12 @@ def parse_region(text: str) -> Slices:
 def _slice(text: str) -> slice | EllipsisType:
     if text == "...":
         return ...
-    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?", text)
+    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is not a range; give START:STOP for each dimension, such as 0:10,:")
-    start, stop = (int(end) if end else None for end in match.groups())
+    start, stop, step = (int(number) if number else None for number in match.groups())
+    if step not in (None, 1):
+        raise click.BadParameter(f"{text!r} has step {step}; only step 1 is served")
     return slice(start, stop)
 
 
@@ -68,7 +70,19 @@ def _plain(text: str) -> str:
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
-DTYPE = click.Choice(dtypes.NAMES)
+
+
+class _DType(click.Choice):  # type: ignore[type-arg]  # older versions of click have no such argument
+    """An element type by any of its names; what comes of it is Seedbed's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        try:
+            return dtypes.name_of(dtypes.data_type(value))
+        except seedbed.InvalidRequest as error:
+            raise click.BadParameter(error.description, ctx, param) from None
+
+
+DTYPE = _DType(dtypes.NAMES)
 
 
 def target_options(command: Command) -> Command:
