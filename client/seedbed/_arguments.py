@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 def number(value: object, field: str, what: str) -> float:
     """A float64; booleans, text and arrays with dimensions are refused in torch's words."""
     plain = scalar(value, field, what)
-    if isinstance(plain, bool) or not hasattr(plain, "__float__") and not hasattr(plain, "__index__"):
+    if isinstance(plain, bool) or (not hasattr(plain, "__float__") and not hasattr(plain, "__index__")):
         raise InvalidRequest(field, f"{what} {value} not a valid number")
     try:
         return float(plain)  # type: ignore[arg-type]  # as was just asked

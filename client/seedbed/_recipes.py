@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seedbed import _arguments, _regions, _schemes, dtypes, v1
-from seedbed._types import Array, RegionLike, Shape
+from seedbed._types import Array, DTypeLike, RegionLike, Shape
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import DataType, Function, Recipe, Reducer, Region, Step, TensorSpec, View
 
@@ -127,11 +127,11 @@ class Value:
         """The nearest integers, of two the even one."""
         return _call("round", self)
 
-    def astype(self, dtype: npt.DTypeLike) -> Value:
+    def astype(self, dtype: DTypeLike) -> Value:
         """The Value, rounded to a dtype; without it, only the tensor is rounded.
 
         Args:
-            dtype: float32, float16, bfloat16 or float64; as text or as a NumPy dtype.
+            dtype: float32, float16, bfloat16 or float64, by any of the names that `dtypes.data_type` takes.
 
         Raises:
             InvalidRequest: If it is none of them.
@@ -259,7 +259,7 @@ def draw(
     shape: Shape | None = None,
     *,
     stream: str = "",
-    dtype: npt.DTypeLike | None = None,
+    dtype: DTypeLike | None = None,
     **parameters: object,
 ) -> Value:
     """What a scheme draws, to make something of.

@@ -55,7 +55,7 @@ def _expand(parts: tuple[object, ...], rank: int) -> list[slice]:
         raise InvalidRequest("region", "has several `...`; give one, or a slice for each dimension")
     if len(given) > rank:
         raise InvalidRequest(
-            "region", f"has {len(given)} dimensions, the shape has {rank}; give a slice for each, or fewer for the first"
+            "region", f"has {len(given)} dimensions, the shape has {rank}; give one slice for each, or fewer"
         )
     before = parts.index(Ellipsis) if len(given) < len(parts) else len(given)
     return [*given[:before], *[slice(None)] * (rank - len(given)), *given[before:]]

@@ -10,12 +10,11 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, SupportsIndex, TypedDict, TypeVar, Unpack
 
-import numpy.typing as npt
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 
 from seedbed import _arguments, dtypes
-from seedbed._types import Array, Progress, RegionLike, Shape, Timeout
+from seedbed._types import Array, DTypeLike, Progress, RegionLike, Shape, Timeout
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import (
     BoundsUnit,
@@ -50,24 +49,24 @@ class Options(TypedDict, total=False):
 
     seed: SupportsIndex
     name: str
-    dtype: npt.DTypeLike
+    dtype: DTypeLike
     algorithm_version: SupportsIndex
     stream: str
     region: RegionLike | None
     out: Array | None
-    progress: Progress | None
+    progress: Progress | bool | None
     timeout: Timeout
 
 
 _OPTIONS: dict[str, tuple[object, str]] = {
     "seed": (0, "Any integer in 0 .. 2^64 - 1."),
     "name": ("", "The tensor's name; tensors of other names are independent of it."),
-    "dtype": ("float32", "float32, float16, bfloat16, float64 or complex64; as text or as a NumPy dtype."),
+    "dtype": ("float32", "float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names."),
     "algorithm_version": (0, "The version of the stream; 0 means the server's newest."),
     "stream": ("", "The name that is hashed in place of the tensor's own, so that a copy holds what it copies."),
     "region": (None, "The part wanted, as ``np.s_[...]`` slices; default all of it."),
     "out": (None, "An array of the region's shape and of this dtype to fill; default a new one."),
-    "progress": (None, "Called as ``progress(done_bytes, total_bytes)`` after each chunk."),
+    "progress": (None, "Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar."),
     "timeout": (..., "Seconds for the whole call; None waits for ever; default the client's."),
 }
 _IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version", "stream")
@@ -119,7 +118,7 @@ class Schemes(Generic[R]):
         *,
         region: RegionLike | None = None,
         out: Array | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> R:
         raise NotImplementedError
