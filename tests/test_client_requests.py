@@ -277,7 +277,7 @@ BAD_REGIONS = [
     (np.s_[:, :, :], (5, 5), "has 3 dimensions, the shape has 2; give one slice for each, or fewer"),
     (np.s_[:, :, ..., :], (5, 5), "has 3 dimensions, the shape has 2"),
     (np.s_[..., ...], (5, 5), "has several `...`"),
-    (np.s_[:, ..., ...], (5, 5), "the shape has 2"),
+    (np.s_[:, ..., ...], (5, 5), "has several `...`"),
     (np.s_[3:2], (5,), "3:2 is reversed in dimension 0"),
     (np.s_[:, 0:6], (5, 5), "0:6 is outside dimension 1, whose size is 5"),
     (np.s_[-6:], (5,), "-6: is outside dimension 0, whose size is 5"),

@@ -203,8 +203,11 @@ def named(model: ModelLike, out: Outputs | None) -> list[TensorSlice]:
     for index, part in enumerate(wanted):
         name, other = part.spec.name, first.setdefault(part.spec.name, index)
         if name and other != index and part.spec != wanted[other].spec:
-            remedy = "give each a name of its own (and one stream= if one is to be a copy), or make them by two calls"
-            refusal = f"{name!r} is the name of tensors[{other}], which is another tensor; {remedy}"
+            shape, scheme = tuple(wanted[other].spec.shape), wanted[other].spec.WhichOneof("scheme")
+            remedy = (
+                "give each a name of its own, and where one is to hold the other's values a stream, or make two calls"
+            )
+            refusal = f"{name!r} is the name of an earlier tensor, too, {scheme} of shape {shape}; {remedy}"
             raise InvalidRequest(f"tensors[{index}].spec.name", refusal)
         if other != index and isinstance(out, Mapping):
             remedy = "give a function, which is asked for each"

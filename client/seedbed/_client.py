@@ -259,18 +259,7 @@ class Client(Schemes[Array]):
         array([0., 0., 0., 0.], dtype=float32)
         """
         wanted = _calls.named(model, out)
-        return self._parts(wanted, out, progress, timeout, _calls.label(model, wanted))
-
-    def _parts(
-        self,
-        wanted: Sequence[TensorSlice],
-        out: Outputs | None,
-        progress: Progress | bool | None,
-        timeout: Timeout,
-        label: str,
-    ) -> Generator[tuple[str, Array], None, None]:
-        """As `init_model`, but tensors may have any names."""
-        report = _progress.reporter(progress, label)
+        report = _progress.reporter(progress, _calls.label(model, wanted))
         return _progress.of_arrays(report, self._model(wanted, out, report, self._seconds(timeout)))
 
     def _model(
@@ -323,6 +312,8 @@ class Client(Schemes[Array]):
 
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
+
+        The message shows itself as ``seedbed describe`` prints it; ``str`` of it is protobuf's text.
 
         Args:
             spec: The tensor, such as `seedbed.spec` makes.

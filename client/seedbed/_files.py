@@ -23,10 +23,14 @@ import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy_format
 
-from seedbed import dtypes
-
 # The names that safetensors has for our types.
-SAFETENSORS_DTYPES = {dtypes.numpy_dtype(dtypes.data_type(name)): name for name in dtypes.IN_SAFETENSORS}
+SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
+    np.dtype(np.float32): "F32",
+    np.dtype(np.float16): "F16",
+    np.dtype(ml_dtypes.bfloat16): "BF16",
+    np.dtype(np.float64): "F64",
+    np.dtype(np.complex64): "C64",
+}
 _NUMPY_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]

@@ -88,7 +88,7 @@ def check_no_overlap(array: Any, wanted: TensorSlice) -> None:  # noqa: ANN401 -
 
 def _may_overlap(array: Any) -> bool:  # noqa: ANN401
     """Whether elements may share memory: unless each stride goes beyond what all smaller ones reach."""
-    reach: int = array.itemsize
+    reach: int = array.dtype.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
         if size > 1:
             if stride < reach:

@@ -42,9 +42,6 @@ _ALIASES = {
     "float64": ("double", "fp64", "f64", "f8"),
     "complex64": ("csingle", "singlecomplex", "cfloat", "c64", "c8"),
 }
-IN_SAFETENSORS = ("F32", "F16", "BF16", "F64", "C64")
-"""What safetensors calls them."""
-
 _BY_ALIAS = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
 
 

@@ -76,7 +76,7 @@ def init_tree(
     Args:
         client: Of any target but ``local:cuda``.
         specs: A tree whose leaves are TensorSpec messages. A tensor is named by its spec alone, not by its place in the
-            tree; two with the same name and seed are not independent.
+            tree; two of one name have to be the same tensor.
         shardings: A tree of the same structure whose leaves are shardings, or a prefix of it: a sharding in the place
             of a subtree is that of all its tensors.
         progress: Called as ``progress(done_bytes, total_bytes)`` of all of this process's shards after each chunk;
@@ -232,12 +232,11 @@ def _values(
     client: Client, tensors: Sequence[_Tensor], progress: Progress | bool | None
 ) -> Generator[Array, None, None]:
     """The values of all parts, in their order."""
-    count = len(tensors)
     parts = [part for tensor in tensors for part in tensor.parts.values()]
     if not parts:
         return
     try:
-        for _, values in client._parts(parts, None, progress, ..., f"{count:,} array{'' if count == 1 else 's'}"):
+        for _, values in client.init_model(parts, progress=progress):
             yield values
     except InvalidRequest as error:
         raise _of_part(error, [tensor.field for tensor in tensors for _ in tensor.parts]) from None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 import seedbed
-from seedbed import _targets, dtypes
+from seedbed import _descriptions, _targets, dtypes
 from seedbed.cli import _security
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,8 +66,6 @@ def parse_seed(text: str) -> int:
 def _plain(text: str) -> str:
     return re.sub(r"[\s()\[\]]", "", text)
 
-
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
 
@@ -152,17 +150,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def shape_text(shape: Iterable[int]) -> str:
-    """Returns a shape for people, ``4096 × 4096``."""
-    return " × ".join(map(str, shape)) or "scalar"
-
-
-def bytes_text(count: int) -> str:
-    """Returns a number of bytes for people, ``32.0 MiB``."""
-    if count < 1024:
-        return f"{count} bytes"
-    exponent = min((count.bit_length() - 1) // 10, len(_UNITS))
-    return f"{count / 1024**exponent:.1f} {_UNITS[exponent - 1]}"
+bytes_text, shape_text = _descriptions.bytes_text, _descriptions.shape_text
 
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:

@@ -19,7 +19,7 @@ import numpy as np
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _laws, dtypes
+from seedbed import _descriptions, _laws, dtypes
 from seedbed._files import create_npy, create_safetensors
 from seedbed._schemes import Options
 from seedbed.cli import _provenance
@@ -142,13 +142,8 @@ def _choices(scheme: str, name: str, meaning: str) -> str:
     """Returns the names of an enumeration, where the parameter's documentation does not list them."""
     message = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
     field: Any = message.fields_by_name[name]  # type: ignore[union-attr]  # a scheme is a message
-    names = [enum_name(value.name, field) for value in field.enum_type.values if value.number]
+    names = [_descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
     return "" if any(f'"{choice}"' in meaning for choice in names) else f" One of {', '.join(names)}."
-
-
-def enum_name(value: str, field: Any) -> str:  # noqa: ANN401 - protobuf has a field descriptor for each of its runtimes
-    unspecified: str = field.enum_type.values[0].name
-    return value.removeprefix(unspecified.removesuffix("UNSPECIFIED")).lower()
 
 
 _COMMON = [
@@ -216,44 +211,7 @@ def _describe(
     if as_json:
         click.echo(json.dumps(json_format.MessageToDict(description), indent=2))
         return
-    echo_rows(rows(description, region))
-
-
-def rows(description: TensorDescription, region: Slices | None) -> Iterator[tuple[str, str]]:
-    spec, law = description.spec, description.law
-    yield "name", spec.name or "(none)"
-    yield "scheme", _scheme_text(spec)
-    if spec.stream:
-        yield "stream of", spec.stream
-    yield "shape", shape_text(spec.shape)
-    if region is not None:
-        ranges = zip(description.region.start, description.region.stop, strict=True)
-        yield "region", f"[{', '.join(f'{start}:{stop}' for start, stop in ranges)}]"
-    yield "dtype", dtypes.name_of(spec.dtype)
-    yield "seed", str(spec.seed)
-    yield "algorithm version", str(spec.algorithm_version)
-    yield "law", _laws.text(description)
-    if law.HasField("uniform"):
-        yield "bounds", f"[{law.uniform.a!r}, {law.uniform.b!r})"
-    if law.HasField("trunc_normal"):
-        yield "bounds", f"[{law.trunc_normal.a!r}, {law.trunc_normal.b!r}]"
-    moments = _laws.moments(description)
-    if moments is not None:
-        of = " of real parts" if _laws.is_complex(description) else ""
-        yield f"mean{of}", f"{moments[0]:.10g}"
-        yield f"std{of}", f"{moments[1]:.10g}"
-    for name in ("fan_in", "fan_out"):
-        if description.HasField(name):
-            yield name, f"{getattr(description, name):,}"
-    if description.HasField("gain"):
-        yield "gain", f"{description.gain!r}"
-    yield "elements", f"{description.element_count:,}"
-    yield (
-        "bytes",
-        f"{description.byte_count:,}"
-        + (f" ({bytes_text(description.byte_count)})" if description.byte_count >= 1024 else ""),
-    )
-    yield "stream", f"0x{description.stream:016x}"
+    echo_rows(_descriptions.rows(description, with_region=region is not None))
 
 
 def _plot(
@@ -276,9 +234,9 @@ def _plot(
         f"seed {spec.seed}",
     ]
     if spec.name:
-        plot.draw([histogram], output, spec.name, "   ".join([_scheme_text(spec), *facts]))
+        plot.draw([histogram], output, spec.name, "   ".join([_descriptions.scheme_text(spec), *facts]))
     else:
-        plot.draw([histogram], output, _scheme_text(spec), "   ".join(facts))
+        plot.draw([histogram], output, _descriptions.scheme_text(spec), "   ".join(facts))
     click.echo(
         f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
         f"{'real parts: ' if _laws.is_complex(description) else ''}"
@@ -289,21 +247,6 @@ def _plot(
 def _extents(description: TensorDescription) -> tuple[int, ...]:
     region = description.region
     return tuple(stop - start for start, stop in zip(region.start, region.stop, strict=True))
-
-
-def _scheme_text(spec: TensorSpec) -> str:
-    """Returns the scheme as it was asked for, such as ``kaiming_normal(mode=fan_out, nonlinearity=relu)``."""
-    scheme = spec.WhichOneof("scheme")
-    parts = []
-    for field, value in getattr(spec, scheme).ListFields():
-        if field.enum_type:
-            text = enum_name(field.enum_type.values_by_number[value].name, field)
-        elif field.message_type:
-            text = str(tuple(value.axes))
-        else:
-            text = f"{value:.6g}"
-        parts.append(f"{field.name}={text}")
-    return f"{scheme}({', '.join(parts)})" if parts else scheme
 
 
 get_group = _group(
