@@ -184,6 +184,8 @@ def slices(model: ModelLike) -> list[TensorSlice]:
         InvalidRequest: If it is no model.
     """
     items = _arguments.items(model.tensors if isinstance(model, Model) else model)
+    if isinstance(model, Mapping):
+        raise InvalidRequest("tensors", f"is a {type(model).__name__}; give its values, whose names are their own")
     if items is None:
         raise InvalidRequest(
             "tensors", f"is a {type(model).__name__}; give a Model, or a list of TensorSpec or TensorSlice"

@@ -68,6 +68,22 @@ def _shared(out: object, which: str) -> Array:
     raise InvalidRequest("out", f"is a {type(out).__name__}{which}; {remedy}")
 
 
+def given(values: object, field: str) -> Array:
+    """Values that a caller gives to be read, as NumPy has them; a torch tensor may be on a GPU, or need a gradient.
+
+    Raises:
+        InvalidRequest: They cannot be NumPy's.
+    """
+    torch = sys.modules.get("torch")  # who gives a tensor has imported it
+    try:
+        if torch and isinstance(values, torch.Tensor):
+            return of_torch(values.detach().cpu().resolve_conj().resolve_neg(), torch)
+        return np.asarray(values)
+    except _NOT_SHARED as error:
+        reason = str(error).rstrip(".")
+        raise InvalidRequest(field, f"a {type(values).__name__} is no array: {reason}; give one of NumPy's") from error
+
+
 def of_torch(tensor: Any, torch: Any) -> Array:  # noqa: ANN401 - torch is not imported for its types
     """The memory of a torch tensor on the CPU that needs no gradient; ``torch`` is the module."""
     if tensor.dtype != torch.bfloat16:

@@ -153,8 +153,11 @@ class _Shown:
             if self._notebook is not None:
                 self._notebook.draw(is_last=True)
                 return
-            self._bars.live.transient = not self._bars.tasks
-            self._bars.stop()
+            if self._bars.tasks:
+                self._bars.stop()
+            else:
+                self._bars.live.transient = True
+                self._bars.live.stop()  # the bars' own would leave an empty line in a file
 
 
 _SHOWN: Final = _Shown()

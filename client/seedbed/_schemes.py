@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, SupportsIndex, TypedDict, TypeVar, Unpack
 
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
@@ -127,7 +128,7 @@ class Schemes(Generic[R]):
         """Builds the spec whose scheme is ``scheme``, a message, and runs it."""
         for name in options:
             if name not in _OPTIONS:
-                raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+                raise TypeError(_unexpected(method, name))
         spec = TensorSpec(
             name=_arguments.text(options.get("name", ""), "spec.name"),
             shape=_arguments.shape(shape),
@@ -610,9 +611,49 @@ def spec(scheme: str, shape: Shape, **parameters: object) -> TensorSpec:
         TypeError: If the scheme has no such parameter.
     """
     if scheme not in SCHEMES:
-        raise InvalidRequest("spec.scheme", f"unknown scheme {scheme}; use one of {', '.join(SCHEMES)}")
+        raise InvalidRequest("spec.scheme", f"unknown scheme {scheme}; {_hint(scheme)}use one of {', '.join(SCHEMES)}")
     message: TensorSpec = getattr(_Specs(), scheme)(shape, **parameters)
     return message
+
+
+# What others call our parameters: NumPy, JAX, Keras and torch.
+_ELSEWHERE = {
+    "std": ("stddev", "sigma", "scale"),
+    "mean": ("loc", "mu"),
+    "a": ("low", "lower", "minval", "negative_slope"),
+    "b": ("high", "upper", "maxval"),
+    "val": ("value", "fill_value"),
+    "shape": ("size",),
+    "seed": ("generator", "key", "rng", "random_state"),
+    "out": ("tensor",),
+}
+
+
+def _unexpected(method: str, name: str) -> str:
+    """What is said of a keyword that a scheme does not take."""
+    taken = [parameter for parameter in inspect.signature(getattr(Schemes, method)).parameters if parameter != "self"]
+    near = next((ours for ours, theirs in _ELSEWHERE.items() if name in theirs and ours in taken), _near(name, taken))
+    hint = f"; did you mean {near!r}?" if near else ""
+    return f"{method}() got an unexpected keyword argument {name!r}{hint or '; it takes ' + ', '.join(taken)}"
+
+
+_IN_JAX = {"lecun": (1, "fan_in"), "he": (2, "fan_in"), "glorot": (1, "fan_avg")}  # and in Keras
+_DISTRIBUTIONS_IN_JAX = {"normal": "truncated_normal", "uniform": "uniform"}
+
+
+def _hint(scheme: object) -> str:
+    """What was probably meant by a name that is no scheme's."""
+    prefix, _, kind = str(scheme).partition("_")
+    if prefix in _IN_JAX and kind in _DISTRIBUTIONS_IN_JAX:
+        scale, mode = _IN_JAX[prefix]
+        return f"it is variance_scaling with {scale}, {mode!r}, {_DISTRIBUTIONS_IN_JAX[kind]!r}; "
+    near = _near(scheme, SCHEMES)
+    return f"did you mean {near}? " if near else ""
+
+
+def _near(name: object, names: Sequence[str]) -> str | None:
+    """The name that was probably meant."""
+    return next(iter(difflib.get_close_matches(str(name), names, 1, 0.75)), None)
 
 
 def nonlinearity_of(name: str, field: str) -> Nonlinearity:

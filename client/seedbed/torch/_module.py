@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from seedbed import _arguments, _outputs, dtypes
+from seedbed import _arguments, _outputs, _progress, dtypes
 from seedbed._client import Client
 from seedbed._cuda import CudaClient
 from seedbed._schemes import spec
@@ -54,7 +53,7 @@ def init_module(
         model: What `record` gives, or a model file: the scheme of each parameter, by name.
         rules: In place of a model: `Rule`, of which the first that matches a parameter's name counts, such as
             ``[("*.bias", "zeros", {}), ("*", "normal", {"std": 0.02})]``.
-        progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True writes a line on rank 0.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True draws a bar on rank 0.
         device: Where tensors on the meta device go; a DTensor goes where its mesh is.
 
     Raises:
@@ -70,11 +69,13 @@ def init_module(
     >>> bool((layer.bias == 0).all()), round(layer.weight.std().item(), 1)
     (True, 0.2)
     """
+    if progress is True:
+        _progress.check()  # on each rank, for the others would wait for one that fails
     specs = specs_of(module, seed, model, rules)
     _check_buffers(module, specs)
     _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
     _materialise(module, device)
-    _fill(_wanted(module, specs), client, _printer() if progress is True else progress or None)
+    _fill(_wanted(module, specs), client, _of_rank(progress))
 
 
 def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -229,7 +230,7 @@ def _wanted(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_W
 
 
 @torch.no_grad()
-def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) -> None:
+def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | bool | None) -> None:
     memories: dict[str, list[torch.Tensor]] = {}
     for part, memory in wanted:
         memories.setdefault(part.spec.name, []).append(memory)
@@ -279,18 +280,8 @@ def as_tensor(array: Array) -> torch.Tensor:
     return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
 
 
-def _printer() -> Progress | None:
-    """Writes one line, on rank 0."""
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+def _of_rank(progress: Progress | bool | None) -> Progress | bool | None:
+    """What this rank reports to: only the first one draws a bar."""
+    if progress is True and torch.distributed.is_initialized() and torch.distributed.get_rank():
         return None
-    shown = -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // total
-        if percent != shown:
-            shown = percent
-            end = "\n" if done == total else ""
-            print(f"\rinitialising: {percent} % of {total / 1e6:,.0f} MB", end=end, file=sys.stderr, flush=True)
-
-    return show
+    return progress
