@@ -239,6 +239,20 @@ def test_progress_counts_the_bytes_of_the_parts(local, mesh):
     assert len(told) == 7 * 4
 
 
+def test_progress_draws_a_bar(local, mesh, capsys):
+    seedbed.jax.init_tree(local, tree_of_specs(), NamedSharding(mesh, PartitionSpec("b")), progress=True)
+    assert "2.6/2.6 KiB" in capsys.readouterr().err
+
+
+def test_leaves_of_one_name_are_one_tensor(local, mesh):
+    specs = [seedbed.spec("normal", (8,), name="w"), seedbed.spec("normal", (8,), name="w", seed=1)]
+    replicated = NamedSharding(mesh, PartitionSpec())
+    one, same = seedbed.jax.init_tree(local, specs[:1] * 2, replicated)
+    assert (one == same).all()
+    with pytest.raises(seedbed.InvalidRequest, match=r"specs\[1\].name: 'w' is the name of an earlier tensor, too"):
+        seedbed.jax.init_tree(local, specs, replicated)
+
+
 def test_refusals_of_trees(local, mesh):
     replicated = NamedSharding(mesh, PartitionSpec())
     good, bad = seedbed.spec("normal", (8,)), seedbed.spec("uniform", (8,), a=1, b=0)

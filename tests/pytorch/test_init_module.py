@@ -236,9 +236,16 @@ def test_it_trains(client):
     assert losses[-1] < losses[0]
 
 
-def test_progress_may_be_written(client, capsys):
+def test_progress_may_be_drawn_by_the_first_rank(client, capsys, monkeypatch):
     seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
-    assert capsys.readouterr().err.endswith("initialising: 100 % of 0 MB\n")
+    assert "7.6/7.6 KiB" in capsys.readouterr().err
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    with pytest.raises(seedbed.InvalidRequest, match="rich"):  # the ranks that draw nothing do not wait for the first
+        seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
 
 
 def test_a_failure_is_told(client):
