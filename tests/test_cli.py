@@ -76,6 +76,13 @@ def test_get_writes_a_region_of_a_safetensors_file(ok):
     assert json.loads(metadata["seedbed.slice"])["region"] == {"start": ["10", "0"], "stop": ["20", "30"]}
 
 
+def test_regions_and_dtypes_as_others_write_them(ok):
+    for dtype, region in (("bfloat16", "10:20,:"), ("BF16", "10:20"), ("torch.bfloat16", "-30:20:1,...")):
+        ok("get", "normal", "--shape", "40,30", "--dtype", dtype, "--region", region, "-o", f"{dtype}.safetensors")
+    first, *others = (Path(f"{dtype}.safetensors").read_bytes() for dtype in ("bfloat16", "BF16", "torch.bfloat16"))
+    assert [first, first] == others
+
+
 def test_get_of_a_tensor_without_a_name(ok):
     ok("get", "eye", "--shape", "3,3", "-o", "w.safetensors")
     assert (safetensors.numpy.load_file("w.safetensors")["tensor"] == np.eye(3)).all()
@@ -143,6 +150,10 @@ REFUSALS = {
     ),
     "a negative shape": (("get", "ones", "--shape", "-3,4", "-o", "w.npy"), "spec.shape"),
     "a region that is none": (("get", "ones", "--shape", "3", "--region", "1", "-o", "w.npy"), "'1' is not a range"),
+    "a region with a step": (
+        ("get", "ones", "--shape", "3", "--region", "::2", "-o", "w.npy"),
+        "'::2' has step 2; only step 1 is served",
+    ),
     "a region outside": (("get", "ones", "--shape", "3", "--region", "1:9", "-o", "w.npy"), "region"),
     "a seed too large": (("get", "normal", "--shape", "3", "--seed", str(2**64), "-o", "w.npy"), "2^64"),
     "a seed that is none": (("get", "normal", "--shape", "3", "--seed", "x", "-o", "w.npy"), "'x' is not an integer"),
@@ -150,7 +161,7 @@ REFUSALS = {
     "a std that is no number": (("get", "normal", "--shape", "3", "--std", "nan", "-o", "w.npy"), "spec.normal.std"),
     "one dimension": (("get", "xavier_normal", "--shape", "3", "-o", "w.npy"), "spec.shape"),
     "an unknown mode": (("get", "kaiming_normal", "--shape", "3,3", "--mode", "x", "-o", "w.npy"), "fan_in"),
-    "an unknown dtype": (("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"), "bfloat16"),
+    "an unknown dtype": (("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"), "not served; use one of"),
     "bfloat16 in npy": (
         ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "w.npy"),
         "write a .safetensors file",

@@ -244,6 +244,22 @@ def test_progress_draws_a_bar(local, mesh, capsys):
     assert "2.6/2.6 KiB" in capsys.readouterr().err
 
 
+def test_jax_s_own_dtypes_and_numbers_are_taken():
+    for dtype in (jnp.bfloat16, jnp.dtype("bfloat16"), jnp.zeros(3, "bfloat16").dtype):
+        spec = seedbed.spec("normal", jnp.zeros((3, 4)).shape, std=jnp.array(0.5), seed=jnp.array(7), dtype=dtype)
+        assert (seedbed.dtypes.name_of(spec.dtype), spec.normal.std, spec.seed) == ("bfloat16", 0.5, 7)
+    refused = []
+
+    def traced(std):
+        with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: std .* has no value here") as caught:
+            seedbed.spec("normal", (3,), std=std)
+        refused.append(caught.value)
+        return std
+
+    jax.jit(traced)(0.5)
+    assert refused
+
+
 def test_leaves_of_one_name_are_one_tensor(local, mesh):
     specs = [seedbed.spec("normal", (8,), name="w"), seedbed.spec("normal", (8,), name="w", seed=1)]
     replicated = NamedSharding(mesh, PartitionSpec())

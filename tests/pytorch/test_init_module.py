@@ -221,6 +221,30 @@ def test_autograd_is_left_as_it_was(client):
     assert not any(parameter.requires_grad for parameter in on_meta.parameters())
 
 
+def test_torch_s_own_dtypes_and_numbers_are_taken(client):
+    half, whole = torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True), torch.tensor(7)
+    for dtype in (torch.float32, torch.half, torch.bfloat16, torch.double, torch.cfloat):
+        spec = seedbed.spec("normal", torch.Size([3, whole]), std=half, seed=whole, dtype=dtype)
+        assert (list(spec.shape), spec.normal.std, spec.seed) == ([3, 7], 0.5, 7)
+        assert client.init(spec, out=torch.empty(3, 7, dtype=dtype)).dtype == dtype
+    assert client.init(seedbed.spec(seedbed.literal(half.expand(3)))).tolist() == [0.5] * 3
+    for refused in (torch.tensor([0.5]), torch.tensor(True), torch.tensor(1j), torch.tensor(0.5, device="meta")):
+        with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: std "):
+            client.normal((3,), std=refused)
+    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int8 is not served"):
+        client.normal((3,), dtype=torch.int8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: torch.empty(4).expand(3, 4), lambda: torch.empty(9).as_strided((3, 4), (2, 1)),
+     lambda: torch.empty(6).unfold(0, 4, 1)],
+)  # fmt: skip
+def test_tensors_whose_elements_share_memory_are_refused(client, make):
+    with pytest.raises(seedbed.InvalidRequest, match="out: has elements that share memory"):
+        client.normal((3, 4), out=make())
+
+
 def test_it_trains(client):
     module = seedbed.torch.on_meta(Net)
     seedbed.torch.init_module(module, client, model=seedbed.torch.record(Net))
