@@ -129,10 +129,10 @@ class Client(Schemes[Array]):
     that cannot be reached, as long as `connect` was told, and for one that is full; a stream that breaks is resumed
     where it broke. All of that is within the call's timeout, and told to the logger ``seedbed``.
 
-    It can be pickled, for the workers of Ray, `multiprocessing` or a data loader: what arrives connects with the same
-    arguments when it is first used there, ``local:`` and ``local:cuda`` within the process where it arrives. Files are
-    taken along by their paths, and a token by the name of SEEDBED_TOKEN or SEEDBED_TOKEN_FILE: a client with ``token=``
-    or ``credentials=`` refuses.
+    It can be pickled, for the workers of Ray, ``multiprocessing`` or a data loader: what arrives connects with the same
+    arguments when it is first used there, ``local:`` and ``local:cuda`` within the process where it arrives. Files,
+    SEEDBED_TOKEN_FILE's too, are read there from the same paths, and SEEDBED_TOKEN has to be set there: a client with
+    ``token=`` or ``credentials=`` refuses.
     """
 
     def __init__(self, origin: Origin) -> None:
