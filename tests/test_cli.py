@@ -249,6 +249,14 @@ def test_seed_and_dtype_of_all_tensors(ok, tiny):
     assert "(seed 9, algorithm version 1)" in ok("verify", "tiny.safetensors")
 
 
+def test_a_model_file_names_types_as_others_do(ok, tmp_path):
+    for dtype in ("DATA_TYPE_BFLOAT16", "torch.bfloat16", "bf16"):
+        tensor = {"name": "w", "shape": [8, 4], "normal": {}, "dtype": dtype}
+        (tmp_path / "model.json").write_text(json.dumps({"tensors": [tensor]}))
+        ok("model", "model.json", "-o", f"{dtype}.safetensors")
+        assert Path(f"{dtype}.safetensors").read_bytes() == Path("DATA_TYPE_BFLOAT16.safetensors").read_bytes()
+
+
 def test_an_empty_model_is_a_file(ok, tmp_path):
     (tmp_path / "m.json").write_text("{}")
     ok("model", "m.json", "-o", "m.safetensors")

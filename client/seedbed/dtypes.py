@@ -64,6 +64,31 @@ def data_type(dtype: object) -> DataType:
     return _NUMBERS[_name(dtype)]
 
 
+def in_contract(fields: Any) -> Any:  # noqa: ANN401 - JSON can be anything
+    """The JSON of a message, parsed, with element types by the contract's names, whatever they are called in it.
+
+    Args:
+        fields: What `json.loads` gives.
+
+    Raises:
+        InvalidRequest: If one is not an element type of Seedbed's.
+
+    >>> in_contract({"tensors": [{"name": "w", "dtype": "bf16"}]})
+    {'tensors': [{'name': 'w', 'dtype': 'DATA_TYPE_BFLOAT16'}]}
+    """
+    if isinstance(fields, list):
+        return [in_contract(item) for item in fields]
+    if not isinstance(fields, dict):
+        return fields
+    return {key: _in_contract(key, value) for key, value in fields.items()}
+
+
+def _in_contract(key: str, value: Any) -> Any:  # noqa: ANN401
+    if key not in ("dtype", "cast") or not isinstance(value, str) or value in DataType.keys():  # noqa: SIM118
+        return in_contract(value)
+    return DataType.Name(data_type(value))
+
+
 def _name(dtype: object) -> str:
     if isinstance(dtype, str) or type(dtype).__module__ == "torch":  # torch is not imported for this
         dtype = str(dtype).removeprefix("torch.")

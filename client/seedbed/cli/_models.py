@@ -44,7 +44,7 @@ _SPECS_PER_REQUEST = 1_000
 
 
 def load_model(path: Path) -> Model:
-    """Reads a model file: the canonical JSON form of ``seedbed.v1.Model``.
+    """Reads a model file: the canonical JSON form of ``seedbed.v1.Model``, but types have any of their names.
 
     Raises:
         click.ClickException: it is not one; the message names the file and the field.
@@ -56,6 +56,9 @@ def load_model(path: Path) -> Model:
         raise click.ClickException(f"{path}: not a text file in UTF-8") from error
     if not text.lstrip().startswith("{"):  # the parser would take a list for an empty model
         raise click.ClickException(f"{path}: not a model file: it does not begin with {{")
+    with contextlib.suppress(ValueError):  # what is no JSON, or no type, is told by the parser
+        if (fields := dtypes.in_contract(given := json.loads(text))) != given:
+            text = json.dumps(fields)
     try:
         model = json_format.Parse(text, Model())
     except json_format.ParseError as error:
