@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +26,9 @@ from seedbed.v1 import Model, TensorSlice, TensorSpec
 Rule = tuple[str, str, Mapping[str, object]]
 """A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
 
+_WRAPPERS = re.compile(r"(?<![^.])(_checkpoint_wrapped_module|_orig_mod|_fsdp_wrapped_module)\.")
+"""What activation checkpointing, `torch.compile` and the first FSDP put into names; torch's own checkpoints leave it out."""
+
 
 def init_module(
     module: torch.nn.Module,
@@ -33,6 +38,7 @@ def init_module(
     rules: Sequence[Rule] | None = None,
     progress: Progress | bool | None = None,
     device: torch.device | str = "cpu",
+    only: str | Sequence[str] | None = None,
 ) -> None:
     """Fills a module's parameters in place, each rank its own shards alone.
 
@@ -55,6 +61,8 @@ def init_module(
             ``[("*.bias", "zeros", {}), ("*", "normal", {"std": 0.02})]``.
         progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True draws a bar on rank 0.
         device: Where tensors on the meta device go; a DTensor goes where its mesh is.
+        only: A pattern of names as in ``fnmatch``, or several, such as ``"*lora_*"``. What matches none of them is left
+            as it is, in the module, and left out, of the model. Default: everything is filled.
 
     Raises:
         InvalidRequest: If model or rules do not fit the module, before anything is changed; or if the server refuses
@@ -71,10 +79,10 @@ def init_module(
     """
     if progress is True:
         _progress.check()  # on each rank, for the others would wait for one that fails
-    specs = specs_of(module, seed, model, rules)
-    _check_buffers(module, specs)
+    specs = specs_of(module, seed, model, rules, only)
+    _check_buffers(module, specs, only)
     _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
-    _materialise(module, device)
+    _materialise(module, device, only)
     _fill(_wanted(module, specs), client, _of_rank(progress))
 
 
@@ -114,7 +122,11 @@ def served_dtype(tensor: torch.Tensor) -> str:
 
 
 def specs_of(
-    module: torch.nn.Module, seed: int | None, model: Model | None, rules: Sequence[Rule] | None
+    module: torch.nn.Module,
+    seed: int | None,
+    model: Model | None,
+    rules: Sequence[Rule] | None,
+    only: str | Sequence[str] | None,
 ) -> dict[str, TensorSpec]:
     """What each tensor shall hold, by name.
 
@@ -123,28 +135,69 @@ def specs_of(
         seed: As for `init_module`.
         model: As for `init_module`.
         rules: As for `init_module`.
+        only: As for `init_module`.
 
     Raises:
         InvalidRequest: If model or rules do not fit the module, or not one of them is given.
     """
     if model is not None and rules is None:
-        return _specs_of_model(module, model, seed)
+        return _specs_of_model(module, model, seed, only)
     if rules is not None and model is None:
-        return _specs_by_rules(module, rules, seed or 0)
+        return _specs_by_rules(module, rules, seed or 0, only)
     raise InvalidRequest("model", "give either a model or rules")
 
 
 def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A module's parameters and buffers by name, tied ones once."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {**parameters_of(module), **buffers_of(module)}
 
 
-def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None) -> dict[str, TensorSpec]:
-    parameters = dict(module.named_parameters())
-    tensors = tensors_of(module)
-    specs = {given.name: given for given in model.tensors}
-    if len(specs) < len(model.tensors):
-        raise InvalidRequest("model", "has several tensors of one name")
+def parameters_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's parameters by the names that they have without wrappers, tied ones once."""
+    return {unwrapped(name): tensor for name, tensor in _bare(module).named_parameters()}
+
+
+def buffers_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's buffers by the names that they have without wrappers."""
+    return {unwrapped(name): tensor for name, tensor in _bare(module).named_buffers()}
+
+
+def unwrapped(name: str) -> str:
+    """The name as it is in a checkpoint.
+
+    >>> unwrapped("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
+    'layers.0.weight'
+    """
+    return _WRAPPERS.sub("", name)
+
+
+def _bare(module: torch.nn.Module) -> torch.nn.Module:
+    """The module that DistributedDataParallel or DataParallel wraps."""
+    wrappers = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
+    return module.module if isinstance(module, wrappers) else module
+
+
+def _is_among(name: str, only: str | Sequence[str] | None) -> bool:
+    patterns = [only] if isinstance(only, str) else only
+    return patterns is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _among(tensors: Mapping[str, Any], only: str | Sequence[str] | None) -> dict[str, Any]:
+    found = {name: tensor for name, tensor in tensors.items() if _is_among(name, only)}
+    if not found and only is not None:
+        raise InvalidRequest("only", f"{only!r} matches none of {_listed(tensors)}")
+    return found
+
+
+def _specs_of_model(
+    module: torch.nn.Module, model: Model, seed: int | None, only: str | Sequence[str] | None
+) -> dict[str, TensorSpec]:
+    names = collections.Counter(given.name for given in model.tensors)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise InvalidRequest("model", f"has several tensors of one name: {_listed(repeated)}")
+    tensors = _among(tensors_of(module), only)
+    parameters = {name: tensor for name, tensor in parameters_of(module).items() if name in tensors}
+    specs = {given.name: given for given in model.tensors if _is_among(given.name, only)}
     if missing := parameters.keys() - specs.keys():
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
@@ -173,9 +226,11 @@ def _with_seed(given: TensorSpec, seed: int) -> TensorSpec:
     return result
 
 
-def _specs_by_rules(module: torch.nn.Module, rules: Sequence[Rule], seed: int) -> dict[str, TensorSpec]:
+def _specs_by_rules(
+    module: torch.nn.Module, rules: Sequence[Rule], seed: int, only: str | Sequence[str] | None
+) -> dict[str, TensorSpec]:
     specs, unmatched = {}, []
-    for name, tensor in module.named_parameters():
+    for name, tensor in _among(parameters_of(module), only).items():
         rule = next((rule for rule in rules if fnmatch.fnmatchcase(name, rule[0])), None)
         if rule is None:
             unmatched.append(name)
@@ -192,9 +247,9 @@ def _listed(unordered: Iterable[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> None:
-    for name, buffer in module.named_buffers():
-        if buffer.is_meta and name not in specs:
+def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec], only: str | Sequence[str] | None) -> None:
+    for name, buffer in buffers_of(module).items():
+        if buffer.is_meta and name not in specs and _is_among(name, only):
             remedy = (
                 "give the model that seedbed.torch.record makes, which has what the code draws, and build the module "
                 "with seedbed.torch.on_meta, which keeps all other buffers"
@@ -204,9 +259,11 @@ def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> 
             )
 
 
-def _materialise(module: torch.nn.Module, device: torch.device | str) -> None:
+def _materialise(module: torch.nn.Module, device: torch.device | str, only: str | Sequence[str] | None) -> None:
+    kept = {id(tensor) for name, tensor in tensors_of(module).items() if not _is_among(name, only)}
+
     def on_device(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_meta:
+        if not tensor.is_meta or id(tensor) in kept:
             return tensor
         place = tensor.device_mesh.device_type if isinstance(tensor, DTensor) else device
         return torch.empty_like(tensor, device=place)
