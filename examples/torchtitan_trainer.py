@@ -3,7 +3,7 @@
     python examples/torchtitan_trainer.py --ranks 4 --tp 2 [--model qwen3] [--target HOST:PORT]
     torchrun --nproc-per-node 8 examples/torchtitan_trainer.py --tp 2 --target HOST:PORT
 
-It is torchtitan's own Trainer: its model, its parallelisms, its optimizer. What changes is one function, `from_seedbed`.
+It is torchtitan's own Trainer: its model, its parallelisms, its optimizer. What is new is one function, `from_seedbed`.
 The weights, whose digest is printed, are the same for every layout; each rank asks for its own shards alone.
 """
 
@@ -49,7 +49,7 @@ from torchtitan.trainer import Trainer
 
 
 def from_seedbed(spec: ModelSpec, target: str, seed: int) -> ModelSpec:
-    """The same model, whose parameters Seedbed fills where the Trainer calls ``init_weights``, on each rank its shards."""
+    """The same model, whose parameters Seedbed fills where the Trainer calls ``init_weights``, each rank its shards."""
 
     def initialised() -> torch.nn.Module:
         model = spec.model.build()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from _helpers.emulation import emulated_cupy
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import seedbed
 import seedbed.torch
@@ -312,3 +313,66 @@ def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
     assert begun == [len(list(net.parameters()))]
     for ours, theirs in zip(net.parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_part_alone_is_filled(client):
+    model = seedbed.torch.record(Net, seed=3)
+    module, whole = Net(), Net()
+    before = state(module)
+    seedbed.torch.init_module(module, client, model=model, only="hidden.*")
+    seedbed.torch.init_module(whole, client, model=model)
+    for name, tensor in state(module).items():
+        assert torch.equal(tensor, (whole.state_dict() if name.startswith("hidden.") else before)[name]), name
+    seedbed.torch.verify_module(module, client, model=model, only=["hidden.weight", "hidden.b*"])
+    with pytest.raises(seedbed.Mismatch, match="back"):
+        seedbed.torch.verify_module(module, client, model=model, only=["hidden.*", "back.*"])
+
+
+def test_a_part_is_filled_by_rules_that_fit_nothing_else(client):
+    module = Net()
+    before = state(module)
+    seedbed.torch.init_module(module, client, rules=[("back.bias", "ones", {})], only="back.bias")
+    assert (module.back.bias == 1).all()
+    assert torch.equal(module.back.weight, before["back.weight"])
+
+
+def test_a_part_of_a_module_on_the_meta_device(client):
+    with torch.device("meta"):
+        module = Net()
+    seedbed.torch.init_module(module, client, model=seedbed.torch.record(Net, seed=3), only="hidden.*")
+    assert {name for name, tensor in state(module).items() if not tensor.is_meta} == {"hidden.weight", "hidden.bias"}
+
+
+@pytest.mark.parametrize("only", ["hiden.*", [], "Hidden.*"])
+def test_a_part_that_is_none(client, only):
+    with pytest.raises(seedbed.InvalidRequest, match=r"only: .* matches none of back\.bias, back\.weight, .*embedding"):
+        seedbed.torch.init_module(Net(), client, rules=RULES, only=only)
+
+
+def test_a_model_for_more_than_the_module_fills_a_stage_of_it(client):
+    model = seedbed.torch.record(Net, seed=3)
+    stage = nn.ModuleDict({"hidden": nn.Linear(16, 32), "back": nn.Linear(32, 16)})
+    seedbed.torch.init_module(stage, client, model=model, only=list(stage.state_dict()))
+    whole = Net()
+    seedbed.torch.init_module(whole, client, model=model)
+    assert torch.equal(stage["back"].weight, whole.back.weight)
+
+
+def wrapped_within(module):
+    module.hidden, module.back = checkpoint_wrapper(module.hidden), torch.compile(module.back)
+    return module
+
+
+@pytest.mark.parametrize("wrap", [wrapped_within, checkpoint_wrapper, torch.compile, nn.DataParallel])
+def test_wrappers_change_no_name(client, wrap):
+    model = seedbed.torch.record(Net, seed=3)
+    whole = Net()
+    seedbed.torch.init_module(whole, client, model=model)
+    plain = Net()
+    module = wrap(plain)
+    seedbed.torch.init_module(module, client, model=model)
+    seedbed.torch.verify_module(module, client, model=model)
+    for one, other in zip(plain.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+    seedbed.torch.init_module(module, client, rules=[("hidden.bias", "ones", {}), *RULES])
+    assert sum(bool((tensor == 1).all()) for tensor in plain.parameters()) == 1

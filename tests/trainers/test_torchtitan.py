@@ -1,4 +1,4 @@
-"""torchtitan's own Trainer, over gloo: every layout begins with the weights of one process, without a seed checkpoint."""
+"""torchtitan's Trainer, over gloo: every layout begins with the weights of one process, without a seed checkpoint."""
 
 import argparse
 import json

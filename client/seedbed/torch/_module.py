@@ -27,7 +27,7 @@ Rule = tuple[str, str, Mapping[str, object]]
 """A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
 
 _WRAPPERS = re.compile(r"(?<![^.])(_checkpoint_wrapped_module|_orig_mod|_fsdp_wrapped_module)\.")
-"""What activation checkpointing, `torch.compile` and the first FSDP put into names; torch's own checkpoints leave it out."""
+"""What activation checkpointing, `torch.compile` and the first FSDP put into names; checkpoints leave it out."""
 
 
 def init_module(
