@@ -246,7 +246,7 @@ def test_an_empty_model_is_a_file(ok, tmp_path):
 
 MODEL_ERRORS = {
     "no JSON": ('{"tensors": [', "m.json: not a model file"),
-    "no text": (b"\xff\xfe", "m.json: not a text file in UTF-8"),
+    "no text": (b"\xff\xfe", "m.json: not a model file: not a text in UTF-8"),
     "an unknown field": (
         '{"tensors": [{"name": "a"}, {"name": "b", "shap": [3]}]}',
         'tensors[1]: Message type "seedbed.v1',

@@ -23,6 +23,8 @@ import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy_format
 
+from seedbed import _json
+
 # The names that safetensors has for our types.
 SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "F32",
@@ -31,7 +33,14 @@ SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float64): "F64",
     np.dtype(np.complex64): "C64",
 }
-_NUMPY_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+# All types of the format whose elements are whole bytes.
+ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
+    **{name: dtype for dtype, name in SAFETENSORS_DTYPES.items()},
+    "BOOL": np.dtype(np.bool_),
+    **{f"{kind}{bits}": np.dtype(f"{kind.lower()}{bits // 8}") for kind in "UI" for bits in (8, 16, 32, 64)},
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Type and shape of each tensor, by name."""
@@ -39,6 +48,7 @@ Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 _METADATA_KEY = "__metadata__"
 _MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer ones
 _DATA_ALIGNMENT = 64
+_MAX_COUNT = 2**63 - 1  # of a position, or of elements in a dimension
 
 
 class FileFormatError(ValueError):
@@ -82,11 +92,15 @@ class SafetensorsFile:
             FileFormatError: the tensor's type is none of Seedbed's.
         """
         entry = self.tensors[name]
-        if entry.dtype not in _NUMPY_DTYPES:
+        dtype = ELEMENT_TYPES.get(entry.dtype)
+        if dtype not in SAFETENSORS_DTYPES:
             raise FileFormatError(f"{self.path}: tensor {name!r} has type {entry.dtype}, which Seedbed does not make")
-        if 0 in entry.shape:  # an empty map is an error to the system
-            return np.empty(entry.shape, _NUMPY_DTYPES[entry.dtype])
-        return np.memmap(self.path, _NUMPY_DTYPES[entry.dtype], "r", entry.start, entry.shape)
+        try:
+            if 0 in entry.shape:  # an empty map is an error to the system
+                return np.empty(entry.shape, dtype)
+            return np.memmap(self.path, dtype, "r", entry.start, entry.shape)
+        except ValueError as error:  # of more dimensions than arrays have
+            raise FileFormatError(f"{self.path}: tensor {name!r} is no array of NumPy's: {error}") from error
 
 
 @contextlib.contextmanager
@@ -163,24 +177,44 @@ def read_safetensors(path: Path) -> SafetensorsFile:
     if len(header) < length:
         raise FileFormatError(f"{path}: not a safetensors file, or cut short within its header")
     try:
-        fields = json.loads(header)
-        metadata = dict(fields.pop(_METADATA_KEY, {}))
-        tensors = {name: _entry(value, 8 + length) for name, value in fields.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FileFormatError(f"{path}: not a safetensors file: its header is malformed") from error
+        metadata, tensors = _parse_header(header)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not a safetensors file: its header is malformed: {error}") from error
     _check_extents(path, tensors, 8 + length, size)
     return SafetensorsFile(path, metadata, tensors)
 
 
-def _entry(value: dict[str, Any], data_start: int) -> TensorEntry:
-    begin, end = value["data_offsets"]
-    entry = TensorEntry(str(value["dtype"]), tuple(map(int, value["shape"])), data_start + begin, data_start + end)
-    if begin < 0 or end < begin or min(entry.shape, default=0) < 0:
-        raise ValueError("negative extent")
-    dtype = _NUMPY_DTYPES.get(entry.dtype)
-    if dtype is not None and end - begin != math.prod(entry.shape) * dtype.itemsize:
-        raise ValueError("extent and shape disagree")
-    return entry
+def _parse_header(header: bytes) -> tuple[dict[str, str], dict[str, TensorEntry]]:
+    fields = _json.loads(header)
+    if not isinstance(fields, dict):
+        raise ValueError("it is no object, {…}")  # noqa: TRY004 - of the file, not of a type
+    metadata = fields.pop(_METADATA_KEY, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{_METADATA_KEY} is no object of texts")
+    return metadata, {name: _entry(name, value, 8 + len(header)) for name, value in fields.items()}
+
+
+def _entry(name: str, value: object, data_start: int) -> TensorEntry:
+    match value:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
+            pass
+        case _:
+            raise ValueError(f"tensor {name!r}: expected dtype, shape and two data_offsets")
+    if not all(map(_is_count, [*shape, begin, end])) or end < begin:
+        raise ValueError(f"tensor {name!r}: no extent: shape {_short(shape)}, data_offsets {_short([begin, end])}")
+    element = ELEMENT_TYPES.get(dtype)
+    if element is not None and end - begin != math.prod(shape) * element.itemsize:
+        raise ValueError(f"tensor {name!r}: extent and shape disagree: {dtype} {_short(shape)} in {end - begin} bytes")
+    return TensorEntry(dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT  # true is an int, too
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _check_extents(path: Path, tensors: Mapping[str, TensorEntry], data_start: int, size: int) -> None:
@@ -212,7 +246,7 @@ def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[b
     if len(text) > _MAX_HEADER_BYTES:
         raise FileFormatError(f"the header would have {len(text)} bytes, safetensors allows {_MAX_HEADER_BYTES}")
     del fields[_METADATA_KEY]
-    entries = {name: _entry(value, 8 + len(text)) for name, value in fields.items()}
+    entries = {name: _entry(name, value, 8 + len(text)) for name, value in fields.items()}
     return struct.pack("<Q", len(text)) + text, entries
 
 

@@ -1,6 +1,5 @@
 """The commands about many tensors: model, describe model, plot file."""
 
-import contextlib
 import fnmatch
 import json
 import re
@@ -16,7 +15,7 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _checkpoints, _laws, dtypes
+from seedbed import _checkpoints, _json, _laws, dtypes
 from seedbed._files import SafetensorsFile, read_safetensors
 from seedbed.cli import _provenance
 from seedbed.cli._checkpoints import write_checkpoint, write_file
@@ -51,15 +50,9 @@ def load_model(path: Path) -> Model:
         OSError: it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{path}: not a text file in UTF-8") from error
-    if not text.lstrip().startswith("{"):  # the parser would take a list for an empty model
-        raise click.ClickException(f"{path}: not a model file: it does not begin with {{")
-    try:
-        model = json_format.Parse(text, Model())
-    except json_format.ParseError as error:
-        raise click.ClickException(f"{path}: not a model file: {_located(error, text)}") from error
+        model = _parse_model(path.read_bytes())
+    except ValueError as error:
+        raise click.ClickException(f"{path}: not a model file: {error}") from error
     names: set[str] = set()
     for index, spec in enumerate(model.tensors):
         field = f"{path}: tensors[{index}].name"
@@ -80,19 +73,23 @@ def model_lines(model: Model) -> Iterator[str]:
     yield "]}\n"
 
 
-def _located(error: json_format.ParseError, text: str) -> str:
-    """Says which tensor a parse error is about, which the parser does not always tell."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        for index, tensor in enumerate(json.loads(text)["tensors"]):
-            try:
-                json_format.ParseDict(tensor, TensorSpec())
-            except json_format.ParseError as its_error:
-                return f"tensors[{index}]: {_one_line(its_error)}"
-    return _one_line(error)
+def _parse_model(text: bytes) -> Model:
+    fields = _json.loads(text)
+    try:
+        return _json.to_message(fields, Model())
+    except ValueError as error:
+        raise ValueError(_located(error, fields)) from error
 
 
-def _one_line(error: json_format.ParseError) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _located(error: ValueError, fields: Any) -> str:  # noqa: ANN401 - JSON can be anything
+    """Says which tensor an error is about, which the parser does not always tell."""
+    tensors = fields.get("tensors") if isinstance(fields, dict) else None
+    for index, tensor in enumerate(tensors if isinstance(tensors, list) else []):
+        try:
+            _json.to_message(tensor, TensorSpec())
+        except ValueError as its_error:
+            return f"tensors[{index}]: {its_error}"
+    return str(error)
 
 
 def _override(model: Model, seed: int | None, dtype: str | None) -> None:
