@@ -18,6 +18,7 @@ from _helpers.waiting import wait_until
 from safetensors import safe_open
 
 import seedbed
+from seedbed.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {
@@ -79,6 +80,24 @@ def test_get_writes_a_region_of_a_safetensors_file(ok):
 def test_get_of_a_tensor_without_a_name(ok):
     ok("get", "eye", "--shape", "3,3", "-o", "w.safetensors")
     assert (safetensors.numpy.load_file("w.safetensors")["tensor"] == np.eye(3)).all()
+
+
+@pytest.mark.parametrize("options", [("--shape", "30,40"), ("--shape", ""), ("--shape", "0,4"),
+                                     ("--shape", "9,4", "--region", "2:5,1:")])  # fmt: skip
+def test_get_writes_the_npy_file_to_standard_output(capsysbinary, options):
+    assert main(["get", "normal", *options, "--seed", "7", "--progress", "-o", "w.npy"]) == 0
+    capsysbinary.readouterr()
+    assert main(["get", "normal", *options, "--seed", "7", "--progress", "-o", "-"]) == 0
+    out, err = capsysbinary.readouterr()
+    assert out == Path("w.npy").read_bytes()
+    assert b"normal(mean=0, std=1)" in err
+
+
+def test_get_writes_no_npy_file_to_a_terminal(seedbed_command, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, err = seedbed_command("get", "normal", "--shape", "3", "-o", "-")
+    assert (code, out) == (2, "")
+    assert "- would write a .npy file to this terminal" in err
 
 
 @pytest.mark.parametrize(
@@ -158,6 +177,10 @@ REFUSALS = {
     "a file of another kind": (
         ("get", "ones", "--shape", "3", "-o", "w.bin"),
         "w.bin does not end in .npy or .safetensors",
+    ),
+    "bfloat16 in npy, to standard output": (
+        ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "-"),
+        "write a .safetensors file",
     ),
     "a reserved name": (
         ("get", "ones", "--shape", "3", "--name", "__metadata__", "-o", "w.safetensors"),
@@ -475,15 +498,33 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path, server, number, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_pipe_makes_no_noise():
-    command = f"{sys.executable} -m seedbed.cli describe model {ROOT}/examples/llama-3.1-8b.json | head -n 1"
+@pytest.mark.parametrize(
+    ("command", "taken", "out"),
+    [
+        (f"describe model {ROOT}/examples/llama-3.1-8b.json", "-n 1", b"tensor"),
+        ("get normal --shape 3000,1000 -o -", "-c 6", b"\x93NUMPY"),
+    ],
+)
+def test_a_closed_pipe_makes_no_noise(command, taken, out):
+    command = f"{sys.executable} -m seedbed.cli {command} | head {taken}"
     paths = os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False,
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False,
         env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
-    assert done.stdout.startswith("tensor")
-    assert done.stderr == ""
+    assert done.stdout.startswith(out)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize("command", ["get ones --shape 3 -o -", "describe ones --shape 3"])
+def test_a_full_disk_behind_standard_output(command):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "seedbed.cli", *command.split()], stdout=full, stderr=subprocess.PIPE, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, b"seedbed: No space left on device\n")
 
 
 def test_serve_serves_and_stops(ok):

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -115,12 +115,9 @@ def create_npy(
         FileFormatError: the type is bfloat16, which the format has no name for.
         OSError: the file cannot be written; the disk is full.
     """
-    if dtype == ml_dtypes.bfloat16:
-        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
+    _check_npy(dtype)
     with create_file(path) as file:
-        descr = npy_format.dtype_to_descr(dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        npy_format.write_array_header_1_0(file, header)
+        write_npy_header(file, dtype, shape)
         start = file.tell()
         _set_size(file, start + math.prod(shape) * dtype.itemsize)
 
@@ -128,6 +125,23 @@ def create_npy(
             _write_at(file, start + first * values.itemsize, values)
 
         yield write
+
+
+def write_npy_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Writes what a ``.npy`` file begins with; the elements follow, in row-major order.
+
+    Raises:
+        FileFormatError: the type is bfloat16, which the format has no name for.
+        OSError: it cannot be written.
+    """
+    _check_npy(dtype)
+    header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(file, header)
+
+
+def _check_npy(dtype: np.dtype[Any]) -> None:
+    if dtype == ml_dtypes.bfloat16:
+        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from seedbed.cli._jobs import jobs_option
 from seedbed.cli._options import (
     DTYPE,
     FILE,
+    STANDARD_OUTPUT,
     bytes_text,
     connect,
     echo_rows,
@@ -172,6 +173,12 @@ def _select(path: Path, model: Model, patterns: Sequence[str]) -> Model:
 
 def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, int] | None) -> bool:
     """Tells what kind of output is meant; refuses options of the other kind, and what is in its place."""
+    if output == STANDARD_OUTPUT:
+        raise click.BadParameter(
+            "- cannot be written, files of safetensors have their pieces written in any order; "
+            "give FILE.safetensors or a directory",
+            param_hint="--output",
+        )
     is_file = output.suffix == ".safetensors"
     if is_file and (max_shard_size or worker):
         option = "--max-shard-size" if max_shard_size else "--shard"

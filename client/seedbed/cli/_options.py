@@ -68,6 +68,7 @@ def _plain(text: str) -> str:
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
+STANDARD_OUTPUT = Path("-")
 DTYPE = click.Choice(dtypes.NAMES)
 
 

@@ -18,7 +18,7 @@ import seedbed
 from seedbed import _json
 from seedbed._files import create_file
 from seedbed.cli._models import model_lines
-from seedbed.cli._options import DTYPE, FILE, parse_seed, plural
+from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, parse_seed, plural
 from seedbed.v1 import Model, Recipe, TensorSpec
 
 Build = Callable[[], Any]
@@ -69,7 +69,7 @@ def record(
         with _explained(hf_config or name), _default_dtype(None if hf_config else dtype):
             made: Model = recorder.record(build, seed, check=check, independent_copies=independent_copies)
     _write(output, made)
-    click.echo(f"{output}: {_summary(made)}", err=str(output) == "-")
+    click.echo(f"{output}: {_summary(made)}", err=output == STANDARD_OUTPUT)
 
 
 def _check_usage(name: str | None, hf_config: Path | None, hf_model_class: str | None) -> None:
@@ -262,7 +262,7 @@ def _place(error: Exception) -> str | None:
 
 
 def _write(output: Path, made: Model) -> None:
-    if str(output) == "-":
+    if output == STANDARD_OUTPUT:
         for line in model_lines(made):
             click.echo(line, nl=False)
         return
