@@ -19,7 +19,7 @@ import seedbed
 from seedbed._credentials import Security
 from seedbed._files import FileFormatError
 from seedbed._plot import NotDrawable
-from seedbed.cli import _explore, _health, _models, _record, _schemes, _security, _serve, _verify
+from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify
 from seedbed.cli._options import connect, echo_rows, given_wait, json_option, target_options
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, PIPE_CLOSED, TERMINATED = 0, 1, 2, 3, 70, 130, 141, 143
@@ -36,6 +36,7 @@ anywhere, and the parts fit together bit for bit.
   seedbed model gpt2.json -o gpt2.safetensors                         a whole model
   seedbed record --hf-config config.json -o model.json                the model file of any model in PyTorch
   seedbed verify gpt2.safetensors                                     prove a file, bit for bit
+  seedbed diff before.safetensors after.safetensors                   where two files differ
 """
 
 EPILOG = """\
@@ -43,7 +44,7 @@ Exit codes:
 
 \b
     0  done
-    1  verification failed; not serving
+    1  verification failed; files differ; not serving
     2  bad usage, a file that cannot be read or written, or a request that is invalid
     3  the service is unavailable, took too long, or failed
   130  interrupted
@@ -190,6 +191,7 @@ seedbed_command.add_command(_explore.explore)
 seedbed_command.add_command(_models.model)
 seedbed_command.add_command(_record.record)
 seedbed_command.add_command(_verify.verify)
+seedbed_command.add_command(_diff.diff)
 seedbed_command.add_command(_security.token)
 _schemes.describe_group.add_command(_models.describe_model)
 _schemes.plot_group.add_command(_models.plot_file)
