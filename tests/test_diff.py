@@ -188,6 +188,13 @@ def test_a_type_that_numpy_has_not_is_compared_byte_by_byte(table, ok):
     ]  # fmt: skip
 
 
+def test_a_tensor_of_more_dimensions_than_arrays_have(table):
+    shape = (*[1] * 99, 2)
+    write("a.safetensors", {"w": ("F32", shape, bytes(8))})
+    write("b.safetensors", {"w": ("F32", shape, bytes(7) + b"@")})
+    assert table("a.safetensors", "b.safetensors")[0][1][2] == f"[{'0, ' * 99}1]"
+
+
 def test_the_largest_difference_of_wide_integers_is_exact(seedbed_command):
     safetensors.numpy.save_file({"i": np.array([-(2**63), 5]), "u": np.array([1], np.uint64)}, "a.safetensors")
     safetensors.numpy.save_file({"i": np.array([2**63 - 1, 5]), "u": np.array([2**64 - 1], np.uint64)}, "b.safetensors")
@@ -321,6 +328,7 @@ TROUBLES = {
     "long.npy": "long.npy: too long: 97 bytes of 96",
     "fortran.npy": "fortran.npy: is in Fortran's order; save it anew, as numpy.ascontiguousarray makes it",
     "objects.npy": "objects.npy: its elements are object",
+    "negative.npy": "negative.npy: not a .npy file, for its shape is (-3, -4)",
     "bfloat16.npy": "bfloat16.npy: its elements are |V2",
     "lost": "lost/model-1.safetensors: No such file or directory",
     "other": f"other/{INDEX}: tensor 'b' is not in model-1.safetensors",
@@ -344,6 +352,7 @@ def troubles():
     Path("text.bin").write_text("hello, I am no tensor at all", encoding="utf-8")
     Path("text.npy").write_text("hello", encoding="utf-8")
     Path("deep.npy").write_bytes(b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"(" * 8999 + b"\n")
+    Path("negative.npy").write_bytes(content.replace(b"(3, 4), }  ", b"(-3, -4), }"))
     np.save("fortran.npy", array.T)
     np.save("objects.npy", np.array([None]), allow_pickle=True)
     np.save("bfloat16.npy", np.ones(3, ml_dtypes.bfloat16))

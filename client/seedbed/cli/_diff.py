@@ -204,13 +204,21 @@ def _count(difference: Difference, first: int, a: Array, b: Array) -> None:
     a, b = a[places], b[places]
     if difference.first is None and difference.a:
         shape = difference.a.shape if difference.a.kind == a.dtype.name else (difference.elements,)
-        index = np.unravel_index(first + int(places[0]), shape)
-        difference.first = First(tuple(map(int, index)), (a[0], b[0]), (_bits(a), _bits(b)))
+        difference.first = First(_index(first + int(places[0]), shape), (a[0], b[0]), (_bits(a), _bits(b)))
     difference.count += len(places)
     largest, nans = _largest(a, b)
     difference.nans += nans
     if largest is not None:
         difference.largest = largest if difference.largest is None else max(difference.largest, largest)
+
+
+def _index(position: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The index of the element at a position; NumPy's own knows no more than 64 dimensions."""
+    index: list[int] = []
+    for size in reversed(shape):
+        position, rest = divmod(position, size)
+        index.append(rest)
+    return tuple(reversed(index))
 
 
 def _differ(a: Array, b: Array) -> Array:

@@ -151,6 +151,8 @@ def _read_npy(path: Path) -> StoredTensor:
         raise FileFormatError(
             f"{path}: its elements are {dtype}, which are no numbers of a size that all machines have"
         )
+    if min(shape, default=0) < 0:
+        raise FileFormatError(f"{path}: not a .npy file, for its shape is {shape}")
     if is_fortran and len(shape) > 1:
         raise FileFormatError(f"{path}: is in Fortran's order; save it anew, as numpy.ascontiguousarray makes it")
     wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
