@@ -101,7 +101,17 @@ def test_get_writes_no_npy_file_to_a_terminal(seedbed_command, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dims"), [("", ()), ("5", (5,)), ("(2, 3)", (2, 3)), ("[2,3,]", (2, 3)), ("0,4", (0, 4))]
+    ("shape", "dims"),
+    [
+        ("", ()),
+        ("5", (5,)),
+        ("(2, 3)", (2, 3)),
+        (" 2 ,3 ", (2, 3)),
+        ("()", ()),
+        ("(4,)", (4,)),
+        ("[2,3,]", (2, 3)),
+        ("0,4", (0, 4)),
+    ],
 )
 def test_shapes(ok, shape, dims):
     ok("get", "ones", "--shape", shape, "-o", "w.npy")
@@ -160,6 +170,10 @@ REFUSALS = {
         ("get", "ones", "--shape", "a,b", "-o", "w.npy"),
         "'a,b' is not a shape; give the dimensions",
     ),
+    "a shape without commas": (("get", "ones", "--shape", "3 4", "-o", "w.npy"), "'3 4' is not a shape;"),
+    "a shape of two brackets": (("get", "ones", "--shape", "[3][4]", "-o", "w.npy"), "'[3][4]' is not a shape;"),
+    "a shape with crosses": (("get", "ones", "--shape", "3x4", "-o", "w.npy"), "'3x4' is not a shape;"),
+    "a region without commas": (("get", "ones", "--shape", "30", "--region", "1 0:2 0", "-o", "w.npy"), "not a range"),
     "a negative shape": (("get", "ones", "--shape", "-3,4", "-o", "w.npy"), "spec.shape"),
     "a region that is none": (("get", "ones", "--shape", "3", "--region", "1", "-o", "w.npy"), "'1' is not a range"),
     "a region outside": (("get", "ones", "--shape", "3", "--region", "1:9", "-o", "w.npy"), "region"),
@@ -173,6 +187,10 @@ REFUSALS = {
     "bfloat16 in npy": (
         ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "w.npy"),
         "write a .safetensors file",
+    ),
+    "safetensors to standard output": (
+        ("model", ROOT / "examples/gpt2-124m.json", "-o", "-"),
+        "give FILE.safetensors or a directory",
     ),
     "a file of another kind": (
         ("get", "ones", "--shape", "3", "-o", "w.bin"),
@@ -188,7 +206,7 @@ REFUSALS = {
     ),
     "a directory that is missing": (
         ("get", "ones", "--shape", "3", "-o", "no/w.npy"),
-        "no/w.npy: No such file or directory",
+        "no/w.npy: there is no directory no; make it first",
     ),
     "a target that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--target", "nowhere"), "target"),
     "a timeout that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),

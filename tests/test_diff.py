@@ -146,7 +146,7 @@ def test_the_table(table):
     safetensors.numpy.save_file({"w": before, "same": np.ones(3), "gone": np.ones((3, 4), np.int8)}, "a.safetensors")
     safetensors.numpy.save_file({"w": after, "same": np.ones(3), "new": np.ones((), bool)}, "b.safetensors")
     [head, *rows], rest = table("a.safetensors", "b.safetensors")
-    assert head == ["tensor", "differs", "first at", "A", "B", "largest difference"]
+    assert head == ["tensor", "differs", "first at", "A", "B", "by up to"]
     assert sorted(rows) == [
         ["gone", "only in A", "3 × 4 int8"],
         ["new", "only in B", "scalar bool"],

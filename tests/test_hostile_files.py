@@ -118,26 +118,34 @@ OTHERS = {
     "a model": (("describe", "model", "f"), DEEP_OBJECT, "f: not a model file: nested too deep"),
     "tensors": (("model", "f", "-o", "x"), f'{{"tensors":{DEEP}}}', "f: not a model file: nested too deep"),
     "a recipe": (("model", "f", "-o", "x"), f'{{"tensors":[{DEEP_RECIPE}]}}', "f: not a model file: nested too deep"),
-    "a configuration": (("record", "--hf-config", "f", "-o", "x"), DEEP, "f: not a file of JSON: nested too deep"),
-    "a type that is none": (("record", "--hf-config", "f", "-o", "x"), '{"model_type": ["gpt2"]}', "model_type ['gp"),
-    "architectures that are none": (
-        ("record", "--hf-config", "f", "-o", "x"),
-        '{"model_type": "gpt2", "architectures": [5]}',
-        "f: its architectures are no list of names",
-    ),
     "the server's options": (("serve", "--config", "f"), f"listen = {DEEP}", "f cannot be read: nested too deep"),
 }
 
 
 @pytest.mark.parametrize(("command", "text", "message"), OTHERS.values(), ids=OTHERS.keys())
 def test_other_files(seedbed_command, command, text, message):
-    if command[0] == "record":
-        pytest.importorskip("transformers")
     Path("f").write_text(text, encoding="utf-8")
     code, out, err = seedbed_command(*command)
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+CONFIGURATIONS = {
+    "nested lists": (DEEP, "f: not a file of JSON: nested too deep"),
+    "a type that is none": ('{"model_type": ["gpt2"]}', "f: model_type ['gpt2'] is none that this transformers has"),
+    "architectures that are none": ('{"model_type": "gpt2", "architectures": [5]}', "f: its architectures are no list"),
+}
+
+
+@pytest.mark.slow  # imports transformers
+@pytest.mark.parametrize(("text", "message"), CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+def test_configurations_of_transformers(seedbed_command, text, message):
+    pytest.importorskip("transformers")
+    Path("f").write_text(text, encoding="utf-8")
+    code, out, err = seedbed_command("record", "--hf-config", "f", "-o", "x")
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 def test_an_index_that_cannot_be_read(seedbed_command):

@@ -116,6 +116,7 @@ def create_npy(
         OSError: the file cannot be written; the disk is full.
     """
     _check_npy(dtype)
+    _refuse_device(path)
     with create_file(path) as file:
         write_npy_header(file, dtype, shape)
         start = file.tell()
@@ -162,6 +163,7 @@ def create_safetensors(
         FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
         OSError: the file cannot be written; the disk is full.
     """
+    _refuse_device(path)
     header, entries = _safetensors_header(tensors, metadata)
     with create_file(path) as file:
         file.write(header)
@@ -268,9 +270,17 @@ def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[b
 def create_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a new file beside ``path`` that takes its name in the end, or vanishes on any exception.
 
+    A device or a pipe of that name, such as ``/dev/null``, is written itself.
+
     Raises:
         OSError: the file cannot be written, or the disk is full; ``filename`` is ``path``.
     """
+    if _is_device(path):
+        with path.open("wb") as file:
+            yield file
+        return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {path.parent}; make it first", str(path))
     path = Path(os.path.realpath(path))  # through a symbolic link, so that the link stays one
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -289,6 +299,17 @@ def create_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _refuse_device(path: Path) -> None:
+    if _is_device(path):
+        raise OSError(
+            errno.ESPIPE, "is a pipe or a device, and pieces are written in any order; give a file", str(path)
+        )
 
 
 def _temporary_name(path: Path, unique: str) -> str:

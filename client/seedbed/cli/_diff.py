@@ -272,7 +272,7 @@ def _tell(
 ) -> None:
     tensors = plural(len({*one.tensors, *other.tensors}), "tensor")
     if differences:
-        echo_rows([("tensor", "differs", "first at", "A", "B", "largest difference"), *map(_row, differences)])
+        echo_rows([("tensor", "differs", "first at", "A", "B", "by up to"), *map(_row, differences)])
         verb = "differs" if len(differences) == 1 else "differ"
         click.echo(f"\n{len(differences):,} of {tensors} {verb}; A is {one.path}, B is {other.path}")
     else:

@@ -62,7 +62,9 @@ def parse_seed(text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s()\[\]]", "", text)
+    """The text without the brackets around it, and without spaces but between digits, where they mean something."""
+    inner = re.fullmatch(r"\s*[(\[](.*)[)\]]\s*", text, re.DOTALL)
+    return re.sub(r"\s*([,:]|^|$)\s*", r"\1", inner[1] if inner else text)
 
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
