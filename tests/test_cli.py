@@ -188,6 +188,10 @@ REFUSALS = {
         ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "w.npy"),
         "write a .safetensors file",
     ),
+    "a model as a file of another kind": (
+        ("model", ROOT / "examples/gpt2-124m.json", "-o", "gpt2.npy"),
+        "gpt2.npy is named as another kind of file; give FILE.safetensors",
+    ),
     "safetensors to standard output": (
         ("model", ROOT / "examples/gpt2-124m.json", "-o", "-"),
         "give FILE.safetensors or a directory",

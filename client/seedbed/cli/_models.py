@@ -41,6 +41,8 @@ from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 _BLOCK_BYTES = 16 << 20  # what is read of a file at once
 _MAX_SHARD_SIZE = 5_000_000_000
 _SPECS_PER_REQUEST = 1_000
+# Names that nobody means for a directory.
+_OTHER_FILES = {".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".npz", ".pt", ".pth", ".safetensor", ".st"}
 
 
 def load_model(path: Path) -> Model:
@@ -183,6 +185,11 @@ def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, i
     if is_file and (max_shard_size or worker):
         option = "--max-shard-size" if max_shard_size else "--shard"
         raise click.BadParameter(f"{output} is one file, but {option} is of a directory", param_hint="--output")
+    if output.suffix.lower() in _OTHER_FILES and not output.is_dir():
+        raise click.BadParameter(
+            f"{output} is named as another kind of file; give FILE.safetensors for one file, or a directory's name",
+            param_hint="--output",
+        )
     if is_file == output.is_dir() and output.exists():
         found = "a directory" if is_file else "a file"
         raise click.BadParameter(
