@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from seedbed import _json
 from seedbed._checkpoints import INDEX
@@ -96,6 +97,13 @@ def test_headers(seedbed_command, header, message):
     assert err.startswith("seedbed: w.safetensors: not a safetensors file: its header is malformed: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_metadata_that_are_null_are_none_as_the_official_reader_has_it():
+    Path("w.safetensors").write_bytes(safetensors_file(f'{{"__metadata__":null,{entry()}}}', bytes(4)))
+    with safe_open("w.safetensors", "np") as official:
+        assert official.metadata() is None
+    assert read_safetensors(Path("w.safetensors")).metadata == {}
 
 
 def test_a_tensor_of_more_dimensions_than_arrays_have():

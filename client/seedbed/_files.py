@@ -204,7 +204,8 @@ def _parse_header(header: bytes) -> tuple[dict[str, str], dict[str, TensorEntry]
     fields = _json.loads(header)
     if not isinstance(fields, dict):
         raise ValueError("it is no object, {…}")  # noqa: TRY004 - of the file, not of a type
-    metadata = fields.pop(_METADATA_KEY, {})
+    metadata = fields.pop(_METADATA_KEY, None)
+    metadata = {} if metadata is None else metadata  # the official reader takes null, too
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"{_METADATA_KEY} is no object of texts")
     return metadata, {name: _entry(name, value, 8 + len(header)) for name, value in fields.items()}

@@ -185,7 +185,7 @@ def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, i
     if is_file and (max_shard_size or worker):
         option = "--max-shard-size" if max_shard_size else "--shard"
         raise click.BadParameter(f"{output} is one file, but {option} is of a directory", param_hint="--output")
-    if output.suffix.lower() in _OTHER_FILES and not output.is_dir():
+    if output.suffix.lower() in _OTHER_FILES and not output.exists():
         raise click.BadParameter(
             f"{output} is named as another kind of file; give FILE.safetensors for one file, or a directory's name",
             param_hint="--output",
