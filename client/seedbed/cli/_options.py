@@ -64,7 +64,9 @@ def parse_seed(text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s()\[\]]", "", text)
+    """The text without the brackets around it, and without spaces but between digits, where they mean something."""
+    inner = re.fullmatch(r"\s*[(\[](.*)[)\]]\s*", text, re.DOTALL)
+    return re.sub(r"\s*([,:]|^|$)\s*", r"\1", inner[1] if inner else text)
 
 
 FILE = click.Path(path_type=Path)
@@ -80,6 +82,7 @@ class _DType(click.Choice):  # type: ignore[type-arg]  # older versions of click
             raise click.BadParameter(error.description, ctx, param) from None
 
 
+STANDARD_OUTPUT = Path("-")
 DTYPE = _DType(dtypes.NAMES)
 
 

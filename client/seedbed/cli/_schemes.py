@@ -7,6 +7,7 @@ is a new subcommand here.
 import inspect
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from google.protobuf import json_format
 
 import seedbed
 from seedbed import _descriptions, _laws, dtypes
-from seedbed._files import create_npy, create_safetensors
+from seedbed._files import create_npy, create_safetensors, write_npy_header
 from seedbed._schemes import Options
 from seedbed.cli import _provenance
 from seedbed.cli._jobs import patience
@@ -28,6 +29,7 @@ from seedbed.cli._models import import_plot
 from seedbed.cli._options import (
     DTYPE,
     FILE,
+    STANDARD_OUTPUT,
     Slices,
     bytes_text,
     connect,
@@ -41,7 +43,7 @@ from seedbed.cli._options import (
     shape_text,
     target_options,
 )
-from seedbed.cli._progress import adder, progress
+from seedbed.cli._progress import Add, adder, progress
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -169,26 +171,62 @@ def _get(
     *, spec: TensorSpec, region: Slices | None, output: Path, target: str, timeout: float | None,
     show_progress: bool | None,
 ) -> None:  # fmt: skip
-    if output.suffix not in (".npy", ".safetensors"):
-        raise click.BadParameter(f"{output} does not end in .npy or .safetensors", param_hint="--output")
+    _check_output(output)
     start = time.monotonic()
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
         description = client.describe(spec, region)
         made = TensorSlice(spec=description.spec, region=None if region is None else description.region)
         add = adder(report, description.byte_count)
-        with _create(output, made, description) as write:
-
-            def use(_index: int, first: int, values: Array) -> None:
-                write(first, values)
-                add(values.nbytes)
-
-            client.visit([made], use, timeout=patience(client, description.byte_count))
+        longest = patience(client, description.byte_count)
+        if output == STANDARD_OUTPUT:
+            _pipe(client, made, description, longest, add)
+        else:
+            _write(client, output, made, description, longest, add)
     seconds = time.monotonic() - start
     shape = shape_text(_extents(description))
     click.echo(
         f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {_laws.text(description)}, "
-        f"{bytes_text(description.byte_count)} in {seconds:.1f} s"
+        f"{bytes_text(description.byte_count)} in {seconds:.1f} s",
+        err=output == STANDARD_OUTPUT,
     )
+
+
+def _check_output(output: Path) -> None:
+    if output != STANDARD_OUTPUT and output.suffix not in (".npy", ".safetensors"):
+        raise click.BadParameter(
+            f"{output} does not end in .npy or .safetensors; - is a .npy file to standard output",
+            param_hint="--output",
+        )
+    if output == STANDARD_OUTPUT and sys.stdout.isatty():
+        raise click.BadParameter(
+            "- would write a .npy file to this terminal; send it on, as in -o - | python load.py, or give FILE.npy",
+            param_hint="--output",
+        )
+
+
+def _write(
+    client: seedbed.Client, output: Path, made: TensorSlice, description: TensorDescription, longest: float | None,
+    add: Add,
+) -> None:  # fmt: skip
+    with _create(output, made, description) as write:
+
+        def use(_index: int, first: int, values: Array) -> None:
+            write(first, values)
+            add(values.nbytes)
+
+        client.visit([made], use, timeout=longest)
+
+
+def _pipe(
+    client: seedbed.Client, made: TensorSlice, description: TensorDescription, longest: float | None, add: Add
+) -> None:
+    """Writes a .npy file to standard output, piece after piece, for a pipe has no places."""
+    file = sys.stdout.buffer
+    write_npy_header(file, dtypes.numpy_dtype(made.spec.dtype), _extents(description))
+    for _, values in client.iter_chunks(made.spec, region=description.region, timeout=longest):
+        file.write(values.view(np.uint8).data)
+        add(values.nbytes)
+    file.flush()
 
 
 @contextmanager
@@ -258,8 +296,9 @@ get_group = _group(
     `seedbed verify`. The output gets its name only when it is complete.
 
     \b
-    Example:
+    Examples:
       seedbed get kaiming_normal --shape 4096,4096 --seed 7 --name fc.weight --dtype bfloat16 -o w.safetensors
+      seedbed get normal --shape 4096,4096 --seed 7 -o - | ssh host 'cat > w.npy'
     """,
     run=_get,
     output=" -o w.safetensors",
@@ -270,7 +309,7 @@ get_group = _group(
             type=FILE,
             required=True,
             metavar="FILE",
-            help="What to write: a .npy or .safetensors file.",
+            help="What to write: a .npy or .safetensors file; - for a .npy file on standard output.",
         ),
         target_options,
         progress_option,
