@@ -1,6 +1,6 @@
 """Writes a checkpoint by the workers of a Ray cluster, each its own files, and outlives the death of any of them.
 
-    pip install 'ray[default]'
+    pip install ray
     python examples/ray_checkpoint.py examples/llama-3.1-8b.json llama --tasks 8 [--address auto] [--target HOST:PORT]
 
 Model file and directory have to be on a file system that all nodes share, and Seedbed installed on each. No client is
@@ -51,10 +51,10 @@ def count(text: str) -> int:
     """A number of parts or cores.
 
     Raises:
-        ValueError: It is none, or below 1.
+        argparse.ArgumentTypeError: It is none, or below 1.
     """
-    if int(text) < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; give 1 or more")
     return int(text)
 
 
@@ -85,8 +85,8 @@ def main() -> None:
         done, pending = ray.wait(pending)
         try:
             ray.get(done)
-        except ray.exceptions.RayTaskError as error:
-            sys.exit(str(error.cause))
+        except ray.exceptions.RayError as error:
+            sys.exit(str(getattr(error, "cause", error)))  # what the task raised, or what became of its workers
         print(f"{given.tasks - len(pending)} of {given.tasks} parts written", flush=True)
 
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 CHECKPOINT, TRAIN = EXAMPLES / "slurm.sbatch", EXAMPLES / "slurm_train.sbatch"
-TASKS = 3
+TASKS = 2
 
 # Of sbatch and srun, as their manual pages have them.
 SBATCH_OPTIONS = {
@@ -121,17 +121,15 @@ def test_the_tasks_write_one_checkpoint(batch, model, ok):
     assert done.returncode == 0, done.stderr
     assert done.stderr == "try 1: some tasks failed; what they completed is kept\n"
     assert "a checkpoint: verified, 6 files, 6 tensors" in done.stdout
-    assert "2 files complete before" in done.stdout
+    assert "3 files complete before" in done.stdout
     assert digests("a checkpoint") == digests("whole")
 
 
-@pytest.mark.slow
 def test_a_job_whose_task_fails_every_time_fails(batch, model):
-    done = batch(CHECKPOINT, model, "ckpt", "4KB", KILL="0.1 1.1 2.1", **slurm(2))
-    assert done.returncode == 1
+    done = batch(CHECKPOINT, model, "ckpt", "4KB", KILL="0.0 1.0 2.0", **slurm(1))
+    assert done.returncode == 2
     assert done.stderr.count("some tasks failed") == 3
-    assert "missing" in done.stderr
-    assert not Path("ckpt/model.safetensors.index.json").exists()
+    assert done.stderr.endswith("seedbed: ckpt: No such file or directory\n")
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,16 @@ def test_what_is_killed_is_done_again(cluster, model, start_server, ok):
     ok("verify", output)
 
 
-def test_what_cannot_be_written_is_refused(tmp_path):
-    done = subprocess.run(
-        [sys.executable, EXAMPLE, "none.json", tmp_path / "out"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.json"], "none.json: there is no such file; give a model file"),
+        ([EXAMPLE, "--tasks", "0"], "argument --tasks: '0' is no number of them; give 1 or more"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path, arguments, message):
+    command = [sys.executable, EXAMPLE, *arguments, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "none.json: there is no such file; give a model file" in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "out").exists()
