@@ -17,6 +17,7 @@ SLOW = [
     "howto/pytorch.md",
     "howto/sharded-pytorch.md",
     "howto/torchtitan.md",
+    "howto/trainers.md",
     "howto/transformers.md",
 ]
 OTHERS = ["experiment.md"]  # its commands take minutes; test_experiment.py runs them in small

@@ -20,7 +20,7 @@ from seedbed._schemes import spec
 from seedbed._stream import OF_TENSOR
 from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
-from seedbed.torch._shards import local_parts
+from seedbed.torch._shards import global_shape, local_parts
 from seedbed.v1 import Model, TensorSlice, TensorSpec
 
 Rule = tuple[str, str, Mapping[str, object]]
@@ -211,10 +211,8 @@ def _specs_of_model(
 
 
 def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
-    if tuple(tensor.shape) != tuple(given.shape):
-        raise InvalidRequest(
-            given.name, f"has shape {tuple(tensor.shape)} in the module and {tuple(given.shape)} in the model"
-        )
+    if (shape := global_shape(tensor)) != tuple(given.shape):
+        raise InvalidRequest(given.name, f"has shape {shape} in the module and {tuple(given.shape)} in the model")
     if served_dtype(tensor) != (name := dtypes.name_of(given.dtype)):
         raise InvalidRequest(given.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
 
@@ -236,7 +234,7 @@ def _specs_by_rules(
             unmatched.append(name)
             continue
         _, scheme, parameters = rule
-        specs[name] = spec(scheme, tensor.shape, **parameters, name=name, dtype=dtype_name(tensor), seed=seed)
+        specs[name] = spec(scheme, global_shape(tensor), **parameters, name=name, dtype=dtype_name(tensor), seed=seed)
     if unmatched:
         raise InvalidRequest("rules", f'match none of {_listed(unmatched)}; end them with ("*", scheme, parameters)')
     return specs

@@ -1,0 +1,56 @@
+"""PEFT's adapters: what is recorded of them, and what is not. That they are filled alone: howto/trainers.md."""
+
+import pytest
+import torch
+
+import seedbed
+import seedbed.torch
+
+pytestmark = pytest.mark.slow
+
+
+def make(kind):
+    from peft import LoraConfig, get_peft_model
+
+    base = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 48))
+    return get_peft_model(base, LoraConfig(r=8, target_modules=["0", "2"], init_lora_weights=kind))
+
+
+def adapters(kind):
+    model = seedbed.torch.record(lambda: make(kind), seed=7)
+    return {spec.name: spec for spec in model.tensors if "lora" in spec.name}
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [(True, "uniform"), ("gaussian", "normal")])
+def test_the_laws_are_pefts(kind, scheme):
+    specs = adapters(kind)
+    assert len(specs) == 4
+    for name, spec in specs.items():
+        rank, fan_in = spec.shape
+        if "lora_B" in name:
+            assert spec.HasField("zeros")
+        elif scheme == "uniform":  # kaiming_uniform_ with a = sqrt(5)
+            assert spec.uniform.b == -spec.uniform.a == pytest.approx(fan_in**-0.5)
+        else:
+            assert (spec.normal.mean, spec.normal.std) == (0, 1 / rank)
+
+
+@torch.no_grad()
+def test_orthogonal_adapters_cancel_each_other():
+    """Each is drawn, and takes one half of an orthogonal matrix: B A is 0, though neither is."""
+    module, theirs = make("orthogonal"), make("orthogonal")
+    with seedbed.connect("local:") as client:
+        seedbed.torch.init_module(module, client, model=seedbed.torch.record(lambda: make("orthogonal"), seed=7))
+    for index in (0, 2):
+        ours, other = ([layer.lora_A["default"].weight, layer.lora_B["default"].weight] for layer in
+                       (module.base_model.model[index], theirs.base_model.model[index]))  # fmt: skip
+        a, b = ours
+        assert (b @ a).abs().max() < 1e-6 * a.norm() * b.norm()
+        for one, its in zip(ours, other, strict=True):
+            assert one.std().item() == pytest.approx(its.std().item(), rel=0.3)
+
+
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+def test_adapters_made_of_the_base_weights_are_refused(kind):
+    with pytest.raises(seedbed.InvalidRequest, match=r"base_layer\.weight: .* not served.*peft"):
+        seedbed.torch.record(lambda: make(kind), seed=7)
