@@ -241,6 +241,8 @@ class _Emitter:
 
     def _plain(self, node: Node) -> Node:
         """A view of a draw that nothing else sees is a draw of its own, if the law is one of that shape."""
+        if isinstance(node, Draw) and node.is_mirrored and self._names.is_alone(node):
+            return dataclasses.replace(node, is_mirrored=False)
         if not (isinstance(node, Viewed) and isinstance(node.of, Draw) and self._names.is_alone(node.of)):
             return node
         draw = node.of
@@ -251,8 +253,11 @@ class _Emitter:
         return node
 
     def _is_turned(self, draw: Draw) -> bool:
-        """Whether the order of a draw's values matters, and is the other one."""
-        return draw.is_mirrored and not self._names.is_alone(draw)
+        """Whether the order of a draw's values matters, and is the other one.
+
+        Within an expression that of a uniform does: of its ends one can occur, at which a logarithm may not be finite.
+        """
+        return draw.is_mirrored and (draw.scheme == "uniform" or not self._names.is_alone(draw))
 
     def _parts(self, node: Boxes, shape: Shape) -> Parts:
         pairs: list[tuple[Region | View | None, Any]] = []

@@ -280,15 +280,15 @@ def _evaluated(node: Node, arguments: list[Array]) -> Array:  # noqa: PLR0911 - 
             _strided(flat, box)[...] = values
         return flat.reshape(node.shape)
     if isinstance(node, Reduce):
-        reduce = {"sum": np.sum, "maximum": np.max, "minimum": np.min}[node.reducer]
+        reduce: Any = {"sum": np.sum, "maximum": np.max, "minimum": np.min}[node.reducer]
         return np.asarray(reduce(arguments[0], axis=node.axes, keepdims=True)).astype(node.dtype)
     assert isinstance(node, Apply)
     with np.errstate(all="ignore"):
-        values = _REFERENCE[node.function](*(one.astype(np.float64) for one in arguments))
+        values: Array = _REFERENCE[node.function](*(one.astype(np.float64) for one in arguments))
     return np.broadcast_to(values.astype(node.dtype), node.shape)
 
 
-_REFERENCE: dict[str, Callable[..., Array]] = {
+_REFERENCE: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,
@@ -473,6 +473,8 @@ def cast(node: Node, dtype: DType) -> Node:  # noqa: PLR0911 - a table of what n
         down, up = apply("floor", node), apply("negate", apply("floor", apply("negate", node)))
         return with_dtype(apply("where", apply("less", node, 0.0), up, down), dtype)
     if node.dtype not in FLOATS:
+        if dtype not in FLOATS and node.dtype != BOOL and dtype.itemsize < node.dtype.itemsize:
+            return Problem(node.shape, dtype, "makes drawn integers of a type that may not hold them")
         return with_dtype(node, dtype)
     return Cast(node.shape, dtype, node)
 

@@ -195,4 +195,4 @@ def _name_of(init: Callable[..., Any]) -> str:
     if isinstance(init, types.MethodType) and not isinstance(init.__self__, type):
         return type(init.__self__).__name__
     name = getattr(init, "__name__", "")
-    return "model" if not name or name.startswith("<") else str(name)
+    return "model" if not name or name.startswith(("<", "init")) else str(name)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from seedbed._boxes import Box, Shape, box_by, is_same, row_major, whole
+from seedbed._boxes import Box, Shape, box_by, row_major, whole
 from seedbed._types import Array
 from seedbed.jax import _nodes
 from seedbed.jax._nodes import BOOL, Apply, Draw, DType, Full, Node, Problem, apply, cast, viewed
@@ -224,8 +224,10 @@ def _padded(call: Call) -> Node:
             return call.problem("pads drawn numbers by less than nothing between them")
         first = max(0, -low)
         last = size - max(0, -high)
-        inner.append(slice(first, max(last, first)))
-        outer.append(slice(max(low, 0), max(low, 0) + (max(last - first, 1) - 1) * step + 1, step))
+        if last <= first:
+            return viewed(around, Box(call.shape, (0,) * len(call.shape)))
+        inner.append(slice(first, last))
+        outer.append(slice(max(low, 0), max(low, 0) + (last - first - 1) * step + 1, step))
     placed = box_by(call.shape, lambda array: array[(*outer, ...)])
     base = viewed(around, Box(call.shape, (0,) * len(call.shape)))
     return _nodes.boxes(call.shape, call.dtype, [(whole(call.shape), base), (placed, _slice(x, tuple(inner)))])
@@ -343,7 +345,9 @@ def _added(call: Call) -> Node:
     if any(_nodes.is_drawn(one) for one in indices):
         return call.problem("adds elements at drawn places")
     zeros = _nodes.full(x.shape, x.dtype, 0)
-    plain = call._replace(name="scatter", arguments=(zeros, *indices, update), bind=jax.lax.scatter_p.bind)
+    parameters = {**call.parameters, "update_jaxpr": None, "update_consts": ()}
+    arguments = (zeros, *indices, update)
+    plain = call._replace(name="scatter", arguments=arguments, bind=jax.lax.scatter_p.bind, parameters=parameters)
     added = _written(plain)
     return apply("add", x, added, dtype=call.dtype)
 
@@ -489,10 +493,6 @@ RULES: dict[str, Rule] = {
 }
 """By the name of a primitive with one result."""
 
-FOR_FULL = frozenset(
-    {*RULES} - {"gather", "scatter", "scatter-add", "scatter_add", "dot_general", "dynamic_update_slice"}
-)
-
 
 def decomposed(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:
     """Q and R of matrices of independent standard normals."""
@@ -536,8 +536,3 @@ def shuffled(x: Array, atoms: tuple[_nodes.Atom, ...], drawings: _nodes.Drawings
     if x[0]:
         node = Apply(x.shape, x.dtype, "add", (node, _nodes.full((), np.dtype(np.float64), x[0])))
     return node
-
-
-def is_identity(box: Box, shape: Shape) -> bool:
-    """Whether a box is all of an array, as it is."""
-    return box.shape == shape and is_same(box, whole(shape))

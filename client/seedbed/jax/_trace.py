@@ -7,6 +7,7 @@ makes no difference by which name the model's code has imported them. All other 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import sys
@@ -16,10 +17,11 @@ from typing import Any, Final, TypeAlias
 
 import jax
 import jax.extend
+import ml_dtypes
 import numpy as np
 from jax.interpreters import partial_eval
 
-from seedbed._boxes import Shape
+from seedbed._boxes import Box, Shape, whole
 from seedbed._types import Array
 from seedbed.jax import _nodes, _rules
 from seedbed.jax._nodes import Atom, Draw, Drawings, DType, Full, Node, Problem, apply
@@ -107,7 +109,8 @@ class _Interpreter:
 
         def read(variable: Any) -> Any:  # noqa: ANN401
             if isinstance(variable, jax.extend.core.Literal):
-                return np.asarray(variable.val, variable.aval.dtype)
+                aval: Any = variable.aval
+                return np.asarray(variable.val, aval.dtype)
             return values[variable]
 
         values.update(zip(jaxpr.constvars, consts, strict=True))
@@ -153,7 +156,7 @@ class _Interpreter:
         out = equation.outvars[0].aval
         if isinstance(key, Node):
             return Problem(tuple(out.shape), out.dtype, "draws with a key that is made of drawn values", site)
-        if not jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+        if not _is_key(key):
             return None
         return _SAMPLERS[name](_Sampling(key, tuple(out.shape), np.dtype(out.dtype), site, self.drawings), rest)
 
@@ -360,7 +363,7 @@ _UNKNOWN: Final = {
 
 def _located(node: Any, site: Site) -> Any:  # noqa: ANN401
     if isinstance(node, Problem) and node.site is None:
-        return _nodes.dataclasses.replace(node, site=site)
+        return dataclasses.replace(node, site=site)
     return node
 
 
@@ -419,7 +422,8 @@ def _bound(equation: Any, arguments: list[Any]) -> list[Any]:  # noqa: ANN401
 
 
 def _is_key(value: Any) -> bool:  # noqa: ANN401
-    return not isinstance(value, Node) and jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key)
+    is_array = isinstance(value, jax.Array)
+    return is_array and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _node(value: Any) -> Node:  # noqa: ANN401
@@ -441,7 +445,7 @@ def _item(value: Any, index: int) -> Any:  # noqa: ANN401
         return value[index]
     size = math.prod(value.shape[1:])
     shape = value.shape[1:]
-    box = _nodes.Box(shape, _nodes.whole(shape).strides, index * size)
+    box = Box(shape, whole(shape).strides, index * size)
     return _nodes.viewed(value, box)
 
 
@@ -534,7 +538,7 @@ def _shuffle(sampling: _Sampling, rest: list[Any]) -> Node | None:
 def _gumbel(sampling: _Sampling, rest: list[Any]) -> Node | None:
     if sampling.dtype not in _nodes.FLOATS:
         return None
-    unit = sampling.draw("uniform", a=float(jax.numpy.finfo(sampling.dtype).tiny), b=1.0)
+    unit = sampling.draw("uniform", a=float(ml_dtypes.finfo(sampling.dtype).tiny), b=1.0)
     return None if unit is None else apply("negate", apply("log", apply("negate", apply("log", unit))))
 
 

@@ -22,7 +22,7 @@ from seedbed.v1 import TensorSlice
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 DTYPES = {
     "float32": np.float32,
     "float16": np.float16,
