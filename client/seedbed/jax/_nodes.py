@@ -284,8 +284,8 @@ def _evaluated(node: Node, arguments: list[Array]) -> Array:  # noqa: PLR0911 - 
         return np.asarray(reduce(arguments[0], axis=node.axes, keepdims=True)).astype(node.dtype)
     assert isinstance(node, Apply)
     with np.errstate(all="ignore"):
-        values: Array = _REFERENCE[node.function](*(one.astype(np.float64) for one in arguments))
-    return np.broadcast_to(values.astype(node.dtype), node.shape)
+        result: Array = _REFERENCE[node.function](*(one.astype(np.float64) for one in arguments))
+    return np.broadcast_to(result.astype(node.dtype), node.shape)
 
 
 _REFERENCE: dict[str, Callable[..., Any]] = {

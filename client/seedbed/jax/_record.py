@@ -36,7 +36,7 @@ class Recorded:
         return f"<Recorded {self.model.name}, {len(self.model.tensors)} tensors>"
 
 
-def record(init: Callable[..., Any], *args: Any, seed: int = 0) -> Recorded:  # noqa: ANN401
+def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> Recorded:  # noqa: ANN401
     """The initial values of a model, read off its own init function: what fills each array of the tree it returns.
 
     ``init`` is traced once, as `jax.eval_shape` does it, and then followed: keys are split and folded as JAX does it,
@@ -46,7 +46,8 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0) -> Recorded:  # 
     parts, literals and expressions. Draws with the same key, law, shape and dtype are equal in JAX, and so they are
     here.
 
-    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` has it.
+    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` has it; an
+    array that is no tree is "array".
     Leaves that are not drawn and not of a type that is served stay what they are: counters, keys, masks, functions,
     Python's numbers. So `init_tree` makes the whole tree.
 
@@ -55,7 +56,8 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0) -> Recorded:  # 
             for nnx, or what makes an Equinox module.
         *args: Its arguments, as they are; instead of an array that no value hangs on, such as the model's input, a
             `jax.ShapeDtypeStruct` will do.
-        seed: The seed of every tensor. It is independent of the keys in ``args``.
+        seed: The seed of every tensor. It has nothing to do with the keys in ``args``.
+        **kwargs: More of its arguments, such as Equinox's ``key``.
 
     Returns:
         The model as a message, and the tree of specs.
@@ -82,11 +84,11 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0) -> Recorded:  # 
     number = _arguments.integer(seed, "seed", "seed", _arguments.UINT64)
     if not callable(init):
         raise InvalidRequest("init", f"is a {type(init).__name__}; give a function, such as model.init")
-    leaves, structure, values = _traced(init, args)
+    leaves, structure, values = _traced(init, args, kwargs)
     held: list[_emit.Held] = []
     result: list[Any] = []
     for (path, leaf), value in zip(leaves, values, strict=True):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "array"
         node = leaf if value is None else _leaf(name, value)
         if isinstance(node, Node):
             held.append(_emit.Held(name, node))
@@ -99,9 +101,11 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0) -> Recorded:  # 
     return Recorded(Model(name=_name_of(init), tensors=specs), tree)
 
 
-def _traced(init: Callable[..., Any], args: Sequence[Any]) -> tuple[list[tuple[Any, Any]], Any, list[Any]]:
+def _traced(
+    init: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[list[tuple[Any, Any]], Any, list[Any]]:
     """The leaves of what init returns, their tree, and the value of each that is an array."""
-    given, given_tree = jax.tree.flatten(args)
+    given, given_tree = jax.tree.flatten((args, kwargs))
     unknown = [index for index, leaf in enumerate(given) if isinstance(leaf, jax.ShapeDtypeStruct)]
     kept: list[Any] = []
 
@@ -109,7 +113,8 @@ def _traced(init: Callable[..., Any], args: Sequence[Any]) -> tuple[list[tuple[A
         arguments = list(given)
         for index, value in zip(unknown, values, strict=True):
             arguments[index] = value
-        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*jax.tree.unflatten(given_tree, arguments)))
+        inputs, options = jax.tree.unflatten(given_tree, arguments)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*inputs, **options))
         kept[:] = [leaves, structure]
         return [leaf for _, leaf in leaves if _is_array(leaf)]
 
@@ -130,7 +135,7 @@ def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
     """What a leaf holds, as a node; or as it is, if it is not served."""
     if not isinstance(value, Node):
         if not _is_served(value.dtype):
-            return value
+            return jax.numpy.asarray(value)
         node = _nodes.given(np.asarray(value))
     elif not _nodes.is_drawn(value):
         if isinstance(value, Full) and _is_served(value.dtype) and np.isfinite(value.value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -121,6 +121,8 @@ def _select(call: Call) -> Node:
     predicate, *cases = call.arguments
     if predicate.dtype != BOOL or len(cases) != 2:
         return call.problem("chooses among several by drawn numbers")
+    if isinstance(predicate, Full):
+        return viewed(cases[int(predicate.value)], whole(call.shape))
     return apply("where", predicate, cases[1], cases[0], dtype=call.dtype)
 
 
@@ -236,55 +238,105 @@ def _padded(call: Call) -> Node:
 _MOST_INDICES = 1 << 24
 
 
-def _positions(call: Call, arguments: Sequence[Any], sizes: Sequence[int]) -> Array | None:
-    """Where each element of the result comes from, found by moving the elements' numbers; None if they are too many."""
-    if sum(sizes) > _MOST_INDICES or math.prod(call.shape) > _MOST_INDICES:
-        return None
-    return np.asarray(call.bind(*arguments, **call.parameters))
+class _Places(NamedTuple):
+    """Where elements come from or go to: the numbers of those at the start of each slice that is taken whole."""
+
+    of: Array
+    slices: dict[int, tuple[int, int]]
+    """Of each such axis of the result: its extent, and its stride in the array."""
+
+    @classmethod
+    def found(cls, numbers: Array, small: Shape, shape: Shape, slices: dict[int, int]) -> _Places:
+        """Numbers of elements of a small array, whose axes that are taken whole have one element, in the large one."""
+        strides = row_major(shape)
+        coordinates = np.unravel_index(numbers, small) if small else ()
+        places = sum((one * stride for one, stride in zip(coordinates, strides, strict=True)), np.zeros_like(numbers))
+        return cls(places, {axis: (shape[of], strides[of]) for axis, of in slices.items()})
+
+    @property
+    def box(self) -> Box | None:
+        box = _as_box(self.of)
+        return None if box is None else self.around(box)
+
+    def around(self, box: Box) -> Box:
+        """A box of starts as one of whole slices."""
+        shape, strides = list(box.shape), list(box.strides)
+        for axis, (extent, stride) in self.slices.items():
+            shape[axis], strides[axis] = extent, stride
+        return Box(tuple(shape), tuple(strides), box.offset)
 
 
-def _numbered(shape: Shape, start: int) -> Any:  # noqa: ANN401 - JAX's arrays
+def _numbered(shape: Shape, start: int = 0) -> Any:  # noqa: ANN401 - JAX's arrays
     return jax.numpy.arange(start, start + math.prod(shape), dtype=np.int32).reshape(shape)
 
 
-def _gathered(call: Call) -> Node:  # noqa: PLR0911 - early returns
-    x, *indices = call.arguments
-    if any(_nodes.is_drawn(one) for one in indices):
+def _without(shape: Shape, axes: Iterable[int]) -> Shape:
+    taken = set(axes)
+    return tuple(1 if axis in taken else size for axis, size in enumerate(shape))
+
+
+def _gathered(call: Call) -> Node:
+    """Elements at known places: the primitive itself is asked for them, of the elements' numbers."""
+    x, indices = call.arguments
+    if _nodes.is_drawn(indices):
         return call.problem("takes elements at drawn places")
-    size = math.prod(x.shape)
-    parameters = dict(call.parameters)
-    if "fill_value" in parameters:
-        parameters["fill_value"] = None
-    places = _positions(call._replace(parameters=parameters), [_numbered(x.shape, 0), *map(_known, indices)], [size])
-    if places is None:
-        return call.problem(f"moves over {_MOST_INDICES} elements one by one")
     if isinstance(x, _nodes.Signs):
-        return _diagonal(x, places, call)
-    if places.size and (places.min() < 0 or places.max() >= size):
+        return _diagonal(x, call)
+    numbers = call.parameters["dimension_numbers"]
+    sizes = call.parameters["slice_sizes"]
+    gone = (*numbers.collapsed_slice_dims, *getattr(numbers, "operand_batching_dims", ()))
+    window = [axis for axis in range(len(x.shape)) if axis not in gone]
+    slices = {
+        out: axis
+        for out, axis in zip(numbers.offset_dims, window, strict=True)
+        if sizes[axis] == x.shape[axis] and axis not in numbers.start_index_map
+    }
+    small, result = _without(x.shape, slices.values()), _without(call.shape, slices)
+    if max(math.prod(small), math.prod(result)) > _MOST_INDICES:
+        return call.problem(f"takes over {_MOST_INDICES} elements one by one")
+    parameters = {**call.parameters, "slice_sizes": _without(sizes, slices.values()), "fill_value": None}
+    found = np.asarray(call.bind(_numbered(small), _known(indices), **parameters))
+    if found.size and (found.min() < 0 or found.max() >= math.prod(small)):
         return call.problem("takes elements at places outside of the array")
-    box = _as_box(places)
-    if box is not None:
-        return viewed(x, box)
-    if places.ndim and len(places) <= 4096:
-        rows = [_as_box(row) for row in places]
-        if all(row is not None for row in rows):
-            own = whole(call.shape[1:])
-            parts = [
-                (Box(own.shape, own.strides, index * own.size), viewed(x, row))
-                for index, row in enumerate(rows)
-                if row is not None
-            ]
-            return _nodes.boxes(call.shape, call.dtype, parts)
-    return call.problem("takes elements of drawn values in an order that is no slice")
+    places = _Places.found(found, small, x.shape, slices)
+    if places.box is not None:
+        return viewed(x, places.box)
+    return _by_rows(x, places, call)
 
 
-def _diagonal(signs: _nodes.Signs, places: Array, call: Call) -> Node:
+def _by_rows(x: Node, places: _Places, call: Call) -> Node:
+    """Rows in any order, if each is a slice."""
+    rows = [_as_box(row) for row in places.of] if len(places.of) <= _MOST_ROWS else []
+    if 0 in places.slices or not rows or not all(row is not None for row in rows):
+        return call.problem("takes elements of drawn values in an order that is no slice")
+    within = places._replace(slices={axis - 1: one for axis, one in places.slices.items()})
+    own = whole(call.shape[1:])
+    parts = [
+        (Box(own.shape, own.strides, index * own.size), viewed(x, within.around(row)))
+        for index, row in enumerate(rows)
+        if row is not None
+    ]
+    return _nodes.boxes(call.shape, call.dtype, parts)
+
+
+_MOST_ROWS = 4096
+
+
+def _diagonal(signs: _nodes.Signs, call: Call) -> Node:
     """The diagonal of R, if it is that."""
+    if signs.box is not None or math.prod(signs.shape) > _MOST_INDICES:
+        return _nodes.spoilt(signs, call.shape, call.dtype)
+    places = np.asarray(call.bind(_numbered(signs.shape), _known(call.arguments[1]), **call.parameters))
     rows = signs.shape[-1]
     offsets = np.arange(math.prod(signs.shape[:-2])).reshape(*signs.shape[:-2], 1) * math.prod(signs.shape[-2:])
-    if signs.box is not None or not np.array_equal(places, offsets + np.arange(rows) * (rows + 1)):
-        return _nodes.spoilt(signs, call.shape, call.dtype)
-    return dataclasses.replace(signs, shape=call.shape, box=whole(call.shape))
+    is_diagonal = np.array_equal(places, offsets + np.arange(rows) * (rows + 1))
+    return diagonal_of(signs) if is_diagonal else _nodes.spoilt(signs, call.shape, call.dtype)
+
+
+def diagonal_of(signs: _nodes.Signs) -> Node:
+    """The diagonal of R."""
+    shape = signs.shape[:-1]
+    return dataclasses.replace(signs, shape=shape, box=whole(shape))
 
 
 def _as_box(places: Array) -> Box | None:
@@ -302,37 +354,61 @@ def _as_box(places: Array) -> Box | None:
     return Box(tuple(places.shape), tuple(strides), int(first)) if np.array_equal(expected, places) else None
 
 
+def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> tuple[slice, ...] | None:
+    """Where a dynamic slice is, brought into the array as JAX does it; None if that is drawn."""
+    if any(_nodes.is_drawn(one) for one in starts):
+        return None
+    numbers = [int(_nodes.evaluated(one)) for one in starts]
+    firsts = [
+        max(0, min(number + size * (number < 0), size - extent))
+        for number, size, extent in zip(numbers, shape, extents, strict=True)
+    ]
+    return tuple(slice(first, first + extent) for first, extent in zip(firsts, extents, strict=True))
+
+
 def _dynamic_slice(call: Call) -> Node:
-    return _gathered(call)
+    x, *starts = call.arguments
+    slices = _start(call, starts, call.shape, x.shape)
+    return call.problem("takes elements at drawn places") if slices is None else _slice(x, slices)
 
 
-def _written(call: Call) -> Node:
-    """Scatters and dynamic updates, at known places."""
-    x, *others = call.arguments
-    update = others[0] if call.name == "dynamic_update_slice" else others[-1]
-    indices = others[1:] if call.name == "dynamic_update_slice" else others[:-1]
-    if any(_nodes.is_drawn(one) for one in indices):
+def _dynamically_updated(call: Call) -> Node:
+    x, update, *starts = call.arguments
+    slices = _start(call, starts, update.shape, x.shape)
+    if slices is None:
         return call.problem("writes elements at drawn places")
-    size, own = math.prod(x.shape), math.prod(update.shape)
-    numbers = _numbered(update.shape, size)
-    order = (
-        [numbers, *map(_known, indices)] if call.name == "dynamic_update_slice" else [*map(_known, indices), numbers]
-    )
-    places = _positions(call, [_numbered(x.shape, 0), *order], [size, own])
-    if places is None:
-        return call.problem(f"writes into over {_MOST_INDICES} elements one by one")
-    flat = places.reshape(-1)
+    place = box_by(call.shape, lambda array: array[(*slices, ...)])
+    return _nodes.boxes(call.shape, call.dtype, [*_flat(x), (place, update)])
+
+
+def _scattered(call: Call) -> Node:
+    """Elements written to known places, found as `_gathered` finds them."""
+    x, indices, update = call.arguments
+    if _nodes.is_drawn(indices):
+        return call.problem("writes elements at drawn places")
+    numbers = call.parameters["dimension_numbers"]
+    gone = (*numbers.inserted_window_dims, *getattr(numbers, "operand_batching_dims", ()))
+    window = [axis for axis in range(len(x.shape)) if axis not in gone]
+    slices = {
+        axis: of
+        for axis, of in zip(numbers.update_window_dims, window, strict=True)
+        if update.shape[axis] == x.shape[of] and of not in numbers.scatter_dims_to_operand_dims
+    }
+    small, written = _without(x.shape, slices.values()), _without(update.shape, slices)
+    size, own = math.prod(small), math.prod(written)
+    if size + own > _MOST_INDICES:
+        return call.problem(f"writes to places among over {_MOST_INDICES} one by one")
+    parameters = {**call.parameters, "update_jaxpr": None, "update_consts": ()}
+    result = jax.lax.scatter_p.bind(_numbered(small), _known(indices), _numbered(written, size), **parameters)
+    flat = np.asarray(result).reshape(-1)
     new = np.nonzero(flat >= size)[0]
-    if not new.size:
-        return x
-    placed = np.full(own, -1, np.int64)
-    placed[flat[new] - size] = new
-    kept = placed >= 0
-    if not kept.all():
+    found = np.full(own, -1, np.int64)
+    found[flat[new] - size] = new
+    if not (found >= 0).all():
         return call.problem("writes elements that go nowhere, or more than one to a place")
-    box = _as_box(placed.reshape(update.shape))
+    box = _Places.found(found.reshape(written), small, x.shape, slices).box
     if box is None:
-        return call.problem("writes elements in places that are no slice")
+        return call.problem("writes elements to places that are no slice")
     return _nodes.boxes(call.shape, call.dtype, [*_flat(x), (box, update)])
 
 
@@ -341,15 +417,9 @@ def _flat(x: Node) -> list[tuple[Box, Node]]:
 
 
 def _added(call: Call) -> Node:
-    x, *indices, update = call.arguments
-    if any(_nodes.is_drawn(one) for one in indices):
-        return call.problem("adds elements at drawn places")
+    x, indices, update = call.arguments
     zeros = _nodes.full(x.shape, x.dtype, 0)
-    parameters = {**call.parameters, "update_jaxpr": None, "update_consts": ()}
-    arguments = (zeros, *indices, update)
-    plain = call._replace(name="scatter", arguments=arguments, bind=jax.lax.scatter_p.bind, parameters=parameters)
-    added = _written(plain)
-    return apply("add", x, added, dtype=call.dtype)
+    return apply("add", x, _scattered(call._replace(arguments=(zeros, indices, update))), dtype=call.dtype)
 
 
 def _known(node: Node) -> Any:  # noqa: ANN401 - JAX's arrays
@@ -467,8 +537,8 @@ RULES: dict[str, Rule] = {
     "pad": _padded,
     "gather": _gathered,
     "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _written,
-    "scatter": _written,
+    "dynamic_update_slice": _dynamically_updated,
+    "scatter": _scattered,
     "scatter-add": _added,
     "scatter_add": _added,
     "reduce_sum": _reduced("sum"),

@@ -148,6 +148,8 @@ class _Interpreter:
             drawn = self._sampled(name, equation, arguments, site)
             if drawn is not None:
                 return [drawn]
+        if name in ("diagonal", "diag") and _is_of_jax(source) and _is_main_diagonal(equation, arguments):
+            return [_rules.diagonal_of(arguments[0])]
         # Functions of JAX are traced once, with the lines of whoever called them first.
         return self.run(inner.jaxpr, inner.consts, arguments, site if _is_of_jax(source) else None)
 
@@ -385,6 +387,15 @@ def _is_of_jax(source: str, *within: str) -> bool:
     return str(Path("jax", "_src", *within)) in source
 
 
+def _is_main_diagonal(equation: Any, arguments: list[Any]) -> bool:  # noqa: ANN401
+    """Whether a diagonal is R's own, as only its shape tells; it may be too large to be found by its indices."""
+    matrix = arguments[0] if len(arguments) == 1 else None
+    if not isinstance(matrix, _nodes.Signs) or matrix.box is not None:
+        return False
+    *batch, rows, _ = matrix.shape
+    return tuple(equation.outvars[0].aval.shape) == matrix.shape[:-1] and rows not in batch
+
+
 def _draws(parameters: dict[str, Any]) -> bool:
     """Whether an equation with these parameters draws anything within."""
     pending = list(parameters.values())
@@ -538,7 +549,8 @@ def _shuffle(sampling: _Sampling, rest: list[Any]) -> Node | None:
 def _gumbel(sampling: _Sampling, rest: list[Any]) -> Node | None:
     if sampling.dtype not in _nodes.FLOATS:
         return None
-    unit = sampling.draw("uniform", a=float(ml_dtypes.finfo(sampling.dtype).tiny), b=1.0)
+    least = float(ml_dtypes.finfo(sampling.dtype).tiny)  # type: ignore[no-untyped-call]
+    unit = sampling.draw("uniform", a=least, b=1.0)
     return None if unit is None else apply("negate", apply("log", apply("negate", apply("log", unit))))
 
 

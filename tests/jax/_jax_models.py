@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-KEY = jax.random.key(3)
+
+def a_key():
+    """Not made on import, when other tests may yet have to say how many devices there are."""
+    return jax.random.key(3)
 
 
 def image(size=16, channels=1):
@@ -212,7 +215,7 @@ def equinox_with_state():
 
         def __init__(self):
             self.norm = eqx.nn.BatchNorm(16, "batch", mode="ema")
-            self.weight = eqx.nn.WeightNorm(eqx.nn.Linear(20, 30, key=KEY))
+            self.weight = eqx.nn.WeightNorm(eqx.nn.Linear(20, 30, key=a_key()))
 
     return eqx.nn.make_with_state(Net)()
 
@@ -249,22 +252,22 @@ def haiku_resnet50(x):
 
 
 MODELS = {
-    "linen CNN": lambda: CNN().init(KEY, image()),
-    "linen LM1B": lambda: LanguageModel().init(KEY, jnp.zeros((1, 8), jnp.int32)),
-    "linen LM1B, scanned": lambda: LanguageModel(scanned=True).init(KEY, jnp.zeros((1, 8), jnp.int32)),
+    "linen CNN": lambda: CNN().init(a_key(), image()),
+    "linen LM1B": lambda: LanguageModel().init(a_key(), jnp.zeros((1, 8), jnp.int32)),
+    "linen LM1B, scanned": lambda: LanguageModel(scanned=True).init(a_key(), jnp.zeros((1, 8), jnp.int32)),
     "linen LSTM": lambda: Recurrent().init(jax.random.PRNGKey(3), jnp.ones((1, 5, 16))),
-    "linen GRU": lambda: Recurrent(linen.GRUCell).init(KEY, jnp.ones((1, 5, 16))),
-    "linen residual block": lambda: Residual().init(KEY, image(8, 3)),
+    "linen GRU": lambda: Recurrent(linen.GRUCell).init(a_key(), jnp.ones((1, 5, 16))),
+    "linen residual block": lambda: Residual().init(a_key(), image(8, 3)),
     "linen 16 bits": lambda: Bfloat16().init(jax.random.key(3, impl="rbg"), jnp.ones((1, 32))),
-    "linen partitioned": lambda: Partitioned().init(KEY, jnp.ones((1, 32))),
+    "linen partitioned": lambda: Partitioned().init(a_key(), jnp.ones((1, 32))),
     "nnx Gemma": nnx_state(Gemma),
     "nnx stack": nnx_state(Stacked),
     "nnx conv and cells": nnx_state(ConvNet),
-    "equinox encoder": lambda: Encoder(KEY),
+    "equinox encoder": lambda: Encoder(a_key()),
     "equinox with state": equinox_with_state,
-    "haiku LSTM": lambda: hk.transform(haiku_lstm).init(KEY, jnp.ones((5, 1, 8))),
-    "haiku transformer": lambda: hk.transform(haiku_transformer).init(KEY, jnp.zeros((1, 8), jnp.int32)),
-    "haiku initializers": lambda: hk.transform_with_state(haiku_mixed).init(KEY, jnp.ones((1, 12)))[0],
+    "haiku LSTM": lambda: hk.transform(haiku_lstm).init(a_key(), jnp.ones((5, 1, 8))),
+    "haiku transformer": lambda: hk.transform(haiku_transformer).init(a_key(), jnp.zeros((1, 8), jnp.int32)),
+    "haiku initializers": lambda: hk.transform_with_state(haiku_mixed).init(a_key(), jnp.ones((1, 12)))[0],
 }
 
-RESNET50 = lambda: hk.transform_with_state(haiku_resnet50).init(KEY, image(32, 3))[0]  # noqa: E731 - as the others
+RESNET50 = lambda: hk.transform_with_state(haiku_resnet50).init(a_key(), image(32, 3))[0]  # noqa: E731 - as the others
