@@ -238,7 +238,7 @@ FORMULAS = {
     "rounded to 16 bits": lambda: normal().astype(jnp.bfloat16).astype(jnp.float32) * 3,
     "fused": lambda: jnp.concatenate([normal((50, 40)), 3 + normal((50, 40), jax.random.key(4))], axis=1),
     "a row of zeros": lambda: normal().at[0].set(0.0),
-    "rows and columns taken": lambda: normal((300, 20))[jnp.array([5, 2, 9] * 40)][:, ::3],
+    "rows and columns taken": lambda: normal((300, 20))[7 * jnp.arange(40) % 300][:, ::3],
     "columns taken": lambda: jnp.take(normal((300, 20)), jnp.array([1, 3, 5, 7]), axis=1),
     "a column written": lambda: normal().at[:, 3].set(normal((100,), jax.random.key(4))),
     "one element written": lambda: normal((40, 30)).at[3, 4].set(0.5),
@@ -483,10 +483,7 @@ def test_nothing_large_is_made():
     padded = spec_of(lambda: normal((1 << 17, 1 << 13)).at[0].set(0.0))
     assert [part.region.stop for part in padded.parts.parts] == [[], [1, 1 << 13]]
     rows = specs(lambda: (lambda x: {"some": x[jnp.array([3, 5, 7])], "last": x[-1]})(normal((1 << 17, 1 << 13))))
-    assert {name: spec.WhichOneof("scheme") for name, spec in rows.items()} == {
-        "some": "expression",
-        "last": "expression",
-    }
+    assert {spec.WhichOneof("scheme") for spec in rows.values()} == {"normal"}
     turned = spec_of(lambda: initializers.orthogonal()(a_key(), (1 << 15, 1 << 14)))
     assert turned.WhichOneof("scheme") == "orthogonal"
 

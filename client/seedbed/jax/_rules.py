@@ -294,7 +294,7 @@ def _gathered(call: Call) -> Node:
     small, result = _without(x.shape, slices.values()), _without(call.shape, slices)
     if max(math.prod(small), math.prod(result)) > _MOST_INDICES:
         return call.problem(f"takes over {_MOST_INDICES} elements one by one")
-    parameters = {**call.parameters, "slice_sizes": _without(sizes, slices.values()), "fill_value": None}
+    parameters = {**call.parameters, "slice_sizes": _without(sizes, slices.values()), "fill_value": -1}
     found = np.asarray(call.bind(_numbered(small), _known(indices), **parameters))
     if found.size and (found.min() < 0 or found.max() >= math.prod(small)):
         return call.problem("takes elements at places outside of the array")
