@@ -21,7 +21,7 @@ from flax.training.train_state import TrainState
 from google.protobuf import json_format
 from jax.interpreters import partial_eval
 from jax.nn import initializers
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from scipy import stats
 
 import seedbed
@@ -195,7 +195,8 @@ def test_complex_numbers(distribution, local):
     init = initializers.variance_scaling(2.0, "fan_in", distribution)
     spec = spec_of(lambda: init(a_key(), (50, 80), jnp.complex64))
     assert spec.WhichOneof("scheme") == ("normal" if distribution == "normal" else "disk")
-    assert same_law(local.init(spec), init(a_key(), (50, 80), jnp.complex64)) > 0.01
+    [theirs] = own(lambda: init(a_key(), (50, 80), jnp.complex64))
+    assert same_law(local.init(spec), theirs) > 0.01
 
 
 def test_delta_orthogonal(local):
@@ -260,7 +261,8 @@ FORMULAS = {
 def test_what_is_made_of_draws(name, local):
     init = FORMULAS[name]
     spec = spec_of(init)
-    assert same_law(local.init(spec), init()) > 1e-3
+    [theirs] = own(init)
+    assert same_law(local.init(spec), theirs) > 1e-3
 
 
 def test_what_is_zero_or_in_order_is_so_here():
@@ -699,3 +701,43 @@ def test_16_bit_and_stateful_trees_are_sharded_too(local, device):
         ]
         assert digest(arrays) == digest(whole)
         assert all(len(leaf.sharding.device_set) == 8 for leaf in arrays)
+
+
+def test_an_init_that_shards_its_results_is_recorded_all_the_same():
+    mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+    blocks = PartitionSpec("a", "b")
+
+    def init():
+        one, other = jax.lax.optimization_barrier((jnp.ones(8), jnp.zeros((1 << 16, 1 << 18))))
+        return {
+            "drawn": 2 * jax.random.normal(a_key(), (8, 8), out_sharding=blocks),
+            "initializer": initializers.normal(0.5)(jax.random.key(4), (8, 8), jnp.float32, out_sharding=blocks),
+            "resharded": jax.sharding.reshard(normal((8, 4)), blocks),
+            "put": jax.device_put(normal((4, 8)), NamedSharding(mesh, blocks)),
+            "one": one,
+            "other": other,
+        }
+
+    with jax.set_mesh(mesh):
+        made = specs(init)
+    assert [made[name].normal.std for name in ("drawn", "initializer", "resharded", "put")] == [2, 0.5, 1, 1]
+    assert [made[name].WhichOneof("scheme") for name in ("one", "other")] == ["ones", "zeros"]
+
+
+def test_the_shardings_that_a_flax_model_is_annotated_with(local):
+    mesh = mesh_of(2, 4)
+    linen_specs = record(MODELS["linen partitioned"]).specs
+    rules = {"embed": "a", "mlp": "b"}
+    logical = linen.logical_to_mesh_sharding(linen.get_partition_spec(linen_specs), mesh, list(rules.items()))
+    params = seedbed.jax.init_tree(local, linen_specs, logical)["params"]["Dense_0"]
+    assert isinstance(params["kernel"], linen.LogicallyPartitioned)
+    assert params["kernel"].value.sharding.spec == PartitionSpec("a", "b")
+
+    def make():
+        kernel = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("a", "b"))
+        return nnx.split(nnx.Linear(8, 16, kernel_init=kernel, rngs=nnx.Rngs(0)))[1]
+
+    with jax.set_mesh(mesh):
+        nnx_specs = record(make).specs
+    state = seedbed.jax.init_tree(local, nnx_specs, nnx.get_named_sharding(nnx_specs, mesh))
+    assert state["kernel"].get_value().sharding.spec == PartitionSpec("a", "b")

@@ -158,10 +158,6 @@ def _clamp(call: Call) -> Node:
     return apply("clamp", x, low, high, dtype=call.dtype)
 
 
-def _same(call: Call) -> Node:
-    return call.arguments[0]
-
-
 def _reduce_precision(call: Call) -> Node:
     bits = call.parameters["exponent_bits"], call.parameters["mantissa_bits"]
     types = {(8, 23): "float32", (8, 7): "bfloat16", (5, 10): "float16", (11, 52): "float64"}
@@ -545,23 +541,25 @@ RULES: dict[str, Rule] = {
     "reduce_max": _reduced("maximum"),
     "reduce_min": _reduced("minimum"),
     "dot_general": _contracted,
-    **dict.fromkeys(
-        (
-            "copy",
-            "copy_p",
-            "stop_gradient",
-            "sharding_constraint",
-            "reshard",
-            "mesh_cast",
-            "layout_constraint",
-            "optimization_barrier",
-            "pvary",
-            "device_put",
-        ),
-        _same,
-    ),
 }
 """By the name of a primitive with one result."""
+
+
+IDENTITIES = frozenset(
+    (
+        "copy",
+        "copy_p",
+        "stop_gradient",
+        "sharding_constraint",
+        "reshard",
+        "mesh_cast",
+        "layout_constraint",
+        "optimization_barrier",
+        "pvary",
+        "device_put",
+    )
+)
+"""What leaves its arguments as they are, wherever they are."""
 
 
 def decomposed(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:

@@ -122,10 +122,12 @@ class _Interpreter:
             values.update(zip(equation.outvars, results, strict=True))
         return [read(one) for one in jaxpr.outvars]
 
-    def _result(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
+    def _result(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401, PLR0911
         name = equation.primitive.name
         if name in _CALLS:
             return self._called(equation, arguments, site)
+        if name in _rules.IDENTITIES:
+            return arguments
         are_known = not any(isinstance(one, Node) for one in arguments)
         draws = name in _DRAWING or _draws(equation.params)
         if name in _LOOPS and (draws or not are_known):
@@ -281,8 +283,6 @@ _MOVING: Final = frozenset(
         "rev",
         "concatenate",
         "pad",
-        "copy",
-        "stop_gradient",
     )
 )
 """What of a constant is a constant, without its memory."""
