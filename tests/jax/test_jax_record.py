@@ -482,6 +482,8 @@ def test_nothing_large_is_made():
     assert made == specs(model.init, a_key(), x)
     moments = specs(lambda params: optax.adam(1e-3).init(params), jax.eval_shape(model.init, a_key(), x))
     assert {spec.WhichOneof("scheme") for spec in moments.values()} == {"zeros"}
+    marked = spec_of(lambda: jnp.zeros((1 << 17, 1 << 13)).at[3].set(1.0))
+    assert [part.recipe.constant.val for part in marked.parts.parts] == [0, 1]
     padded = spec_of(lambda: normal((1 << 17, 1 << 13)).at[0].set(0.0))
     assert [part.region.stop for part in padded.parts.parts] == [[], [1, 1 << 13]]
     rows = specs(lambda: (lambda x: {"some": x[jnp.array([3, 5, 7])], "last": x[-1]})(normal((1 << 17, 1 << 13))))

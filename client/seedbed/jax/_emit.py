@@ -419,7 +419,7 @@ def _place(box: Box, shape: Shape) -> tuple[Region | View | None, Shape]:
 
 def recognised(node: Node) -> Node:
     """Values that are a constant, the identity, or a constant but for one box, as that; all else as it is."""
-    if not _nodes.is_drawn(node) and not isinstance(node, (Full, Given, Draw)):
+    if not (_nodes.is_drawn(node) or _nodes.is_few_numbers(node) or isinstance(node, (Given, Draw))):
         node = _nodes.given(np.ascontiguousarray(_nodes.evaluated(node)))
     if not isinstance(node, Given) or not math.prod(node.shape):
         return node

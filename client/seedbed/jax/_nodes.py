@@ -219,6 +219,11 @@ def problem_of(node: Node) -> Problem | None:
     return node.facts.problem
 
 
+def is_few_numbers(node: Node) -> bool:
+    """Whether it is a number everywhere, or one in each of some boxes: it may be larger than memory."""
+    return isinstance(node, Full) or (isinstance(node, Boxes) and all(isinstance(one, Full) for _, one in node.of))
+
+
 def spoilt(problem: Problem, shape: Shape, dtype: DType) -> Problem:
     """What is made of a problem."""
     return Problem(shape, dtype, problem.text, problem.site)
@@ -446,7 +451,7 @@ def single(draw: Draw, drawings: Drawings) -> Node:
 # Functions.
 
 
-_NOT_COMPLEX = "computes with complex numbers, which are served as they are drawn, times a real number at the most"
+NOT_COMPLEX = "computes with complex numbers, which are served as they are drawn, times a real number at the most"
 
 
 def cast(node: Node, dtype: DType) -> Node:  # noqa: PLR0911 - a table of what nodes are
@@ -466,7 +471,7 @@ def cast(node: Node, dtype: DType) -> Node:  # noqa: PLR0911 - a table of what n
     if dtype.kind == "c":
         return Cast(node.shape, dtype, node)  # real numbers, of which a complex law may yet be made
     if node.dtype.kind == "c":
-        return Problem(node.shape, dtype, _NOT_COMPLEX)
+        return Problem(node.shape, dtype, NOT_COMPLEX)
     if dtype == BOOL:
         return with_dtype(apply("subtract", 1.0, apply("equal", node, 0.0, dtype=BOOL), dtype=BOOL), dtype)
     if dtype not in FLOATS and node.dtype in FLOATS:
@@ -638,7 +643,7 @@ def _apply_complex(function: str, nodes: tuple[Node, ...], shape: Shape, dtype: 
     if all(one is not None for one in reals) and _stays_real(function, [one for one in reals if one is not None]):
         return cast(apply(function, *(one for one in reals if one is not None)), dtype)
     scaled = _scaled_complex(function, nodes, reals)
-    return scaled or Problem(shape, dtype, _NOT_COMPLEX)
+    return scaled or Problem(shape, dtype, NOT_COMPLEX)
 
 
 def _scaled_complex(function: str, nodes: tuple[Node, ...], reals: list[Node | None]) -> Node | None:
@@ -712,12 +717,11 @@ def disk(modulus: Node, angle: Draw, drawings: Drawings) -> Node | None:
     if law is None:
         return None
     draw, parameters = law
-    if draw.drawing.atoms == angle.drawing.atoms:
+    radii, angles = draw.drawing.atoms, angle.drawing.atoms
+    if modulus.shape != angle.shape or len(radii) != len(angles) or set(radii) & set(angles):
         return None
-    atoms = [
-        Atom(one.key + two.key, "disk" + " normal" * ("std" in parameters), one.shape, "complex64")
-        for one, two in zip(draw.drawing.atoms, angle.drawing.atoms, strict=True)
-    ]
+    name = "normal disk" if "std" in parameters else "disk"
+    atoms = [Atom(one.key + two.key, name, one.shape, "complex64") for one, two in zip(radii, angles, strict=True)]
     drawing = drawings.of(tuple(atoms), draw.drawing.site)
     return Draw(modulus.shape, COMPLEX, drawing, "disk", parameters)
 

@@ -138,7 +138,7 @@ def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
             return jax.numpy.asarray(value)
         node = _nodes.given(np.asarray(value))
     elif not _nodes.is_drawn(value):
-        if isinstance(value, Full) and _is_served(value.dtype) and np.isfinite(value.value):
+        if _is_served(value.dtype) and _nodes.is_few_numbers(value) and _are_finite(value):
             return value
         node = _nodes.given(np.ascontiguousarray(_nodes.evaluated(value)))
     else:
@@ -163,6 +163,10 @@ def _drawn(name: str, node: Node) -> Node:
             "or leave it out of what init returns",
         )
     return node
+
+
+def _are_finite(node: Node) -> bool:
+    return all(bool(np.isfinite(leaf.value)) for leaf in _nodes.leaves(node) if isinstance(leaf, Full))
 
 
 _REMEDY: Final = "make it from draws by arithmetic, or leave it out of what init returns and make it yourself"

@@ -52,11 +52,11 @@ def _multiply(call: Call) -> Node:
         if isinstance(one, _nodes.Angle) and not one.is_logarithm and one.angle is not None:
             modulus = _nodes.as_real(other)
             law = None if modulus is None else _nodes.disk(modulus, one.angle, call.drawings)
-            return law or call.problem(_nodes._NOT_COMPLEX)
+            return law or call.problem(_nodes.NOT_COMPLEX)
         if call.dtype.kind == "c" and isinstance(other, Full) and not other.value.real and other.value.imag:
             angle = _nodes.as_real(one)
             if isinstance(angle, Draw) and _is_round(angle, other.value.imag):
-                return _nodes.Angle(call.shape, call.dtype, _nodes._NOT_COMPLEX, angle=angle)
+                return _nodes.Angle(call.shape, call.dtype, _nodes.NOT_COMPLEX, angle=angle)
     return apply("multiply", a, b, dtype=call.dtype)
 
 
@@ -355,10 +355,8 @@ def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> 
     if any(_nodes.is_drawn(one) for one in starts):
         return None
     numbers = [int(_nodes.evaluated(one)) for one in starts]
-    firsts = [
-        max(0, min(number + size * (number < 0), size - extent))
-        for number, size, extent in zip(numbers, shape, extents, strict=True)
-    ]
+    sizes = zip(numbers, shape, extents, strict=True)
+    firsts = [max(0, min(number, size - extent)) for number, size, extent in sizes]
     return tuple(slice(first, first + extent) for first, extent in zip(firsts, extents, strict=True))
 
 
@@ -439,7 +437,7 @@ def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: D
     if isinstance(x, Problem):
         return _nodes.spoilt(x, shape, dtype)
     if x.dtype.kind == "c":
-        return Problem(shape, dtype, _nodes._NOT_COMPLEX)
+        return Problem(shape, dtype, _nodes.NOT_COMPLEX)
     if not axes:
         return x
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))

@@ -283,9 +283,13 @@ _MOVING: Final = frozenset(
         "rev",
         "concatenate",
         "pad",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "gather",
+        "scatter",
     )
 )
-"""What of a constant is a constant, without its memory."""
+"""What of constants is constants again, without the memory that arrays of them would take."""
 
 _OF_NUMBERS: Final = frozenset(
     (
