@@ -158,7 +158,14 @@ def _placed(leaf: object, sharding: Any, field: str) -> Any:  # noqa: ANN401
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         return leaf
     _indices(tuple(leaf.shape), sharding, field)
-    return jax.device_put(leaf, sharding)
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _placed(np.asarray(jax.random.key_data(leaf)), sharding, field)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    values = np.asarray(leaf)
+    # By device_put, the processes would first have to compare what they give.
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 class _Tensor:
