@@ -227,30 +227,18 @@ FORMULAS = {
         jnp.exp(jax.random.uniform(a_key(), (4000,)) * math.log(100) + math.log(1e-3))
     ),
     "rows of length 1": lambda: (lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True))(normal()),
-    "standardized": lambda: (lambda x: (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5))(normal()),
-    "product of matrices": lambda: normal((60, 8)) @ normal((8, 70), jax.random.key(4)) / 8,
-    "batched product": lambda: jnp.einsum("bij,bjk->kbi", normal((3, 30, 8)), normal((3, 8, 20), jax.random.key(4))),
     "multivariate": lambda: jax.random.multivariate_normal(
         a_key(), jnp.array([0.0, 3.0]), jnp.array([[2.0, 0.3], [0.3, 0.5]]), (2000,)
     ),
-    "clipped": lambda: jnp.clip(normal(), -0.5, 1.5),
     "dropped out": lambda: jnp.where(jax.random.bernoulli(jax.random.key(4), 0.5, (100, 40)), normal(), 0.0),
     "masked": lambda: jnp.where(jnp.tril(jnp.ones((60, 60), bool)), normal((60, 60)), 1.0),
-    "rounded to 16 bits": lambda: normal().astype(jnp.bfloat16).astype(jnp.float32) * 3,
-    "fused": lambda: jnp.concatenate([normal((50, 40)), 3 + normal((50, 40), jax.random.key(4))], axis=1),
     "a row of zeros": lambda: normal().at[0].set(0.0),
-    "rows and columns taken": lambda: normal((300, 20))[7 * jnp.arange(40) % 300][:, ::3],
-    "columns taken": lambda: jnp.take(normal((300, 20)), jnp.array([1, 3, 5, 7]), axis=1),
-    "a column written": lambda: normal().at[:, 3].set(normal((100,), jax.random.key(4))),
-    "one element written": lambda: normal((40, 30)).at[3, 4].set(0.5),
     "rows written by a loop": lambda: jax.lax.fori_loop(
         0, 5, lambda i, x: x.at[i].set(normal((300,), jax.random.fold_in(a_key(), i))), jnp.zeros((5, 300))
     ),
-    "a slice by a number": lambda: jax.lax.dynamic_slice(normal(), (jnp.array(95), 2), (10, 30)),
     "a diagonal added": lambda: (0.1 * normal((40, 40))).at[jnp.arange(40), jnp.arange(40)].add(1.0),
     "padded": lambda: jnp.pad(normal(), ((2, 3), (0, 10)), constant_values=9.0),
     "turned, repeated, rolled": lambda: jnp.roll(jnp.repeat(jnp.flip(normal((50, 20)), 0), 2, axis=1), 3, axis=0),
-    "a power": lambda: jnp.abs(normal()) ** 1.5,
     "a loop of draws": lambda: jax.lax.fori_loop(
         0, 4, lambda i, x: x + jax.random.uniform(jax.random.fold_in(a_key(), i), (2000,)), jnp.zeros(2000)
     ),
@@ -263,6 +251,70 @@ def test_what_is_made_of_draws(name, local):
     spec = spec_of(init)
     [theirs] = own(init)
     assert same_law(local.init(spec), theirs) > 1e-3
+
+
+FUNCTIONS = {
+    "transposed": lambda x: jnp.transpose(x.reshape(4, 5, 6), (2, 0, 1)),
+    "reversed": lambda x: x[::-1, 1::2],
+    "rolled": lambda x: jnp.roll(x, (3, -2), axis=(0, 1)),
+    "rotated": jnp.rot90,
+    "tiled": lambda x: jnp.tile(x, (2, 1, 3)),
+    "repeated": lambda x: jnp.repeat(x, 3, axis=0),
+    "padded within": lambda x: jax.lax.pad(x, 7.0, ((1, 0, 2), (0, 3, 0))),
+    "cut": lambda x: jax.lax.pad(x, 0.0, ((-3, -4, 0), (-30, 40, 0))),
+    "rows": lambda x: x[jnp.array([7, 1, 19, 1])],
+    "columns": lambda x: jnp.take(x, jnp.array([5, 0, 2]), axis=1),
+    "elements": lambda x: x[jnp.array([0, 1, 2]), jnp.array([1, 2, 3])],
+    "a trace": lambda x: jnp.diagonal(x[:6]).sum(),
+    "rows written": lambda x: x.at[jnp.array([3, 5, 7])].set(-x[:3]),
+    "a column written": lambda x: x.at[:, 4].set(x[:, 0] + 1),
+    "a block written": lambda x: x.at[2:5, 1:3].set(x[10:13, 3:5]),
+    "added": lambda x: x.at[2:5, 1:3].add(10.0),
+    "a slice by clamped numbers": lambda x: jax.lax.dynamic_slice(x, (jnp.array(18), jnp.array(-3)), (5, 2)),
+    "an update by clamped numbers": lambda x: jax.lax.dynamic_update_slice(x, x[:5, :2], (jnp.array(30), jnp.array(2))),
+    "split": lambda x: jnp.concatenate(jnp.split(x, (2, 5), axis=1)[::-1], axis=1),
+    "unstacked": lambda x: jnp.stack(jnp.unstack(x, axis=1)[::2]),
+    "subtracted": lambda x: x.at[2:5].subtract(x[6:9]),
+    "any and all": lambda x: ((x > 1).any(1) | (x < 1).all(1)).astype("float32"),
+    "stacked": lambda x: jnp.stack([x, 2 * x, x**3], axis=1),
+    "chosen": lambda x: jnp.where(x > 0.3, x, jnp.where(x < -1, -1.0, x * x)),
+    "clipped": lambda x: jnp.clip(x, -0.5, jnp.arange(6.0) / 5),
+    "logic": lambda x: ((x > 0) ^ (jnp.abs(x) < 1) | ~(x < 2)).astype("float32"),
+    "integers": lambda x: (3 * x).astype(int).astype("float32") + jnp.round(x) + jnp.floor(x) - jnp.ceil(2 * x),
+    "signs": lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x)),
+    "exponentials": lambda x: jnp.exp2(x) + jnp.expm1(x) + jnp.sinh(x) / jnp.cosh(x) + jax.nn.softplus(x),
+    "angles": lambda x: jnp.sin(x) * jnp.tan(x / 3) + jnp.cos(x),
+    "activations": lambda x: jax.nn.gelu(x) + jax.nn.silu(x) + jax.nn.relu(x) + jax.lax.erfc(x),
+    "softmax": lambda x: jax.nn.softmax(x, axis=0),
+    "standardized": lambda x: jax.nn.standardize(x, axis=1),
+    "means": lambda x: x.mean(0) - x.max(0) + x.min(0),
+    "product": lambda x: x.T @ x,
+    "einsum": lambda x: jnp.einsum("abi,cbj->jab", x.reshape(4, 5, 6), x.reshape(4, 5, 6)),
+    "by a table": lambda x: x @ jnp.eye(6)[:, ::-1] + jnp.linspace(0, 1, 6),
+    "gradients": jax.grad(lambda x: jnp.sum(jnp.tanh(x) ** 2)),
+    "mapped": lambda x: jax.lax.map(lambda row: row / jnp.linalg.norm(row), x),
+    "scanned": lambda x: jax.lax.scan(lambda carry, row: (carry / 2 + row, carry), jnp.zeros(6), x[:5])[1],
+    "mapped over columns": jax.vmap(lambda column: column - column[::-1], in_axes=1, out_axes=1),
+    "half precision": lambda x: (x.astype("bfloat16") * 3 + 1).astype("float32"),
+    "rounded": lambda x: jax.lax.reduce_precision(x, 5, 10),
+    "powers": lambda x: jnp.abs(x) ** 1.7 + x**-2 + jax.lax.rsqrt(x**2 + 1) + jnp.power(2.0, x),
+    "minus": lambda x: 1 - x,
+}
+
+
+def test_what_is_computed_of_a_draw_is_computed_of_its_very_values(local):
+    """The draw itself is a leaf, too, so that what is made of it cannot have a law of its own."""
+
+    def init():
+        x = normal((20, 6))
+        return {"x": x, **{name: function(x) for name, function in FUNCTIONS.items()}}
+
+    made = specs(init)
+    x = jnp.asarray(local.init(made["x"]))
+    expected = jax.jit(lambda x: {name: function(x) for name, function in FUNCTIONS.items()})(x)
+    for name, value in expected.items():
+        precision = {"half precision": 2e-2}.get(name, 2e-5)
+        np.testing.assert_allclose(local.init(made[name]), value, precision, precision, err_msg=name)
 
 
 def test_what_is_zero_or_in_order_is_so_here():
@@ -351,6 +403,7 @@ layer_init = functools.partial(initializers.lecun_normal(), shape=(20, 30))
 
 STACKS = {
     "vmap": jax.vmap(layer_init),
+    "stack": lambda keys: jnp.stack([layer_init(key) for key in keys]),
     "scan": lambda keys: jax.lax.scan(lambda carry, key: (carry, layer_init(key)), 0, keys)[1],
     "map": lambda keys: jax.lax.map(layer_init, keys),
     "scan of numbers": lambda keys: jax.lax.scan(lambda _, i: (_, layer_init(keys[i])), 0, jnp.arange(3))[1],
@@ -564,6 +617,10 @@ REFUSALS = {
         r"calls back into Python",
     ),
     "complex arithmetic": (lambda: jax.random.normal(a_key(), (3,), jnp.complex64) ** 2, r"complex numbers"),
+    "an infinity": (
+        lambda: jnp.where(normal((9,)) > 0, -jnp.inf, 0.0),
+        r"made of drawn values .*and of such as are not",
+    ),
     "a large product": (lambda: normal((4096, 4096)) @ normal((4096, 4096)), r"multiplies drawn matrices"),
     "a mask of the weights": (
         lambda: jnp.where(jnp.isnan(normal((9,))), 1.0, jnp.linalg.inv(normal((3, 3))).ravel()),

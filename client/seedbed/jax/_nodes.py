@@ -502,8 +502,29 @@ def apply(function: str, *arguments: Node | float, dtype: DType | None = None) -
         return _apply_complex(function, nodes, shape, dtype)
     alone = [node for node in nodes if not isinstance(node, Full)]
     if len(alone) == 1 and alone[0].shape == shape:
+        function, nodes = _without_infinity(function, nodes)
+        if not function:
+            return alone[0]
         return _of_one(function, nodes, alone[0], dtype)
     return Apply(shape, dtype, function, tuple(_small(node) for node in nodes))
+
+
+def _without_infinity(function: str, nodes: tuple[Node, ...]) -> tuple[str, tuple[Node, ...]]:
+    """A comparison without the bounds that change nothing; no function if that is all of it."""
+    if function not in ("maximum", "minimum", "clamp"):
+        return function, nodes
+    if function == "clamp":
+        x, low, high = nodes
+        if isinstance(x, Full):
+            return function, nodes
+        is_open = [isinstance(one, Full) and one.value == end for one, end in ((low, -math.inf), (high, math.inf))]
+        if all(is_open):
+            return "", nodes
+        if any(is_open):
+            return ("minimum", (x, high)) if is_open[0] else ("maximum", (x, low))
+        return function, nodes
+    least = -math.inf if function == "maximum" else math.inf
+    return ("", nodes) if any(isinstance(one, Full) and one.value == least for one in nodes) else (function, nodes)
 
 
 def _small(node: Node) -> Node:

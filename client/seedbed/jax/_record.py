@@ -154,19 +154,30 @@ def _drawn(name: str, node: Node) -> Node:
         site = str(problem.site) if problem.site is not None else ""
         where = f" ({site})" if site else ""
         raise InvalidRequest(name, f"{problem.text}{where}; {_REMEDY}")
+    if not _are_finite(node):
+        raise InvalidRequest(name, f"is made of drawn values{_where(node)} and of such as are not finite; {_REMEDY}")
     if not _is_served(node.dtype):
-        leaf = next((one for one in _nodes.leaves(node) if isinstance(one, _nodes.Draw)), None)
-        where = f" ({leaf.drawing.site})" if leaf is not None and str(leaf.drawing.site) else ""
         raise InvalidRequest(
             name,
-            f"is drawn as {node.dtype}{where}; only {', '.join(map(str, _SERVED))} are served: draw it as one of them, "
+            f"is drawn as {node.dtype}{_where(node)}; only {', '.join(map(str, _SERVED))} are served: draw it as one of them, "
             "or leave it out of what init returns",
         )
     return node
 
 
+def _where(node: Node) -> str:
+    """Where something of it is drawn."""
+    sites = (str(leaf.drawing.site) for leaf in _nodes.leaves(node) if isinstance(leaf, _nodes.Draw))
+    return next((f" ({site})" for site in sites if site), "")
+
+
 def _are_finite(node: Node) -> bool:
-    return all(bool(np.isfinite(leaf.value)) for leaf in _nodes.leaves(node) if isinstance(leaf, Full))
+    numbers = ((leaf.values if isinstance(leaf, Given) else leaf.value, leaf) for leaf in _constants(node))
+    return all(bool(np.isfinite(number).all()) for number, leaf in numbers if leaf.dtype.kind not in "biu")
+
+
+def _constants(node: Node) -> list[Full | Given]:
+    return [leaf for leaf in _nodes.leaves(node) if isinstance(leaf, (Full, Given))]
 
 
 _REMEDY: Final = "make it from draws by arithmetic, or leave it out of what init returns and make it yourself"

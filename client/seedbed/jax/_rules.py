@@ -213,6 +213,22 @@ def _concatenated(call: Call) -> Node:
     return _nodes.boxes(call.shape, call.dtype, parts)
 
 
+def _stacked(call: Call) -> Node:
+    axis = call.parameters["axis"]
+    stack = _nodes.stacked(call.arguments, call.drawings)
+    strides = list(row_major(stack.shape))
+    strides.insert(axis, strides.pop(0))
+    return viewed(stack, Box(call.shape, tuple(strides)))
+
+
+def _tiled(call: Call) -> Node:
+    (x,) = call.arguments
+    strides = row_major(x.shape)
+    apart = [one for pair in zip(call.parameters["reps"], x.shape, strict=True) for one in pair]
+    along = [one for stride in strides for one in (0, stride)]
+    return viewed(viewed(x, Box(tuple(apart), tuple(along))), whole(call.shape))
+
+
 def _padded(call: Call) -> Node:
     x, around = call.arguments
     outer, inner = [], []
@@ -297,22 +313,26 @@ def _gathered(call: Call) -> Node:
     places = _Places.found(found, small, x.shape, slices)
     if places.box is not None:
         return viewed(x, places.box)
-    return _by_rows(x, places, call)
+    return _one_by_one(x, places, call)
 
 
-def _by_rows(x: Node, places: _Places, call: Call) -> Node:
-    """Rows in any order, if each is a slice."""
-    rows = [_as_box(row) for row in places.of] if len(places.of) <= _MOST_ROWS else []
-    if 0 in places.slices or not rows or not all(row is not None for row in rows):
-        return call.problem("takes elements of drawn values in an order that is no slice")
-    within = places._replace(slices={axis - 1: one for axis, one in places.slices.items()})
-    own = whole(call.shape[1:])
-    parts = [
-        (Box(own.shape, own.strides, index * own.size), viewed(x, within.around(row)))
-        for index, row in enumerate(rows)
-        if row is not None
-    ]
-    return _nodes.boxes(call.shape, call.dtype, parts)
+def _one_by_one(x: Node, places: _Places, call: Call) -> Node:
+    """Rows, columns and the like in any order, if each is a slice."""
+    for axis, size in enumerate(places.of.shape):
+        if axis in places.slices or size > _MOST_ROWS:
+            continue
+        found = [_as_box(places.of.take(index, axis)) for index in range(size)]
+        rows = [row for row in found if row is not None]
+        if len(rows) < size:
+            continue
+        slices = {other - (other > axis): one for other, one in places.slices.items()}
+        within = places._replace(slices=slices)
+        parts = []
+        for index, row in enumerate(rows):
+            place = box_by(call.shape, lambda array, at=(*(slice(None),) * axis, index, ...): array[at])  # type: ignore[misc]
+            parts.append((place, viewed(x, within.around(row))))
+        return _nodes.boxes(call.shape, call.dtype, parts)
+    return call.problem("takes elements of drawn values in an order that is no slice")
 
 
 _MOST_ROWS = 4096
@@ -410,10 +430,13 @@ def _flat(x: Node) -> list[tuple[Box, Node]]:
     return list(x.of) if isinstance(x, _nodes.Boxes) else [(whole(x.shape), x)]
 
 
-def _added(call: Call) -> Node:
-    x, indices, update = call.arguments
-    zeros = _nodes.full(x.shape, x.dtype, 0)
-    return apply("add", x, _scattered(call._replace(arguments=(zeros, indices, update))), dtype=call.dtype)
+def _added(function: str) -> Rule:
+    def rule(call: Call) -> Node:
+        x, indices, update = call.arguments
+        zeros = _nodes.full(x.shape, x.dtype, 0)
+        return apply(function, x, _scattered(call._replace(arguments=(zeros, indices, update))), dtype=call.dtype)
+
+    return rule
 
 
 def _known(node: Node) -> Any:  # noqa: ANN401 - JAX's arrays
@@ -529,15 +552,19 @@ RULES: dict[str, Rule] = {
     "rev": _reversed,
     "concatenate": _concatenated,
     "pad": _padded,
+    "stack": _stacked,
+    "tile": _tiled,
     "gather": _gathered,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamically_updated,
     "scatter": _scattered,
-    "scatter-add": _added,
-    "scatter_add": _added,
+    "scatter-add": _added("add"),
+    "scatter-sub": _added("subtract"),
     "reduce_sum": _reduced("sum"),
     "reduce_max": _reduced("maximum"),
     "reduce_min": _reduced("minimum"),
+    "reduce_or": _reduced("maximum"),
+    "reduce_and": _reduced("minimum"),
     "dot_general": _contracted,
 }
 """By the name of a primitive with one result."""
@@ -576,6 +603,14 @@ def decomposed(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:
     text = "takes a QR decomposition otherwise than for a matrix uniform by Haar's measure, `q * sign(diagonal(r))`"
     (q, dtype), (r, _) = shapes
     return [_nodes.Factor(q, dtype, text, matrix=x), _nodes.Signs(r, dtype, text, matrix=x)]
+
+
+def unstacked(call: Call, count: int) -> list[Node]:
+    """One array as those along an axis of it."""
+    (x,) = call.arguments
+    before = (slice(None),) * call.parameters["axis"]
+    boxes = [box_by(x.shape, lambda array, at=(*before, index, ...): array[at]) for index in range(count)]  # type: ignore[misc]
+    return [viewed(x, box) for box in boxes]
 
 
 def split(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:

@@ -43,6 +43,7 @@ _CALLS: Final = frozenset(
         "custom_vjp_call",
         "custom_vjp_call_jaxpr",
         "custom_vmap_call",
+        "composite",
     )
 )
 _LIBRARIES: Final = ("jax", "jaxlib", "flax", "equinox", "haiku", "optax", "seedbed", "contextlib", "functools")
@@ -181,7 +182,7 @@ class _Interpreter:
                 return [moved]
         return _bound(equation, [_array(one) if isinstance(one, Node) else one for one in arguments])
 
-    def _drawn(self, equation: Any, arguments: list[Any], site: Site) -> list[Node]:  # noqa: ANN401
+    def _drawn(self, equation: Any, arguments: list[Any], site: Site) -> list[Node]:  # noqa: ANN401, PLR0911
         name = equation.primitive.name
         if any(map(_is_key, arguments)) or name.startswith("random_"):
             return _problems(equation, "makes a key of drawn values", site)
@@ -194,6 +195,8 @@ class _Interpreter:
             return _rules.decomposed(call, shapes)
         if name == "split":
             return _rules.split(call, shapes)
+        if name == "unstack":
+            return _rules.unstacked(call, len(shapes))
         if name not in _rules.RULES:
             return _problems(
                 equation, _UNKNOWN.get(name, f"applies {name} to drawn values, which cannot be said"), site
@@ -283,6 +286,7 @@ _MOVING: Final = frozenset(
         "rev",
         "concatenate",
         "pad",
+        "tile",
         "dynamic_slice",
         "dynamic_update_slice",
         "gather",
