@@ -159,8 +159,8 @@ def _drawn(name: str, node: Node) -> Node:
     if not _is_served(node.dtype):
         raise InvalidRequest(
             name,
-            f"is drawn as {node.dtype}{_where(node)}; only {', '.join(map(str, _SERVED))} are served: draw it as one of them, "
-            "or leave it out of what init returns",
+            f"is drawn as {node.dtype}{_where(node)}; only {', '.join(map(str, _SERVED))} are served: draw it as one "
+            "of them, or leave it out of what init returns",
         )
     return node
 
