@@ -201,6 +201,22 @@ def test_complex_numbers(distribution, local):
     assert same_law(local.init(spec), theirs) > 0.01
 
 
+def test_complex_numbers_in_any_order(local):
+    init = initializers.lecun_normal(dtype=jnp.complex64)
+    keys = jax.random.split(a_key(), 5)
+    made = specs(
+        lambda: {
+            "transposed": init(keys[0], (6, 4)).T,
+            "reshaped, negative": -init(keys[1], (6, 4)).reshape(6, 2, 2),
+            "stacked": jax.vmap(lambda key: init(key, (6, 4)))(keys[2:]),
+        }
+    )
+    assert {(spec.WhichOneof("scheme"), round(spec.disk.std, 5)) for spec in made.values()} == {("disk", 0.42833)}
+    assert [list(spec.shape) for spec in made.values()] == [[6, 2, 2], [3, 6, 4], [4, 6]]
+    with pytest.raises(seedbed.InvalidRequest, match="computed of complex numbers"):
+        specs(lambda: {"z": init(keys[0], (6, 4)), "turned": -init(keys[0], (6, 4))})
+
+
 def test_delta_orthogonal(local):
     spec = spec_of(lambda: initializers.delta_orthogonal(2.0)(a_key(), (3, 3, 4, 8)))
     kernel = local.init(spec)
@@ -449,6 +465,8 @@ def test_orthogonal_layers_of_a_stack_are_each_orthogonal(local):
     for layer in stack:
         np.testing.assert_allclose(layer.T @ layer, 4 * np.eye(4), atol=1e-5)
     assert (stack[0] != stack[1]).all()
+    one = spec_of(lambda: jax.vmap(lambda key: initializers.orthogonal()(key, (6, 4)))(jax.random.split(a_key(), 1)))
+    np.testing.assert_allclose(local.init(one)[0].T @ local.init(one)[0], np.eye(4), atol=1e-5)
 
 
 def test_a_function_of_the_user_s_own_by_a_sampler_s_name():
@@ -619,6 +637,12 @@ REFUSALS = {
         r"calls back into Python",
     ),
     "complex arithmetic": (lambda: jax.random.normal(a_key(), (3,), jnp.complex64) ** 2, r"complex numbers"),
+    "bounds by vmap": (
+        lambda: jax.vmap(lambda key, b: jax.random.uniform(key, (3,), maxval=b))(
+            jax.random.split(a_key(), 2), jnp.array([1.0, 2.0])
+        ),
+        r"draws between bounds that are not in order, or that differ along a vmap",
+    ),
     "an infinity": (
         lambda: jnp.where(normal((9,)) > 0, -jnp.inf, 0.0),
         r"made of drawn values .*and of such as are not",

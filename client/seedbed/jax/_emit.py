@@ -330,7 +330,7 @@ class _Emitter:
     def _turned(self, draw: Draw) -> Value:
         """Reflected in the middle, which is what it is."""
         given = draw.parameters
-        middle = 2 * given["mean"] if "mean" in given else given["a"] + given["b"]
+        middle = 2 * given["mean"] if "mean" in given else given.get("a", 0.0) + given.get("b", 0.0)
         reflected = {**given}
         if "a" in given:
             reflected |= {"a": middle - given["b"], "b": middle - given["a"]}

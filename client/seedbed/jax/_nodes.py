@@ -20,7 +20,7 @@ from seedbed._types import Array
 
 DType: TypeAlias = "np.dtype[Any]"
 
-ELEMENTWISE = ("uniform", "normal", "trunc_normal")
+ELEMENTWISE = ("uniform", "normal", "trunc_normal", "disk")
 """The laws of which every element is drawn alike, whatever the shape."""
 
 FLOATS = tuple(np.dtype(one) for one in (np.float32, np.float16, ml_dtypes.bfloat16, np.float64))
@@ -729,7 +729,7 @@ def uniform_matrices(factor: Factor, signs: Signs, drawings: Drawings) -> Node |
     law = dataclasses.replace(draw, scheme="orthogonal", parameters={"gain": 1.0}, is_mirrored=False)
     atoms = tuple(atom._replace(law="orthogonal") for atom in draw.drawing.atoms)
     law = dataclasses.replace(law, drawing=drawings.of(atoms, draw.drawing.site))
-    return single(law, drawings) if math.prod(factor.shape[:-2]) > 1 else law
+    return single(law, drawings) if len(factor.shape) > 2 else law
 
 
 def disk(modulus: Node, angle: Draw, drawings: Drawings) -> Node | None:

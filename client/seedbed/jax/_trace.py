@@ -491,6 +491,9 @@ class _Sampling:
         inner = self.shape[rank:]
         return tuple(Atom(kind + row.tobytes(), law, inner, str(self.dtype)) for row in data)
 
+    def problem(self, text: str) -> Problem:
+        return Problem(self.shape, self.dtype, text, self.site)
+
     def draw(self, scheme: str, dtype: DType | None = None, **parameters: float) -> Node | None:
         told = "".join(f" {value}" for name, value in parameters.items()) if scheme == "trunc_normal" else ""
         atoms = self.atoms(scheme + told)
@@ -509,14 +512,15 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
 
 def _uniform(sampling: _Sampling, rest: list[Any]) -> Node | None:
     low, high = map(_number, rest)
-    if low is not None and high is not None:
-        return sampling.draw("uniform", a=low, b=high) if low < high else None
-    if sampling.key.ndim:
-        return None
-    unit = sampling.draw("uniform", a=0.0, b=1.0)
+    if low is not None and high is not None and low < high:
+        return sampling.draw("uniform", a=low, b=high)
+    if low is not None and low == high:
+        return _nodes.full(sampling.shape, sampling.dtype, low)
+    are_numbers = low is not None and high is not None
+    unit = None if sampling.key.ndim or are_numbers else sampling.draw("uniform", a=0.0, b=1.0)
+    if unit is None:
+        return sampling.problem("draws between bounds that are not in order, or that differ along a vmap")
     below, above = map(_node, rest)
-    if unit is None or len(below.shape) > len(unit.shape) or len(above.shape) > len(unit.shape):
-        return None
     return apply("add", apply("multiply", unit, apply("subtract", above, below)), below)
 
 
@@ -538,7 +542,7 @@ _MOST_OF_SINGLE: Final = 1 << 20
 def _randint(sampling: _Sampling, rest: list[Any]) -> Node | None:
     low, high = map(_number, rest)
     if low is None or high is None or not low < high:
-        return None
+        return sampling.problem("draws integers between bounds that are no two numbers in order")
     dtype = np.dtype(np.float32 if max(abs(low), abs(high)) <= _MOST_OF_SINGLE else np.float64)
     drawn = sampling.draw("uniform", dtype, a=low, b=high)
     return None if drawn is None else _nodes.with_dtype(apply("floor", drawn), sampling.dtype)
@@ -550,8 +554,7 @@ def _shuffle(sampling: _Sampling, rest: list[Any]) -> Node | None:
     values = _array(rest[0]) if isinstance(rest[0], Node) else np.asarray(rest[0])
     atoms = sampling.atoms("permutation")
     shuffled = None if atoms is None else _rules.shuffled(values, atoms, sampling.drawings, sampling.site)
-    text = "shuffles values other than a range of numbers, for one key"
-    return shuffled or Problem(sampling.shape, sampling.dtype, text, sampling.site)
+    return shuffled or sampling.problem("shuffles values other than a range of numbers, for one key")
 
 
 def _gumbel(sampling: _Sampling, rest: list[Any]) -> Node | None:
