@@ -643,6 +643,14 @@ REFUSALS = {
         ),
         r"draws between bounds that are not in order, or that differ along a vmap",
     ),
+    "bounds by vmap, for one key": (
+        lambda: jax.vmap(lambda b: jax.random.uniform(a_key(), (3,), maxval=b))(jnp.array([1.0, 2.0, 3.0])),
+        r"draws between bounds that are not in order, or that differ along a vmap",
+    ),
+    "truncated by vmap, for one key": (
+        lambda: jax.vmap(lambda b: jax.random.truncated_normal(a_key(), 0, b, (3,)))(jnp.array([1.0, 2.0, 3.0])),
+        r"draws between bounds that are not in order, or that differ along a vmap",
+    ),
     "an infinity": (
         lambda: jnp.where(normal((9,)) > 0, -jnp.inf, 0.0),
         r"made of drawn values .*and of such as are not",

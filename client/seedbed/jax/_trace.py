@@ -163,7 +163,10 @@ class _Interpreter:
             return Problem(tuple(out.shape), out.dtype, "draws with a key that is made of drawn values", site)
         if not _is_key(key):
             return None
-        return _SAMPLERS[name](_Sampling(key, tuple(out.shape), np.dtype(out.dtype), site, self.drawings), rest)
+        sampling = _Sampling(key, tuple(out.shape), np.dtype(out.dtype), site, self.drawings)
+        if name in _OF_EACH and any(shape != sampling.shape[key.ndim :] for shape in _drawn_shapes(equation.params)):
+            return None if name == "_truncated_normal" else sampling.problem(_BOUNDS)
+        return _SAMPLERS[name](sampling, rest)
 
     def _constant(self, equation: Any, arguments: list[Any]) -> list[Any]:  # noqa: ANN401
         """The results of constants, some of them large."""
@@ -406,6 +409,16 @@ def _is_main_diagonal(equation: Any, arguments: list[Any]) -> bool:  # noqa: ANN
 
 def _draws(parameters: dict[str, Any]) -> bool:
     """Whether an equation with these parameters draws anything within."""
+    return any(equation.primitive.name in _DRAWING for equation in _within(parameters))
+
+
+def _drawn_shapes(parameters: dict[str, Any]) -> list[Shape]:
+    """The shapes in which an equation with these parameters draws, for each key."""
+    return [tuple(one.params["shape"]) for one in _within(parameters) if one.primitive.name == "random_bits"]
+
+
+def _within(parameters: dict[str, Any]) -> Iterator[Any]:
+    """The equations of an equation with these parameters, and theirs."""
     pending = list(parameters.values())
     while pending:
         one = pending.pop()
@@ -414,11 +427,9 @@ def _draws(parameters: dict[str, Any]) -> bool:
         elif isinstance(one, jax.extend.core.ClosedJaxpr):
             pending.append(one.jaxpr)
         elif isinstance(one, jax.extend.core.Jaxpr):
-            if any(equation.primitive.name in _DRAWING for equation in one.eqns):
-                return True
             for equation in one.eqns:
+                yield equation
                 pending += equation.params.values()
-    return False
 
 
 def _full(equation: Any, arguments: list[Any]) -> list[Any] | None:  # noqa: ANN401
@@ -510,6 +521,12 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
     return None if isinstance(value, Node) or np.size(value) != 1 else float(np.asarray(value).reshape(()))
 
 
+_OF_EACH: Final = ("_uniform", "_normal", "_normal_real", "_truncated_normal", "_randint")
+"""What draws each element of its result for itself, unless a vmap goes over its bounds alone."""
+
+_BOUNDS: Final = "draws between bounds that are not in order, or that differ along a vmap"
+
+
 def _uniform(sampling: _Sampling, rest: list[Any]) -> Node | None:
     low, high = map(_number, rest)
     if low is not None and high is not None and low < high:
@@ -519,7 +536,7 @@ def _uniform(sampling: _Sampling, rest: list[Any]) -> Node | None:
     are_numbers = low is not None and high is not None
     unit = None if sampling.key.ndim or are_numbers else sampling.draw("uniform", a=0.0, b=1.0)
     if unit is None:
-        return sampling.problem("draws between bounds that are not in order, or that differ along a vmap")
+        return sampling.problem(_BOUNDS)
     below, above = map(_node, rest)
     return apply("add", apply("multiply", unit, apply("subtract", above, below)), below)
 
