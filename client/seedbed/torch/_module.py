@@ -19,6 +19,7 @@ from seedbed._schemes import spec
 from seedbed._stream import OF_TENSOR
 from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
+from seedbed.torch import _zero
 from seedbed.torch._shards import local_parts
 from seedbed.v1 import Model, TensorSlice, TensorSpec
 
@@ -34,12 +35,14 @@ def init_module(
     rules: Sequence[Rule] | None = None,
     progress: Progress | bool | None = None,
     device: torch.device | str = "cpu",
+    only: str | Sequence[str] | None = None,
 ) -> None:
     """Fills a module's parameters in place, each rank its own shards alone.
 
     Parameters may be plain tensors or the DTensors of ``fully_shard``, ``parallelize_module`` or both, on the CPU or on
-    a GPU; those on the meta device are materialised first. No rank talks to another. Tied parameters are filled once,
-    and stay tied. What is filled is the same for every sharding, bit for bit.
+    a GPU; those on the meta device are materialised first. They may be partitioned by ``deepspeed.zero.Init``, and not
+    yet by ``deepspeed.initialize``. No rank talks to another. Tied parameters are filled once, and stay tied. What is
+    filled is the same for every sharding, bit for bit.
 
     Buffers are filled if the model lists them, and else left as and where they are; one on the meta device has no
     values, so build the module with `on_meta`.
@@ -56,6 +59,8 @@ def init_module(
             ``[("*.bias", "zeros", {}), ("*", "normal", {"std": 0.02})]``.
         progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True writes a line on rank 0.
         device: Where tensors on the meta device go; a DTensor goes where its mesh is.
+        only: Names, or patterns of them as in ``fnmatch``, of what to fill, such as ``"*.lora_*"``; all else is left as
+            it is, and model or rules need not tell of it. Default everything.
 
     Raises:
         InvalidRequest: If model or rules do not fit the module, before anything is changed; or if the server refuses
@@ -70,10 +75,13 @@ def init_module(
     >>> bool((layer.bias == 0).all()), round(layer.weight.std().item(), 1)
     (True, 0.2)
     """
-    specs = specs_of(module, seed, model, rules)
-    _check_buffers(module, specs)
+    specs = specs_of(module, seed, model, rules, only)
+    if only is None:
+        _check_buffers(module, specs)
+    for name, tensor in _tensors_of(module, specs):
+        _zero.check_fillable(name, tensor)
     _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
-    _materialise(module, device)
+    _materialise(module, specs, device)
     _fill(_wanted(module, specs), client, _printer() if progress is True else progress or None)
 
 
@@ -113,7 +121,11 @@ def served_dtype(tensor: torch.Tensor) -> str:
 
 
 def specs_of(
-    module: torch.nn.Module, seed: int | None, model: Model | None, rules: Sequence[Rule] | None
+    module: torch.nn.Module,
+    seed: int | None,
+    model: Model | None,
+    rules: Sequence[Rule] | None,
+    only: str | Sequence[str] | None,
 ) -> dict[str, TensorSpec]:
     """What each tensor shall hold, by name.
 
@@ -122,14 +134,18 @@ def specs_of(
         seed: As for `init_module`.
         model: As for `init_module`.
         rules: As for `init_module`.
+        only: As for `init_module`.
 
     Raises:
-        InvalidRequest: If model or rules do not fit the module, or not one of them is given.
+        InvalidRequest: If model or rules do not fit the module, not one of them is given, or ``only`` names nothing.
     """
+    parameters = dict(module.named_parameters())
     if model is not None and rules is None:
-        return _specs_of_model(module, model, seed)
+        chosen = _chosen([*parameters, *(given.name for given in model.tensors)], only)
+        return _specs_of_model(module, model, seed, chosen)
     if rules is not None and model is None:
-        return _specs_by_rules(module, rules, seed or 0)
+        chosen = _chosen(parameters, only)
+        return _specs_by_rules({name: parameters[name] for name in parameters if name in chosen}, rules, seed or 0)
     raise InvalidRequest("model", "give either a model or rules")
 
 
@@ -138,16 +154,40 @@ def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None) -> dict[str, TensorSpec]:
-    parameters = dict(module.named_parameters())
+def _chosen(names: Iterable[str], only: str | Sequence[str] | None) -> set[str]:
+    """The names that are meant.
+
+    Raises:
+        InvalidRequest: If one of ``only`` means none.
+    """
+    names = set(names)
+    if only is None:
+        return names
+    chosen: set[str] = set()
+    for pattern in [only] if isinstance(only, str) else only:
+        matched = {pattern} & names or set(fnmatch.filter(names, pattern))
+        if not matched:
+            raise InvalidRequest("only", f"{pattern!r} matches none of {_listed(names)}; give names or patterns")
+        chosen |= matched
+    return chosen
+
+
+def _tensors_of(module: torch.nn.Module, names: Iterable[str]) -> list[tuple[str, torch.Tensor]]:
+    tensors = tensors_of(module)
+    return [(name, tensors[name]) for name in names]
+
+
+def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, chosen: set[str]) -> dict[str, TensorSpec]:
+    parameters = {name for name, _ in module.named_parameters()} & chosen
     tensors = tensors_of(module)
     specs = {given.name: given for given in model.tensors}
     if len(specs) < len(model.tensors):
         raise InvalidRequest("model", "has several tensors of one name")
-    if missing := parameters.keys() - specs.keys():
+    if missing := parameters - specs.keys():
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
         raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
+    specs = {name: given for name, given in specs.items() if name in chosen}
     for name, given in specs.items():
         _check(tensors[name], given)
     if seed is None:
@@ -157,10 +197,8 @@ def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None) -> 
 
 
 def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
-    if tuple(tensor.shape) != tuple(given.shape):
-        raise InvalidRequest(
-            given.name, f"has shape {tuple(tensor.shape)} in the module and {tuple(given.shape)} in the model"
-        )
+    if (shape := _zero.shape_of(tensor)) != tuple(given.shape):
+        raise InvalidRequest(given.name, f"has shape {shape} in the module and {tuple(given.shape)} in the model")
     if served_dtype(tensor) != (name := dtypes.name_of(given.dtype)):
         raise InvalidRequest(given.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
 
@@ -172,15 +210,16 @@ def _with_seed(given: TensorSpec, seed: int) -> TensorSpec:
     return result
 
 
-def _specs_by_rules(module: torch.nn.Module, rules: Sequence[Rule], seed: int) -> dict[str, TensorSpec]:
+def _specs_by_rules(parameters: Mapping[str, torch.Tensor], rules: Sequence[Rule], seed: int) -> dict[str, TensorSpec]:
     specs, unmatched = {}, []
-    for name, tensor in module.named_parameters():
+    for name, tensor in parameters.items():
         rule = next((rule for rule in rules if fnmatch.fnmatchcase(name, rule[0])), None)
         if rule is None:
             unmatched.append(name)
             continue
-        _, scheme, parameters = rule
-        specs[name] = spec(scheme, tensor.shape, **parameters, name=name, dtype=dtype_name(tensor), seed=seed)
+        _, scheme, arguments = rule
+        shape = _zero.shape_of(tensor)
+        specs[name] = spec(scheme, shape, **arguments, name=name, dtype=dtype_name(tensor), seed=seed)
     if unmatched:
         raise InvalidRequest("rules", f'match none of {_listed(unmatched)}; end them with ("*", scheme, parameters)')
     return specs
@@ -203,9 +242,11 @@ def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> 
             )
 
 
-def _materialise(module: torch.nn.Module, device: torch.device | str) -> None:
+def _materialise(module: torch.nn.Module, names: Iterable[str], device: torch.device | str) -> None:
+    wanted = {id(tensor) for _, tensor in _tensors_of(module, names)}
+
     def on_device(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_meta:
+        if not tensor.is_meta or id(tensor) not in wanted:
             return tensor
         place = tensor.device_mesh.device_type if isinstance(tensor, DTensor) else device
         return torch.empty_like(tensor, device=place)

@@ -1,4 +1,4 @@
-"""Which part of a tensor is on this rank: from a DTensor's placements alone, without any communication."""
+"""Which part of a tensor is on this rank: from its placements alone, without any communication."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 from seedbed.errors import InvalidRequest
+from seedbed.torch import _zero
 from seedbed.v1 import Region
 
 _Run = tuple[int, int]  # consecutive indices: the first, and one past the last
@@ -25,15 +26,18 @@ class Part(NamedTuple):
 
 
 def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
-    """What this rank holds of a tensor: all of it, or its shard of a DTensor, in as few boxes as there are.
+    """What this rank holds of a tensor: all, or its shard of a DTensor, or ZeRO-3's part, in as few boxes as it takes.
 
     Args:
         name: The tensor's name, for errors.
         tensor: A parameter or buffer.
 
     Raises:
-        InvalidRequest: If a DTensor is placed so that no rank holds its values.
+        InvalidRequest: If a DTensor is placed so that no rank holds its values, or DeepSpeed partitions a parameter in
+            a way that is not known.
     """
+    if _zero.is_partitioned(tensor):
+        return [Part(_region(box), memory) for box, memory in _zero.partition_of(name, tensor).boxes()]
     if not isinstance(tensor, DTensor):
         return [Part(None, tensor.detach())] if tensor.numel() else []
     memory = tensor.to_local().detach()

@@ -25,6 +25,7 @@ def verify_module(
     model: Model | None = None,
     seed: int | None = None,
     rules: Sequence[Rule] | None = None,
+    only: str | Sequence[str] | None = None,
 ) -> None:
     """Proves that a module's tensors are the model's, bit for bit, each rank its own shards alone.
 
@@ -39,6 +40,7 @@ def verify_module(
         model: What `record` gives, or a model file: the one that the module was filled from.
         seed: As it was given to `init_module`.
         rules: As they were given to `init_module`, in place of a model.
+        only: As it was given to `init_module`: what to compare.
 
     Raises:
         Mismatch: If a value differs; tells the first tensor and element, both values, and how many differ.
@@ -58,7 +60,7 @@ def verify_module(
     ...
     seedbed.errors.Mismatch: bias: element (3,) is 1.0 in the module and ... in the model; 1 of 64 elements differs
     """
-    specs = specs_of(module, seed, model, rules)
+    specs = specs_of(module, seed, model, rules, only)
     tensors = tensors_of(module)
     for name in specs:
         if tensors[name].is_meta:
