@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -21,7 +21,7 @@ from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _zero
 from seedbed.torch._shards import local_parts
-from seedbed.v1 import Model, TensorSlice, TensorSpec
+from seedbed.v1 import Model, Recipe, TensorSlice, TensorSpec
 
 Rule = tuple[str, str, Mapping[str, object]]
 """A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
@@ -187,6 +187,7 @@ def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, cho
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
         raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
+    _check_apart(specs.values(), chosen)
     specs = {name: given for name, given in specs.items() if name in chosen}
     for name, given in specs.items():
         _check(tensors[name], given)
@@ -194,6 +195,36 @@ def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, cho
         return specs
     number = _arguments.integer(seed, "seed", "seed", _arguments.UINT64)
     return {name: _with_seed(given, number) for name, given in specs.items()}
+
+
+def _check_apart(specs: Iterable[TensorSpec], chosen: set[str]) -> None:
+    """Refuses to fill one tensor of two that are made of the same draws: the other holds something else by now.
+
+    Raises:
+        InvalidRequest: If there are such; names both.
+    """
+    for given in specs:
+        for stream in _streams(given):
+            owner = stream.partition("#")[0]
+            if (owner in chosen) == (given.name in chosen):
+                continue
+            filled, left = (given.name, owner) if given.name in chosen else (owner, given.name)
+            raise InvalidRequest(
+                filled,
+                f"has draws in common with {left}, which is left as it is, so that the two would not fit; let only "
+                "name both or none of them",
+            )
+
+
+def _streams(given: TensorSpec | Recipe) -> Iterator[str]:
+    """The streams that are named in a message, and in what it is made of."""
+    if given.stream:
+        yield given.stream
+    for part in given.parts.parts:
+        yield from _streams(part.recipe)
+    for step in given.expression.steps:
+        if step.HasField("recipe"):
+            yield from _streams(step.recipe)
 
 
 def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
