@@ -281,3 +281,47 @@ def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
     assert begun == [len(list(net.parameters()))]
     for ours, theirs in zip(net.parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_some_tensors_alone(client):
+    """By names or patterns, parameters and buffers; the others stay where they are, with or without values."""
+    model = seedbed.torch.record(Net, seed=3)
+    filled = Net()
+    seedbed.torch.init_module(filled, client, model=model)
+    for only in ["hidden.*", ["hidden.weight", "hidden.b*"]]:
+        module = Net()
+        before = state(module)
+        seedbed.torch.init_module(module, client, model=model, only=only)
+        expected = before | {name: tensor for name, tensor in state(filled).items() if name.startswith("hidden")}
+        assert_equal(state(module), expected)
+        seedbed.torch.verify_module(module, client, model=model, only=only)
+    on_meta = Net().to("meta")
+    seedbed.torch.init_module(on_meta, client, model=model, only=["norm.weight", "norm.running_var"])
+    values = {name for name, tensor in on_meta.state_dict().items() if not tensor.is_meta}
+    assert values == {"norm.weight", "norm.running_var"}
+
+
+def test_only_what_is_there(client):
+    module, model = Net(), seedbed.torch.record(Net)
+    before = state(module)
+    with pytest.raises(seedbed.InvalidRequest, match=r"only: 'hiden\.\*' matches none of back\.bias"):
+        seedbed.torch.init_module(module, client, model=model, only=["hidden.weight", "hiden.*"])
+    with pytest.raises(seedbed.InvalidRequest, match=r"only: 'norm\.running_mean' matches none"):  # no rule fills it
+        seedbed.torch.init_module(module, client, rules=RULES, only="norm.running_mean")
+    assert_equal(state(module), before)
+
+
+def test_only_one_of_two_that_share_draws(client):
+    """A teacher that is not filled has other values by now than its student would get."""
+
+    def pair():
+        student = nn.Linear(4, 4)
+        return nn.ModuleDict({"student": student, "teacher": copy.deepcopy(student)})
+
+    model = seedbed.torch.record(pair)
+    for only in ["student.*", "teacher.*"]:
+        with pytest.raises(seedbed.InvalidRequest, match=r"weight: has draws in common with .*which is left as it is"):
+            seedbed.torch.init_module(pair(), client, model=model, only=only)
+    seedbed.torch.init_module(pair(), client, model=model, only=["student.*", "teacher.*"])
+    apart = seedbed.torch.record(pair, independent_copies=True)
+    seedbed.torch.init_module(pair(), client, model=apart, only="student.*")

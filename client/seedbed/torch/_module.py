@@ -212,7 +212,7 @@ def _check_apart(specs: Iterable[TensorSpec], chosen: set[str]) -> None:
             raise InvalidRequest(
                 filled,
                 f"has draws in common with {left}, which is left as it is, so that the two would not fit; let only "
-                "name both or none of them",
+                "name both or neither, or give rules if they need not fit",
             )
 
 
