@@ -57,7 +57,7 @@ def digest(module: torch.nn.Module) -> str:
     hashed = hashlib.sha256()
     for parameter in module.parameters():
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-        hashed.update(whole.detach().cpu().numpy().tobytes())
+        hashed.update(whole.detach().cpu().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return hashed.hexdigest()[:16]
 
 

@@ -53,7 +53,7 @@ def digest(module: torch.nn.Module) -> str:
     hashed = hashlib.sha256()
     with deepspeed.zero.GatheredParameters(list(module.parameters())):
         for parameter in module.parameters():
-            hashed.update(parameter.detach().cpu().numpy().tobytes())
+            hashed.update(parameter.detach().cpu().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return hashed.hexdigest()[:16]
 
 

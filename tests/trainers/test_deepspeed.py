@@ -63,7 +63,8 @@ def difference(module, client, model):
 
 def by_rules(client, deepspeed):
     """What rules make of parameters that are smaller than there are ranks, or cut within rows of rows."""
-    with deepspeed.zero.Init(config_dict_or_path={"train_batch_size": RANKS, "zero_optimization": {"stage": 3}}):
+    config = {"train_batch_size": RANKS, "zero_optimization": {"stage": 3}, "bf16": {"enabled": True}}
+    with deepspeed.zero.Init(config_dict_or_path=config):
         module = Small()
     seedbed.torch.init_module(module, client, seed=5, rules=RULES)
     with deepspeed.zero.GatheredParameters(list(module.parameters())):
@@ -107,8 +108,8 @@ def test_it_trains(seen):
 
 
 @slow
-def test_rules_and_small_parameters(seen):
-    module = Small()
+def test_rules_and_small_parameters_of_bfloat16(seen):
+    module = Small().bfloat16()
     with seedbed.connect("local:") as client:
         seedbed.torch.init_module(module, client, seed=5, rules=RULES)
     for rank in seen:
@@ -135,12 +136,17 @@ def test_boxes_are_the_elements_in_their_order(shape, data):
     assert len(boxes) <= max(1, 2 * len(shape) - 1)
 
 
-@pytest.mark.parametrize("held", [torch.zeros(1), torch.zeros(3, dtype=torch.int8)], ids=["on NVMe", "quantised"])
-def test_a_partition_that_is_held_otherwise_is_refused(held, monkeypatch):
+@pytest.mark.parametrize(
+    ("held", "second"),
+    [(torch.zeros(1), None), (torch.zeros(3, dtype=torch.int8), None), (torch.zeros(3), torch.zeros(5))],
+    ids=["on NVMe", "quantised", "twice"],
+)
+def test_a_partition_that_is_held_otherwise_is_refused(held, second, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
     module = nn.Linear(5, 1, bias=False)
     vars(module.weight).update(
         ds_tensor=held,
+        ds_secondary_tensor=second,
         ds_shape=(1, 5),
         ds_numel=5,
         ds_process_group=None,

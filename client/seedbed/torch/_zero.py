@@ -60,11 +60,13 @@ def partition_of(name: str, tensor: torch.Tensor) -> Partition:
     held: torch.Tensor = parameter.ds_tensor
     size, group = parameter.ds_numel, parameter.ds_process_group
     length = -(-size // torch.distributed.get_world_size(group))
-    if held.numel() != length or held.dtype != tensor.dtype:
+    is_copied = getattr(parameter, "ds_secondary_tensor", None) is not None  # which the forward pass would take
+    if held.numel() != length or held.dtype != tensor.dtype or is_copied:
         raise InvalidRequest(
             name,
-            "is partitioned by DeepSpeed into other than equal parts in memory: offloaded to NVMe, quantised, or in "
-            "groups of its own; leave these options off, or fill the module before deepspeed.zero.Init(module=...)",
+            "is partitioned by DeepSpeed into other than equal parts in memory: on NVMe, quantised, or twice, by "
+            "zero_hpz_partition_size; leave these options off, or build the whole module with seedbed.torch.build, for "
+            "deepspeed.initialize to partition",
         )
     first = min(torch.distributed.get_rank(group) * length, size)
     return Partition(shape_of(tensor), first, held.detach()[: min(length, size - first)])
