@@ -308,6 +308,8 @@ def test_only_what_is_there(client):
         seedbed.torch.init_module(module, client, model=model, only=["hidden.weight", "hiden.*"])
     with pytest.raises(seedbed.InvalidRequest, match=r"only: 'norm\.running_mean' matches none"):  # no rule fills it
         seedbed.torch.init_module(module, client, rules=RULES, only="norm.running_mean")
+    with pytest.raises(seedbed.InvalidRequest, match="only: is empty"):
+        seedbed.torch.init_module(module, client, model=model, only=[])
     assert_equal(state(module), before)
 
 
@@ -323,5 +325,11 @@ def test_only_one_of_two_that_share_draws(client):
         with pytest.raises(seedbed.InvalidRequest, match=r"weight: has draws in common with .*which is left as it is"):
             seedbed.torch.init_module(pair(), client, model=model, only=only)
     seedbed.torch.init_module(pair(), client, model=model, only=["student.*", "teacher.*"])
+    named = [seedbed.spec("normal", (4,), name=name, stream="any") for name in ("a", "b")]
+    both = nn.ParameterDict({name: nn.Parameter(torch.zeros(4)) for name in ("a", "b")})
+    seedbed.torch.init_module(both, client, model=Model(tensors=named))
+    assert torch.equal(both["a"], both["b"])
+    with pytest.raises(seedbed.InvalidRequest, match="a: has draws in common with b, which is left as it is"):
+        seedbed.torch.init_module(both, client, model=Model(tensors=named), only="a")
     apart = seedbed.torch.record(pair, independent_copies=True)
     seedbed.torch.init_module(pair(), client, model=apart, only="student.*")

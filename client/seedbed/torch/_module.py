@@ -164,6 +164,8 @@ def _chosen(names: Iterable[str], only: str | Sequence[str] | None) -> set[str]:
     if only is None:
         return names
     chosen: set[str] = set()
+    if not only:
+        raise InvalidRequest("only", "is empty, which would fill nothing; give names or patterns, or leave it out")
     for pattern in [only] if isinstance(only, str) else only:
         matched = {pattern} & names or set(fnmatch.filter(names, pattern))
         if not matched:
@@ -187,7 +189,7 @@ def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, cho
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
         raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
-    _check_apart(specs.values(), chosen)
+    _check_apart(specs.values(), tensors.keys() - chosen)
     specs = {name: given for name, given in specs.items() if name in chosen}
     for name, given in specs.items():
         _check(tensors[name], given)
@@ -197,23 +199,33 @@ def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, cho
     return {name: _with_seed(given, number) for name, given in specs.items()}
 
 
-def _check_apart(specs: Iterable[TensorSpec], chosen: set[str]) -> None:
+def _check_apart(specs: Iterable[TensorSpec], left: set[str]) -> None:
     """Refuses to fill one tensor of two that are made of the same draws: the other holds something else by now.
+
+    Args:
+        specs: All that the model tells of.
+        left: The tensors that are not filled.
 
     Raises:
         InvalidRequest: If there are such; names both.
     """
+    users = {name: name for name in left}
     for given in specs:
-        for stream in _streams(given):
-            owner = stream.partition("#")[0]
-            if (owner in chosen) == (given.name in chosen):
-                continue
-            filled, left = (given.name, owner) if given.name in chosen else (owner, given.name)
+        if given.name in left:
+            users |= {owner: given.name for owner in _owners(given) if owner not in left}
+    for given in specs:
+        other = next((users[owner] for owner in _owners(given) if owner in users), None)
+        if given.name not in left and other is not None:
             raise InvalidRequest(
-                filled,
-                f"has draws in common with {left}, which is left as it is, so that the two would not fit; let only "
+                given.name,
+                f"has draws in common with {other}, which is left as it is, so that the two would not fit; let only "
                 "name both or neither, or give rules if they need not fit",
             )
+
+
+def _owners(given: TensorSpec) -> list[str]:
+    """The tensors after which the streams of a tensor are named, itself first."""
+    return [given.name, *(stream.partition("#")[0] for stream in _streams(given))]
 
 
 def _streams(given: TensorSpec | Recipe) -> Iterator[str]:
