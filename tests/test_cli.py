@@ -18,6 +18,7 @@ from _helpers.waiting import wait_until
 from safetensors import safe_open
 
 import seedbed
+from seedbed.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {
@@ -76,13 +77,48 @@ def test_get_writes_a_region_of_a_safetensors_file(ok):
     assert json.loads(metadata["seedbed.slice"])["region"] == {"start": ["10", "0"], "stop": ["20", "30"]}
 
 
+def test_regions_and_dtypes_as_others_write_them(ok):
+    for dtype, region in (("bfloat16", "10:20,:"), ("BF16", "10:20"), ("torch.bfloat16", "-30:20:1,...")):
+        ok("get", "normal", "--shape", "40,30", "--dtype", dtype, "--region", region, "-o", f"{dtype}.safetensors")
+    first, *others = (Path(f"{dtype}.safetensors").read_bytes() for dtype in ("bfloat16", "BF16", "torch.bfloat16"))
+    assert [first, first] == others
+
+
 def test_get_of_a_tensor_without_a_name(ok):
     ok("get", "eye", "--shape", "3,3", "-o", "w.safetensors")
     assert (safetensors.numpy.load_file("w.safetensors")["tensor"] == np.eye(3)).all()
 
 
+@pytest.mark.parametrize("options", [("--shape", "30,40"), ("--shape", ""), ("--shape", "0,4"),
+                                     ("--shape", "9,4", "--region", "2:5,1:")])  # fmt: skip
+def test_get_writes_the_npy_file_to_standard_output(capsysbinary, options):
+    assert main(["get", "normal", *options, "--seed", "7", "--progress", "-o", "w.npy"]) == 0
+    capsysbinary.readouterr()
+    assert main(["get", "normal", *options, "--seed", "7", "--progress", "-o", "-"]) == 0
+    out, err = capsysbinary.readouterr()
+    assert out == Path("w.npy").read_bytes()
+    assert b"normal(mean=0, std=1)" in err
+
+
+def test_get_writes_no_npy_file_to_a_terminal(seedbed_command, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, err = seedbed_command("get", "normal", "--shape", "3", "-o", "-")
+    assert (code, out) == (2, "")
+    assert "- would write a .npy file to this terminal" in err
+
+
 @pytest.mark.parametrize(
-    ("shape", "dims"), [("", ()), ("5", (5,)), ("(2, 3)", (2, 3)), ("[2,3,]", (2, 3)), ("0,4", (0, 4))]
+    ("shape", "dims"),
+    [
+        ("", ()),
+        ("5", (5,)),
+        ("(2, 3)", (2, 3)),
+        (" 2 ,3 ", (2, 3)),
+        ("()", ()),
+        ("(4,)", (4,)),
+        ("[2,3,]", (2, 3)),
+        ("0,4", (0, 4)),
+    ],
 )
 def test_shapes(ok, shape, dims):
     ok("get", "ones", "--shape", shape, "-o", "w.npy")
@@ -141,8 +177,16 @@ REFUSALS = {
         ("get", "ones", "--shape", "a,b", "-o", "w.npy"),
         "'a,b' is not a shape; give the dimensions",
     ),
+    "a shape without commas": (("get", "ones", "--shape", "3 4", "-o", "w.npy"), "'3 4' is not a shape;"),
+    "a shape of two brackets": (("get", "ones", "--shape", "[3][4]", "-o", "w.npy"), "'[3][4]' is not a shape;"),
+    "a shape with crosses": (("get", "ones", "--shape", "3x4", "-o", "w.npy"), "'3x4' is not a shape;"),
+    "a region without commas": (("get", "ones", "--shape", "30", "--region", "1 0:2 0", "-o", "w.npy"), "not a range"),
     "a negative shape": (("get", "ones", "--shape", "-3,4", "-o", "w.npy"), "spec.shape"),
     "a region that is none": (("get", "ones", "--shape", "3", "--region", "1", "-o", "w.npy"), "'1' is not a range"),
+    "a region with a step": (
+        ("get", "ones", "--shape", "3", "--region", "::2", "-o", "w.npy"),
+        "'::2' has step 2; only step 1 is served",
+    ),
     "a region outside": (("get", "ones", "--shape", "3", "--region", "1:9", "-o", "w.npy"), "region"),
     "a seed too large": (("get", "normal", "--shape", "3", "--seed", str(2**64), "-o", "w.npy"), "2^64"),
     "a seed that is none": (("get", "normal", "--shape", "3", "--seed", "x", "-o", "w.npy"), "'x' is not an integer"),
@@ -150,14 +194,26 @@ REFUSALS = {
     "a std that is no number": (("get", "normal", "--shape", "3", "--std", "nan", "-o", "w.npy"), "spec.normal.std"),
     "one dimension": (("get", "xavier_normal", "--shape", "3", "-o", "w.npy"), "spec.shape"),
     "an unknown mode": (("get", "kaiming_normal", "--shape", "3,3", "--mode", "x", "-o", "w.npy"), "fan_in"),
-    "an unknown dtype": (("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"), "bfloat16"),
+    "an unknown dtype": (("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"), "not served; use one of"),
     "bfloat16 in npy": (
         ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "w.npy"),
         "write a .safetensors file",
     ),
+    "a model as a file of another kind": (
+        ("model", ROOT / "examples/gpt2-124m.json", "-o", "gpt2.npy"),
+        "gpt2.npy is named as another kind of file; give FILE.safetensors",
+    ),
+    "safetensors to standard output": (
+        ("model", ROOT / "examples/gpt2-124m.json", "-o", "-"),
+        "give FILE.safetensors or a directory",
+    ),
     "a file of another kind": (
         ("get", "ones", "--shape", "3", "-o", "w.bin"),
         "w.bin does not end in .npy or .safetensors",
+    ),
+    "bfloat16 in npy, to standard output": (
+        ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "-"),
+        "write a .safetensors file",
     ),
     "a reserved name": (
         ("get", "ones", "--shape", "3", "--name", "__metadata__", "-o", "w.safetensors"),
@@ -165,7 +221,7 @@ REFUSALS = {
     ),
     "a directory that is missing": (
         ("get", "ones", "--shape", "3", "-o", "no/w.npy"),
-        "no/w.npy: No such file or directory",
+        "no/w.npy: there is no directory no; make it first",
     ),
     "a target that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--target", "nowhere"), "target"),
     "a timeout that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),
@@ -238,6 +294,14 @@ def test_seed_and_dtype_of_all_tensors(ok, tiny):
     assert "(seed 9, algorithm version 1)" in ok("verify", "tiny.safetensors")
 
 
+def test_a_model_file_names_types_as_others_do(ok, tmp_path):
+    for dtype in ("DATA_TYPE_BFLOAT16", "torch.bfloat16", "bf16"):
+        tensor = {"name": "w", "shape": [8, 4], "normal": {}, "dtype": dtype}
+        (tmp_path / "model.json").write_text(json.dumps({"tensors": [tensor]}))
+        ok("model", "model.json", "-o", f"{dtype}.safetensors")
+        assert Path(f"{dtype}.safetensors").read_bytes() == Path("DATA_TYPE_BFLOAT16.safetensors").read_bytes()
+
+
 def test_an_empty_model_is_a_file(ok, tmp_path):
     (tmp_path / "m.json").write_text("{}")
     ok("model", "m.json", "-o", "m.safetensors")
@@ -246,7 +310,7 @@ def test_an_empty_model_is_a_file(ok, tmp_path):
 
 MODEL_ERRORS = {
     "no JSON": ('{"tensors": [', "m.json: not a model file"),
-    "no text": (b"\xff\xfe", "m.json: not a text file in UTF-8"),
+    "no text": (b"\xff\xfe", "m.json: not a model file: not a text in UTF-8"),
     "an unknown field": (
         '{"tensors": [{"name": "a"}, {"name": "b", "shap": [3]}]}',
         'tensors[1]: Message type "seedbed.v1',
@@ -475,15 +539,36 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path, server, number, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_pipe_makes_no_noise():
-    command = f"{sys.executable} -m seedbed.cli describe model {ROOT}/examples/llama-3.1-8b.json | head -n 1"
+@pytest.mark.parametrize(
+    ("command", "taken", "out"),
+    [
+        ("describe model many.json", "-n 1", b"tensor"),
+        ("get normal --shape 3000,1000 -o -", "-c 6", b"\x93NUMPY"),
+    ],
+)
+def test_a_closed_pipe_makes_no_noise(tmp_path, command, taken, out):
+    # More than a pipe holds: else all may be written before its other end is closed.
+    tensors = [{"name": f"{index:099}", "shape": [1], "zeros": {}} for index in range(2000)]
+    (tmp_path / "many.json").write_text(json.dumps({"tensors": tensors}))
+    command = f"{sys.executable} -m seedbed.cli {command} | head {taken}"
     paths = os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths},
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths}, cwd=tmp_path,
     )  # fmt: skip
-    assert done.stdout.startswith("tensor")
-    assert done.stderr == ""
+    assert done.stdout.startswith(out)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize("command", ["get ones --shape 3 -o -", "describe ones --shape 3"])
+def test_a_full_disk_behind_standard_output(command):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "seedbed.cli", *command.split()], stdout=full, stderr=subprocess.PIPE, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, b"seedbed: No space left on device\n")
 
 
 def test_serve_serves_and_stops(ok):

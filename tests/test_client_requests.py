@@ -3,6 +3,7 @@
 import inspect
 import math
 import pickle
+from decimal import Decimal
 from fractions import Fraction
 
 import grpc
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
+from numpy.lib.stride_tricks import as_strided
 
 import seedbed
 from seedbed import _targets, aio, errors
@@ -137,16 +139,71 @@ def test_dtypes(dtype):
         assert seedbed.spec("ones", 1, dtype=form).dtype == number
 
 
+# What each library calls the types that are served; objects of torch and JAX are in the tests of those.
+DTYPE_NAMES = {
+    "float32": ["float32", "Float32", "float", "single", "fp32", "F32", "f32", "f4", "<f4", "=f4", "f", "torch.float32",
+                "torch.float", np.single, np.dtype("f4")],
+    "float16": ["float16", "half", "fp16", "F16", "f2", "e", "torch.half", np.half, np.dtype("f2")],
+    "bfloat16": ["bfloat16", "bf16", "BF16", "torch.bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)],
+    "float64": ["float64", "double", "fp64", "F64", "f8", "d", "torch.double", float, np.double, np.dtype("f8")],
+    "complex64": ["complex64", "csingle", "c64", "C64", "c8", "F", "torch.cfloat", np.csingle, np.dtype("c8")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(ours, theirs) for ours, all_ in DTYPE_NAMES.items() for theirs in all_])
+def test_dtypes_have_the_names_of_all_libraries(ours, theirs):
+    number = DataType.Value(f"DATA_TYPE_{ours.upper()}")
+    assert seedbed.dtypes.data_type(theirs) == number
+    assert seedbed.spec("normal", (3,), dtype=theirs).dtype == number
+    assert seedbed.draw("normal", (3,), dtype=theirs).astype(theirs)._step.cast == number
+
+
+@pytest.mark.parametrize(
+    ("dtype", "refusal_of_it"),
+    [
+        ("int8", "dtype int8 is not served; use one of float32, float16, bfloat16, float64, complex64"),
+        ("torch.int8", "dtype int8 is not served;"),
+        (ml_dtypes.float8_e4m3fn, "dtype float8_e4m3fn is not served;"),
+        (complex, "dtype complex128 is not served;"),
+        (int, "dtype int64 is not served;"),
+        ("F8_E4M3", "unknown dtype F8_E4M3; use one of float32,"),
+        ("bflot16", "unknown dtype bflot16; did you mean bfloat16? use one of float32,"),
+        ("", "unknown dtype ; use one of"),
+        (3, "unknown dtype 3; use one of"),
+    ],
+)
+def test_other_dtypes_are_told_from_those_that_are_served(dtype, refusal_of_it):
+    error = refusal(seedbed.spec, "ones", 3, dtype=dtype)
+    assert error.field == "spec.dtype"
+    assert error.description.startswith(refusal_of_it)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.array(0.5), np.float16(0.5), ml_dtypes.bfloat16(0.5), np.longdouble(0.5), Fraction(1, 2), Decimal("0.5")],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_is_a_number_is_one(value):
+    assert seedbed.spec("normal", (3,), std=value).normal.std == 0.5
+    assert seedbed.spec("constant", (3,), val=value).constant.val == 0.5
+    assert seedbed.spec("xavier_normal", (3, 3), gain=value).xavier_normal.gain == 0.5
+
+
+def test_arrays_without_dimensions_are_integers_too():
+    spec = seedbed.spec("dirac", (np.array(4), np.int64(2), 3), groups=np.array(2), seed=np.array(7))
+    assert (list(spec.shape), spec.dirac.groups, spec.seed) == ([4, 2, 3], 2, 7)
+
+
 REFUSED = [
     (
         "ones",
         (3,),
         {"dtype": "int32"},
         "spec.dtype",
-        "unknown dtype int32; use one of float32, float16, bfloat16, float64",
+        "dtype int32 is not served; use one of float32, float16, bfloat16, float64, complex64",
     ),
     ("ones", (3,), {"dtype": None}, "spec.dtype", "unknown dtype None"),
-    ("ones", (3,), {"dtype": ">f4"}, "spec.dtype", "unknown dtype >f4"),
+    ("ones", (3,), {"dtype": ">f4"}, "spec.dtype", "dtype >f4 is not in this machine's byte order"),
     ("ones", (3,), {"seed": -1}, "spec.seed", "seed -1 is outside 0 .. 2^64 - 1"),
     ("ones", (3,), {"seed": 2**64}, "spec.seed", "outside 0 .. 2^64 - 1"),
     ("ones", (3,), {"seed": True}, "spec.seed", "seed True not a valid number"),
@@ -166,6 +223,19 @@ REFUSED = [
     ("constant", (3,), {"val": 1j}, "spec.constant.val", "not a valid number"),
     ("uniform", (3,), {"b": np.bool_(True)}, "spec.uniform.b", "b True not a valid number"),
     ("normal", (3,), {"std": [1]}, "spec.normal.std", "std [1] not a valid number"),
+    (
+        "normal",
+        (3,),
+        {"std": np.array([0.5])},
+        "spec.normal.std",
+        "std is an array of shape (1,); give a single number",
+    ),
+    ("normal", (3,), {"std": np.array(True)}, "spec.normal.std", "std True not a valid number"),
+    ("normal", (3,), {"std": np.array("0.5")}, "spec.normal.std", "std 0.5 not a valid number"),
+    ("normal", (3,), {"std": np.complex64(1)}, "spec.normal.std", "std (1+0j) not a valid number"),
+    ("normal", (3,), {"seed": np.array([7])}, "spec.seed", "seed is an array of shape (1,); give a single number"),
+    ("normal", (3,), {"seed": np.array(7.0)}, "spec.seed", "seed 7.0 is not an integer"),
+    ("normal", (3,), {"seed": np.array(True)}, "spec.seed", "seed True not a valid number; give an integer"),
     ("dirac", (3, 3, 3), {"groups": 2**63}, "spec.dirac.groups", "outside -2^63 .. 2^63 - 1"),
     ("dirac", (3, 3, 3), {"groups": True}, "spec.dirac.groups", "groups True not a valid number"),
     ("trunc_normal", (3,), {"bounds": "std"}, "spec.trunc_normal.bounds", "use one of ['absolute', 'sigma']"),
@@ -230,6 +300,38 @@ def test_unknown_schemes_and_arguments(client):
         seedbed.spec("normal", (3,), out=np.empty(3))
 
 
+@pytest.mark.parametrize(
+    ("scheme", "keyword", "hint"),
+    [
+        ("normal", "sede", "did you mean 'seed'?"),
+        ("normal", "stddev", "did you mean 'std'?"),
+        ("uniform", "low", "did you mean 'a'?"),
+        ("constant", "fill_value", "did you mean 'val'?"),
+        ("ones", "generator", "did you mean 'seed'?"),
+        ("ones", "low", "it takes shape, seed, name, dtype, algorithm_version, stream, region, out, progress, timeout"),
+    ],
+)
+def test_keywords_of_others_are_told_with_ours(client, scheme, keyword, hint):
+    with pytest.raises(TypeError) as caught:
+        getattr(client, scheme)((3,), **MINIMAL.get(scheme, {}), **{keyword: 1})
+    assert str(caught.value) == f"{scheme}() got an unexpected keyword argument {keyword!r}; {hint}"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("kaiming_nromal", "did you mean kaiming_normal?"),
+        ("kaiming_normal_", "did you mean kaiming_normal?"),
+        ("truncated_normal", "did you mean trunc_normal?"),
+        ("he_normal", "it is variance_scaling with 2, 'fan_in', 'truncated_normal';"),
+        ("glorot_uniform", "it is variance_scaling with 1, 'fan_avg', 'uniform';"),
+    ],
+)
+def test_misspelt_schemes_are_told_with_what_was_meant(name, hint):
+    for call in (seedbed.spec, seedbed.draw):
+        assert refusal(call, name, (3, 3)).description.startswith(f"unknown scheme {name}; {hint} use one of constant,")
+
+
 def test_gain_arguments(client):
     assert refusal(client.calculate_gain, "gelu").field == "nonlinearity"
     error = refusal(client.calculate_gain, "leaky_relu", True)
@@ -242,6 +344,9 @@ REGIONS = [
     (np.s_[...], (5, 6), [0, 0], [5, 6]),
     (np.s_[1:2, ...], (5, 6, 7), [1, 0, 0], [2, 6, 7]),
     (np.s_[..., 1:2], (5, 6, 7), [0, 0, 1], [5, 6, 2]),
+    (np.s_[1:2], (5, 6, 7), [1, 0, 0], [2, 6, 7]),
+    (np.s_[-2:, :3], (5, 6, 7), [3, 0, 0], [5, 3, 7]),
+    ((), (5, 6), [0, 0], [5, 6]),
     (np.s_[1:2, ..., 3:4], (5, 6), [1, 3], [2, 4]),
     (np.s_[1:2, 3:4, ...], (5, 6), [1, 3], [2, 4]),
     (np.s_[-3:, :-1], (5, 6), [2, 0], [5, 5]),
@@ -270,11 +375,11 @@ BAD_REGIONS = [
     ("1:2", (5,), "'1:2' is not a slice"),
     (np.s_[::2], (5,), "has step 2; only step 1 is served"),
     (np.s_[::-1], (5,), "has step -1"),
-    (np.s_[1:2], (5, 5), "has 1 dimensions, the shape has 2; give one slice for each, or `...` for the rest"),
-    (np.s_[:, :, :], (5, 5), "has 3 dimensions, the shape has 2"),
+    (np.s_[::2], (5, 5), "dimension 0 has step 2; only step 1 is served"),
+    (np.s_[:, :, :], (5, 5), "has 3 dimensions, the shape has 2; give one slice for each, or fewer"),
     (np.s_[:, :, ..., :], (5, 5), "has 3 dimensions, the shape has 2"),
-    (np.s_[..., ...], (5, 5), "the shape has 2"),
-    (np.s_[:, ..., ...], (5, 5), "the shape has 2"),
+    (np.s_[..., ...], (5, 5), "has several `...`"),
+    (np.s_[:, ..., ...], (5, 5), "has several `...`"),
     (np.s_[3:2], (5,), "3:2 is reversed in dimension 0"),
     (np.s_[:, 0:6], (5, 5), "0:6 is outside dimension 1, whose size is 5"),
     (np.s_[-6:], (5,), "-6: is outside dimension 0, whose size is 5"),
@@ -306,7 +411,9 @@ BAD_OUTPUTS = [
     (np.empty((2, 3), np.float32), "has shape (2, 3) for tensor 'w'; give one of shape (3, 2), the region's"),
     (np.empty(6, np.float32), "has shape (6,)"),
     (np.empty((3, 2), np.float64), "has dtype float64 for tensor 'w'; give one of dtype float32"),
-    (np.empty((3, 2), ">f4"), "has dtype >f4"),
+    (np.empty((3, 2), ">f4"), "has dtype >f4 for tensor 'w', of the other byte order; give float32"),
+    (as_strided(np.empty(9, np.float32), (3, 2), (4, 4)), "has elements that share memory for tensor 'w'"),
+    (as_strided(np.empty(9, np.float32), (3, 2), (0, 4)), "has elements that share memory for tensor 'w'"),
     (read_only((3, 2)), "cannot be written for tensor 'w'; give a writable array"),
     (np.broadcast_to(np.float32(1), (3, 2)), "cannot be written"),
     ([[0.0] * 2] * 3, "is a list for tensor 'w'; give a NumPy array"),
@@ -337,6 +444,25 @@ def test_model_arguments(client):
     assert refusal(client.init_model, [spec], out={}).description.startswith("has no array for tensor 'w'")
     assert refusal(client.init_model, [spec], out=3).field == "out"
     assert refusal(client.init_model, Model(tensors=[spec]), out={"w": [1, 2]}).field == "out"
+
+
+def test_tensors_of_one_name_are_one_tensor(client):
+    one, other = (seedbed.spec("normal", (4, 3), name="w", seed=seed) for seed in (0, 1))
+    part = TensorSlice(spec=one, region=Region(start=[0, 0], stop=[1, 3]))
+    error = refusal(client.init_model, [seedbed.spec("ones", 3, name="v"), one, other])
+    assert error.field == "tensors[2].spec.name"
+    assert error.description.startswith(
+        "'w' is the name of an earlier tensor, too, normal of shape (4, 3); give each a"
+    )
+    assert client.init_model([one, part, one, seedbed.spec("ones", 3), seedbed.spec("zeros", 3)])
+    array = np.empty((4, 3), np.float32)
+    error = refusal(client.init_model, [one, one], out={"w": array})
+    assert error.field == "out"
+    assert error.description.startswith(
+        "has one array for tensors[0] and tensors[1], both of the name 'w'; give a func"
+    )
+    assert client.init_model([one, one], out=lambda _: array)
+    assert refusal(client.init_model, {"w": one}).description == "is a dict; give its values, whose names are their own"
 
 
 def test_spec_arguments(client):

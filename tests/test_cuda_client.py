@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 from _helpers.emulation import emulated_cupy
 
 import seedbed
-from seedbed import _cuda
+from seedbed import _cuda, _transport
 from seedbed.cli._app import run
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
@@ -341,6 +342,10 @@ def outs_refused(cupy):
         array = cupy.empty((1, 3), np.float32)
         return cupy.ndarray(np.broadcast_to(array._host, (2, 3)), array._block)
 
+    def windows():
+        array = cupy.empty((1, 8), np.float32)
+        return cupy.ndarray(np.lib.stride_tricks.sliding_window_view(array._host[0], 3)[:2], array._block)
+
     return [
         ([[0.0] * 3] * 2, "is a list for tensor 'w'; give a CuPy array, or another with DLPack"),
         (np.empty((2, 3), np.float32), "is not in a GPU's memory for tensor 'w'; give an array in GPU 0's, or connect"),
@@ -348,6 +353,7 @@ def outs_refused(cupy):
         (cupy.empty((2, 3), np.float16), "has dtype float16 for tensor 'w'; give one of dtype float32"),
         (Tensor(cupy, (2, 3), np.float64), "has dtype float64 for tensor 'w'; give one of dtype float32"),
         (expanded(), "has elements that share memory for tensor 'w'"),
+        (windows(), "has elements that share memory for tensor 'w'"),
         (Unshared(cupy, (2, 3)), "cannot be shared with CuPy for tensor 'w': not strided; give a CuPy array"),
         (JaxArray(cupy, (2, 3)), "is a JAX array for tensor 'w', which cannot be written; leave it away, and give"),
     ]
@@ -363,6 +369,15 @@ def test_arrays_that_are_refused(client, cupy):
             field, description = refusal(call)
             assert field == "out"
             assert description.startswith(words)
+
+
+def test_a_client_that_is_pickled_opens_the_gpu_when_it_is_used(client, local, monkeypatch):
+    sent = pickle.dumps(client)
+    with monkeypatch.context() as unopened:
+        unopened.setattr(_transport, "open_cuda_service", None)
+        arrived = pickle.loads(sent)
+    assert repr(arrived) == repr(client)
+    assert_equal(arrived.init(NORMAL).get(), local.init(NORMAL))
 
 
 # Models.

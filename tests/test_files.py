@@ -161,6 +161,20 @@ def test_a_missing_directory_is_named(tmp_path):
     assert caught.value.filename == str(tmp_path / "no" / "w")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_written_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    reader = os.open(tmp_path / "pipe.npy", os.O_RDONLY | os.O_NONBLOCK)
+    with create_file(tmp_path / "pipe.npy") as file:
+        file.write(b"text")
+    assert os.read(reader, 100) == b"text"
+    with pytest.raises(OSError, match=r"pipe\.npy") as caught, create_npy(tmp_path / "pipe.npy", np.dtype("f4"), (1,)):
+        pass
+    assert "is a pipe or a device" in caught.value.strerror
+    os.close(reader)
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 def test_a_directory_is_not_replaced(tmp_path):
     with pytest.raises(IsADirectoryError), create_file(tmp_path):
         pass

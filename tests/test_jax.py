@@ -239,6 +239,36 @@ def test_progress_counts_the_bytes_of_the_parts(local, mesh):
     assert len(told) == 7 * 4
 
 
+def test_progress_draws_a_bar(local, mesh, capsys):
+    seedbed.jax.init_tree(local, tree_of_specs(), NamedSharding(mesh, PartitionSpec("b")), progress=True)
+    assert "2.6/2.6 KiB" in capsys.readouterr().err
+
+
+def test_jax_s_own_dtypes_and_numbers_are_taken():
+    for dtype in (jnp.bfloat16, jnp.dtype("bfloat16"), jnp.zeros(3, "bfloat16").dtype):
+        spec = seedbed.spec("normal", jnp.zeros((3, 4)).shape, std=jnp.array(0.5), seed=jnp.array(7), dtype=dtype)
+        assert (seedbed.dtypes.name_of(spec.dtype), spec.normal.std, spec.seed) == ("bfloat16", 0.5, 7)
+    refused = []
+
+    def traced(std):
+        with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: std .* has no value here") as caught:
+            seedbed.spec("normal", (3,), std=std)
+        refused.append(caught.value)
+        return std
+
+    jax.jit(traced)(0.5)
+    assert refused
+
+
+def test_leaves_of_one_name_are_one_tensor(local, mesh):
+    specs = [seedbed.spec("normal", (8,), name="w"), seedbed.spec("normal", (8,), name="w", seed=1)]
+    replicated = NamedSharding(mesh, PartitionSpec())
+    one, same = seedbed.jax.init_tree(local, specs[:1] * 2, replicated)
+    assert (one == same).all()
+    with pytest.raises(seedbed.InvalidRequest, match=r"specs\[1\].name: 'w' is the name of an earlier tensor, too"):
+        seedbed.jax.init_tree(local, specs, replicated)
+
+
 def test_refusals_of_trees(local, mesh):
     replicated = NamedSharding(mesh, PartitionSpec())
     good, bad = seedbed.spec("normal", (8,)), seedbed.spec("uniform", (8,), a=1, b=0)
@@ -395,7 +425,7 @@ def test_dtypes_of_initializers(local, call):
     assert same(call(lambda: half(None, (3,), "float32")), local.normal((3,), name="w", seed=7))
     with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: float64 needs JAX's 64-bit mode"):
         call(lambda: init(None, (3,), jnp.float64))
-    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: unknown dtype"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int32 is not served"):
         call(lambda: init(None, (3,), jnp.int32))
     with jax.enable_x64(True):
         expected = local.normal((3,), name="w", seed=7, dtype="float64")

@@ -248,7 +248,7 @@ def test_comparing_for_identity():
         (lambda: X.norm(0), "spec.expression", "above 0"),
         (lambda: X + "a", "spec.expression", "is no value"),
         (lambda: X + None, "spec.expression", "is no value"),
-        (lambda: X.astype("int8"), "spec.dtype", "unknown dtype"),
+        (lambda: X.astype("int8"), "spec.dtype", "dtype int8 is not served"),
         (lambda: seedbed.concatenate([]), "spec.expression", "no values"),
         (lambda: seedbed.concatenate([X, X.T]), "spec.expression", "differ"),
         (lambda: seedbed.stack([X, X.T]), "spec.expression", "differ"),

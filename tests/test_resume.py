@@ -11,13 +11,12 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-import crc32c
 import grpc
 import numpy as np
 import pytest
 from _helpers.messages import messages
+from _helpers.scripted import CHUNK, ScriptedServer, fails_with, replaces, sealed, sends, set_chunk
 from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
@@ -27,15 +26,12 @@ import seedbed
 from seedbed import _retry, _stream
 from seedbed.v1 import (
     Chunk,
-    InitModelRequest,
-    InitModelResponse,
     InitTensorRequest,
     InitTensorResponse,
     Region,
     TensorSlice,
 )
 
-CHUNK = 64  # bytes; so that small tensors have many
 SPEC = seedbed.spec("normal", (10, 16), seed=7, name="w")  # 10 chunks
 MODEL = [
     seedbed.spec("normal", (4, 16), name="a"),
@@ -43,62 +39,6 @@ MODEL = [
     seedbed.spec("uniform", (5, 16), name="b", dtype="float64"),
     seedbed.spec("ones", (), name="scalar"),
 ]
-
-
-class Stream:
-    """One attempt of a client, as the script sees it."""
-
-    def __init__(self, method, request, context):
-        self.request = request
-        self.context = context
-        self._parse = {"InitTensor": InitTensorResponse, "InitModel": InitModelResponse}[method].FromString
-        self.right = list(messages(method, request, CHUNK))
-
-    def message(self, index):
-        return self._parse(self.right[index])
-
-    def fail(self, code):
-        self.context.abort(grpc.StatusCode[code], "ipv4:127.0.0.1 says: recvmsg: Connection reset by peer")
-
-
-class ScriptedServer:
-    """Plays one script for each attempt, the last one again and again; None answers correctly."""
-
-    def __init__(self):
-        self.requests = []
-        self.ended = threading.Event()
-        self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        handlers = {"InitTensor": InitTensorRequest, "InitModel": InitModelRequest}
-        self._server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(
-                    "seedbed.v1.InitService",
-                    {
-                        name: grpc.unary_stream_rpc_method_handler(self._handler(name), kind.FromString, None)
-                        for name, kind in handlers.items()
-                    },
-                )
-            ]
-        )
-        self._server.start()
-        self.target = f"127.0.0.1:{self.port}"
-
-    def play(self, *scripts):
-        self._scripts = scripts
-
-    def stop(self):
-        self._server.stop(0).wait()
-
-    def _handler(self, method):
-        def handle(request, context):
-            script = self._scripts[min(len(self.requests), len(self._scripts) - 1)]
-            self.requests.append(request)
-            context.add_callback(self.ended.set)
-            stream = Stream(method, request, context)
-            yield from script(stream) if script else stream.right
-
-        return handle
 
 
 @pytest.fixture
@@ -167,48 +107,6 @@ def assert_equal_models(left, right):
     for (_, one), (_, other) in zip(left, right, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other, strict=True)
-
-
-def fails_with(code, after):
-    def script(stream):
-        yield from stream.right[:after]
-        stream.fail(code)
-
-    return script
-
-
-def replaces(index, change):
-    """Sends all, but another message in place of one."""
-
-    def script(stream):
-        for position in range(len(stream.right)):
-            if position == index:
-                message = stream.message(index)
-                changed = change(message)
-                yield changed if isinstance(changed, bytes) else message.SerializeToString()
-            else:
-                yield stream.right[position]
-
-    return script
-
-
-def sends(*order):
-    def script(stream):
-        yield from (stream.right[index] for index in order)
-
-    return script
-
-
-def set_chunk(**fields):
-    def change(message):
-        for name, value in fields.items():
-            setattr(message.chunk, name, value)
-
-    return change
-
-
-def sealed(payload):
-    return {"payload": payload, "crc32c": crc32c.crc32c(payload)}
 
 
 def describe_wrongly(**fields):

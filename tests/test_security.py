@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import re
 import signal
 import socket
@@ -155,6 +156,24 @@ def test_tls_with_coroutines(serve, files, tokens):
     assert asyncio.run(ask(token=TOKEN)) == (seedbed.__version__, [1, 1, 1])
     with pytest.raises(seedbed.Unauthenticated, match="does not know the token"):
         asyncio.run(ask(token=OTHER_TOKEN))
+
+
+def test_a_client_that_is_pickled_trusts_whom_it_trusted(serve, files, tokens, tmp_path, monkeypatch):
+    address = serve(**files.server(), tls_client_ca=files.ca, tokens=tokens)
+    (tmp_path / "token").write_text(TOKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEEDBED_TLS_CA", str(files.ca.relative_to(tmp_path)))
+    monkeypatch.setenv("SEEDBED_TOKEN_FILE", "token")
+    with seedbed.connect(address, **files.issue("client")) as client:
+        assert works(client)
+        sent = pickle.dumps(client)
+    for variable in ("SEEDBED_TLS_CA", "SEEDBED_TOKEN_FILE"):
+        monkeypatch.delenv(variable)  # where it arrives they may be others
+    monkeypatch.chdir("/")
+    with pickle.loads(sent) as arrived:
+        assert works(arrived)
+    assert TOKEN.encode() not in sent
+    assert b"PRIVATE KEY" not in sent
 
 
 def test_grpcs_own_credentials(serve, files):
@@ -394,7 +413,7 @@ def test_tokens_are_changed_by_a_signal(serve_process, tokens, files):
         write_tokens(tokens, other=OTHER_TOKEN)
         assert works(one), "before the signal"
         child.send_signal(signal.SIGHUP)
-        wait_until(lambda: answers(other))
+        assert wait_until(lambda: answers(other))
         refusals(one, seedbed.Unauthenticated)
         assert sum(len(values) for _, values in chunks) > 0, "a stream in progress goes on"
 

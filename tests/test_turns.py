@@ -62,8 +62,10 @@ def test_an_interrupted_wait_takes_no_turn():
                 pass
     finally:
         signal.signal(signal.SIGALRM, before)
-    with turns:  # would wait for ever, had the turn gone to the interrupted wait
-        pass
+    turn = threading.Thread(target=turns.__enter__, daemon=True)
+    turn.start()
+    turn.join(10)
+    assert not turn.is_alive(), "the turn went to the wait that was interrupted"
 
 
 def test_a_turn_that_comes_with_the_interrupt_goes_to_the_next():

@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from seedbed import dtypes
+from seedbed import _descriptions, dtypes
 from seedbed._client import Client, connect
 from seedbed._recipes import (
     Parts,
@@ -118,6 +118,9 @@ __all__ = [
     "tanh",
     "where",
 ]
+
+
+_descriptions.show_readably()
 
 
 def __getattr__(name: str) -> object:

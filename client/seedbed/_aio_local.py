@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from seedbed import _arguments, _calls
 from seedbed._aio_transport import AioLocalTransport
 from seedbed._local import LocalClient
+from seedbed._origin import Origin
 from seedbed._retry import Deadline
-from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
+from seedbed._types import Array, Outputs, Progress, RegionLike, Timeout
 from seedbed.aio import AsyncClient
-from seedbed.v1 import TensorSpec
+from seedbed.v1 import TensorSlice, TensorSpec
 
 _T = TypeVar("_T")
 
@@ -23,9 +25,12 @@ class AsyncLocalClient(AsyncClient):
     A task that is cancelled ends once nothing is written any more, within some hundredths of a second.
     """
 
-    def __init__(self, client: LocalClient) -> None:
-        super().__init__(client.target, AioLocalTransport(client.transport), client.timeout)
-        self._client = client
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self._client = LocalClient(origin)
+
+    def _open(self) -> AioLocalTransport:
+        return AioLocalTransport(self._client.transport)
 
     def iter_chunks(
         self,
@@ -38,27 +43,22 @@ class AsyncLocalClient(AsyncClient):
         deadline = Deadline(self._seconds(timeout))
         return _each(self._client.chunks(_calls.tensor_slice(spec, region), first, deadline), deadline)
 
-    def init_model(
-        self,
-        model: ModelLike,
-        out: Outputs | None = None,
-        progress: Progress | None = None,
-        timeout: Timeout = ...,
+    def _model(
+        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
     ) -> AsyncGenerator[tuple[str, Array], None]:
-        deadline = Deadline(self._seconds(timeout))
-        return _each(self._client.model_arrays(model, out, progress, deadline), deadline)
+        deadline = Deadline(seconds)
+        return _each(self._client.model_arrays(wanted, out, report, deadline), deadline)
 
-    def _run(
+    def _array(
         self,
         spec: TensorSpec,
-        *,
-        region: RegionLike | None = None,
-        out: Array | None = None,
-        progress: Progress | None = None,
-        timeout: Timeout = ...,
-    ) -> Coroutine[Any, Any, Array]:
-        deadline = Deadline(self._seconds(timeout))
-        return _in_thread(self._client.array_maker(spec, region, out, progress, deadline), deadline)
+        region: RegionLike | None,
+        out: Array | None,
+        progress: Progress | None,
+        seconds: float | None,
+    ) -> Callable[[], Coroutine[Any, Any, Array]]:
+        deadline = Deadline(seconds)
+        return partial(_in_thread, self._client.array_maker(spec, region, out, progress, deadline), deadline)
 
 
 async def _in_thread(work: Callable[[], _T], deadline: Deadline) -> _T:

@@ -6,13 +6,10 @@ Only what a protobuf message cannot carry is refused here; all else is the serve
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 import os
 from collections.abc import Iterable, Mapping
 from typing import SupportsIndex, TypeVar
-
-import numpy as np
 
 from seedbed import _cores
 from seedbed._types import Shape
@@ -37,18 +34,41 @@ _T = TypeVar("_T")
 
 
 def number(value: object, field: str, what: str) -> float:
-    """A float64; booleans, text and arrays are refused in torch's words."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    """A float64; booleans, text and arrays with dimensions are refused in torch's words."""
+    plain = scalar(value, field, what)
+    if isinstance(plain, bool) or (not hasattr(plain, "__float__") and not hasattr(plain, "__index__")):
         raise InvalidRequest(field, f"{what} {value} not a valid number")
     try:
-        return float(value)
+        return float(plain)  # type: ignore[arg-type]  # as was just asked
     except OverflowError:
         raise InvalidRequest(field, f"{what} {value} is beyond the range of float64") from None
+    except (TypeError, ValueError):  # such as of sympy's symbols
+        raise InvalidRequest(field, f"{what} {value} not a valid number") from None
+
+
+def scalar(value: object, field: str, what: str) -> object:
+    """What an array without dimensions holds, of NumPy, torch, JAX or others; anything else as it is.
+
+    Raises:
+        InvalidRequest: If it is an array with dimensions, which may have an element but is none, or one that holds
+            nothing yet, such as in a traced function of JAX or on torch's meta device.
+    """
+    shape, item = getattr(value, "shape", None), getattr(value, "item", None)
+    if not isinstance(shape, tuple) or not callable(item):
+        return value
+    if shape:
+        raise InvalidRequest(field, f"{what} is an array of shape {tuple(shape)}; give a single number")
+    try:
+        plain: object = item()
+    except (RuntimeError, TypeError, ValueError):
+        raise InvalidRequest(field, f"{what} {value} not a valid number: it has no value here; give one") from None
+    return plain
 
 
 def integer(value: object, field: str, what: str, allowed: range) -> int:
     """An integer that the message's field can hold."""
-    if isinstance(value, (bool, np.bool_)):
+    value = scalar(value, field, what)
+    if isinstance(value, bool):
         raise InvalidRequest(field, f"{what} {value} not a valid number; give an integer")
     try:
         result = operator.index(value)  # type: ignore[arg-type]  # refusing what has no index is the point

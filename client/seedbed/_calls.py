@@ -129,13 +129,12 @@ def chunk_call(spec: TensorSpec, region: RegionLike | None, first_element: int) 
     return TensorAssembler(tensor_slice(spec, region), first)
 
 
-def model_call(model: ModelLike, out: Outputs | None, progress: Progress | None) -> ArrayCall:
+def model_call(wanted: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None) -> ArrayCall:
     """The call for many tensors.
 
     Raises:
-        InvalidRequest: If an argument cannot be sent, or a mapping ``out`` lacks an array or has one that does not fit.
+        InvalidRequest: If a mapping ``out`` lacks an array or has one that does not fit.
     """
-    wanted = slices(model)
     names = [part.spec.name for part in wanted]
     find = finder(out, wanted, _outputs.as_array)
     return ArrayCall(ModelAssembler(wanted), wanted, lambda index: find(names[index]), progress)
@@ -185,11 +184,51 @@ def slices(model: ModelLike) -> list[TensorSlice]:
         InvalidRequest: If it is no model.
     """
     items = _arguments.items(model.tensors if isinstance(model, Model) else model)
+    if isinstance(model, Mapping):
+        raise InvalidRequest("tensors", f"is a {type(model).__name__}; give its values, whose names are their own")
     if items is None:
         raise InvalidRequest(
             "tensors", f"is a {type(model).__name__}; give a Model, or a list of TensorSpec or TensorSlice"
         )
     return [_slice(item, index) for index, item in enumerate(items)]
+
+
+def named(model: ModelLike, out: Outputs | None) -> list[TensorSlice]:
+    """The parts of a model whose names tell its tensors apart.
+
+    Raises:
+        InvalidRequest: If it is no model, if tensors share a name that are not the same one, or if a mapping ``out``
+            has one array for several parts.
+    """
+    wanted = slices(model)
+    first: dict[str, int] = {}
+    for index, part in enumerate(wanted):
+        name, other = part.spec.name, first.setdefault(part.spec.name, index)
+        if name and other != index and part.spec != wanted[other].spec:
+            shape, scheme = tuple(wanted[other].spec.shape), wanted[other].spec.WhichOneof("scheme")
+            remedy = (
+                "give each a name of its own, and where one is to hold the other's values a stream, or make two calls"
+            )
+            refusal = f"{name!r} is the name of an earlier tensor, too, {scheme} of shape {shape}; {remedy}"
+            raise InvalidRequest(f"tensors[{index}].spec.name", refusal)
+        if other != index and isinstance(out, Mapping):
+            remedy = "give a function, which is asked for each"
+            raise InvalidRequest(
+                "out", f"has one array for tensors[{other}] and tensors[{index}], both of the name {name!r}; {remedy}"
+            )
+    return wanted
+
+
+def label(model: ModelLike, wanted: Sequence[TensorSlice]) -> str:
+    """What to call a model."""
+    if isinstance(model, Model) and model.name:
+        return model.name
+    return f"{len(wanted):,} tensor{'' if len(wanted) == 1 else 's'}"
+
+
+def label_of(spec: TensorSpec) -> str:
+    """What to call a tensor; an empty text if it is none."""
+    return spec.name or spec.WhichOneof("scheme") or "" if isinstance(spec, TensorSpec) else ""
 
 
 def _slice(item: object, index: int) -> TensorSlice:

@@ -4,7 +4,6 @@ All of it is a pure function of the model and the largest size of a file. So wor
 write disjoint files of one checkpoint, and whoever finishes last writes the index that each of them would write.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedbed import _regions
+from seedbed import _json, _regions
+from seedbed._files import FileFormatError
 from seedbed.v1 import Model, TensorSlice, TensorSpec
 
 ONE_FILE = "model.safetensors"
@@ -121,14 +121,19 @@ def index(shards: Sequence[Shard]) -> dict[str, Any]:
 
 
 def read_index(folder: Path) -> object:
-    """Returns the content of a checkpoint's index, whatever it is; None if there is none, or it is not JSON.
+    """Returns the content of a checkpoint's index, whatever it is; None if there is none.
 
     Raises:
+        FileFormatError: it is not JSON.
         OSError: it cannot be read.
     """
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return None
+    path = folder / INDEX
+    try:
+        return _json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FileFormatError(f"{path}: is not JSON: {error}") from error
 
 
 def index_text(shards: Sequence[Shard]) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from seedbed import _arguments, _calls, _portions, _targets, _transport
-from seedbed._credentials import Security
+from seedbed import _arguments, _calls, _portions, _progress, _targets
+from seedbed._origin import Opening, Origin, origin
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
 from seedbed._threads import Shared, run_together
+from seedbed._transport import Transport, open_transport
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import InvalidRequest, SeedbedError
 from seedbed.v1 import (
@@ -95,18 +96,24 @@ def connect(
     >>> w.shape, w.dtype
     ((256, 128), dtype('float32'))
     """
-    seconds, patience = _arguments.seconds(timeout), _arguments.patience(wait)
-    most = _arguments.connections(connections)
-    if target == _targets.LOCAL:
+    client = _client_of(
+        origin(target, timeout, wait, connections, tls, ca, cert, key, token, server_name, credentials, options)
+    )
+    client._opening.get()
+    return client
+
+
+def _client_of(origin: Origin) -> Client:
+    """The client of a target, which opens when it is first used."""
+    if origin.target == _targets.LOCAL:
         from seedbed._local import LocalClient  # noqa: PLC0415 - it imports this module
 
-        return LocalClient(_transport.open_service(), seconds)
-    if _targets.is_cuda(target):
+        return LocalClient(origin)
+    if _targets.is_cuda(origin.target):
         from seedbed._cuda import CudaClient  # noqa: PLC0415 - it imports this module
 
-        return CudaClient(target, _transport.open_cuda_service(target), seconds)
-    security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return Client(target, _transport.open_transport(target, security, options, most), seconds, patience)
+        return CudaClient(origin)
+    return Client(origin)
 
 
 class Client(Schemes[Array]):
@@ -121,15 +128,30 @@ class Client(Schemes[Array]):
     served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A call waits for a server
     that cannot be reached, as long as `connect` was told, and for one that is full; a stream that breaks is resumed
     where it broke. All of that is within the call's timeout, and told to the logger ``seedbed``.
+
+    It can be pickled, for the workers of Ray, ``multiprocessing`` or a data loader: what arrives connects with the same
+    arguments when it is first used there, ``local:`` and ``local:cuda`` within the process where it arrives. Files,
+    SEEDBED_TOKEN_FILE's too, are read there from the same paths, and SEEDBED_TOKEN has to be set there: a client with
+    ``token=`` or ``credentials=`` refuses.
     """
 
-    def __init__(
-        self, target: str, transport: _transport.Transport, timeout: float | None, wait: float = _arguments.DEFAULT_WAIT
-    ) -> None:
-        self.target = target
-        self.timeout = timeout
-        self.wait = wait
-        self._transport = transport
+    def __init__(self, origin: Origin) -> None:
+        self.target = origin.target
+        self.timeout = origin.timeout
+        self.wait = origin.wait
+        self._origin = origin
+        self._opening = Opening(origin.target, self._open)
+
+    @property
+    def _transport(self) -> Transport:
+        return self._opening.get()
+
+    def _open(self) -> Transport:
+        origin, most = self._origin, _arguments.connections(self._origin.connections)
+        return open_transport(origin.target, origin.security, origin.options, most)
+
+    def __reduce__(self) -> tuple[Callable[[Origin], Client], tuple[Origin]]:
+        return _client_of, (self._origin.sent(self.timeout, self.wait),)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
@@ -144,24 +166,26 @@ class Client(Schemes[Array]):
 
     def close(self) -> None:
         """Closes the connections; calls still running end with `Cancelled`."""
-        self._transport.close()
+        if transport := self._opening.closed():
+            transport.close()
 
     def init(
         self,
         spec: TensorSpec,
         region: RegionLike | None = None,
         out: Array | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Array:
         """Makes one tensor, or a region of it.
 
         Args:
             spec: The tensor, such as `seedbed.spec` makes.
-            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it.
+            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it. Dimensions that
+                are left out are wanted whole, as in NumPy.
             out: An array of the region's shape and the spec's dtype to fill, memory-mapped or not; default a new one.
                 If the call fails, a part of it may have been filled.
-            progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk.
+            progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
 
         Returns:
@@ -208,16 +232,19 @@ class Client(Schemes[Array]):
         self,
         model: ModelLike,
         out: Outputs | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Generator[tuple[str, Array], None, None]:
         """Makes many tensors in one stream.
 
         Args:
-            model: A Model message, or TensorSpec or TensorSlice messages, in the order wanted.
+            model: A Model message, or TensorSpec or TensorSlice messages, in the order wanted. Several of one name have
+                to be parts of one tensor, and come under its name; those without a name are told by their order.
             out: The array that each tensor goes into: a mapping of all names, or a function of the name, which is asked
-                when the tensor begins and gives None for a new array. Default new arrays.
-            progress: Called as ``progress(done_bytes, total_bytes)`` of the whole model after each chunk.
+                when the tensor begins and gives None for a new array. Default new arrays. Of several parts of one
+                name, a function is asked for each.
+            progress: Called as ``progress(done_bytes, total_bytes)`` of the whole model after each chunk; True draws a
+                bar.
             timeout: Seconds until the last tensor, with all that is done between; None waits for ever; default the
                 client's.
 
@@ -231,7 +258,14 @@ class Client(Schemes[Array]):
         >>> state["bias"]
         array([0., 0., 0., 0.], dtype=float32)
         """
-        return self._model(_calls.model_call(model, out, progress), self._seconds(timeout))
+        wanted = _calls.named(model, out)
+        report = _progress.reporter(progress, _calls.label(model, wanted))
+        return _progress.of_arrays(report, self._model(wanted, out, report, self._seconds(timeout)))
+
+    def _model(
+        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+    ) -> Generator[tuple[str, Array], None, None]:
+        return self._arrays_within(_calls.model_call(wanted, out, report), seconds)
 
     def visit(
         self,
@@ -246,7 +280,7 @@ class Client(Schemes[Array]):
         threads at a time.
 
         Args:
-            model: A Model message, or TensorSpec or TensorSlice messages.
+            model: A Model message, or TensorSpec or TensorSlice messages, of any names.
             use: Called as ``use(index, first_element, values)``, on several threads at a time: which of the tensors,
                 the position of the first value within its region, in row-major order, and the values, a 1-D array that
                 holds them until it returns. What it raises ends the call.
@@ -278,6 +312,8 @@ class Client(Schemes[Array]):
 
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
+
+        The message shows itself as ``seedbed describe`` prints it; ``str`` of it is protobuf's text.
 
         Args:
             spec: The tensor, such as `seedbed.spec` makes.
@@ -332,10 +368,22 @@ class Client(Schemes[Array]):
         *,
         region: RegionLike | None = None,
         out: Array | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Array:
-        call, deadline = _calls.tensor_call(spec, region, out, progress), Deadline(self._seconds(timeout))
+        report, seconds = _progress.reporter(progress, _calls.label_of(spec)), self._seconds(timeout)
+        with _progress.drawn(report):
+            return self._array(spec, region, out, report, seconds)
+
+    def _array(
+        self,
+        spec: TensorSpec,
+        region: RegionLike | None,
+        out: Array | None,
+        progress: Progress | None,
+        seconds: float | None,
+    ) -> Array:
+        call, deadline = _calls.tensor_call(spec, region, out, progress), Deadline(seconds)
         if (wanted := _calls.large_part(call)) and len(connections := self._transport.connections()) > 1:
             return self._striped(wanted, connections, out, progress, deadline)
         [(_, array)] = self._arrays(call, deadline)
@@ -377,7 +425,7 @@ class Client(Schemes[Array]):
             except InvalidRequest as error:
                 raise portion.renamed(error) from error
 
-    def _model(self, call: _calls.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
+    def _arrays_within(self, call: _calls.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
         yield from self._arrays(call, Deadline(seconds))
 
     def _chunks(self, assembler: Assembler, seconds: float | None) -> Generator[tuple[int, Array], None, None]:

@@ -25,7 +25,12 @@ _NAME_OPTION: Final = "grpc.ssl_target_name_override"
 
 @dataclasses.dataclass(frozen=True, repr=False)  # what holds a token does not show itself
 class Security:
-    """The arguments of `seedbed.connect` that have these names."""
+    """The arguments of `seedbed.connect` that have these names, and what the environment had in place of a token.
+
+    Attributes:
+        token_file: The file that holds the token.
+        is_token_in_environment: Whether SEEDBED_TOKEN holds it.
+    """
 
     credentials: grpc.ChannelCredentials | None = None
     tls: bool | None = None
@@ -34,6 +39,8 @@ class Security:
     key: PathLike | None = None
     token: str | None = None
     server_name: str | None = None
+    token_file: PathLike | None = None
+    is_token_in_environment: bool = False
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -49,6 +56,49 @@ class Wire:
     target: Target
     credentials: grpc.ChannelCredentials | None
     metadata: tuple[tuple[str, str], ...] = ()
+
+
+def with_environment(security: Security) -> Security:
+    """The same, with what the environment says in place of what is None: what has to hold in another process, too.
+
+    Secrets stay where they are: files by their paths, and SEEDBED_TOKEN by being named.
+
+    Raises:
+        InvalidRequest: Arguments contradict each other.
+    """
+    if security.credentials is not None:
+        return security
+    files = _tls_files(security)
+    absolute: dict[str, Any] = {name: Path(path).absolute() for name, path in (files or {}).items() if path}
+    server_name = security.server_name or os.environ.get("SEEDBED_TLS_SERVER_NAME") or None
+    result = dataclasses.replace(security, tls=files is not None, server_name=server_name, **absolute)
+    if security.token is not None:
+        return result
+    if os.environ.get("SEEDBED_TOKEN", "").strip():
+        return dataclasses.replace(result, is_token_in_environment=True)
+    if path := os.environ.get("SEEDBED_TOKEN_FILE"):
+        return dataclasses.replace(result, token_file=Path(path).absolute())
+    return dataclasses.replace(result, token="")
+
+
+def check_by_reference(security: Security) -> None:
+    """Refuses what a pickle would have to hold as it is.
+
+    Raises:
+        InvalidRequest: It has a token, or credentials of gRPC's.
+    """
+    if security.token:
+        raise InvalidRequest(
+            "token",
+            "is given by value, and would be readable in the pickle; give it by SEEDBED_TOKEN or SEEDBED_TOKEN_FILE, "
+            "here and where the client goes, or connect there",
+        )
+    if security.credentials is not None:
+        raise InvalidRequest(
+            "credentials",
+            "are gRPC's own, which cannot be pickled; give tls=, ca=, cert= and key=, and a token by SEEDBED_TOKEN or "
+            "SEEDBED_TOKEN_FILE, or connect where the client goes",
+        )
 
 
 def wire(target: object, security: Security, options: Sequence[tuple[str, Any]] = ()) -> Wire:
@@ -69,7 +119,7 @@ def wire(target: object, security: Security, options: Sequence[tuple[str, Any]] 
         _refuse_beside_credentials(security)
         return Wire(_named(parsed, str(target), security), security.credentials)
     credentials = _channel_credentials(security)
-    token = _token(security.token)
+    token = _token(security)
     if credentials is None and token and not _targets.is_on_this_machine(str(target)):
         raise InvalidRequest(
             "token",
@@ -95,12 +145,19 @@ def read_token(path: PathLike) -> str:
     return token
 
 
-def _token(token: str | None) -> str:
+def _token(security: Security) -> str:
+    token = security.token
+    if token is None and security.token_file is not None:
+        token = read_token(security.token_file)
     if token is None:
         token = os.environ.get("SEEDBED_TOKEN", "").strip()
         path = os.environ.get("SEEDBED_TOKEN_FILE")
         if not token and path:
             token = read_token(path)
+    if not token and security.is_token_in_environment:
+        raise InvalidRequest(
+            "token", "was in SEEDBED_TOKEN where this client comes from; set it, or SEEDBED_TOKEN_FILE, here too"
+        )
     if token and not _TOKEN.fullmatch(token):
         raise InvalidRequest("token", "has a space or another character that no token has; give it as it was printed")
     return token
@@ -113,6 +170,12 @@ def _refuse_beside_credentials(security: Security) -> None:
 
 
 def _channel_credentials(security: Security) -> grpc.ChannelCredentials | None:
+    files = _tls_files(security)
+    return None if files is None else _ssl_credentials(files["ca"], files["cert"], files["key"])
+
+
+def _tls_files(security: Security) -> dict[str, PathLike | None] | None:
+    """The files for TLS; None means plaintext."""
     files = {name: getattr(security, name) for name in ("ca", "cert", "key")}
     tls = security.tls
     if tls is None:
@@ -121,10 +184,8 @@ def _channel_credentials(security: Security) -> grpc.ChannelCredentials | None:
         raise InvalidRequest("tls", "is False, but ca=, cert= or key= is given; leave one of them out")
     if tls is False:
         return None
-    ca, cert, key = (path or os.environ.get(f"SEEDBED_TLS_{name.upper()}") or None for name, path in files.items())
-    if not (tls or ca or cert or key):
-        return None
-    return _ssl_credentials(ca, cert, key)
+    files = {name: path or os.environ.get(f"SEEDBED_TLS_{name.upper()}") or None for name, path in files.items()}
+    return files if tls or any(files.values()) else None
 
 
 def _flag(variable: str) -> bool | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from seedbed import _arguments, _calls, _literals, _outputs, _regions, dtypes
+from seedbed import _arguments, _calls, _literals, _outputs, _regions, _transport, dtypes
 from seedbed._inside import InsideClient, Spans
 from seedbed._retry import Deadline
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
@@ -53,21 +54,29 @@ class CudaClient(InsideClient):
     - ``progress`` is called when a tensor's work has begun, and the timeout counts until then.
     """
 
-    _service: CudaService
+    @property
+    def _service(self) -> CudaService:
+        return cast("CudaService", self.transport.service)
 
-    def __init__(self, target: str, service: CudaService, timeout: float | None) -> None:
-        super().__init__(target, service, timeout)
+    @functools.cached_property
+    def _memory(self) -> _Memory:
+        return _Memory(self._service.device)
+
+    @functools.cached_property
+    def _write_all(self) -> Callable[..., None]:
         # imported when there is a GPU: the server need not be installed, nor CuPy
         from seedbed_server.service.cuda import write_all  # noqa: PLC0415
 
-        self._memory = _Memory(service.device)
-        self._write_all = write_all
+        return write_all
+
+    def _open_service(self) -> CudaService:
+        return _transport.open_cuda_service(self.target)
 
     def init_model(
         self,
         model: ModelLike,
         out: Outputs | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Generator[tuple[str, CupyArray], None, None]:
         """Makes many tensors, all of which are validated before the work on the first begins.
@@ -75,7 +84,8 @@ class CudaClient(InsideClient):
         Args:
             model: As for `Client.init_model`.
             out: As for `Client.init_model`, with arrays in the GPU's memory.
-            progress: Called as ``progress(done_bytes, total_bytes)`` of the whole model when a tensor's work has begun.
+            progress: Called as ``progress(done_bytes, total_bytes)`` of the whole model when a tensor's work has begun;
+                True draws a bar.
             timeout: Seconds until the last tensor's work has begun, with all that is done between.
 
         Returns:
@@ -83,9 +93,13 @@ class CudaClient(InsideClient):
             many of the next ones as go together: up to 256 tensors, and 1 GiB, of which arrays in a mapping ``out``
             do not count; fewer where memory is short.
         """
-        wanted = _calls.slices(model)
+        return super().init_model(model, out, progress, timeout)
+
+    def _model(
+        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+    ) -> Generator[tuple[str, CupyArray], None, None]:
         find = _calls.finder(out, wanted, self._memory.check)
-        return self._tensors("InitModel", wanted, find, progress, self._seconds(timeout), isinstance(out, Mapping))
+        return self._tensors("InitModel", wanted, find, report, seconds, isinstance(out, Mapping))
 
     def iter_chunks(
         self,
@@ -131,19 +145,18 @@ class CudaClient(InsideClient):
             for first, values in self._in_pieces(part, 0, deadline):
                 use(index, first, values)
 
-    def _run(
+    def _array(
         self,
         spec: TensorSpec,
-        *,
-        region: RegionLike | None = None,
-        out: Array | None = None,
-        progress: Progress | None = None,
-        timeout: Timeout = ...,
+        region: RegionLike | None,
+        out: Array | None,
+        progress: Progress | None,
+        seconds: float | None,
     ) -> CupyArray:
         wanted = _calls.tensor_slice(spec, region)
         if out is not None and _regions.is_sound(wanted):
             self._memory.check(out, wanted)
-        [(_, array)] = self._tensors("InitTensor", [wanted], lambda _: out, progress, self._seconds(timeout))
+        [(_, array)] = self._tensors("InitTensor", [wanted], lambda _: out, progress, seconds)
         return array
 
     def _tensors(
@@ -165,7 +178,7 @@ class CudaClient(InsideClient):
                 group = self._group(waiting, find, are_kept)
                 self._begin(group, deadline)
             while group:
-                self._transport.call(_nothing, deadline)  # which fails once the client is closed
+                self.transport.call(_nothing, deadline)  # which fails once the client is closed
                 tensor = group.popleft()
                 done += tensor.description.byte_count
                 if progress is not None and tensor.description.byte_count:
@@ -252,7 +265,7 @@ class CudaClient(InsideClient):
                 self._service.device.copy_from_host(pointer, values, None)
             else:
                 others.append((description, first, count, pointer))
-        self._transport.call(partial(self._write_all, self._service._backend, others), deadline)
+        self.transport.call(partial(self._write_all, self._service._backend, others), deadline)
 
 
 _UNKNOWN: Final = object()
@@ -394,10 +407,7 @@ class _Memory:
             remedy = f"give one of GPU {self._number}, or connect to local:cuda:{device}"
             raise InvalidRequest("out", f"is in GPU {device}'s memory{which}; {remedy}")
         _outputs.check_fit(array.shape, array.dtype, wanted)
-        if array.flags.c_contiguous:
-            return array
-        if array.size and any(step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True)):
-            raise InvalidRequest("out", f"has elements that share memory{which}; give an array that was not expanded")
+        _outputs.check_no_overlap(array, wanted)
         return array
 
     def _shared(self, out: object, which: str) -> CupyArray:

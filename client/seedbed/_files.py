@@ -17,11 +17,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy_format
+
+from seedbed import _json
 
 # The names that safetensors has for our types.
 SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
@@ -31,7 +33,14 @@ SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float64): "F64",
     np.dtype(np.complex64): "C64",
 }
-_NUMPY_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+# All types of the format whose elements are whole bytes.
+ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
+    **{name: dtype for dtype, name in SAFETENSORS_DTYPES.items()},
+    "BOOL": np.dtype(np.bool_),
+    **{f"{kind}{bits}": np.dtype(f"{kind.lower()}{bits // 8}") for kind in "UI" for bits in (8, 16, 32, 64)},
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Type and shape of each tensor, by name."""
@@ -39,6 +48,7 @@ Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 _METADATA_KEY = "__metadata__"
 _MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer ones
 _DATA_ALIGNMENT = 64
+_MAX_COUNT = 2**63 - 1  # of a position, or of elements in a dimension
 
 
 class FileFormatError(ValueError):
@@ -82,11 +92,15 @@ class SafetensorsFile:
             FileFormatError: the tensor's type is none of Seedbed's.
         """
         entry = self.tensors[name]
-        if entry.dtype not in _NUMPY_DTYPES:
+        dtype = ELEMENT_TYPES.get(entry.dtype)
+        if dtype not in SAFETENSORS_DTYPES:
             raise FileFormatError(f"{self.path}: tensor {name!r} has type {entry.dtype}, which Seedbed does not make")
-        if 0 in entry.shape:  # an empty map is an error to the system
-            return np.empty(entry.shape, _NUMPY_DTYPES[entry.dtype])
-        return np.memmap(self.path, _NUMPY_DTYPES[entry.dtype], "r", entry.start, entry.shape)
+        try:
+            if 0 in entry.shape:  # an empty map is an error to the system
+                return np.empty(entry.shape, dtype)
+            return np.memmap(self.path, dtype, "r", entry.start, entry.shape)
+        except ValueError as error:  # of more dimensions than arrays have
+            raise FileFormatError(f"{self.path}: tensor {name!r} is no array of NumPy's: {error}") from error
 
 
 @contextlib.contextmanager
@@ -101,12 +115,10 @@ def create_npy(
         FileFormatError: the type is bfloat16, which the format has no name for.
         OSError: the file cannot be written; the disk is full.
     """
-    if dtype == ml_dtypes.bfloat16:
-        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
+    _check_npy(dtype)
+    _refuse_device(path)
     with create_file(path) as file:
-        descr = npy_format.dtype_to_descr(dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        npy_format.write_array_header_1_0(file, header)
+        write_npy_header(file, dtype, shape)
         start = file.tell()
         _set_size(file, start + math.prod(shape) * dtype.itemsize)
 
@@ -114,6 +126,23 @@ def create_npy(
             _write_at(file, start + first * values.itemsize, values)
 
         yield write
+
+
+def write_npy_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Writes what a ``.npy`` file begins with; the elements follow, in row-major order.
+
+    Raises:
+        FileFormatError: the type is bfloat16, which the format has no name for.
+        OSError: it cannot be written.
+    """
+    _check_npy(dtype)
+    header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(file, header)
+
+
+def _check_npy(dtype: np.dtype[Any]) -> None:
+    if dtype == ml_dtypes.bfloat16:
+        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
 
 
 @contextlib.contextmanager
@@ -134,6 +163,7 @@ def create_safetensors(
         FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
         OSError: the file cannot be written; the disk is full.
     """
+    _refuse_device(path)
     header, entries = _safetensors_header(tensors, metadata)
     with create_file(path) as file:
         file.write(header)
@@ -163,24 +193,45 @@ def read_safetensors(path: Path) -> SafetensorsFile:
     if len(header) < length:
         raise FileFormatError(f"{path}: not a safetensors file, or cut short within its header")
     try:
-        fields = json.loads(header)
-        metadata = dict(fields.pop(_METADATA_KEY, {}))
-        tensors = {name: _entry(value, 8 + length) for name, value in fields.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FileFormatError(f"{path}: not a safetensors file: its header is malformed") from error
+        metadata, tensors = _parse_header(header)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not a safetensors file: its header is malformed: {error}") from error
     _check_extents(path, tensors, 8 + length, size)
     return SafetensorsFile(path, metadata, tensors)
 
 
-def _entry(value: dict[str, Any], data_start: int) -> TensorEntry:
-    begin, end = value["data_offsets"]
-    entry = TensorEntry(str(value["dtype"]), tuple(map(int, value["shape"])), data_start + begin, data_start + end)
-    if begin < 0 or end < begin or min(entry.shape, default=0) < 0:
-        raise ValueError("negative extent")
-    dtype = _NUMPY_DTYPES.get(entry.dtype)
-    if dtype is not None and end - begin != math.prod(entry.shape) * dtype.itemsize:
-        raise ValueError("extent and shape disagree")
-    return entry
+def _parse_header(header: bytes) -> tuple[dict[str, str], dict[str, TensorEntry]]:
+    fields = _json.loads(header)
+    if not isinstance(fields, dict):
+        raise ValueError("it is no object, {…}")  # noqa: TRY004 - of the file, not of a type
+    metadata = fields.pop(_METADATA_KEY, None)
+    metadata = {} if metadata is None else metadata  # the official reader takes null, too
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{_METADATA_KEY} is no object of texts")
+    return metadata, {name: _entry(name, value, 8 + len(header)) for name, value in fields.items()}
+
+
+def _entry(name: str, value: object, data_start: int) -> TensorEntry:
+    match value:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
+            pass
+        case _:
+            raise ValueError(f"tensor {name!r}: expected dtype, shape and two data_offsets")
+    if not all(map(_is_count, [*shape, begin, end])) or end < begin:
+        raise ValueError(f"tensor {name!r}: no extent: shape {_short(shape)}, data_offsets {_short([begin, end])}")
+    element = ELEMENT_TYPES.get(dtype)
+    if element is not None and end - begin != math.prod(shape) * element.itemsize:
+        raise ValueError(f"tensor {name!r}: extent and shape disagree: {dtype} {_short(shape)} in {end - begin} bytes")
+    return TensorEntry(dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT  # true is an int, too
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _check_extents(path: Path, tensors: Mapping[str, TensorEntry], data_start: int, size: int) -> None:
@@ -212,7 +263,7 @@ def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[b
     if len(text) > _MAX_HEADER_BYTES:
         raise FileFormatError(f"the header would have {len(text)} bytes, safetensors allows {_MAX_HEADER_BYTES}")
     del fields[_METADATA_KEY]
-    entries = {name: _entry(value, 8 + len(text)) for name, value in fields.items()}
+    entries = {name: _entry(name, value, 8 + len(text)) for name, value in fields.items()}
     return struct.pack("<Q", len(text)) + text, entries
 
 
@@ -220,9 +271,17 @@ def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[b
 def create_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a new file beside ``path`` that takes its name in the end, or vanishes on any exception.
 
+    A device or a pipe of that name, such as ``/dev/null``, is written itself.
+
     Raises:
         OSError: the file cannot be written, or the disk is full; ``filename`` is ``path``.
     """
+    if _is_device(path):
+        with path.open("wb") as file:
+            yield file
+        return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {path.parent}; make it first", str(path))
     path = Path(os.path.realpath(path))  # through a symbolic link, so that the link stays one
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -241,6 +300,17 @@ def create_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _refuse_device(path: Path) -> None:
+    if _is_device(path):
+        raise OSError(
+            errno.ESPIPE, "is a pipe or a device, and pieces are written in any order; give a file", str(path)
+        )
 
 
 def _temporary_name(path: Path, unique: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from seedbed import _literals
 from seedbed._client import Client
@@ -18,24 +18,23 @@ if TYPE_CHECKING:
 
 
 class InsideClient(Client):
-    """A client that asks no server.
-
-    Args:
-        target: What errors call it.
-        service: What answers.
-        timeout: As for `seedbed.connect`.
-    """
-
-    _transport: LocalTransport
-
-    def __init__(self, target: str, service: LocalService, timeout: float | None) -> None:
-        super().__init__(target, LocalTransport(service, target), timeout)
-        self._service = service
+    """A client that asks no server."""
 
     @property
     def transport(self) -> LocalTransport:
         """What asks the service."""
-        return self._transport
+        return cast(LocalTransport, self._transport)
+
+    @property
+    def _service(self) -> LocalService:
+        return self.transport.service
+
+    def _open(self) -> LocalTransport:
+        return LocalTransport(self._open_service(), self.target)
+
+    def _open_service(self) -> LocalService:
+        """What answers, in this process."""
+        raise NotImplementedError
 
     def _described(
         self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
@@ -45,7 +44,7 @@ class InsideClient(Client):
         for index, part in literals.items():
             _literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
         asked = [_without_values(part) for part in wanted] if literals else wanted
-        descriptions = self._transport.call(partial(self._service.describe, asked, method, first), deadline)
+        descriptions = self.transport.call(partial(self._service.describe, asked, method, first), deadline)
         for index, part in literals.items():
             descriptions[index] = _literals.describe(part)
         return descriptions

@@ -13,7 +13,6 @@ import numpy as np
 from seedbed import _arguments, _calls, _literals, _outputs, _regions, _transport, dtypes
 from seedbed._inside import InsideClient, Spans
 from seedbed._retry import Deadline
-from seedbed._targets import LOCAL
 from seedbed._threads import Shared, run_together
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
 from seedbed.errors import InvalidRequest
@@ -49,9 +48,9 @@ class LocalClient(InsideClient):
     copied to its place when it is finished, what is computed counts as done; and chunks have 16 MiB.
     """
 
-    def __init__(self, service: LocalService, timeout: float | None) -> None:
-        super().__init__(LOCAL, service, timeout)
+    def _open_service(self) -> LocalService:
         _transport.keep_freed_memory(_CHUNK_BYTES)
+        return _transport.open_service()
 
     def iter_chunks(
         self,
@@ -63,25 +62,15 @@ class LocalClient(InsideClient):
         first = _arguments.integer(first_element, "first_element", "element", _arguments.INT64)
         return self.chunks(_calls.tensor_slice(spec, region), first, Deadline(self._seconds(timeout)))
 
-    def init_model(
-        self,
-        model: ModelLike,
-        out: Outputs | None = None,
-        progress: Progress | None = None,
-        timeout: Timeout = ...,
-    ) -> Generator[tuple[str, Array], None, None]:
-        return self.model_arrays(model, out, progress, Deadline(self._seconds(timeout)))
-
-    def _run(
+    def _array(
         self,
         spec: TensorSpec,
-        *,
-        region: RegionLike | None = None,
-        out: Array | None = None,
-        progress: Progress | None = None,
-        timeout: Timeout = ...,
+        region: RegionLike | None,
+        out: Array | None,
+        progress: Progress | None,
+        seconds: float | None,
     ) -> Array:
-        return self.array_maker(spec, region, out, progress, Deadline(self._seconds(timeout)))()
+        return self.array_maker(spec, region, out, progress, Deadline(seconds))()
 
     def array_maker(
         self,
@@ -102,11 +91,15 @@ class LocalClient(InsideClient):
 
         return make
 
+    def _model(
+        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+    ) -> Generator[tuple[str, Array], None, None]:
+        return self.model_arrays(wanted, out, report, Deadline(seconds))
+
     def model_arrays(
-        self, model: ModelLike, out: Outputs | None, progress: Progress | None, deadline: Deadline
+        self, wanted: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, deadline: Deadline
     ) -> Generator[tuple[str, Array], None, None]:
         """As `init_model`, until a deadline that another thread may bring about."""
-        wanted = _calls.slices(model)
         find = _calls.finder(out, wanted, _outputs.as_array)
         return self._tensors("InitModel", wanted, find, progress, deadline)
 
@@ -153,9 +146,9 @@ class LocalClient(InsideClient):
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         values = buffer[: piece.length * piece.dtype.itemsize].view(piece.dtype)
-        make = partial(piece.make, piece.first, values, self._transport.ending(deadline))
+        make = partial(piece.make, piece.first, values, self.transport.ending(deadline))
         try:
-            self._transport.call(make, deadline)
+            self.transport.call(make, deadline)
         except InvalidRequest as error:
             raise _within("InitModel", piece.tensor, error) from error
         return values
@@ -253,7 +246,7 @@ class LocalClient(InsideClient):
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         if jobs:
-            self._transport.call(partial(self._service.fill, jobs, self._transport.ending(deadline), tell), deadline)
+            self.transport.call(partial(self._service.fill, jobs, self.transport.ending(deadline), tell), deadline)
 
 
 class _VisitedPiece(NamedTuple):

@@ -28,8 +28,7 @@ def as_array(out: object, wanted: TensorSlice) -> Array:
     check_fit(array.shape, array.dtype, wanted)
     if not array.flags.writeable:
         raise InvalidRequest("out", f"cannot be written{label(wanted)}; give a writable array")
-    if not array.flags.c_contiguous and _may_overlap(array):
-        raise InvalidRequest("out", f"has elements that share memory{label(wanted)}; give an array without such")
+    check_no_overlap(array, wanted)
     return array
 
 
@@ -42,6 +41,8 @@ def check_fit(shape: tuple[int, ...], dtype: np.dtype[Any], wanted: TensorSlice)
     extents, element_type = _regions.extents(wanted), dtypes.numpy_dtype(wanted.spec.dtype)
     if shape != extents:
         raise InvalidRequest("out", f"has shape {shape}{label(wanted)}; give one of shape {extents}, the region's")
+    if dtype != element_type and dtype.newbyteorder("=") == element_type:
+        raise InvalidRequest("out", f"has dtype {dtype}{label(wanted)}, of the other byte order; give {element_type}")
     if dtype != element_type:
         raise InvalidRequest(
             "out", f"has dtype {dtype}{label(wanted)}; give one of dtype {element_type}, or ask for its dtype"
@@ -61,9 +62,26 @@ def _shared(out: object, which: str) -> Array:
             return np.from_dlpack(out)
     except _NOT_SHARED as error:
         remedy = "give an array in this computer's memory"
-        raise InvalidRequest("out", f"cannot be shared with NumPy{which}: {error}; {remedy}") from error
+        reason = str(error).rstrip(".")
+        raise InvalidRequest("out", f"cannot be shared with NumPy{which}: {reason}; {remedy}") from error
     remedy = "give a NumPy array, or another with DLPack such as a torch tensor"
     raise InvalidRequest("out", f"is a {type(out).__name__}{which}; {remedy}")
+
+
+def given(values: object, field: str) -> Array:
+    """Values that a caller gives to be read, as NumPy has them; a torch tensor may be on a GPU, or need a gradient.
+
+    Raises:
+        InvalidRequest: They cannot be NumPy's.
+    """
+    torch = sys.modules.get("torch")  # who gives a tensor has imported it
+    try:
+        if torch and isinstance(values, torch.Tensor):
+            return of_torch(values.detach().cpu().resolve_conj().resolve_neg(), torch)
+        return np.asarray(values)
+    except _NOT_SHARED as error:
+        reason = str(error).rstrip(".")
+        raise InvalidRequest(field, f"a {type(values).__name__} is no array: {reason}; give one of NumPy's") from error
 
 
 def of_torch(tensor: Any, torch: Any) -> Array:  # noqa: ANN401 - torch is not imported for its types
@@ -74,12 +92,22 @@ def of_torch(tensor: Any, torch: Any) -> Array:  # noqa: ANN401 - torch is not i
     return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
 
 
-def _may_overlap(array: Array) -> bool:
+def check_no_overlap(array: Any, wanted: TensorSlice) -> None:  # noqa: ANN401 - CuPy has no types
+    """Refuses an array of NumPy or CuPy that was expanded, or is a window moved over its memory.
+
+    Raises:
+        InvalidRequest: Elements of it share memory.
+    """
+    if not array.flags.c_contiguous and _may_overlap(array):
+        raise InvalidRequest("out", f"has elements that share memory{label(wanted)}; give an array without such")
+
+
+def _may_overlap(array: Any) -> bool:  # noqa: ANN401
     """Whether elements may share memory: unless each stride goes beyond what all smaller ones reach."""
-    reach = array.itemsize
+    reach: int = array.dtype.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
         if size > 1:
             if stride < reach:
-                return array.size > 0
+                return bool(array.size > 0)
             reach += stride * (size - 1)
     return False

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from seedbed import _arguments, _regions, _schemes, dtypes, v1
-from seedbed._types import Array, RegionLike, Shape
+from seedbed import _arguments, _outputs, _regions, _schemes, dtypes, v1
+from seedbed._types import Array, DTypeLike, RegionLike, Shape
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import DataType, Function, Recipe, Reducer, Region, Step, TensorSpec, View
 
@@ -127,11 +127,11 @@ class Value:
         """The nearest integers, of two the even one."""
         return _call("round", self)
 
-    def astype(self, dtype: npt.DTypeLike) -> Value:
+    def astype(self, dtype: DTypeLike) -> Value:
         """The Value, rounded to a dtype; without it, only the tensor is rounded.
 
         Args:
-            dtype: float32, float16, bfloat16 or float64; as text or as a NumPy dtype.
+            dtype: float32, float16, bfloat16 or float64, by any of the names that `dtypes.data_type` takes.
 
         Raises:
             InvalidRequest: If it is none of them.
@@ -259,7 +259,7 @@ def draw(
     shape: Shape | None = None,
     *,
     stream: str = "",
-    dtype: npt.DTypeLike | None = None,
+    dtype: DTypeLike | None = None,
     **parameters: object,
 ) -> Value:
     """What a scheme draws, to make something of.
@@ -300,8 +300,8 @@ def literal(array: npt.ArrayLike) -> Value:
     """Given values, which travel with the message.
 
     Args:
-        array: Finite numbers; float32, float16, bfloat16, float64 and complex64 are kept, others become float32 if
-            that holds them, and float64 if not.
+        array: Finite numbers, in an array of NumPy's or one that becomes one, such as a torch tensor. float32, float16,
+            bfloat16, float64 and complex64 are kept, others become float32 if that holds them, and float64 if not.
 
     Raises:
         InvalidRequest: If it holds something else than finite real numbers.
@@ -312,7 +312,7 @@ def literal(array: npt.ArrayLike) -> Value:
     ...     client.init(table)
     array([0., 1., 2.])
     """
-    given = np.asarray(array)
+    given = _outputs.given(array, "spec.literal")
     try:
         number = dtypes.data_type(given.dtype)
     except InvalidRequest:

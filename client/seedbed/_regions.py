@@ -18,13 +18,15 @@ def resolve(region: RegionLike | None, shape: Sequence[int]) -> Region | None:
     """A region of a shape as a message; None means all of it.
 
     Args:
-        region: Slices as ``np.s_`` makes them, with NumPy's meaning of negative and omitted ends; or a message, which
-            is the server's to judge.
+        region: Slices as ``np.s_`` makes them, with NumPy's meaning of negative and omitted ends and of dimensions that
+            are left out; or a message, which is the server's to judge.
         shape: The global shape.
 
     Raises:
-        InvalidRequest: If a slice has a step, is reversed or outside the shape, or their number is not the rank.
+        InvalidRequest: If a slice has a step, is reversed or outside the shape, or there are more than dimensions.
 
+    >>> resolve(np.s_[2:], (4, 5)) == resolve(np.s_[2:4, :], (4, 5)) == resolve(np.s_[-2:, ...], (4, 5))
+    True
     >>> resolve(np.s_[2:, ..., -1:], (4, 5, 6))
     start: 2
     start: 0
@@ -44,28 +46,26 @@ def resolve(region: RegionLike | None, shape: Sequence[int]) -> Region | None:
 
 
 def _expand(parts: tuple[object, ...], rank: int) -> list[slice]:
-    """One slice for each dimension, in place of an Ellipsis as many as are missing."""
-    slices: list[slice] = []
-    missing = rank - sum(isinstance(part, slice) for part in parts)
+    """One slice for each dimension; those that are missing are where the Ellipsis is, else at the end."""
     for part in parts:
-        if isinstance(part, slice):
-            slices.append(part)
-        elif part is Ellipsis:
-            slices += [slice(None)] * missing
-            missing = 0
-        else:
+        if not isinstance(part, slice) and part is not Ellipsis:
             raise InvalidRequest("region", _refusal(part))
-    if len(slices) == rank and missing >= 0 and parts.count(Ellipsis) <= 1:
-        return slices
-    raise InvalidRequest(
-        "region", f"has {len(slices)} dimensions, the shape has {rank}; give one slice for each, or `...` for the rest"
-    )
+    given = [part for part in parts if isinstance(part, slice)]
+    if len(parts) - len(given) > 1:
+        raise InvalidRequest("region", "has several `...`; give one, or a slice for each dimension")
+    if len(given) > rank:
+        raise InvalidRequest(
+            "region", f"has {len(given)} dimensions, the shape has {rank}; give one slice for each, or fewer"
+        )
+    before = parts.index(Ellipsis) if len(given) < len(parts) else len(given)
+    return [*given[:before], *[slice(None)] * (rank - len(given)), *given[before:]]
 
 
 def _refusal(part: object) -> str:
     if isinstance(part, (int, np.integer)) and not isinstance(part, bool):
+        part = int(part)
         return f"index {part} would drop a dimension; use the slice {part}:{part + 1 if part != -1 else ''}"
-    return f"{part!r} is not a slice; give np.s_[start:stop, ...], one slice for each dimension"
+    return f"{part!r} is not a slice; give np.s_[start:stop, ...], slices of the first dimensions or of all"
 
 
 def _bounds(part: slice, size: int, axis: int) -> tuple[int, int]:

@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, SupportsIndex, TypedDict, TypeVar, Unpack
 
-import numpy.typing as npt
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 
 from seedbed import _arguments, dtypes
-from seedbed._types import Array, Progress, RegionLike, Shape, Timeout
+from seedbed._types import Array, DTypeLike, Progress, RegionLike, Shape, Timeout
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import (
     BoundsUnit,
@@ -50,24 +50,24 @@ class Options(TypedDict, total=False):
 
     seed: SupportsIndex
     name: str
-    dtype: npt.DTypeLike
+    dtype: DTypeLike
     algorithm_version: SupportsIndex
     stream: str
     region: RegionLike | None
     out: Array | None
-    progress: Progress | None
+    progress: Progress | bool | None
     timeout: Timeout
 
 
 _OPTIONS: dict[str, tuple[object, str]] = {
     "seed": (0, "Any integer in 0 .. 2^64 - 1."),
     "name": ("", "The tensor's name; tensors of other names are independent of it."),
-    "dtype": ("float32", "float32, float16, bfloat16, float64 or complex64; as text or as a NumPy dtype."),
+    "dtype": ("float32", "float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names."),
     "algorithm_version": (0, "The version of the stream; 0 means the server's newest."),
     "stream": ("", "The name that is hashed in place of the tensor's own, so that a copy holds what it copies."),
     "region": (None, "The part wanted, as ``np.s_[...]`` slices; default all of it."),
     "out": (None, "An array of the region's shape and of this dtype to fill; default a new one."),
-    "progress": (None, "Called as ``progress(done_bytes, total_bytes)`` after each chunk."),
+    "progress": (None, "Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar."),
     "timeout": (..., "Seconds for the whole call; None waits for ever; default the client's."),
 }
 _IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version", "stream")
@@ -119,7 +119,7 @@ class Schemes(Generic[R]):
         *,
         region: RegionLike | None = None,
         out: Array | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> R:
         raise NotImplementedError
@@ -128,7 +128,7 @@ class Schemes(Generic[R]):
         """Builds the spec whose scheme is ``scheme``, a message, and runs it."""
         for name in options:
             if name not in _OPTIONS:
-                raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+                raise TypeError(_unexpected(method, name))
         spec = TensorSpec(
             name=_arguments.text(options.get("name", ""), "spec.name"),
             shape=_arguments.shape(shape),
@@ -611,9 +611,49 @@ def spec(scheme: str, shape: Shape, **parameters: object) -> TensorSpec:
         TypeError: If the scheme has no such parameter.
     """
     if scheme not in SCHEMES:
-        raise InvalidRequest("spec.scheme", f"unknown scheme {scheme}; use one of {', '.join(SCHEMES)}")
+        raise InvalidRequest("spec.scheme", f"unknown scheme {scheme}; {_hint(scheme)}use one of {', '.join(SCHEMES)}")
     message: TensorSpec = getattr(_Specs(), scheme)(shape, **parameters)
     return message
+
+
+# What others call our parameters: NumPy, JAX, Keras and torch.
+_ELSEWHERE = {
+    "std": ("stddev", "sigma", "scale"),
+    "mean": ("loc", "mu"),
+    "a": ("low", "lower", "minval", "negative_slope"),
+    "b": ("high", "upper", "maxval"),
+    "val": ("value", "fill_value"),
+    "shape": ("size",),
+    "seed": ("generator", "key", "rng", "random_state"),
+    "out": ("tensor",),
+}
+
+
+def _unexpected(method: str, name: str) -> str:
+    """What is said of a keyword that a scheme does not take."""
+    taken = [parameter for parameter in inspect.signature(getattr(Schemes, method)).parameters if parameter != "self"]
+    near = next((ours for ours, theirs in _ELSEWHERE.items() if name in theirs and ours in taken), _near(name, taken))
+    hint = f"; did you mean {near!r}?" if near else ""
+    return f"{method}() got an unexpected keyword argument {name!r}{hint or '; it takes ' + ', '.join(taken)}"
+
+
+_IN_JAX = {"lecun": (1, "fan_in"), "he": (2, "fan_in"), "glorot": (1, "fan_avg")}  # and in Keras
+_DISTRIBUTIONS_IN_JAX = {"normal": "truncated_normal", "uniform": "uniform"}
+
+
+def _hint(scheme: object) -> str:
+    """What was probably meant by a name that is no scheme's."""
+    prefix, _, kind = str(scheme).partition("_")
+    if prefix in _IN_JAX and kind in _DISTRIBUTIONS_IN_JAX:
+        scale, mode = _IN_JAX[prefix]
+        return f"it is variance_scaling with {scale}, {mode!r}, {_DISTRIBUTIONS_IN_JAX[kind]!r}; "
+    near = _near(scheme, SCHEMES)
+    return f"did you mean {near}? " if near else ""
+
+
+def _near(name: object, names: Sequence[str]) -> str | None:
+    """The name that was probably meant."""
+    return next(iter(difflib.get_close_matches(str(name), names, 1, 0.75)), None)
 
 
 def nonlinearity_of(name: str, field: str) -> Nonlinearity:

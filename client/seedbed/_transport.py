@@ -196,12 +196,12 @@ class LocalTransport:
         from seedbed_server.service.errors import ServiceError  # noqa: PLC0415 - as for open_service
 
         self._failure = ServiceError
-        self._service = service
+        self.service = service
         self._target = target
         self._is_closed = False
 
     def unary(self, method: str, request: Message, deadline: Deadline) -> Message:
-        return self.call(partial(self._service.unary, method, request), deadline)
+        return self.call(partial(self.service.unary, method, request), deadline)
 
     def call(self, ask: Callable[[], _T], deadline: Deadline) -> _T:
         """Asks the service, by any of its methods that answer once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import EllipsisType
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,22 @@ ModelLike = Model | Iterable[TensorSpec | TensorSlice]
 
 Progress = Callable[[int, int], object]
 """Called as ``progress(done_bytes, total_bytes)`` after each chunk."""
+
+
+class TorchDType(Protocol):
+    """``torch.dtype``, by which torch is not imported."""
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether its numbers are complex."""
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether its numbers are real."""
+
+
+DTypeLike = npt.DTypeLike | TorchDType
+"""An element type: what `seedbed.dtypes.data_type` takes."""
 
 Outputs = Mapping[str, np.ndarray[Any, Any]] | Callable[[str], np.ndarray[Any, Any] | None]
 """The array that each tensor of a model goes into, by the tensor's name."""

@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from seedbed import _aio_transport, _arguments, _calls, _targets, _transport
-from seedbed._credentials import Security
+from seedbed import _arguments, _calls, _progress, _targets
+from seedbed._aio_transport import AioTransport, open_transport
+from seedbed._origin import Opening, Origin, origin
 from seedbed._retry import Deadline, Retry
 from seedbed._schemes import Schemes
 from seedbed._stream import Assembler, Piece
@@ -94,35 +96,46 @@ def connect(
     >>> asyncio.run(main()).shape
     (256, 128)
     """
-    seconds, patience = _arguments.seconds(timeout), _arguments.patience(wait)
-    most = _arguments.connections(connections)
-    if target == _targets.LOCAL:
-        from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
-        from seedbed._local import LocalClient  # noqa: PLC0415
+    client = _client_of(
+        origin(target, timeout, wait, connections, tls, ca, cert, key, token, server_name, credentials, options)
+    )
+    client._opening.get()
+    return client
 
-        return AsyncLocalClient(LocalClient(_transport.open_service(), seconds))
-    security = Security(credentials, tls, ca, cert, key, token, server_name)
-    return AsyncClient(target, _aio_transport.open_transport(target, security, options, most), seconds, patience)
+
+def _client_of(origin: Origin) -> AsyncClient:
+    """The client of a target, which opens when it is first used."""
+    if origin.target == _targets.LOCAL:
+        from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
+
+        return AsyncLocalClient(origin)
+    return AsyncClient(origin)
 
 
 class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
     """A client of one server for one event loop; made by `connect`, closed by ``async with`` or `close`.
 
     Its methods are those of `seedbed.Client`, as coroutines and asynchronous iterators, with the same arguments,
-    results and errors.
+    results and errors. It can be pickled as that one can, and belongs to the event loop that first uses it.
     """
 
-    def __init__(
-        self,
-        target: str,
-        transport: _aio_transport.AioTransport,
-        timeout: float | None,
-        wait: float = _arguments.DEFAULT_WAIT,
-    ) -> None:
-        self.target = target
-        self.timeout = timeout
-        self.wait = wait
-        self._transport = transport
+    def __init__(self, origin: Origin) -> None:
+        self.target = origin.target
+        self.timeout = origin.timeout
+        self.wait = origin.wait
+        self._origin = origin
+        self._opening = Opening(origin.target, self._open)
+
+    @property
+    def _transport(self) -> AioTransport:
+        return self._opening.get()
+
+    def _open(self) -> AioTransport:
+        origin, most = self._origin, _arguments.connections(self._origin.connections)
+        return open_transport(origin.target, origin.security, origin.options, most)
+
+    def __reduce__(self) -> tuple[Callable[[Origin], AsyncClient], tuple[Origin]]:
+        return _client_of, (self._origin.sent(self.timeout, self.wait),)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
@@ -137,14 +150,15 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
 
     async def close(self) -> None:
         """Closes the connection; calls still running end with `Cancelled`."""
-        await self._transport.close()
+        if transport := self._opening.closed():
+            await transport.close()
 
     def init(
         self,
         spec: TensorSpec,
         region: RegionLike | None = None,
         out: Array | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
         """Makes one tensor, or a region of it; see `seedbed.Client.init`."""
@@ -165,11 +179,13 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         self,
         model: ModelLike,
         out: Outputs | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[str, Array], None]:
         """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
-        return self._model(_calls.model_call(model, out, progress), self._seconds(timeout))
+        wanted = _calls.named(model, out)
+        report = _progress.reporter(progress, _calls.label(model, wanted))
+        return _progress.of_arrays_to_come(report, self._model(wanted, out, report, self._seconds(timeout)))
 
     async def describe(
         self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
@@ -196,12 +212,24 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         *,
         region: RegionLike | None = None,
         out: Array | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
-        return self._array(_calls.tensor_call(spec, region, out, progress), out, progress, self._seconds(timeout))
+        report = _progress.reporter(progress, _calls.label_of(spec))
+        return _progress.of_array_to_come(report, self._array(spec, region, out, report, self._seconds(timeout)))
 
-    async def _array(
+    def _array(
+        self,
+        spec: TensorSpec,
+        region: RegionLike | None,
+        out: Array | None,
+        progress: Progress | None,
+        seconds: float | None,
+    ) -> Callable[[], Coroutine[Any, Any, Array]]:
+        """What makes one tensor, once its arguments are checked."""
+        return partial(self._made, _calls.tensor_call(spec, region, out, progress), out, progress, seconds)
+
+    async def _made(
         self, call: _calls.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
     ) -> Array:
         deadline = Deadline(seconds)
@@ -237,7 +265,14 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         async for _ in self._arrays(call, deadline):
             pass
 
-    async def _model(self, call: _calls.ArrayCall, seconds: float | None) -> AsyncGenerator[tuple[str, Array], None]:
+    def _model(
+        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+    ) -> AsyncGenerator[tuple[str, Array], None]:
+        return self._arrays_within(_calls.model_call(wanted, out, report), seconds)
+
+    async def _arrays_within(
+        self, call: _calls.ArrayCall, seconds: float | None
+    ) -> AsyncGenerator[tuple[str, Array], None]:
         async with contextlib.aclosing(self._arrays(call, Deadline(seconds))) as arrays:
             async for finished in arrays:
                 yield finished

@@ -34,7 +34,7 @@ _OF_TENSOR: Final = re.compile(r"tensors\[(\d+)\]\.spec")
 
 
 def init_array(
-    client: Client, spec: TensorSpec, sharding: jax.sharding.Sharding, progress: Progress | None = None
+    client: Client, spec: TensorSpec, sharding: jax.sharding.Sharding, progress: Progress | bool | None = None
 ) -> jax.Array:
     """Makes one array; no more of it than the shards of this process's devices is asked for, or held.
 
@@ -44,7 +44,8 @@ def init_array(
         client: Of any target but ``local:cuda``.
         spec: The tensor, such as `seedbed.spec` makes.
         sharding: How the array is laid out over devices, those of other processes included.
-        progress: Called as ``progress(done_bytes, total_bytes)`` of this process's shards after each chunk.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of this process's shards after each chunk; True
+            draws a bar.
 
     Raises:
         InvalidRequest: If the tensor cannot be served, the sharding does not fit its shape, or it is float64 and JAX
@@ -62,7 +63,12 @@ def init_array(
     return array
 
 
-def init_tree(client: Client, specs: Any, shardings: Any, progress: Progress | None = None) -> Any:  # noqa: ANN401
+def init_tree(
+    client: Client,
+    specs: Any,  # noqa: ANN401
+    shardings: Any,  # noqa: ANN401
+    progress: Progress | bool | None = None,
+) -> Any:  # noqa: ANN401
     """Makes a tree of arrays, as `init_array` makes one, in one stream.
 
     All tensors are validated before the first is sampled.
@@ -70,10 +76,11 @@ def init_tree(client: Client, specs: Any, shardings: Any, progress: Progress | N
     Args:
         client: Of any target but ``local:cuda``.
         specs: A tree whose leaves are TensorSpec messages. A tensor is named by its spec alone, not by its place in the
-            tree; two with the same name and seed are not independent.
+            tree; two of one name have to be the same tensor.
         shardings: A tree of the same structure whose leaves are shardings, or a prefix of it: a sharding in the place
             of a subtree is that of all its tensors.
-        progress: Called as ``progress(done_bytes, total_bytes)`` of all of this process's shards after each chunk.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of all of this process's shards after each chunk;
+            True draws a bar.
 
     Returns:
         The tree with an array in the place of each spec.
@@ -213,7 +220,7 @@ def _broadcast(shardings: object, specs: object) -> list[Any]:
     return jax.tree.leaves(tree)
 
 
-def _init(client: Client, tensors: Sequence[_Tensor], progress: Progress | None) -> list[jax.Array]:
+def _init(client: Client, tensors: Sequence[_Tensor], progress: Progress | bool | None) -> list[jax.Array]:
     _check_client(client)
     with contextlib.closing(_values(client, tensors, progress)) as values:
         arrays = [tensor.assemble(values) for tensor in tensors]
@@ -221,7 +228,9 @@ def _init(client: Client, tensors: Sequence[_Tensor], progress: Progress | None)
     return arrays
 
 
-def _values(client: Client, tensors: Sequence[_Tensor], progress: Progress | None) -> Generator[Array, None, None]:
+def _values(
+    client: Client, tensors: Sequence[_Tensor], progress: Progress | bool | None
+) -> Generator[Array, None, None]:
     """The values of all parts, in their order."""
     parts = [part for tensor in tensors for part in tensor.parts.values()]
     if not parts:

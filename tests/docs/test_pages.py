@@ -9,8 +9,17 @@ from pages import DOCS, blocks
 
 RUNNER = Path(__file__).with_name("runner.py")
 INSTALLS = "tutorial.md"
-FAST = ["index.md", "coming-from.md", "howto/numpy.md", "howto/recipes.md"]
-SLOW = ["howto/pytorch.md", "howto/sharded-pytorch.md", "howto/transformers.md", "howto/jax.md", "howto/trainers.md"]
+FAST = ["index.md", "coming-from.md", "howto/files.md", "howto/numpy.md", "howto/recipes.md"]
+SLOW = [
+    "coming-from-trainers.md",
+    "howto/clusters.md",
+    "howto/jax.md",
+    "howto/pytorch.md",
+    "howto/sharded-pytorch.md",
+    "howto/torchtitan.md",
+    "howto/trainers.md",
+    "howto/transformers.md",
+]
 OTHERS = ["experiment.md"]  # its commands take minutes; test_experiment.py runs them in small
 RUN = {"python", "pycon", "console"}
 FILES = {"python", "json", "toml"}

@@ -2,17 +2,20 @@
 
 import html
 import inspect
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 
 import pytest
-from pages import DOCS, ROOT
+from pages import DOCS, ROOT, blocks
 
 import seedbed
 
 BUILD = "-m sphinx -b html -q -n -W --keep-going"  # as the Makefile's
+COLUMNS = 90  # characters of code that there is room for, in a window of any usual width
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,39 @@ class Resources(HTMLParser):
 
 def test_the_makefile_builds_it_so():
     assert f"$(BIN)/python {BUILD} -d" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_code_of_the_front_page_fits_its_column():
+    readme, index = blocks(ROOT / "README.md"), blocks(DOCS / "index.md")
+    code = [next(block for block in readme if block.language == "python"), *index]
+    typed = [
+        line for block in code for line in block.text.splitlines() if block.language == "python" or line[0] in "$>"
+    ]
+    assert len(typed) > 8
+    for line in typed:
+        assert len(line) <= COLUMNS, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1024, 1360, 1920])
+def test_the_front_page_needs_no_scroll_bar(site, width):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver) and os.environ.get("SEEDBED_TEST_BROWSER") != "1":
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},1000"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        browser.get((site / "index.html").as_uri())
+        boxes = browser.execute_script(
+            "return [...document.querySelectorAll('pre, article table, html')]"
+            ".map((box) => [box.textContent, box.scrollWidth, box.clientWidth])"
+        )
+    assert len(boxes) > 3
+    for text, needed, there in boxes:
+        assert needed <= there, text
 
 
 @pytest.mark.slow

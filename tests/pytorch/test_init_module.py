@@ -10,6 +10,7 @@ import pytest
 import torch
 from _helpers.emulation import emulated_cupy
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import seedbed
 import seedbed.torch
@@ -221,6 +222,30 @@ def test_autograd_is_left_as_it_was(client):
     assert not any(parameter.requires_grad for parameter in on_meta.parameters())
 
 
+def test_torch_s_own_dtypes_and_numbers_are_taken(client):
+    half, whole = torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True), torch.tensor(7)
+    for dtype in (torch.float32, torch.half, torch.bfloat16, torch.double, torch.cfloat):
+        spec = seedbed.spec("normal", torch.Size([3, whole]), std=half, seed=whole, dtype=dtype)
+        assert (list(spec.shape), spec.normal.std, spec.seed) == ([3, 7], 0.5, 7)
+        assert client.init(spec, out=torch.empty(3, 7, dtype=dtype)).dtype == dtype
+    assert client.init(seedbed.spec(seedbed.literal(half.expand(3)))).tolist() == [0.5] * 3
+    for refused in (torch.tensor([0.5]), torch.tensor(True), torch.tensor(1j), torch.tensor(0.5, device="meta")):
+        with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: std "):
+            client.normal((3,), std=refused)
+    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int8 is not served"):
+        client.normal((3,), dtype=torch.int8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: torch.empty(4).expand(3, 4), lambda: torch.empty(9).as_strided((3, 4), (2, 1)),
+     lambda: torch.empty(6).unfold(0, 4, 1)],
+)  # fmt: skip
+def test_tensors_whose_elements_share_memory_are_refused(client, make):
+    with pytest.raises(seedbed.InvalidRequest, match="out: has elements that share memory"):
+        client.normal((3, 4), out=make())
+
+
 def test_it_trains(client):
     module = seedbed.torch.on_meta(Net)
     seedbed.torch.init_module(module, client, model=seedbed.torch.record(Net))
@@ -236,9 +261,16 @@ def test_it_trains(client):
     assert losses[-1] < losses[0]
 
 
-def test_progress_may_be_written(client, capsys):
+def test_progress_may_be_drawn_by_the_first_rank(client, capsys, monkeypatch):
     seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
-    assert capsys.readouterr().err.endswith("initialising: 100 % of 0 MB\n")
+    assert "7.6/7.6 KiB" in capsys.readouterr().err
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    with pytest.raises(seedbed.InvalidRequest, match="rich"):  # the ranks that draw nothing do not wait for the first
+        seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
 
 
 def test_a_failure_is_told(client):
@@ -283,53 +315,64 @@ def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
         assert torch.equal(ours, theirs)
 
 
-def test_some_tensors_alone(client):
-    """By names or patterns, parameters and buffers; the others stay where they are, with or without values."""
+def test_a_part_alone_is_filled(client):
     model = seedbed.torch.record(Net, seed=3)
-    filled = Net()
-    seedbed.torch.init_module(filled, client, model=model)
-    for only in ["hidden.*", ["hidden.weight", "hidden.b*"]]:
-        module = Net()
-        before = state(module)
-        seedbed.torch.init_module(module, client, model=model, only=only)
-        expected = before | {name: tensor for name, tensor in state(filled).items() if name.startswith("hidden")}
-        assert_equal(state(module), expected)
-        seedbed.torch.verify_module(module, client, model=model, only=only)
-    on_meta = Net().to("meta")
-    seedbed.torch.init_module(on_meta, client, model=model, only=["norm.weight", "norm.running_var"])
-    values = {name for name, tensor in on_meta.state_dict().items() if not tensor.is_meta}
-    assert values == {"norm.weight", "norm.running_var"}
-
-
-def test_only_what_is_there(client):
-    module, model = Net(), seedbed.torch.record(Net)
+    module, whole = Net(), Net()
     before = state(module)
-    with pytest.raises(seedbed.InvalidRequest, match=r"only: 'hiden\.\*' matches none of back\.bias"):
-        seedbed.torch.init_module(module, client, model=model, only=["hidden.weight", "hiden.*"])
-    with pytest.raises(seedbed.InvalidRequest, match=r"only: 'norm\.running_mean' matches none"):  # no rule fills it
-        seedbed.torch.init_module(module, client, rules=RULES, only="norm.running_mean")
-    with pytest.raises(seedbed.InvalidRequest, match="only: is empty"):
-        seedbed.torch.init_module(module, client, model=model, only=[])
-    assert_equal(state(module), before)
+    seedbed.torch.init_module(module, client, model=model, only="hidden.*")
+    seedbed.torch.init_module(whole, client, model=model)
+    for name, tensor in state(module).items():
+        assert torch.equal(tensor, (whole.state_dict() if name.startswith("hidden.") else before)[name]), name
+    seedbed.torch.verify_module(module, client, model=model, only=["hidden.weight", "hidden.b*"])
+    with pytest.raises(seedbed.Mismatch, match="back"):
+        seedbed.torch.verify_module(module, client, model=model, only=["hidden.*", "back.*"])
 
 
-def test_only_one_of_two_that_share_draws(client):
-    """A teacher that is not filled has other values by now than its student would get."""
+def test_a_part_is_filled_by_rules_that_fit_nothing_else(client):
+    module = Net()
+    before = state(module)
+    seedbed.torch.init_module(module, client, rules=[("back.bias", "ones", {})], only="back.bias")
+    assert (module.back.bias == 1).all()
+    assert torch.equal(module.back.weight, before["back.weight"])
 
-    def pair():
-        student = nn.Linear(4, 4)
-        return nn.ModuleDict({"student": student, "teacher": copy.deepcopy(student)})
 
-    model = seedbed.torch.record(pair)
-    for only in ["student.*", "teacher.*"]:
-        with pytest.raises(seedbed.InvalidRequest, match=r"weight: has draws in common with .*which is left as it is"):
-            seedbed.torch.init_module(pair(), client, model=model, only=only)
-    seedbed.torch.init_module(pair(), client, model=model, only=["student.*", "teacher.*"])
-    named = [seedbed.spec("normal", (4,), name=name, stream="any") for name in ("a", "b")]
-    both = nn.ParameterDict({name: nn.Parameter(torch.zeros(4)) for name in ("a", "b")})
-    seedbed.torch.init_module(both, client, model=Model(tensors=named))
-    assert torch.equal(both["a"], both["b"])
-    with pytest.raises(seedbed.InvalidRequest, match="a: has draws in common with b, which is left as it is"):
-        seedbed.torch.init_module(both, client, model=Model(tensors=named), only="a")
-    apart = seedbed.torch.record(pair, independent_copies=True)
-    seedbed.torch.init_module(pair(), client, model=apart, only="student.*")
+def test_a_part_of_a_module_on_the_meta_device(client):
+    with torch.device("meta"):
+        module = Net()
+    seedbed.torch.init_module(module, client, model=seedbed.torch.record(Net, seed=3), only="hidden.*")
+    assert {name for name, tensor in state(module).items() if not tensor.is_meta} == {"hidden.weight", "hidden.bias"}
+
+
+@pytest.mark.parametrize("only", ["hiden.*", [], "Hidden.*"])
+def test_a_part_that_is_none(client, only):
+    with pytest.raises(seedbed.InvalidRequest, match=r"only: .* matches none of back\.bias, back\.weight, .*embedding"):
+        seedbed.torch.init_module(Net(), client, rules=RULES, only=only)
+
+
+def test_a_model_for_more_than_the_module_fills_a_stage_of_it(client):
+    model = seedbed.torch.record(Net, seed=3)
+    stage = nn.ModuleDict({"hidden": nn.Linear(16, 32), "back": nn.Linear(32, 16)})
+    seedbed.torch.init_module(stage, client, model=model, only=list(stage.state_dict()))
+    whole = Net()
+    seedbed.torch.init_module(whole, client, model=model)
+    assert torch.equal(stage["back"].weight, whole.back.weight)
+
+
+def wrapped_within(module):
+    module.hidden, module.back = checkpoint_wrapper(module.hidden), torch.compile(module.back)
+    return module
+
+
+@pytest.mark.parametrize("wrap", [wrapped_within, checkpoint_wrapper, torch.compile, nn.DataParallel])
+def test_wrappers_change_no_name(client, wrap):
+    model = seedbed.torch.record(Net, seed=3)
+    whole = Net()
+    seedbed.torch.init_module(whole, client, model=model)
+    plain = Net()
+    module = wrap(plain)
+    seedbed.torch.init_module(module, client, model=model)
+    seedbed.torch.verify_module(module, client, model=model)
+    for one, other in zip(plain.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+    seedbed.torch.init_module(module, client, rules=[("hidden.bias", "ones", {}), *RULES])
+    assert sum(bool((tensor == 1).all()) for tensor in plain.parameters()) == 1

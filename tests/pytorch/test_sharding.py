@@ -7,10 +7,10 @@ import math
 import re
 from pathlib import Path
 
-import _ranks
 import pytest
 import torch
 import torch.distributed as dist
+from _helpers import ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -176,7 +176,7 @@ def train(module):
 @pytest.fixture(scope="module")
 def seen():
     """What each of four ranks sees."""
-    return _ranks.run(4, see_all)
+    return ranks.run(4, see_all)
 
 
 def of_case(seen, name):

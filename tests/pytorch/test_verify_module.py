@@ -2,10 +2,10 @@
 
 import re
 
-import _ranks
 import pytest
 import torch
 import torch.distributed as dist
+from _helpers import ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -168,7 +168,7 @@ def see():
 
 @SLOW
 def test_each_rank_verifies_its_shards():
-    first, second = _ranks.run(2, see)
+    first, second = ranks.run(2, see)
     assert first is None
     # Of three rows torch gives the first rank two.
     assert second.startswith("few.weight: element (2, 17) is 1.0 in the module and ")

@@ -1,108 +1,68 @@
-"""Accelerate: a model that is built without memory, filled and prepared holds the same weights however it is prepared.
+"""Accelerate's FSDP2, which is for GPUs alone: a CPU is passed off as one. What is for CPUs: howto/trainers.md."""
 
-Accelerate shards on GPUs alone. What it does there is tried by telling it that it is where it shards.
-"""
-
-import _ranks
-import _trainers
 import pytest
 import torch
+from _helpers import ranks
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 import seedbed
 import seedbed.torch
 
-slow = pytest.mark.slow
+pytestmark = pytest.mark.slow
 
 
-def see():
-    """What one of two ranks sees."""
-    _trainers.join_as_from_torchrun()
-    import accelerate_fsdp2
-
-    accelerator = accelerate_fsdp2.accelerator()
-    seen = {"ddp": fit(accelerator)}
-    pretend_to_shard(accelerator)
-    return seen | {"fsdp2": fit(accelerator), "unsharded": unsharded(accelerator)}
+def make():
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def pretend_to_shard(accelerator):
-    from accelerate import FullyShardedDataParallelPlugin, PartialState
-    from accelerate.utils import DistributedType
+def prepare():
+    """What each rank does."""
+    from accelerate import Accelerator, init_empty_weights
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="NO_WRAP", cpu_ram_efficient_loading=False)
-    PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
-    accelerator.state.fsdp_plugin = plugin
-    assert accelerator.is_fsdp2
-
-
-def fit(accelerator):
-    import accelerate_fsdp2
-
-    with _trainers.counted() as asked:
-        module, optimizer = accelerate_fsdp2.prepared(accelerator, "local:")
-    return {
-        "kind": str(accelerator.distributed_type),
-        "asked": sum(asked),
-        "held": _trainers.local_bytes(module),
-        "digest": accelerate_fsdp2.digest(module),
-        "losses": accelerate_fsdp2.train(accelerator, module, optimizer),
-    }
-
-
-def unsharded(accelerator):
-    """How many parameters the optimizer has of a model without memory that prepare shards, of how many."""
-    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).to("meta")
-    module, optimizer = accelerator.prepare(module, torch.optim.SGD(module.parameters()))
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    return len(known & set(map(id, module.parameters()))), len(list(module.parameters()))
-
-
-@pytest.fixture(scope="module")
-def seen():
-    return _ranks.run(2, see)
-
-
-@slow
-@pytest.mark.parametrize(("how", "kind"), [("ddp", "DistributedType.MULTI_CPU"), ("fsdp2", "DistributedType.FSDP")])
-def test_however_prepared_it_has_the_same_weights(seen, how, kind):
-    assert {rank[how]["kind"] for rank in seen} == {kind}
-    assert {rank[how]["digest"] for rank in seen} == {_trainers.alone()}
-    for rank in seen:
-        assert rank[how]["losses"] == pytest.approx(seen[0]["ddp"]["losses"], rel=1e-3)
-        assert rank[how]["losses"][-1] < 0.1
-
-
-@slow
-def test_a_rank_asks_for_its_shards_alone(seen):
-    for rank in seen:
-        assert rank["fsdp2"]["asked"] == rank["fsdp2"]["held"] < rank["ddp"]["asked"]
-    assert sum(rank["fsdp2"]["asked"] for rank in seen) == seen[0]["ddp"]["asked"]
-
-
-@slow
-def test_prepare_loses_an_optimizers_parameters_that_have_no_memory(seen):
-    """Why the example shards by itself: should this fail, prepare can do so."""
-    for known, number in [rank["unsharded"] for rank in seen]:
-        assert known < number
-
-
-def test_init_empty_weights_unties():
-    """Which is told, and on_meta does not do."""
-    from accelerate import init_empty_weights
-
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
-            self.head.weight = self.embedding.weight
-
-    model = seedbed.torch.record(Tied, seed=7)
+    accelerator = Accelerator(cpu=True)
+    for state in (AcceleratorState, PartialState):
+        state._shared_state["distributed_type"] = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="NO_WRAP", cpu_ram_efficient_loading=False
+    )
     with init_empty_weights():
-        untied = Tied()
+        module, empty = make(), make()
+    fully_shard(module)
+    received = []
     with seedbed.connect("local:") as client:
-        with pytest.raises(seedbed.InvalidRequest, match=r"lacks parameters of the module: head\.weight"):
-            seedbed.torch.init_module(untied, client, model=model)
-        tied = seedbed.torch.on_meta(Tied)
-        seedbed.torch.init_module(tied, client, model=model)
-    assert tied.head.weight is tied.embedding.weight
+        model = seedbed.torch.record(make, seed=7)
+        seedbed.torch.init_module(module, client, model=model, progress=lambda done, _: received.append(done))
+    module, optimizer = accelerator.prepare(module, torch.optim.AdamW(module.parameters(), 0.01))
+    known = trained(module, optimizer)
+    lost = trained(*accelerator.prepare(empty, torch.optim.AdamW(empty.parameters(), 0.01)))
+    weights = {name: tensor.full_tensor().clone() for name, tensor in module.state_dict().items()}
+    shards = sum(parameter.to_local().nbytes for parameter in module.parameters())
+    losses = []
+    for _ in range(3):
+        loss = module(torch.ones(4, 32)).square().mean()
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return weights, received[-1], shards, losses, known, lost
+
+
+def trained(module, optimizer):
+    """Which of a module's parameters the optimizer has."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return [id(parameter) in held for parameter in module.parameters()]
+
+
+def test_fsdp2_begins_with_the_weights_of_one_process():
+    with seedbed.connect("local:") as client:
+        expected = seedbed.torch.build(make, client, seed=7).state_dict()
+    for weights, received, shards, losses, known, lost in ranks.run(2, prepare):
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        assert received == shards < sum(tensor.nbytes for tensor in expected.values())
+        assert losses[2] < losses[0]
+        assert all(known)
+        assert not all(lost)  # what prepare shards without memory; should this fail, the page may leave sharding to it

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import logging
+import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,10 +19,10 @@ import seedbed
 from seedbed._credentials import Security
 from seedbed._files import FileFormatError
 from seedbed._plot import NotDrawable
-from seedbed.cli import _explore, _health, _models, _record, _schemes, _security, _serve, _verify
+from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify
 from seedbed.cli._options import connect, echo_rows, given_wait, json_option, target_options
 
-OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
+OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, PIPE_CLOSED, TERMINATED = 0, 1, 2, 3, 70, 130, 141, 143
 
 HELP = """\
 The initial weights of neural networks: the same bits on every device, for every sharding.
@@ -34,6 +36,7 @@ anywhere, and the parts fit together bit for bit.
   seedbed model gpt2.json -o gpt2.safetensors                         a whole model
   seedbed record --hf-config config.json -o model.json                the model file of any model in PyTorch
   seedbed verify gpt2.safetensors                                     prove a file, bit for bit
+  seedbed diff before.safetensors after.safetensors                   where two files differ
 """
 
 EPILOG = """\
@@ -41,15 +44,33 @@ Exit codes:
 
 \b
     0  done
-    1  verification failed; not serving
+    1  verification failed; files differ; not serving
     2  bad usage, a file that cannot be read or written, or a request that is invalid
     3  the service is unavailable, took too long, or failed
   130  interrupted
+  141  what reads the output wants no more of it, as head
 """
 
 
+class _Commands(click.Group):
+    """The group of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click's
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click's own code for it is 1, which is no failure of ours
+            raise _PipeClosed from error
+
+
+class _PipeClosed(Exception):  # noqa: N818
+    """Nobody reads the output any more."""
+
+
 @click.group(
-    help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Commands,
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="seedbed")
 def seedbed_command() -> None:
@@ -170,6 +191,7 @@ seedbed_command.add_command(_explore.explore)
 seedbed_command.add_command(_models.model)
 seedbed_command.add_command(_record.record)
 seedbed_command.add_command(_verify.verify)
+seedbed_command.add_command(_diff.diff)
 seedbed_command.add_command(_security.token)
 _schemes.describe_group.add_command(_models.describe_model)
 _schemes.plot_group.add_command(_models.plot_file)
@@ -185,6 +207,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         error.show()
         return REFUSED
+    except _PipeClosed:
+        _drop_output()
+        return PIPE_CLOSED
     except Exception as error:
         return _fail(*_explain(error))
     return result if isinstance(result, int) else OK
@@ -217,9 +242,16 @@ def _explain(error: Exception) -> tuple[int, str]:
         case seedbed.SeedbedError():
             return SERVICE, str(error)
         case OSError():
-            return REFUSED, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            place = f"{error.filename}: " if error.filename else ""
+            return REFUSED, f"{place}{error.strerror}" if error.strerror else str(error)
     traceback.print_exception(error)
     return BUG, "this is a bug in Seedbed; please report it with the lines above"
+
+
+def _drop_output() -> None:
+    """Has what is still buffered go nowhere: it would be written, and fail again, when the interpreter ends."""
+    with contextlib.suppress(OSError):  # a standard output that is no file has none to replace
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(code: int, message: str) -> int:

@@ -109,8 +109,15 @@ def _check_folder(folder: Path, shards: Sequence[Shard]) -> None:
             raise _another(path)
     if not (folder / INDEX).exists():
         return
-    if len(shards) == 1 or _checkpoints.read_index(folder) != _checkpoints.index(shards):
+    if len(shards) == 1 or not _is_index(folder, shards):
         raise _another(folder / INDEX)
+
+
+def _is_index(folder: Path, shards: Sequence[Shard]) -> bool:
+    try:
+        return _checkpoints.read_index(folder) == _checkpoints.index(shards)
+    except FileFormatError:
+        return False
 
 
 def _another(path: Path) -> click.ClickException:

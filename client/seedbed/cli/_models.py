@@ -1,6 +1,5 @@
 """The commands about many tensors: model, describe model, plot file."""
 
-import contextlib
 import fnmatch
 import json
 import re
@@ -16,7 +15,7 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _checkpoints, _laws, dtypes
+from seedbed import _checkpoints, _json, _laws, dtypes
 from seedbed._files import SafetensorsFile, read_safetensors
 from seedbed.cli import _provenance
 from seedbed.cli._checkpoints import write_checkpoint, write_file
@@ -24,6 +23,7 @@ from seedbed.cli._jobs import jobs_option
 from seedbed.cli._options import (
     DTYPE,
     FILE,
+    STANDARD_OUTPUT,
     bytes_text,
     connect,
     echo_rows,
@@ -41,25 +41,21 @@ from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 _BLOCK_BYTES = 16 << 20  # what is read of a file at once
 _MAX_SHARD_SIZE = 5_000_000_000
 _SPECS_PER_REQUEST = 1_000
+# Names that nobody means for a directory.
+_OTHER_FILES = {".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".npz", ".pt", ".pth", ".safetensor", ".st"}
 
 
 def load_model(path: Path) -> Model:
-    """Reads a model file: the canonical JSON form of ``seedbed.v1.Model``.
+    """Reads a model file: the canonical JSON form of ``seedbed.v1.Model``, but types have any of their names.
 
     Raises:
         click.ClickException: it is not one; the message names the file and the field.
         OSError: it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{path}: not a text file in UTF-8") from error
-    if not text.lstrip().startswith("{"):  # the parser would take a list for an empty model
-        raise click.ClickException(f"{path}: not a model file: it does not begin with {{")
-    try:
-        model = json_format.Parse(text, Model())
-    except json_format.ParseError as error:
-        raise click.ClickException(f"{path}: not a model file: {_located(error, text)}") from error
+        model = _parse_model(path.read_bytes())
+    except ValueError as error:
+        raise click.ClickException(f"{path}: not a model file: {error}") from error
     names: set[str] = set()
     for index, spec in enumerate(model.tensors):
         field = f"{path}: tensors[{index}].name"
@@ -80,19 +76,27 @@ def model_lines(model: Model) -> Iterator[str]:
     yield "]}\n"
 
 
-def _located(error: json_format.ParseError, text: str) -> str:
-    """Says which tensor a parse error is about, which the parser does not always tell."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        for index, tensor in enumerate(json.loads(text)["tensors"]):
-            try:
-                json_format.ParseDict(tensor, TensorSpec())
-            except json_format.ParseError as its_error:
-                return f"tensors[{index}]: {_one_line(its_error)}"
-    return _one_line(error)
+def _parse_model(text: bytes) -> Model:
+    fields = _json.loads(text)
+    try:
+        return _json.to_message(dtypes.in_contract(fields), Model())
+    except seedbed.InvalidRequest:  # tells where by itself
+        raise
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except ValueError as error:
+        raise ValueError(_located(error, fields)) from error
 
 
-def _one_line(error: json_format.ParseError) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _located(error: ValueError, fields: Any) -> str:  # noqa: ANN401 - JSON can be anything
+    """Says which tensor an error is about, which the parser does not always tell."""
+    tensors = fields.get("tensors") if isinstance(fields, dict) else None
+    for index, tensor in enumerate(tensors if isinstance(tensors, list) else []):
+        try:
+            _json.to_message(tensor, TensorSpec())
+        except ValueError as its_error:
+            return f"tensors[{index}]: {its_error}"
+    return str(error)
 
 
 def _override(model: Model, seed: int | None, dtype: str | None) -> None:
@@ -175,10 +179,21 @@ def _select(path: Path, model: Model, patterns: Sequence[str]) -> Model:
 
 def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, int] | None) -> bool:
     """Tells what kind of output is meant; refuses options of the other kind, and what is in its place."""
+    if output == STANDARD_OUTPUT:
+        raise click.BadParameter(
+            "- cannot be written, files of safetensors have their pieces written in any order; "
+            "give FILE.safetensors or a directory",
+            param_hint="--output",
+        )
     is_file = output.suffix == ".safetensors"
     if is_file and (max_shard_size or worker):
         option = "--max-shard-size" if max_shard_size else "--shard"
         raise click.BadParameter(f"{output} is one file, but {option} is of a directory", param_hint="--output")
+    if output.suffix.lower() in _OTHER_FILES and not output.exists():
+        raise click.BadParameter(
+            f"{output} is named as another kind of file; give FILE.safetensors for one file, or a directory's name",
+            param_hint="--output",
+        )
     if is_file == output.is_dir() and output.exists():
         found = "a directory" if is_file else "a file"
         raise click.BadParameter(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 import seedbed
-from seedbed import _targets, dtypes
+from seedbed import _descriptions, _targets, dtypes
 from seedbed.cli import _security
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -34,10 +34,12 @@ def parse_region(text: str) -> Slices:
 def _slice(text: str) -> slice | EllipsisType:
     if text == "...":
         return ...
-    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?", text)
+    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is not a range; give START:STOP for each dimension, such as 0:10,:")
-    start, stop = (int(end) if end else None for end in match.groups())
+    start, stop, step = (int(number) if number else None for number in match.groups())
+    if step not in (None, 1):
+        raise click.BadParameter(f"{text!r} has step {step}; only step 1 is served")
     return slice(start, stop)
 
 
@@ -62,13 +64,26 @@ def parse_seed(text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s()\[\]]", "", text)
+    """The text without the brackets around it, and without spaces but between digits, where they mean something."""
+    inner = re.fullmatch(r"\s*[(\[](.*)[)\]]\s*", text, re.DOTALL)
+    return re.sub(r"\s*([,:]|^|$)\s*", r"\1", inner[1] if inner else text)
 
-
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 FILE = click.Path(path_type=Path)
-DTYPE = click.Choice(dtypes.NAMES)
+
+
+class _DType(click.Choice):  # type: ignore[type-arg]  # older versions of click have no such argument
+    """An element type by any of its names; what comes of it is Seedbed's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        try:
+            return dtypes.name_of(dtypes.data_type(value))
+        except seedbed.InvalidRequest as error:
+            raise click.BadParameter(error.description, ctx, param) from None
+
+
+STANDARD_OUTPUT = Path("-")
+DTYPE = _DType(dtypes.NAMES)
 
 
 def target_options(command: Command) -> Command:
@@ -138,17 +153,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def shape_text(shape: Iterable[int]) -> str:
-    """Returns a shape for people, ``4096 × 4096``."""
-    return " × ".join(map(str, shape)) or "scalar"
-
-
-def bytes_text(count: int) -> str:
-    """Returns a number of bytes for people, ``32.0 MiB``."""
-    if count < 1024:
-        return f"{count} bytes"
-    exponent = min((count.bit_length() - 1) // 10, len(_UNITS))
-    return f"{count / 1024**exponent:.1f} {_UNITS[exponent - 1]}"
+bytes_text, shape_text = _descriptions.bytes_text, _descriptions.shape_text
 
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:

@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from seedbed._progress import rich_progress
 
 Report = Callable[[int, int], None]
 Add = Callable[[int], None]
@@ -27,15 +26,7 @@ def progress(label: str, wanted: bool | None) -> Iterator[Report]:
     if wanted is False or (wanted is None and not sys.stderr.isatty()):
         yield lambda done, total: None
         return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        expand=True,
-    )
+    bar = rich_progress()
     task = bar.add_task(label, total=None)
     visible_from = time.monotonic() + (0 if wanted else PATIENCE)
 

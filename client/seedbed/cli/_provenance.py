@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from seedbed import _json
 from seedbed._files import FileFormatError, SafetensorsFile
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
@@ -43,8 +44,8 @@ def made_by(file: SafetensorsFile) -> Model | TensorSlice:
     for field, message in (("seedbed.model", Model()), ("seedbed.slice", TensorSlice())):
         if field in file.metadata:
             try:
-                return json_format.Parse(file.metadata[field], message)
-            except json_format.ParseError as error:
+                return _json.to_message(_json.loads(file.metadata[field]), message)
+            except ValueError as error:
                 raise FileFormatError(f"{file.path}: its metadata {field} is malformed: {error}") from error
     raise FileFormatError(f"{file.path}: not made by Seedbed: its metadata do not tell how to make it again")
 

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import inspect
-import json
 import math
 import sys
 import traceback
@@ -16,9 +15,10 @@ from typing import Any
 import click
 
 import seedbed
+from seedbed import _json
 from seedbed._files import create_file
 from seedbed.cli._models import model_lines
-from seedbed.cli._options import DTYPE, FILE, parse_seed, plural
+from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, parse_seed, plural
 from seedbed.v1 import Model, Recipe, TensorSpec
 
 Build = Callable[[], Any]
@@ -69,7 +69,7 @@ def record(
         with _explained(hf_config or name), _default_dtype(None if hf_config else dtype):
             made: Model = recorder.record(build, seed, check=check, independent_copies=independent_copies)
     _write(output, made)
-    click.echo(f"{output}: {_summary(made)}", err=str(output) == "-")
+    click.echo(f"{output}: {_summary(made)}", err=output == STANDARD_OUTPUT)
 
 
 def _check_usage(name: str | None, hf_config: Path | None, hf_model_class: str | None) -> None:
@@ -176,7 +176,7 @@ def _from_config(path: Path, class_name: str | None, dtype: str | None) -> Build
     transformers = _import("transformers", "transformers", "transformers>=5")
     fields = _read_config(path)
     kind = fields.get("model_type")
-    if kind not in transformers.CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         raise _refused_config(
             f"{path}: model_type {kind!r} is none that this transformers has; give the config.json of a model whose "
             "code is part of it, or write a function and give MODULE:NAME"
@@ -185,7 +185,7 @@ def _from_config(path: Path, class_name: str | None, dtype: str | None) -> Build
         config = transformers.CONFIG_MAPPING[kind].from_dict(fields)
     if dtype:
         config.dtype = dtype
-    name = class_name or next(iter(fields.get("architectures") or []), None)
+    name = class_name or _first_architecture(path, fields)
     if name is None:
         return lambda: transformers.AutoModel.from_config(config, trust_remote_code=False)
     made_by = getattr(transformers, name, None)
@@ -199,9 +199,18 @@ def _from_config(path: Path, class_name: str | None, dtype: str | None) -> Build
     return lambda: make(config)
 
 
+def _first_architecture(path: Path, fields: dict[str, Any]) -> str | None:
+    match fields.get("architectures") or []:
+        case []:
+            return None
+        case [str(name), *_]:
+            return name
+    raise _refused_config(f"{path}: its architectures are no list of names; give --hf-model-class, or mend them")
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = _json.loads(path.read_bytes())
     except ValueError as error:
         raise _refused_config(f"{path}: not a file of JSON: {error}") from error
     if not isinstance(fields, dict) or "model_type" not in fields:
@@ -253,7 +262,7 @@ def _place(error: Exception) -> str | None:
 
 
 def _write(output: Path, made: Model) -> None:
-    if str(output) == "-":
+    if output == STANDARD_OUTPUT:
         for line in model_lines(made):
             click.echo(line, nl=False)
         return

@@ -7,6 +7,7 @@ is a new subcommand here.
 import inspect
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ import numpy as np
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _laws, dtypes
-from seedbed._files import create_npy, create_safetensors
+from seedbed import _descriptions, _laws, dtypes
+from seedbed._files import create_npy, create_safetensors, write_npy_header
 from seedbed._schemes import Options
 from seedbed.cli import _provenance
 from seedbed.cli._jobs import patience
@@ -28,6 +29,7 @@ from seedbed.cli._models import import_plot
 from seedbed.cli._options import (
     DTYPE,
     FILE,
+    STANDARD_OUTPUT,
     Slices,
     bytes_text,
     connect,
@@ -41,7 +43,7 @@ from seedbed.cli._options import (
     shape_text,
     target_options,
 )
-from seedbed.cli._progress import adder, progress
+from seedbed.cli._progress import Add, adder, progress
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -142,13 +144,8 @@ def _choices(scheme: str, name: str, meaning: str) -> str:
     """Returns the names of an enumeration, where the parameter's documentation does not list them."""
     message = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
     field: Any = message.fields_by_name[name]  # type: ignore[union-attr]  # a scheme is a message
-    names = [enum_name(value.name, field) for value in field.enum_type.values if value.number]
+    names = [_descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
     return "" if any(f'"{choice}"' in meaning for choice in names) else f" One of {', '.join(names)}."
-
-
-def enum_name(value: str, field: Any) -> str:  # noqa: ANN401 - protobuf has a field descriptor for each of its runtimes
-    unspecified: str = field.enum_type.values[0].name
-    return value.removeprefix(unspecified.removesuffix("UNSPECIFIED")).lower()
 
 
 _COMMON = [
@@ -174,26 +171,62 @@ def _get(
     *, spec: TensorSpec, region: Slices | None, output: Path, target: str, timeout: float | None,
     show_progress: bool | None,
 ) -> None:  # fmt: skip
-    if output.suffix not in (".npy", ".safetensors"):
-        raise click.BadParameter(f"{output} does not end in .npy or .safetensors", param_hint="--output")
+    _check_output(output)
     start = time.monotonic()
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
         description = client.describe(spec, region)
         made = TensorSlice(spec=description.spec, region=None if region is None else description.region)
         add = adder(report, description.byte_count)
-        with _create(output, made, description) as write:
-
-            def use(_index: int, first: int, values: Array) -> None:
-                write(first, values)
-                add(values.nbytes)
-
-            client.visit([made], use, timeout=patience(client, description.byte_count))
+        longest = patience(client, description.byte_count)
+        if output == STANDARD_OUTPUT:
+            _pipe(client, made, description, longest, add)
+        else:
+            _write(client, output, made, description, longest, add)
     seconds = time.monotonic() - start
     shape = shape_text(_extents(description))
     click.echo(
         f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {_laws.text(description)}, "
-        f"{bytes_text(description.byte_count)} in {seconds:.1f} s"
+        f"{bytes_text(description.byte_count)} in {seconds:.1f} s",
+        err=output == STANDARD_OUTPUT,
     )
+
+
+def _check_output(output: Path) -> None:
+    if output != STANDARD_OUTPUT and output.suffix not in (".npy", ".safetensors"):
+        raise click.BadParameter(
+            f"{output} does not end in .npy or .safetensors; - is a .npy file to standard output",
+            param_hint="--output",
+        )
+    if output == STANDARD_OUTPUT and sys.stdout.isatty():
+        raise click.BadParameter(
+            "- would write a .npy file to this terminal; send it on, as in -o - | python load.py, or give FILE.npy",
+            param_hint="--output",
+        )
+
+
+def _write(
+    client: seedbed.Client, output: Path, made: TensorSlice, description: TensorDescription, longest: float | None,
+    add: Add,
+) -> None:  # fmt: skip
+    with _create(output, made, description) as write:
+
+        def use(_index: int, first: int, values: Array) -> None:
+            write(first, values)
+            add(values.nbytes)
+
+        client.visit([made], use, timeout=longest)
+
+
+def _pipe(
+    client: seedbed.Client, made: TensorSlice, description: TensorDescription, longest: float | None, add: Add
+) -> None:
+    """Writes a .npy file to standard output, piece after piece, for a pipe has no places."""
+    file = sys.stdout.buffer
+    write_npy_header(file, dtypes.numpy_dtype(made.spec.dtype), _extents(description))
+    for _, values in client.iter_chunks(made.spec, region=description.region, timeout=longest):
+        file.write(values.view(np.uint8).data)
+        add(values.nbytes)
+    file.flush()
 
 
 @contextmanager
@@ -216,44 +249,7 @@ def _describe(
     if as_json:
         click.echo(json.dumps(json_format.MessageToDict(description), indent=2))
         return
-    echo_rows(rows(description, region))
-
-
-def rows(description: TensorDescription, region: Slices | None) -> Iterator[tuple[str, str]]:
-    spec, law = description.spec, description.law
-    yield "name", spec.name or "(none)"
-    yield "scheme", _scheme_text(spec)
-    if spec.stream:
-        yield "stream of", spec.stream
-    yield "shape", shape_text(spec.shape)
-    if region is not None:
-        ranges = zip(description.region.start, description.region.stop, strict=True)
-        yield "region", f"[{', '.join(f'{start}:{stop}' for start, stop in ranges)}]"
-    yield "dtype", dtypes.name_of(spec.dtype)
-    yield "seed", str(spec.seed)
-    yield "algorithm version", str(spec.algorithm_version)
-    yield "law", _laws.text(description)
-    if law.HasField("uniform"):
-        yield "bounds", f"[{law.uniform.a!r}, {law.uniform.b!r})"
-    if law.HasField("trunc_normal"):
-        yield "bounds", f"[{law.trunc_normal.a!r}, {law.trunc_normal.b!r}]"
-    moments = _laws.moments(description)
-    if moments is not None:
-        of = " of real parts" if _laws.is_complex(description) else ""
-        yield f"mean{of}", f"{moments[0]:.10g}"
-        yield f"std{of}", f"{moments[1]:.10g}"
-    for name in ("fan_in", "fan_out"):
-        if description.HasField(name):
-            yield name, f"{getattr(description, name):,}"
-    if description.HasField("gain"):
-        yield "gain", f"{description.gain!r}"
-    yield "elements", f"{description.element_count:,}"
-    yield (
-        "bytes",
-        f"{description.byte_count:,}"
-        + (f" ({bytes_text(description.byte_count)})" if description.byte_count >= 1024 else ""),
-    )
-    yield "stream", f"0x{description.stream:016x}"
+    echo_rows(_descriptions.rows(description, with_region=region is not None))
 
 
 def _plot(
@@ -276,9 +272,9 @@ def _plot(
         f"seed {spec.seed}",
     ]
     if spec.name:
-        plot.draw([histogram], output, spec.name, "   ".join([_scheme_text(spec), *facts]))
+        plot.draw([histogram], output, spec.name, "   ".join([_descriptions.scheme_text(spec), *facts]))
     else:
-        plot.draw([histogram], output, _scheme_text(spec), "   ".join(facts))
+        plot.draw([histogram], output, _descriptions.scheme_text(spec), "   ".join(facts))
     click.echo(
         f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
         f"{'real parts: ' if _laws.is_complex(description) else ''}"
@@ -291,21 +287,6 @@ def _extents(description: TensorDescription) -> tuple[int, ...]:
     return tuple(stop - start for start, stop in zip(region.start, region.stop, strict=True))
 
 
-def _scheme_text(spec: TensorSpec) -> str:
-    """Returns the scheme as it was asked for, such as ``kaiming_normal(mode=fan_out, nonlinearity=relu)``."""
-    scheme = spec.WhichOneof("scheme")
-    parts = []
-    for field, value in getattr(spec, scheme).ListFields():
-        if field.enum_type:
-            text = enum_name(field.enum_type.values_by_number[value].name, field)
-        elif field.message_type:
-            text = str(tuple(value.axes))
-        else:
-            text = f"{value:.6g}"
-        parts.append(f"{field.name}={text}")
-    return f"{scheme}({', '.join(parts)})" if parts else scheme
-
-
 get_group = _group(
     "get",
     "Make one tensor, or a region of it",
@@ -315,8 +296,9 @@ get_group = _group(
     `seedbed verify`. The output gets its name only when it is complete.
 
     \b
-    Example:
+    Examples:
       seedbed get kaiming_normal --shape 4096,4096 --seed 7 --name fc.weight --dtype bfloat16 -o w.safetensors
+      seedbed get normal --shape 4096,4096 --seed 7 -o - | ssh host 'cat > w.npy'
     """,
     run=_get,
     output=" -o w.safetensors",
@@ -327,7 +309,7 @@ get_group = _group(
             type=FILE,
             required=True,
             metavar="FILE",
-            help="What to write: a .npy or .safetensors file.",
+            help="What to write: a .npy or .safetensors file; - for a .npy file on standard output.",
         ),
         target_options,
         progress_option,

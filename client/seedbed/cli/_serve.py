@@ -153,6 +153,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         return
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise click.BadParameter(f"{path} cannot be read: nested too deep") from error
     except (ValueError, OSError) as error:  # not TOML, or not even text
         raise click.BadParameter(f"{path} cannot be read: {error}") from error
     names = {option.opts[-1].removeprefix("--"): str(option.name) for option in context.command.params}

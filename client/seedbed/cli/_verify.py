@@ -21,6 +21,7 @@ from seedbed.cli._progress import Add, Report, adder, progress
 from seedbed.v1 import Model
 
 Array = np.ndarray[Any, Any]
+_MOST_MISSING = 100  # files that are named one by one
 Verdict = tuple[list[SafetensorsFile], list[str]]  # what was verified, and what is wrong
 
 
@@ -82,8 +83,8 @@ def _verify_file(client: seedbed.Client, path: Path, _jobs: int, report: Report)
 
 
 def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: Report) -> Verdict:
-    index = _checkpoints.read_index(folder)
-    names = _file_names(folder, index)
+    index, refusal = _read_index(folder)
+    names = _file_names(folder, index, refusal)
     files, problems = _open_all(folder, names)
     problems += [
         f"{path}: does not belong to the checkpoint"
@@ -91,7 +92,7 @@ def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: R
         if path.name not in names
     ]
     problems += _check_kinship(files)
-    problems += _check_index(folder, index, files, names)
+    problems += [refusal] if refusal else _check_index(folder, index, files, names)
     add = adder(report, sum(map(_size, files)))
 
     def check(file: SafetensorsFile) -> str | None:
@@ -105,23 +106,35 @@ def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: R
     return files, problems
 
 
-def _file_names(folder: Path, index: object) -> list[str]:
+def _read_index(folder: Path) -> tuple[object, str | None]:
+    """Returns the index's content, and what is wrong with it if it cannot be read."""
+    try:
+        return _checkpoints.read_index(folder), None
+    except FileFormatError as error:
+        return None, str(error)
+
+
+def _file_names(folder: Path, index: object, refusal: str | None) -> list[str]:
     """Returns the names of all files that the checkpoint should have, going by the index, or else by those it has."""
     counts = list(filter(None, map(_checkpoints.file_count, _weight_map(index).values())))
     counts = counts or list(filter(None, (_checkpoints.file_count(path.name) for path in folder.iterdir())))
+    if not counts and refusal:
+        raise FileFormatError(refusal)
     if not counts:
         raise FileFormatError(f"{folder}: not a checkpoint: it has neither {ONE_FILE} nor {INDEX}")
     return _checkpoints.file_names(max(counts))
 
 
 def _open_all(folder: Path, names: Sequence[str]) -> Verdict:
+    present = {path.name for path in folder.iterdir()}  # an index may tell of millions
+    missing = [name for name in names if name not in present]
     files: list[SafetensorsFile] = []
-    problems: list[str] = []
-    for name in names:
+    problems = [f"{folder / name}: missing" for name in missing[:_MOST_MISSING]]
+    if len(missing) > _MOST_MISSING:
+        problems.append(f"{folder}: {plural(len(missing) - _MOST_MISSING, 'more file')} missing")
+    for name in filter(present.__contains__, names):
         try:
             files.append(_open(folder / name))
-        except FileNotFoundError:
-            problems.append(f"{folder / name}: missing")
         except (Differs, FileFormatError) as error:
             problems.append(str(error))
     return files, problems
@@ -144,7 +157,7 @@ def _check_index(folder: Path, index: object, files: Sequence[SafetensorsFile], 
             yield f"{path}: does not belong to a checkpoint of one file"
         return
     if index is None:
-        yield f"{path}: {'is not JSON' if path.exists() else 'missing'}"
+        yield f"{path}: {'is null' if path.exists() else 'missing'}"
         return
     wanted = _checkpoints.index(list(map(_shard, files)))
     tensors, found = wanted["weight_map"], _weight_map(index)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 import seedbed
-from seedbed import _laws
+from seedbed import _descriptions, _laws
 from seedbed._plot import LawHistogram, NotDrawable
 from seedbed._types import Array
-from seedbed.cli import _schemes
 from seedbed.explore._calls import Connection, command, python
 from seedbed.explore._form import Request
 from seedbed.v1 import Region, TensorDescription
@@ -43,7 +42,11 @@ def view(client: seedbed.Client, request: Request, connection: Connection) -> di
     """
     description = client.describe(request.spec, request.region)
     with np.errstate(all="ignore"):  # what overflows at the ends of float64 is told as missing
-        facts = [row for row in _schemes.rows(description, request.region) if row[0] not in _IN_THE_FORM]
+        facts = [
+            row
+            for row in _descriptions.rows(description, with_region=request.region is not None)
+            if row[0] not in _IN_THE_FORM
+        ]
         shown = {
             "law": _laws.text(description) + ", shown by its real parts" * _laws.is_complex(description),
             "facts": facts,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import fnmatch
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -12,19 +13,21 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from seedbed import _arguments, _outputs, dtypes
+from seedbed import _arguments, _outputs, _progress, dtypes
 from seedbed._client import Client
 from seedbed._cuda import CudaClient
 from seedbed._schemes import spec
 from seedbed._stream import OF_TENSOR
 from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
-from seedbed.torch import _zero
-from seedbed.torch._shards import local_parts
+from seedbed.torch._shards import check_not_copied, global_shape, local_parts
 from seedbed.v1 import Model, Recipe, TensorSlice, TensorSpec
 
 Rule = tuple[str, str, Mapping[str, object]]
 """A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
+
+_WRAPPERS = re.compile(r"(?<![^.])(_checkpoint_wrapped_module|_orig_mod|_fsdp_wrapped_module)\.")
+"""What activation checkpointing, `torch.compile` and the first FSDP put into names; checkpoints leave it out."""
 
 
 def init_module(
@@ -40,9 +43,8 @@ def init_module(
     """Fills a module's parameters in place, each rank its own shards alone.
 
     Parameters may be plain tensors or the DTensors of ``fully_shard``, ``parallelize_module`` or both, on the CPU or on
-    a GPU; those on the meta device are materialised first. They may be partitioned by ``deepspeed.zero.Init``, and not
-    yet by ``deepspeed.initialize``. No rank talks to another. Tied parameters are filled once, and stay tied. What is
-    filled is the same for every sharding, bit for bit.
+    a GPU; those on the meta device are materialised first. No rank talks to another. Tied parameters are filled once,
+    and stay tied. What is filled is the same for every sharding, bit for bit.
 
     Buffers are filled if the model lists them, and else left as and where they are; one on the meta device has no
     values, so build the module with `on_meta`.
@@ -57,10 +59,10 @@ def init_module(
         model: What `record` gives, or a model file: the scheme of each parameter, by name.
         rules: In place of a model: `Rule`, of which the first that matches a parameter's name counts, such as
             ``[("*.bias", "zeros", {}), ("*", "normal", {"std": 0.02})]``.
-        progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True writes a line on rank 0.
+        progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True draws a bar on rank 0.
         device: Where tensors on the meta device go; a DTensor goes where its mesh is.
-        only: Names, or patterns of them as in ``fnmatch``, of what to fill, such as ``"*.lora_*"``; all else is left as
-            it is, and model or rules need not tell of it. Default everything.
+        only: A pattern of names as in ``fnmatch``, or several, such as ``"*lora_*"``. What matches none of them is left
+            as it is, in the module, and left out, of the model. Default: everything is filled.
 
     Raises:
         InvalidRequest: If model or rules do not fit the module, before anything is changed; or if the server refuses
@@ -75,14 +77,16 @@ def init_module(
     >>> bool((layer.bias == 0).all()), round(layer.weight.std().item(), 1)
     (True, 0.2)
     """
+    if progress is True:
+        _progress.check()  # on each rank, for the others would wait for one that fails
     specs = specs_of(module, seed, model, rules, only)
-    if only is None:
-        _check_buffers(module, specs)
-    for name, tensor in _tensors_of(module, specs):
-        _zero.check_fillable(name, tensor)
+    _check_buffers(module, specs, only)
+    tensors = tensors_of(module)
+    for name in specs:
+        check_not_copied(name, tensors[name])
     _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
-    _materialise(module, specs, device)
-    _fill(_wanted(module, specs), client, _printer() if progress is True else progress or None)
+    _materialise(module, device, only)
+    _fill(_wanted(module, specs), client, _of_rank(progress))
 
 
 def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -137,60 +141,72 @@ def specs_of(
         only: As for `init_module`.
 
     Raises:
-        InvalidRequest: If model or rules do not fit the module, not one of them is given, or ``only`` names nothing.
+        InvalidRequest: If model or rules do not fit the module, or not one of them is given.
     """
-    parameters = dict(module.named_parameters())
     if model is not None and rules is None:
-        chosen = _chosen([*parameters, *(given.name for given in model.tensors)], only)
-        return _specs_of_model(module, model, seed, chosen)
+        return _specs_of_model(module, model, seed, only)
     if rules is not None and model is None:
-        chosen = _chosen(parameters, only)
-        return _specs_by_rules({name: parameters[name] for name in parameters if name in chosen}, rules, seed or 0)
+        return _specs_by_rules(module, rules, seed or 0, only)
     raise InvalidRequest("model", "give either a model or rules")
 
 
 def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A module's parameters and buffers by name, tied ones once."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {**parameters_of(module), **buffers_of(module)}
 
 
-def _chosen(names: Iterable[str], only: str | Sequence[str] | None) -> set[str]:
-    """The names that are meant.
+def parameters_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's parameters by the names that they have without wrappers, tied ones once."""
+    return {unwrapped(name): tensor for name, tensor in _bare(module).named_parameters()}
 
-    Raises:
-        InvalidRequest: If one of ``only`` means none.
+
+def buffers_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's buffers by the names that they have without wrappers."""
+    return {unwrapped(name): tensor for name, tensor in _bare(module).named_buffers()}
+
+
+def unwrapped(name: str) -> str:
+    """The name as it is in a checkpoint.
+
+    >>> unwrapped("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
+    'layers.0.weight'
     """
-    names = set(names)
-    if only is None:
-        return names
-    chosen: set[str] = set()
-    if not only:
-        raise InvalidRequest("only", "is empty, which would fill nothing; give names or patterns, or leave it out")
-    for pattern in [only] if isinstance(only, str) else only:
-        matched = {pattern} & names or set(fnmatch.filter(names, pattern))
-        if not matched:
-            raise InvalidRequest("only", f"{pattern!r} matches none of {_listed(names)}; give names or patterns")
-        chosen |= matched
-    return chosen
+    return _WRAPPERS.sub("", name)
 
 
-def _tensors_of(module: torch.nn.Module, names: Iterable[str]) -> list[tuple[str, torch.Tensor]]:
-    tensors = tensors_of(module)
-    return [(name, tensors[name]) for name in names]
+def _bare(module: torch.nn.Module) -> torch.nn.Module:
+    """The module that DistributedDataParallel or DataParallel wraps."""
+    wrappers = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
+    return module.module if isinstance(module, wrappers) else module
 
 
-def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, chosen: set[str]) -> dict[str, TensorSpec]:
-    parameters = {name for name, _ in module.named_parameters()} & chosen
-    tensors = tensors_of(module)
-    specs = {given.name: given for given in model.tensors}
-    if len(specs) < len(model.tensors):
-        raise InvalidRequest("model", "has several tensors of one name")
-    if missing := parameters - specs.keys():
+def _is_among(name: str, only: str | Sequence[str] | None) -> bool:
+    patterns = [only] if isinstance(only, str) else only
+    return patterns is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _among(tensors: Mapping[str, Any], only: str | Sequence[str] | None) -> dict[str, Any]:
+    found = {name: tensor for name, tensor in tensors.items() if _is_among(name, only)}
+    if not found and only is not None:
+        raise InvalidRequest("only", f"{only!r} matches none of {_listed(tensors)}")
+    return found
+
+
+def _specs_of_model(
+    module: torch.nn.Module, model: Model, seed: int | None, only: str | Sequence[str] | None
+) -> dict[str, TensorSpec]:
+    names = collections.Counter(given.name for given in model.tensors)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise InvalidRequest("model", f"has several tensors of one name: {_listed(repeated)}")
+    tensors = _among(tensors_of(module), only)
+    parameters = {name: tensor for name, tensor in parameters_of(module).items() if name in tensors}
+    specs = {given.name: given for given in model.tensors if _is_among(given.name, only)}
+    if missing := parameters.keys() - specs.keys():
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
         raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
-    _check_apart(specs.values(), tensors.keys() - chosen)
-    specs = {name: given for name, given in specs.items() if name in chosen}
+    left = tensors_of(module).keys() - tensors.keys()
+    _check_apart(specs.values(), [given for given in model.tensors if given.name in left], left)
     for name, given in specs.items():
         _check(tensors[name], given)
     if seed is None:
@@ -199,23 +215,21 @@ def _specs_of_model(module: torch.nn.Module, model: Model, seed: int | None, cho
     return {name: _with_seed(given, number) for name, given in specs.items()}
 
 
-def _check_apart(specs: Iterable[TensorSpec], left: set[str]) -> None:
+def _check_apart(specs: Iterable[TensorSpec], others: Iterable[TensorSpec], left: Set[str]) -> None:
     """Refuses to fill one tensor of two that are made of the same draws: the other holds something else by now.
 
     Args:
-        specs: All that the model tells of.
-        left: The tensors that are not filled.
+        specs: What is filled.
+        others: What the model tells of tensors that are left as they are.
+        left: The names of all of these.
 
     Raises:
-        InvalidRequest: If there are such; names both.
+        InvalidRequest: If there are such two; names both.
     """
-    users = {name: name for name in left}
-    for given in specs:
-        if given.name in left:
-            users |= {owner: given.name for owner in _owners(given) if owner not in left}
+    users = {owner: given.name for given in others for owner in _owners(given)} | {name: name for name in left}
     for given in specs:
         other = next((users[owner] for owner in _owners(given) if owner in users), None)
-        if given.name not in left and other is not None:
+        if other is not None:
             raise InvalidRequest(
                 given.name,
                 f"has draws in common with {other}, which is left as it is, so that the two would not fit; let only "
@@ -240,7 +254,7 @@ def _streams(given: TensorSpec | Recipe) -> Iterator[str]:
 
 
 def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
-    if (shape := _zero.shape_of(tensor)) != tuple(given.shape):
+    if (shape := global_shape(tensor)) != tuple(given.shape):
         raise InvalidRequest(given.name, f"has shape {shape} in the module and {tuple(given.shape)} in the model")
     if served_dtype(tensor) != (name := dtypes.name_of(given.dtype)):
         raise InvalidRequest(given.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
@@ -253,16 +267,17 @@ def _with_seed(given: TensorSpec, seed: int) -> TensorSpec:
     return result
 
 
-def _specs_by_rules(parameters: Mapping[str, torch.Tensor], rules: Sequence[Rule], seed: int) -> dict[str, TensorSpec]:
+def _specs_by_rules(
+    module: torch.nn.Module, rules: Sequence[Rule], seed: int, only: str | Sequence[str] | None
+) -> dict[str, TensorSpec]:
     specs, unmatched = {}, []
-    for name, tensor in parameters.items():
+    for name, tensor in _among(parameters_of(module), only).items():
         rule = next((rule for rule in rules if fnmatch.fnmatchcase(name, rule[0])), None)
         if rule is None:
             unmatched.append(name)
             continue
-        _, scheme, arguments = rule
-        shape = _zero.shape_of(tensor)
-        specs[name] = spec(scheme, shape, **arguments, name=name, dtype=dtype_name(tensor), seed=seed)
+        _, scheme, parameters = rule
+        specs[name] = spec(scheme, global_shape(tensor), **parameters, name=name, dtype=dtype_name(tensor), seed=seed)
     if unmatched:
         raise InvalidRequest("rules", f'match none of {_listed(unmatched)}; end them with ("*", scheme, parameters)')
     return specs
@@ -273,9 +288,9 @@ def _listed(unordered: Iterable[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> None:
-    for name, buffer in module.named_buffers():
-        if buffer.is_meta and name not in specs:
+def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec], only: str | Sequence[str] | None) -> None:
+    for name, buffer in buffers_of(module).items():
+        if buffer.is_meta and name not in specs and _is_among(name, only):
             remedy = (
                 "give the model that seedbed.torch.record makes, which has what the code draws, and build the module "
                 "with seedbed.torch.on_meta, which keeps all other buffers"
@@ -285,11 +300,11 @@ def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> 
             )
 
 
-def _materialise(module: torch.nn.Module, names: Iterable[str], device: torch.device | str) -> None:
-    wanted = {id(tensor) for _, tensor in _tensors_of(module, names)}
+def _materialise(module: torch.nn.Module, device: torch.device | str, only: str | Sequence[str] | None) -> None:
+    kept = {id(tensor) for name, tensor in tensors_of(module).items() if not _is_among(name, only)}
 
     def on_device(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_meta or id(tensor) not in wanted:
+        if not tensor.is_meta or id(tensor) in kept:
             return tensor
         place = tensor.device_mesh.device_type if isinstance(tensor, DTensor) else device
         return torch.empty_like(tensor, device=place)
@@ -313,7 +328,7 @@ def _wanted(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_W
 
 
 @torch.no_grad()
-def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | None) -> None:
+def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | bool | None) -> None:
     memories: dict[str, list[torch.Tensor]] = {}
     for part, memory in wanted:
         memories.setdefault(part.spec.name, []).append(memory)
@@ -363,18 +378,8 @@ def as_tensor(array: Array) -> torch.Tensor:
     return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
 
 
-def _printer() -> Progress | None:
-    """Writes one line, on rank 0."""
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+def _of_rank(progress: Progress | bool | None) -> Progress | bool | None:
+    """What this rank reports to: only the first one draws a bar."""
+    if progress is True and torch.distributed.is_initialized() and torch.distributed.get_rank():
         return None
-    shown = -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // total
-        if percent != shown:
-            shown = percent
-            end = "\n" if done == total else ""
-            print(f"\rinitialising: {percent} % of {total / 1e6:,.0f} MB", end=end, file=sys.stderr, flush=True)
-
-    return show
+    return progress

@@ -1,17 +1,17 @@
-"""Which part of a tensor is on this rank: from its placements alone, without any communication."""
+"""Which part of a tensor is on this rank: from how it is placed alone, without any communication."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 from seedbed.errors import InvalidRequest
-from seedbed.torch import _zero
 from seedbed.v1 import Region
 
 _Run = tuple[int, int]  # consecutive indices: the first, and one past the last
@@ -25,19 +25,42 @@ class Part(NamedTuple):
     memory: torch.Tensor
 
 
-def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
-    """What this rank holds of a tensor: all, or its shard of a DTensor, or ZeRO-3's part, in as few boxes as it takes.
+def global_shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape of the whole tensor; of a parameter that DeepSpeed took away, the one that it had."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def check_not_copied(name: str, tensor: torch.Tensor) -> None:
+    """Refuses to fill a parameter that DeepSpeed's optimizer has a copy of, which it would write back.
 
     Args:
         name: The tensor's name, for errors.
         tensor: A parameter or buffer.
 
     Raises:
-        InvalidRequest: If a DTensor is placed so that no rank holds its values, or DeepSpeed partitions a parameter in
-            a way that is not known.
+        InvalidRequest: If there is such a copy.
     """
-    if _zero.is_partitioned(tensor):
-        return [Part(_region(box), memory) for box, memory in _zero.partition_of(name, tensor).boxes()]
+    if hasattr(tensor, "_z3_optimizer"):
+        raise InvalidRequest(
+            name,
+            "has a copy in DeepSpeed's optimizer, which would overwrite what is filled; fill it between "
+            "deepspeed.zero.Init and deepspeed.initialize",
+        )
+
+
+def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
+    """What this rank holds of a tensor: all of it, or its shard of a DTensor, in as few boxes as there are.
+
+    Args:
+        name: The tensor's name, for errors.
+        tensor: A parameter or buffer.
+
+    Raises:
+        InvalidRequest: If a DTensor is placed so that no rank holds its values, or DeepSpeed has gathered a parameter
+            of ZeRO-3, or keeps it elsewhere, quantised or twice.
+    """
+    if hasattr(tensor, "ds_tensor"):
+        return list(_parts_of_zero3(name, tensor))
     if not isinstance(tensor, DTensor):
         return [Part(None, tensor.detach())] if tensor.numel() else []
     memory = tensor.to_local().detach()
@@ -45,6 +68,57 @@ def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
         return []
     runs = _local_runs(name, tensor)
     return [Part(_region(box), memory[_within(box, runs)]) for box in itertools.product(*runs)]
+
+
+def _parts_of_zero3(name: str, parameter: Any) -> Iterator[Part]:  # noqa: ANN401 - with what DeepSpeed adds to it
+    """Of a parameter of ZeRO-3: ranks hold equal runs of its elements in row-major order, the last ones padded."""
+    memory = parameter.ds_tensor
+    if parameter.ds_status.name != "NOT_AVAILABLE" or memory.status.name != "AVAILABLE":
+        remedy = "fill it outside of GatheredParameters, and between deepspeed.zero.Init and deepspeed.initialize"
+        raise InvalidRequest(name, f"is not with DeepSpeed's partitions in memory; {remedy}")
+    is_second = getattr(parameter, "ds_secondary_tensor", None) is not None  # what the forward pass would take
+    if memory.dtype != parameter.dtype or is_second:
+        raise InvalidRequest(
+            name,
+            "is held by DeepSpeed quantised, or twice, by zero_hpz_partition_size; leave these options off, or make the "
+            "whole with seedbed.torch.build, for deepspeed.initialize to divide",
+        )
+    start = memory.ds_numel * torch.distributed.get_rank(parameter.ds_process_group)
+    stop = min(start + memory.ds_numel, parameter.ds_numel)
+    shape, position = tuple(parameter.ds_shape), 0
+    for box in _boxes_of_run(shape, start, stop):
+        extents = [last - first for first, last in box]
+        size = math.prod(extents)
+        yield Part(_region(box), memory.detach()[position : position + size].view(extents))
+        position += size
+
+
+def _boxes_of_run(shape: tuple[int, ...], start: int, stop: int) -> Iterator[list[_Run]]:
+    """The boxes that elements start to stop of a row-major tensor are, in their order.
+
+    >>> list(_boxes_of_run((4, 3), 2, 10))
+    [[(0, 1), (2, 3)], [(1, 3), (0, 3)], [(3, 4), (0, 1)]]
+    """
+    if start >= stop:
+        return
+    if len(shape) < 2:
+        yield [(start, stop)] * len(shape)
+        return
+    row = math.prod(shape[1:])
+    first, last = -(-start // row), stop // row  # the whole rows
+    if first > last:
+        yield from _in_row(shape, last, start, stop)
+        return
+    yield from _in_row(shape, first - 1, start, first * row)
+    if first < last:
+        yield [(first, last), *((0, size) for size in shape[1:])]
+    yield from _in_row(shape, last, last * row, stop)
+
+
+def _in_row(shape: tuple[int, ...], index: int, start: int, stop: int) -> Iterator[list[_Run]]:
+    before = index * math.prod(shape[1:])
+    for box in _boxes_of_run(shape[1:], start - before, stop - before):
+        yield [(index, index + 1), *box]
 
 
 def _local_runs(name: str, tensor: DTensor) -> list[list[_Run]]:

@@ -40,7 +40,7 @@ def verify_module(
         model: What `record` gives, or a model file: the one that the module was filled from.
         seed: As it was given to `init_module`.
         rules: As they were given to `init_module`, in place of a model.
-        only: As it was given to `init_module`: what to compare.
+        only: As it was given to `init_module`: nothing else is compared.
 
     Raises:
         Mismatch: If a value differs; tells the first tensor and element, both values, and how many differ.

@@ -1,0 +1,161 @@
+"""Tensors in files of any writer: a safetensors file, a directory or an index of several, a .npy file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from seedbed import _json
+from seedbed._files import ELEMENT_TYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
+
+INDEX_SUFFIX = ".safetensors.index.json"
+NO_NAME = "array"  # what the tensor of a .npy file is called, where it needs a name
+
+_BYTE = np.dtype(np.uint8)
+_NPY_KINDS = "biufc"
+_NPY_ITEM_SIZES = (1, 2, 4, 8, 16)
+_READERS = {1: npy_format.read_array_header_1_0, 2: npy_format.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file.
+
+    Attributes:
+        path: The file.
+        kind: The name of its type.
+        dtype: The type of what is compared: its elements, or its bytes where NumPy has no such elements.
+        shape: Its dimensions.
+        start: The position of its first byte.
+        size: Its bytes.
+    """
+
+    path: Path
+    kind: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All tensors of a file or a directory.
+
+    Attributes:
+        path: The file or directory.
+        tensors: The tensors by name.
+        metadata: The texts that its files have in their metadata, in order, by key.
+        has_names: Whether the names are its own; a .npy file has none.
+    """
+
+    path: Path
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, list[str]]
+    has_names: bool = True
+
+
+def read_stored(path: Path) -> Stored:
+    """Finds the tensors of a file or a directory, by their headers alone.
+
+    Raises:
+        FileFormatError: It is none, or contradicts itself.
+        OSError: It cannot be read.
+    """
+    if path.is_dir():
+        return _read_directory(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        return _read_index(path, path)
+    if path.suffix == ".npy":
+        return Stored(path, {NO_NAME: _read_npy(path)}, {}, has_names=False)
+    return _join(path, [read_safetensors(path)])
+
+
+def _read_directory(folder: Path) -> Stored:
+    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    rivals = [*indexes, *(folder / _of_one_file(index) for index in indexes if (folder / _of_one_file(index)).exists())]
+    if len(rivals) > 1:
+        raise FileFormatError(f"{folder}: holds {' and '.join(path.name for path in rivals)}; give one of them")
+    if indexes:
+        return _read_index(folder, indexes[0])
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise FileFormatError(f"{folder}: holds no .safetensors files")
+    return _join(folder, map(read_safetensors, paths))
+
+
+def _of_one_file(index: Path) -> str:
+    return index.name.removesuffix(".index.json")
+
+
+def _read_index(path: Path, index: Path) -> Stored:
+    places = _weight_map(index)
+    stored = _join(path, [read_safetensors(index.parent / name) for name in sorted(set(places.values()))])
+    for name, file in places.items():
+        if name not in stored.tensors or stored.tensors[name].path.name != file:
+            raise FileFormatError(f"{index}: tensor {name!r} is not in {file}")
+    for name, tensor in stored.tensors.items():
+        if name not in places:
+            raise FileFormatError(f"{index}: tensor {name!r} of {tensor.path.name} is missing")
+    return stored
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        content = _json.loads(index.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(f"{index}: is not JSON: {error}") from error
+    match content:
+        case {"weight_map": dict(places)} if all(map(_is_file_name, places.values())):
+            return places
+    raise FileFormatError(f"{index}: no index: its weight_map has to name a file beside it for each tensor")
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"}
+
+
+def _join(path: Path, files: Iterable[SafetensorsFile]) -> Stored:
+    stored = Stored(path, {}, {})
+    for file in files:
+        for name, entry in file.tensors.items():
+            if name in stored.tensors:
+                both = f"{stored.tensors[name].path.name} and {file.path.name}"
+                raise FileFormatError(f"{path}: tensor {name!r} is in {both}; give one of them")
+            dtype = ELEMENT_TYPES.get(entry.dtype)
+            kind = entry.dtype if dtype is None else dtype.name
+            stored.tensors[name] = StoredTensor(
+                file.path, kind, dtype or _BYTE, entry.shape, entry.start, entry.stop - entry.start
+            )
+        for key, text in file.metadata.items():
+            texts = stored.metadata.setdefault(key, [])
+            texts[:] = sorted({*texts, text})
+    return stored
+
+
+def _read_npy(path: Path) -> StoredTensor:
+    with path.open("rb") as file:
+        try:
+            version, _ = npy_format.read_magic(file)
+            shape, is_fortran, dtype = _READERS[version](file)
+        except OSError:
+            raise
+        except Exception as error:  # whatever a parser of Python says of a header that is none
+            raise FileFormatError(f"{path}: not a .npy file, or its header is malformed") from error
+        start = file.tell()
+        size = file.seek(0, 2) - start
+    if dtype.kind not in _NPY_KINDS or dtype.itemsize not in _NPY_ITEM_SIZES or dtype.char in "gG":
+        raise FileFormatError(
+            f"{path}: its elements are {dtype}, which are no numbers of a size that all machines have"
+        )
+    if min(shape, default=0) < 0:
+        raise FileFormatError(f"{path}: not a .npy file, for its shape is {shape}")
+    if is_fortran and len(shape) > 1:
+        raise FileFormatError(f"{path}: is in Fortran's order; save it anew, as numpy.ascontiguousarray makes it")
+    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size != wanted:
+        raise FileSizeError(f"{path}: {'cut short' if size < wanted else 'too long'}: {size} bytes of {wanted}")
+    return StoredTensor(path, dtype.name, dtype, tuple(shape), start, size)

@@ -1,0 +1,151 @@
+"""Clients that are sent to other processes: they connect there, when they are first used, and take no secret along."""
+
+import asyncio
+import copy
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import grpc
+import pytest
+
+import seedbed
+from seedbed import _client, _transport, aio
+
+NOBODY = "127.0.0.1:1"
+SPEC = seedbed.spec("normal", (30, 40), seed=7, name="w")
+
+
+def sent(client):
+    return pickle.loads(pickle.dumps(client))
+
+
+def bytes_of(client):
+    with client:
+        return client.init(SPEC).tobytes()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with seedbed.connect("local:") as client:
+        return client.init(SPEC).tobytes()
+
+
+@pytest.mark.parametrize("target", ["local:", "server"])
+def test_what_arrives_is_the_same_client(request, target, expected):
+    target = request.getfixturevalue("server") if target == "server" else target
+    with seedbed.connect(target, timeout=20, wait=3) as client:
+        client.timeout = 10
+        arrived = sent(client)
+        assert type(arrived) is type(client)
+        assert (repr(arrived), arrived.wait) == (repr(client), 3)
+        assert bytes_of(arrived) == expected
+        assert client.init(SPEC).tobytes() == expected
+    assert bytes_of(sent(client)) == expected  # what is closed here is open there
+
+
+@pytest.mark.parametrize("target", ["local:", "server"])
+def test_clients_of_coroutines(request, target, expected):
+    target = request.getfixturevalue("server") if target == "server" else target
+
+    async def main():
+        async with aio.connect(target, timeout=20) as client, sent(client) as arrived:
+            assert (type(arrived), repr(arrived)) == (type(client), repr(client))
+            return (await arrived.init(SPEC)).tobytes()
+
+    assert asyncio.run(main()) == expected
+
+
+def test_options_and_connections_arrive(monkeypatch):
+    opened = []
+    monkeypatch.setattr(_client, "open_transport", lambda *arguments: opened.append(arguments) or FakeTransport())
+    client = seedbed.connect("10.0.0.1:1", connections=3, options=[("grpc.max_send_message_length", 7)])
+    arrived = sent(client)
+    assert len(opened) == 1  # nothing is opened before it is used
+    with ThreadPoolExecutor(8) as pool:  # and then once
+        list(pool.map(lambda _: arrived._transport, range(64)))
+    first, second = opened
+    assert first[0] == second[0] == "10.0.0.1:1"
+    assert first[2:] == second[2:] == ((("grpc.max_send_message_length", 7),), 3)
+
+
+class FakeTransport:
+    def close(self):
+        pass
+
+
+def test_the_number_of_connections_is_each_process_s_own(monkeypatch):
+    opened = []
+    monkeypatch.setattr(_client, "open_transport", lambda *arguments: opened.append(arguments) or FakeTransport())
+    client = seedbed.connect("10.0.0.1:1")
+    monkeypatch.setenv("SEEDBED_CONNECTIONS", "9")
+    assert sent(client)._transport
+    assert opened[1][3] == 9
+
+
+def test_what_was_closed_before_it_was_used(monkeypatch):
+    client = seedbed.connect("local:")
+    monkeypatch.setattr(_transport, "open_service", None)
+    arrived = sent(client)
+    arrived.close()
+    with pytest.raises(seedbed.Cancelled, match="this client of local: is closed"):
+        arrived.ones(3)
+
+
+def test_what_cannot_be_opened_there_is_told_at_the_first_call(tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    token.write_text("secret")
+    monkeypatch.setenv("SEEDBED_TOKEN_FILE", "token")
+    monkeypatch.chdir(tmp_path)
+    with seedbed.connect(NOBODY) as client:
+        text = pickle.dumps(client)
+    assert b"secret" not in text
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("SEEDBED_TOKEN_FILE")
+    token.unlink()
+    with pytest.raises(seedbed.InvalidRequest, match=f"token: {token} cannot be read"):
+        pickle.loads(text).ones(3)
+
+
+def test_a_token_of_the_environment_stays_there(monkeypatch):
+    monkeypatch.setenv("SEEDBED_TOKEN", "secret")
+    with seedbed.connect(NOBODY) as client:
+        text = pickle.dumps(client)
+    assert b"secret" not in text
+    monkeypatch.setenv("SEEDBED_TOKEN", "renewed")
+    with pickle.loads(text) as arrived:
+        assert arrived._transport._wire.metadata == (("authorization", "Bearer renewed"),)
+    monkeypatch.delenv("SEEDBED_TOKEN")
+    with pytest.raises(seedbed.InvalidRequest, match="was in SEEDBED_TOKEN where this client comes from; set it"):
+        pickle.loads(text).ones(3)
+
+
+def test_what_is_sent_takes_up_no_token_that_it_had_not(monkeypatch):
+    client = seedbed.connect(NOBODY)
+    monkeypatch.setenv("SEEDBED_TOKEN", "another's")
+    assert sent(client)._transport._wire.metadata == ()
+
+
+@pytest.mark.parametrize("connect", [seedbed.connect, aio.connect])
+@pytest.mark.parametrize(
+    ("arguments", "field", "remedy"),
+    [
+        ({"token": "secret"}, "token", "is given by value, and would be readable in the pickle; give it by"),
+        ({"credentials": grpc.ssl_channel_credentials()}, "credentials", "are gRPC's own, which cannot be pickled;"),
+    ],
+)  # fmt: skip
+def test_secrets_are_not_sent(connect, arguments, field, remedy):
+    client = connect(NOBODY, **arguments)
+    for send in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(seedbed.InvalidRequest) as caught:
+            send(client)
+        assert caught.value.field == field
+        assert caught.value.description.startswith(remedy)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_workers_of_a_pool(server, expected):
+    clients = [seedbed.connect("local:"), seedbed.connect(server)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(bytes_of, clients)) == [expected, expected]
