@@ -80,8 +80,8 @@ def _parts_of_zero3(name: str, parameter: Any) -> Iterator[Part]:  # noqa: ANN40
     if memory.dtype != parameter.dtype or is_second:
         raise InvalidRequest(
             name,
-            "is held by DeepSpeed quantised, or twice, by zero_hpz_partition_size; leave these options off, or make the "
-            "whole with seedbed.torch.build, for deepspeed.initialize to divide",
+            "is held by DeepSpeed quantised, or twice, by zero_hpz_partition_size; leave these options off, or make "
+            "the whole with seedbed.torch.build, for deepspeed.initialize to divide",
         )
     start = memory.ds_numel * torch.distributed.get_rank(parameter.ds_process_group)
     stop = min(start + memory.ds_numel, parameter.ds_numel)
