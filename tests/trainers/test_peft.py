@@ -69,3 +69,14 @@ def test_magnitudes_of_the_base_weights_stay_theirs():
         seedbed.torch.init_module(module, client, rules=rules, only=["*lora_A*", "*lora_B*"])
     changed = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if "lora_A" in name}  # and B was zero
+
+
+def test_magnitudes_of_drawn_base_weights():
+    """DoRA's of a model that is filled as a whole: PEFT adds B A to the weights, which is zero, and takes the norms."""
+    model = seedbed.torch.record(lambda: make(True, use_dora=True), seed=7)
+    with seedbed.connect("local:") as client:
+        module = make(True, use_dora=True)
+        seedbed.torch.init_module(module, client, model=model)
+    layer = module.base_model.model[0]
+    magnitudes = layer.lora_magnitude_vector["default"].weight
+    torch.testing.assert_close(magnitudes, layer.base_layer.weight.norm(dim=1))
