@@ -1,11 +1,14 @@
 """The site: `make docs` builds it to out/docs, with nothing fetched from a network."""
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent / "examples" / "gallery")]
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # for seedbed.keras; Keras's own default would have to be installed
 
 project = "Seedbed"
 copyright = "the authors of Seedbed; Apache-2.0"  # noqa: A001 - Sphinx's name
@@ -27,7 +30,7 @@ smartquotes = False  # they would make one dash of the two of an option
 nitpicky = True
 nitpick_ignore_regex = [
     # Of other packages: their inventories are on the network, which the build does without.
-    (r"py:.*", r"(numpy|np|npt|torch|jax|grpc|google|collections|os|types|typing)\..*"),
+    (r"py:.*", r"(numpy|np|npt|torch|jax|keras|grpc|google|collections|os|types|typing)\..*"),
     (r"py:.*", r"(SupportsIndex|Callable|Iterable|Sequence|Mapping|AsyncGenerator|Generator|Coroutine|Any|R)"),
     (r"py:.*", r"(pathlib\.Path|CupyArray|close)"),
     (r"py:.*", r"seedbed\._.*|seedbed_server\..*|InitServicer|Security|Traces|Balance|observing\.Metrics"),

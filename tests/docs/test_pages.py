@@ -14,6 +14,7 @@ SLOW = [
     "coming-from-trainers.md",
     "howto/clusters.md",
     "howto/jax.md",
+    "howto/keras.md",
     "howto/pytorch.md",
     "howto/sharded-pytorch.md",
     "howto/torchtitan.md",

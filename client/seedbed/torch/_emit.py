@@ -12,25 +12,12 @@ import numpy as np
 import torch
 
 from seedbed import _recipes, _schemes
+from seedbed._boxes import Box, box_by, row_major, sorted_box, whole
 from seedbed._recipes import Parts, Value
 from seedbed._types import Array
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
-from seedbed.torch._nodes import (
-    ELEMENTWISE,
-    Apply,
-    Box,
-    Boxes,
-    Cast,
-    Draw,
-    Drawing,
-    Full,
-    Given,
-    Node,
-    Reduce,
-    Viewed,
-    whole,
-)
+from seedbed.torch._nodes import ELEMENTWISE, Apply, Boxes, Cast, Draw, Drawing, Full, Given, Node, Reduce, Viewed
 from seedbed.v1 import DATA_TYPE_COMPLEX64, Assembly, Recipe, Reduction, Region, Step, TensorSpec, View
 
 _CERTAIN = ("eye", "dirac")  # schemes that draw nothing
@@ -333,9 +320,9 @@ def _place(box: Box, shape: tuple[int, ...]) -> tuple[Region | View | None, tupl
     low, high = box.bounds
     start, last = (np.unravel_index(index, shape) for index in (low, high - 1))
     extents = tuple(int(b) - int(a) + 1 for a, b in zip(start, last, strict=True))
-    region = Box(extents, _nodes.row_major(shape), low)
+    region = Box(extents, row_major(shape), low)
     own = [mine for _, _, mine in box.axes]
-    if min(extents, default=1) < 1 or _nodes.sorted_box(region) != _nodes.sorted_box(box) or own != sorted(own)[::-1]:
+    if min(extents, default=1) < 1 or sorted_box(region) != sorted_box(box) or own != sorted(own)[::-1]:
         return _view(box), box.shape
     if extents == shape:
         return None, extents
@@ -369,7 +356,7 @@ def recognised(node: Node) -> Node:
         box = _bounding_box(values != usual)
         inside = values[box].reshape(-1)
         if bool((inside == inside[0]).all()):
-            place = _nodes.box_by(node.shape, lambda array, box=box: array[box])  # type: ignore[misc]
+            place = box_by(node.shape, lambda array, box=box: array[box])  # type: ignore[misc]
             around = Full(node.shape, node.dtype, float(usual.real))
             within = Full(place.shape, node.dtype, float(inside[0].real))
             return Boxes(node.shape, node.dtype, ((whole(node.shape), around), (place, within)))

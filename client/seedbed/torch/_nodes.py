@@ -9,200 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-Shape: TypeAlias = tuple[int, ...]
+from seedbed._boxes import Box, Shape, common_lattice, is_same, joined, whole, within
 
 ELEMENTWISE = ("uniform", "normal", "trunc_normal")
 """The laws of which every element is drawn alike, whatever the shape."""
-
-
-class Box(NamedTuple):
-    """A strided box of a row-major tensor: index (i, j, ...) is its element ``offset + i * strides[0] + ...``."""
-
-    shape: Shape
-    strides: Shape
-    offset: int = 0
-
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> Box:
-        """Where a tensor's elements are in its storage."""
-        return cls(tuple(tensor.size()), tuple(tensor.stride()), int(tensor.storage_offset()))
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def axes(self) -> list[tuple[int, int, int]]:
-        """Extent, stride and stride within the box of each axis of more than one element, the longest stride first."""
-        own = row_major(self.shape)
-        axes = [axis for axis in zip(self.shape, self.strides, own, strict=True) if axis[0] > 1]
-        return sorted(axes, key=lambda axis: -abs(axis[1]))
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The first element, and the one after the last; of a box that is not empty."""
-        steps = [(extent - 1) * stride for extent, stride, _ in self.axes]
-        return self.offset + sum(min(step, 0) for step in steps), self.offset + sum(max(step, 0) for step in steps) + 1
-
-    @property
-    def is_injective(self) -> bool:
-        """Whether no element is in it twice; if in doubt, not."""
-        reach = 0
-        for extent, stride, _ in reversed(self.axes):
-            if abs(stride) <= reach:
-                return False
-            reach += (extent - 1) * abs(stride)
-        return True
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether it holds every element between its bounds, once."""
-        if not self.size:
-            return False
-        low, high = self.bounds
-        return self.is_injective and high - low == self.size
-
-    def covers(self, other: Box) -> bool:
-        """Whether all of the other's elements are among these; if in doubt, not."""
-        if not other.size:
-            return True
-        if not self.size:
-            return False
-        if self.is_dense:
-            return self.bounds[0] <= other.bounds[0] and other.bounds[1] <= self.bounds[1]
-        return sorted_box(self) == sorted_box(other) or within(other, self) is not None
-
-    def is_apart_from(self, other: Box) -> bool:
-        """Whether they have no element in common; if in doubt, not."""
-        if not (self.size and other.size):
-            return True
-        if self.bounds[1] <= other.bounds[0] or other.bounds[1] <= self.bounds[0]:
-            return True
-        lattice = _common_lattice(self, other)
-        if lattice is None:
-            return False
-        mine, others = lattice
-        return any(b <= c or d <= a for (a, b), (c, d) in zip(mine, others, strict=True))
-
-
-def row_major(shape: Shape) -> Shape:
-    """The strides of a row-major tensor."""
-    strides, stride = [], 1
-    for size in reversed(shape):
-        strides.append(stride)
-        stride *= max(size, 1)
-    return tuple(reversed(strides))
-
-
-def whole(shape: Shape) -> Box:
-    """All of a tensor."""
-    return Box(shape, row_major(shape))
-
-
-def box_by(shape: Shape, change: Callable[[Any], Any]) -> Box:
-    """The box that NumPy makes of a row-major array of this shape, which has no memory."""
-    array = np.lib.stride_tricks.as_strided(np.zeros(1, np.int8), shape, row_major(shape))
-    view = change(array)
-    address = array.__array_interface__["data"][0]
-    offset = view.__array_interface__["data"][0] - address if view.size else 0
-    return Box(tuple(view.shape), tuple(view.strides), offset)
-
-
-def sorted_box(box: Box) -> tuple[Any, ...]:
-    """What two boxes of the same elements have in common, whatever the order of their axes."""
-    axes = [(extent, abs(stride)) for extent, stride, _ in box.axes]
-    merged: list[tuple[int, int]] = []
-    for extent, stride in axes:
-        if merged and merged[-1][1] == extent * stride:
-            merged[-1] = merged[-1][0] * extent, stride
-        else:
-            merged.append((extent, stride))
-    return (box.bounds[0] if box.size else 0, *merged)
-
-
-def _common_lattice(a: Box, b: Box) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
-    """The ranges of two boxes along the axes of one tensor that both are regions of; None if there is none such."""
-    if any(stride < 0 for box in (a, b) for _, stride, _ in box.axes):
-        return None
-    strides = sorted({stride for box in (a, b) for _, stride, _ in box.axes} | {1}, reverse=True)
-    if any(outer % inner for outer, inner in itertools.pairwise(strides)):
-        return None
-    ranges = [_ranges(box, strides) for box in (a, b)]
-    return None if ranges[0] is None or ranges[1] is None else (ranges[0], ranges[1])
-
-
-def _ranges(box: Box, strides: list[int]) -> list[tuple[int, int]] | None:
-    """First and end along each stride, if the box never runs over from one axis into the next."""
-    extents = dict.fromkeys(strides, 1)
-    for extent, stride, _ in box.axes:
-        if extents[stride] > 1:
-            return None
-        extents[stride] = extent
-    ranges, rest, outer = [], box.offset, 0
-    for stride in strides:
-        first, rest = divmod(rest, stride)
-        if outer and first + extents[stride] > outer // stride:
-            return None
-        ranges.append((first, first + extents[stride]))
-        outer = stride
-    return ranges
-
-
-def within(inner: Box, outer: Box) -> Box | None:
-    """A box of elements of another, as a box of that other one's own indices; None if it is none, or in doubt."""
-    if not inner.size:
-        return None
-    axes = outer.axes
-    if any(stride <= 0 for _, stride, _ in axes) or not outer.is_injective:
-        return None
-    rest, offset = inner.offset - outer.offset, 0
-    if rest < 0:
-        return None
-    room: dict[int, tuple[int, int]] = {}  # of each stride: what is left of its axis, and its own stride
-    for extent, stride, own in axes:
-        first = min(rest // stride, extent - 1)
-        rest -= first * stride
-        offset += first * own
-        room[stride] = extent - 1 - first, own
-    if rest:
-        return None
-    strides = []
-    for extent, stride in zip(inner.shape, inner.strides, strict=True):
-        step = 0
-        if extent > 1 and stride:
-            decomposed = _decomposed(stride, extent, axes, room)
-            if decomposed is None:
-                return None
-            step = decomposed
-        strides.append(step)
-    return Box(inner.shape, tuple(strides), offset)
-
-
-def _decomposed(
-    stride: int, extent: int, axes: Sequence[tuple[int, int, int]], room: dict[int, tuple[int, int]]
-) -> int | None:
-    """A stride as steps along axes, which must not run over; takes their room."""
-    if stride < 0:
-        return None
-    own_step, rest = 0, stride
-    for _, axis_stride, own in axes:
-        count, rest = divmod(rest, axis_stride)
-        if not count:
-            continue
-        left = room[axis_stride][0] - count * (extent - 1)
-        if left < 0:
-            return None
-        room[axis_stride] = left, own
-        own_step += count * own
-    return None if rest else own_step
 
 
 class Site(NamedTuple):
@@ -495,9 +312,9 @@ def viewed(node: Node, box: Box) -> Node:  # noqa: PLR0911 - a table of what nod
     if isinstance(node, Given):
         return Given(shape, node.dtype, _taken(node.values, box))
     if isinstance(node, Viewed):
-        joined = _joined(box, node.box)
-        if joined is not None:
-            return viewed(node.of, joined)
+        direct = joined(box, node.box)
+        if direct is not None:
+            return viewed(node.of, direct)
     if is_same(box, whole(shape)) and box.size == math.prod(node.shape):  # a reshape
         if isinstance(node, Draw) and node.scheme in ELEMENTWISE:
             return dataclasses.replace(node, shape=shape)
@@ -510,13 +327,6 @@ def viewed(node: Node, box: Box) -> Node:  # noqa: PLR0911 - a table of what nod
     if isinstance(node, Apply) and all(a.shape in (node.shape, ()) and not a.arguments for a in node.of):
         return Apply(shape, node.dtype, node.function, tuple(viewed(a, box) if a.shape else a for a in node.of))
     return Viewed(shape, node.dtype, box, node)
-
-
-def is_same(a: Box, b: Box) -> bool:
-    """Whether two boxes of the same shape have the same elements at the same indices."""
-    return a.offset == b.offset and all(
-        size <= 1 or s == t for size, s, t in zip(a.shape, a.strides, b.strides, strict=True)
-    )
 
 
 def _taken(values: torch.Tensor, box: Box) -> torch.Tensor:
@@ -534,59 +344,6 @@ def _taken(values: torch.Tensor, box: Box) -> torch.Tensor:
     return (
         values.reshape(-1).as_strided(box.shape, box.strides, box.offset).clone(memory_format=torch.contiguous_format)
     )
-
-
-def _joined(outer: Box, inner: Box) -> Box | None:
-    """A box of a box as one; None if its strides run over from one axis of the inner one into the next."""
-    own = row_major(inner.shape)
-    axes = [
-        (extent, stride, mine)
-        for extent, stride, mine in zip(inner.shape, inner.strides, own, strict=True)
-        if extent > 1
-    ]
-    merged = _merged_flat(axes)
-    flat = Box(tuple(extent for extent, _, _ in merged), tuple(mine for _, _, mine in merged))
-    located = _located(outer, flat, [stride for _, stride, _ in merged])
-    if located is None:
-        return None
-    strides, offset = located
-    return Box(outer.shape, strides, inner.offset + offset)
-
-
-def _merged_flat(axes: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    merged: list[tuple[int, int, int]] = []
-    for extent, stride, mine in axes:
-        if merged and merged[-1][1] == extent * stride and merged[-1][2] == extent * mine:
-            merged[-1] = merged[-1][0] * extent, stride, mine
-        else:
-            merged.append((extent, stride, mine))
-    return merged
-
-
-def _located(outer: Box, flat: Box, steps: list[int]) -> tuple[Shape, int] | None:
-    """The outer box's strides and offset, counted in the given steps along the axes of a row-major tensor."""
-    low, rest, offset = [], outer.offset, 0
-    high = list(flat.shape)
-    for stride, step in zip(flat.strides, steps, strict=True):
-        first, rest = divmod(rest, stride)
-        low.append(first)
-        offset += first * step
-    up, down = list(low), list(low)
-    strides = []
-    for extent, stride in zip(outer.shape, outer.strides, strict=True):
-        sign, rest, total = (-1 if stride < 0 else 1), abs(stride), 0
-        if extent > 1:
-            for axis, (own, step) in enumerate(zip(flat.strides, steps, strict=True)):
-                count, rest = divmod(rest, own)
-                total += sign * count * step
-                if sign > 0:
-                    up[axis] += count * (extent - 1)
-                else:
-                    down[axis] -= count * (extent - 1)
-        strides.append(total)
-    if any(d < 0 or u >= h for d, u, h in zip(down, up, high, strict=True)):
-        return None
-    return tuple(strides), offset
 
 
 def _viewed_boxes(node: Boxes, box: Box) -> Node:
@@ -610,7 +367,7 @@ def _viewed_boxes(node: Boxes, box: Box) -> Node:
 
 def _cut(place: Box, part: Node, box: Box) -> tuple[Box, Node] | None:
     """The common elements of a placed part and a box, placed in the box."""
-    lattice = _common_lattice(place, box)
+    lattice = common_lattice(place, box)
     if lattice is None or not box.is_injective:
         return None
     strides = sorted({stride for one in (place, box) for _, stride, _ in one.axes} | {1}, reverse=True)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from seedbed._boxes import Box, Shape, box_by, row_major, whole
 from seedbed.torch import _nodes
-from seedbed.torch._nodes import Box, Full, Node, Shape, apply, box_by, viewed, whole
+from seedbed.torch._nodes import Full, Node, apply, viewed
 
 MAX_PIECES = 4096
 """Of what an operation takes together, as many as a tensor may have parts."""
@@ -326,7 +327,7 @@ def _stack(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
 def _repeat(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     node, repeats = given["self"], given["repeats"]
     sizes = (1,) * (len(repeats) - len(node.shape)) + node.shape
-    strides = _nodes.row_major(sizes)
+    strides = row_major(sizes)
     spread = Box(
         tuple(n for pair in zip(repeats, sizes, strict=True) for n in pair),
         tuple(n for stride in strides for n in (0, stride)),
@@ -340,7 +341,7 @@ def _repeat_interleave(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
         return _nodes.problem("repeat_interleave by a tensor is not served", shape, dtype, node)
     if dim is None:
         node, dim = viewed(node, whole((math.prod(node.shape),))), 0
-    sizes, strides = list(node.shape), list(_nodes.row_major(node.shape))
+    sizes, strides = list(node.shape), list(row_major(node.shape))
     sizes.insert(dim % len(node.shape) + 1, repeats)
     strides.insert(dim % len(node.shape) + 1, 0)
     return viewed(viewed(node, Box(tuple(sizes), tuple(strides))), whole(shape))
@@ -462,7 +463,7 @@ def _index_copy(given: Given, _shape: Shape, _dtype: torch.dtype) -> Node:
 def _fill_diagonal(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     node = given["self"]
     size = min(shape)
-    diagonal = Box((size,), (sum(_nodes.row_major(shape)),))
+    diagonal = Box((size,), (sum(row_major(shape)),))
     flat = viewed(node, whole((math.prod(shape),)))
     return viewed(_nodes.written(flat, diagonal, Full((size,), dtype, float(given["fill_value"]))), whole(shape))
 

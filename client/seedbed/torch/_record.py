@@ -11,11 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from seedbed import _arguments, dtypes
+from seedbed._boxes import Box, row_major
 from seedbed._client import Client
 from seedbed._types import Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _emit, _module, _nodes
-from seedbed.torch._nodes import Box, Given, Node
+from seedbed.torch._nodes import Given, Node
 from seedbed.torch._trace import Trace, attributes, trace
 from seedbed.v1 import Model
 
@@ -273,7 +274,7 @@ def _without_fakes(tensor: torch.Tensor, traced: Trace) -> torch.Tensor:
         return tensor
     node = traced.value(tensor)
     if is_parameter or _nodes.is_drawn(node):
-        strides = tensor.stride() if Box.of(tensor).is_dense else _nodes.row_major(tuple(tensor.shape))
+        strides = tensor.stride() if Box.of(tensor).is_dense else row_major(tuple(tensor.shape))
         plain = torch.empty_strided(tuple(tensor.size()), tuple(strides), dtype=tensor.dtype, device="meta")
     elif _nodes.problem_of(node):
         plain = torch.zeros(tuple(tensor.size()), dtype=tensor.dtype)  # memory that nobody wrote

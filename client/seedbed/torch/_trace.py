@@ -29,9 +29,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from seedbed._boxes import Box, Shape, box_by, is_same, whole
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
-from seedbed.torch._nodes import Box, Draw, Drawing, Full, Node, Shape, Site, apply
+from seedbed.torch._nodes import Draw, Drawing, Full, Node, Site, apply
 from seedbed.torch._operations import OPERATIONS, broadcast
 
 _aten = torch.ops.aten
@@ -429,7 +430,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_transposed = (
             isinstance(source, _nodes.Viewed)
             and torch.Size(seen.shape).numel() == source.box.size
-            and _nodes.is_same(source.box, _nodes.box_by(source.shape[::-1], lambda array: array.T))
+            and is_same(source.box, box_by(source.shape[::-1], lambda array: array.T))
         )
         is_normal = isinstance(seen, Draw) and seen.scheme == "normal" and seen.parameters["mean"] == 0
         rows, columns = source.shape if len(source.shape) == 2 else (0, 1)
@@ -440,9 +441,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape = (columns, rows) if is_transposed else (rows, columns)
         matrix: Node = Draw(shape, seen.dtype, seen.drawing, "orthogonal", {"gain": 1.0})
         if is_transposed:
-            matrix = _nodes.viewed(matrix, _nodes.box_by(shape, lambda array: array.T))
+            matrix = _nodes.viewed(matrix, box_by(shape, lambda array: array.T))
         signs = _nodes.Signs(tuple(r.shape), r.dtype, "only the signs of R's diagonal are served", site())
-        return [_nodes.viewed(matrix, _nodes.whole(tuple(q.shape))), signs]
+        return [_nodes.viewed(matrix, whole(tuple(q.shape))), signs]
 
 
 _NOT_FAKEABLE = (

@@ -1,16 +1,4 @@
-"""JAX: each process asks for the shards of its own devices, and each shard once; and initializers for Flax.
-
->>> import jax, seedbed.jax
->>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
->>> rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
->>> spec = seedbed.spec("normal", (8 * jax.device_count(), 4), std=0.02, name="wte")
->>> with seedbed.connect("local:") as client:
-...     wte = seedbed.jax.init_array(client, spec, rows)
->>> wte.sharding == rows
-True
-
-It needs ``pip install "seedbed[jax]"``.
-"""
+"""Arrays, of which each process asks for the shards of its own devices, and each shard once; initializers for Flax."""
 
 from __future__ import annotations
 
@@ -21,6 +9,8 @@ from typing import Any, Final, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from google.protobuf.message import Message
 
 from seedbed import _calls, _schemes, _targets, dtypes
 from seedbed._client import Client
@@ -75,8 +65,9 @@ def init_tree(
 
     Args:
         client: Of any target but ``local:cuda``.
-        specs: A tree whose leaves are TensorSpec messages. A tensor is named by its spec alone, not by its place in the
-            tree; two of one name have to be the same tensor.
+        specs: A tree whose leaves are TensorSpec messages, such as `record` makes. A tensor is named by its spec alone,
+            not by its place in the tree; two of one name have to be the same tensor. Leaves of other kinds stay as they
+            are, but arrays among them, such as counters and keys, are put where their sharding says.
         shardings: A tree of the same structure whose leaves are shardings, or a prefix of it: a sharding in the place
             of a subtree is that of all its tensors.
         progress: Called as ``progress(done_bytes, total_bytes)`` of all of this process's shards after each chunk;
@@ -107,11 +98,18 @@ def init_tree(
     Array([0., 0., 0.], dtype=float32)
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(specs)
-    tensors = [
-        _Tensor(spec, sharding, f"specs{jax.tree_util.keystr(path)}")
-        for (path, spec), sharding in zip(leaves, _broadcast(shardings, specs), strict=True)
-    ]
-    return jax.tree.unflatten(structure, _init(client, tensors, progress))
+    are_kept = any(isinstance(leaf, (TensorSpec, jax.Array, np.ndarray)) for _, leaf in leaves)
+    tensors: list[_Tensor] = []
+    others: dict[int, Any] = {}
+    for index, ((path, leaf), sharding) in enumerate(zip(leaves, _broadcast(shardings, specs), strict=True)):
+        field = f"specs{jax.tree_util.keystr(path)}"
+        if are_kept and not isinstance(leaf, (Message, jax.ShapeDtypeStruct)):
+            others[index] = _placed(leaf, sharding, field)
+        else:
+            tensors.append(_Tensor(leaf, sharding, field))
+    made = iter(_init(client, tensors, progress))
+    arrays = [others[index] if index in others else next(made) for index in range(len(leaves))]
+    return jax.tree.unflatten(structure, arrays)
 
 
 def initializer(
@@ -160,6 +158,21 @@ def initializer(
         return _when_run(client, spec)(key) if _is_traced(key) else jnp.asarray(client.init(spec))
 
     return init
+
+
+def _placed(leaf: object, sharding: Any, field: str) -> Any:  # noqa: ANN401
+    """What is no tensor of Seedbed's, where it belongs."""
+    if not isinstance(leaf, (jax.Array, np.ndarray)):
+        return leaf
+    _indices(tuple(leaf.shape), sharding, field)
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _placed(np.asarray(jax.random.key_data(leaf)), sharding, field)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    values = np.asarray(leaf)
+    # By device_put, the processes would first have to compare what they give.
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 class _Tensor:

@@ -22,7 +22,7 @@ from seedbed.v1 import TensorSlice
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 DTYPES = {
     "float32": np.float32,
     "float16": np.float16,
@@ -307,6 +307,20 @@ with seedbed.connect("local:") as client:
         assert array.shape == tuple(spec.shape) and array.dtype == np.float32
         for shard in array.addressable_shards:
             assert (np.asarray(shard.data) == client.init(spec)[shard.index]).all()
+    def init(key):
+        return {"w": jax.random.normal(key, (8, 8)), "keys": jax.random.split(key, 8), "steps": jax.numpy.arange(8)}
+
+    recorded = seedbed.jax.record(init, jax.random.key(0))
+    columns = NamedSharding(Mesh(devices, ("x",)), PartitionSpec("x"))
+    before = len(asked)
+    tree = seedbed.jax.init_tree(client, recorded.specs, columns)
+    del asked[before:]
+    assert all(leaf.sharding == columns for leaf in jax.tree.leaves(tree)), tree
+    mine = [int(shard.data[0]) for shard in tree["steps"].addressable_shards]
+    assert mine == list(range(4 * process, 4 * process + 4))
+    theirs = jax.random.key_data(jax.random.split(jax.random.key(0), 8))
+    for shard in jax.random.key_data(tree["keys"]).addressable_shards:
+        assert (np.asarray(shard.data) == theirs[shard.index]).all()
 print(json.dumps([[part.spec.name, *part.region.start, *part.region.stop] for part in asked]))
 """
 

@@ -1,0 +1,218 @@
+"""Records how each leaf of a JAX model's parameters is initialised, from the model's own init function."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import jax
+import numpy as np
+
+from seedbed import _arguments
+from seedbed.errors import InvalidRequest
+from seedbed.jax import _emit, _nodes, _trace
+from seedbed.jax._nodes import Full, Given, Node, Problem
+from seedbed.v1 import Model
+
+_LARGE_LITERALS: Final = 64 << 20
+"""Bytes of literals over which a model's user is told."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Recorded:
+    """What `record` returns."""
+
+    model: Model
+    """A message of all tensors, for `seedbed.Client.init_model` or a model file."""
+
+    specs: Any
+    """What the init function returns, with a TensorSpec in the place of each array, for `init_tree`."""
+
+    def __repr__(self) -> str:
+        return f"<Recorded {self.model.name}, {len(self.model.tensors)} tensors>"
+
+
+def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> Recorded:  # noqa: ANN401
+    """The initial values of a model, read off its own init function: what fills each array of the tree it returns.
+
+    ``init`` is traced once, as `jax.eval_shape` does it, and then followed: keys are split and folded as JAX does it,
+    nothing is drawn, and what no parameter needs, such as the model's outputs, is not computed. Recorded is what JAX
+    would compute, whichever library calls it: draws of `jax.random`, arithmetic on them, slices, transposes,
+    concatenations, loops and `jax.vmap` over keys. What is a law in the end is recorded as one scheme; all else as
+    parts, literals and expressions. Draws with the same key, law, shape and dtype are equal in JAX, and so they are
+    here.
+
+    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` has it; an
+    array that is no tree is "array".
+    Leaves that are not drawn and not of a type that is served stay what they are: counters, keys, masks, functions,
+    Python's numbers. So `init_tree` makes the whole tree.
+
+    Args:
+        init: Returns the tree: such as ``model.init`` of Flax's linen or of Haiku, ``lambda: nnx.split(Model(...))[1]``
+            for nnx, or what makes an Equinox module.
+        *args: Its arguments, as they are; instead of an array that no value hangs on, such as the model's input, a
+            `jax.ShapeDtypeStruct` will do.
+        seed: The seed of every tensor. It has nothing to do with the keys in ``args``.
+        **kwargs: More of its arguments, such as Equinox's ``key``.
+
+    Returns:
+        The model as a message, and the tree of specs.
+
+    Raises:
+        InvalidRequest: If a leaf's initial values cannot be said; names it, the operation, and the line of the code.
+
+    Warns:
+        UserWarning: If the model holds over 64 MiB of values that the code computes without drawing.
+
+    >>> import jax, seedbed.jax
+    >>> def init(key):
+    ...     weight = jax.nn.initializers.he_normal()(key, (8, 4))
+    ...     return {"weight": weight, "bias": jax.numpy.zeros(4), "step": 0}
+    >>> recorded = seedbed.jax.record(init, jax.random.key(0), seed=7)
+    >>> [(spec.name, spec.WhichOneof("scheme")) for spec in recorded.model.tensors]
+    [('bias', 'zeros'), ('weight', 'trunc_normal')]
+    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> with seedbed.connect("local:") as client:
+    ...     params = seedbed.jax.init_tree(client, recorded.specs, device)
+    >>> params["weight"].shape, params["step"]
+    ((8, 4), 0)
+    """
+    number = _arguments.integer(seed, "seed", "seed", _arguments.UINT64)
+    if not callable(init):
+        raise InvalidRequest("init", f"is a {type(init).__name__}; give a function, such as model.init")
+    leaves, structure, values = _traced(init, args, kwargs)
+    held: list[_emit.Held] = []
+    result: list[Any] = []
+    for (path, leaf), value in zip(leaves, values, strict=True):
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "array"
+        node = leaf if value is None else _leaf(name, value)
+        if isinstance(node, Node):
+            held.append(_emit.Held(name, node))
+        result.append(node)
+    _check_names(held)
+    specs = _emit.specs(held, number)
+    _warn_of_literals(held)
+    placed = iter(specs)
+    tree = jax.tree.unflatten(structure, [next(placed) if isinstance(one, Node) else one for one in result])
+    return Recorded(Model(name=_name_of(init), tensors=specs), tree)
+
+
+def _traced(
+    init: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[list[tuple[Any, Any]], Any, list[Any]]:
+    """The leaves of what init returns, their tree, and the value of each that is an array."""
+    given, given_tree = jax.tree.flatten((args, kwargs))
+    unknown = [index for index, leaf in enumerate(given) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    kept: list[Any] = []
+
+    def arrays(*values: Any) -> list[Any]:  # noqa: ANN401
+        arguments = list(given)
+        for index, value in zip(unknown, values, strict=True):
+            arguments[index] = value
+        inputs, options = jax.tree.unflatten(given_tree, arguments)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*inputs, **options))
+        kept[:] = [leaves, structure]
+        return [leaf for _, leaf in leaves if _is_array(leaf)]
+
+    with jax.disable_jit(False):  # by the names of jitted functions samplers are known
+        closed = jax.make_jaxpr(arrays)(*(given[index] for index in unknown))
+    text = "hangs on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
+    values = iter(_trace.run(closed, [Problem(tuple(one.shape), one.dtype, text) for one in closed.in_avals]))
+    leaves, structure = kept
+    found = [next(values) if _is_array(leaf) else None for _, leaf in leaves]
+    return [(path, None if _is_array(leaf) else leaf) for path, leaf in leaves], structure, found
+
+
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray))
+
+
+def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
+    """What a leaf holds, as a node; or as it is, if it is not served."""
+    if not isinstance(value, Node):
+        if not _is_served(value.dtype):
+            return jax.numpy.asarray(value)
+        node = _nodes.given(np.asarray(value))
+    elif not _nodes.is_drawn(value):
+        if _is_served(value.dtype) and _nodes.is_few_numbers(value) and _are_finite(value):
+            return value
+        node = _nodes.given(np.ascontiguousarray(_nodes.evaluated(value)))
+    else:
+        return _drawn(name, value)
+    numbers = node.values if isinstance(node, Given) else node.value if isinstance(node, Full) else None
+    is_whole = _is_served(node.dtype) and bool(np.isfinite(np.asarray(numbers)).all())
+    return node if is_whole else jax.numpy.asarray(value if not isinstance(value, Node) else _nodes.evaluated(value))
+
+
+def _drawn(name: str, node: Node) -> Node:
+    problem = _nodes.problem_of(node)
+    if problem is not None:
+        site = str(problem.site) if problem.site is not None else ""
+        where = f" ({site})" if site else ""
+        raise InvalidRequest(name, f"{problem.text}{where}; {_REMEDY}")
+    if not _are_finite(node):
+        raise InvalidRequest(name, f"is made of drawn values{_where(node)} and of such as are not finite; {_REMEDY}")
+    if not _is_served(node.dtype):
+        raise InvalidRequest(
+            name,
+            f"is drawn as {node.dtype}{_where(node)}; only {', '.join(map(str, _SERVED))} are served: draw it as one "
+            "of them, or leave it out of what init returns",
+        )
+    return node
+
+
+def _where(node: Node) -> str:
+    """Where something of it is drawn."""
+    sites = (str(leaf.drawing.site) for leaf in _nodes.leaves(node) if isinstance(leaf, _nodes.Draw))
+    return next((f" ({site})" for site in sites if site), "")
+
+
+def _are_finite(node: Node) -> bool:
+    numbers = ((leaf.values if isinstance(leaf, Given) else leaf.value, leaf) for leaf in _constants(node))
+    return all(bool(np.isfinite(number).all()) for number, leaf in numbers if leaf.dtype.kind not in "biu")
+
+
+def _constants(node: Node) -> list[Full | Given]:
+    return [leaf for leaf in _nodes.leaves(node) if isinstance(leaf, (Full, Given))]
+
+
+_REMEDY: Final = "make it from draws by arithmetic, or leave it out of what init returns and make it yourself"
+
+_SERVED: Final = (*_nodes.FLOATS, _nodes.COMPLEX)
+
+
+def _is_served(dtype: Any) -> bool:  # noqa: ANN401
+    return any(dtype == one for one in _SERVED)
+
+
+def _check_names(held: Sequence[_emit.Held]) -> None:
+    seen: set[str] = set()
+    for one in held:
+        if one.name in seen:
+            raise InvalidRequest(one.name, "names two leaves of the tree; let their paths differ without dots in keys")
+        seen.add(one.name)
+
+
+def _warn_of_literals(held: Sequence[_emit.Held]) -> None:
+    sizes: dict[str, int] = {}
+    for one in held:
+        given = [leaf for leaf in _nodes.leaves(one.node) if isinstance(leaf, Given)]
+        sizes[one.name] = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in given)
+    if (total := sum(sizes.values())) > _LARGE_LITERALS:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        warnings.warn(
+            f"the model holds {total / 2**20:.0f} MiB of values that its code computes without drawing, "
+            f"most in {', '.join(largest)}; they are part of the model file",
+            stacklevel=3,
+        )
+
+
+def _name_of(init: Callable[..., Any]) -> str:
+    if isinstance(init, types.MethodType) and not isinstance(init.__self__, type):
+        return type(init.__self__).__name__
+    name = getattr(init, "__name__", "")
+    return "model" if not name or name.startswith(("<", "init")) else str(name)
