@@ -376,3 +376,32 @@ def test_wrappers_change_no_name(client, wrap):
         assert torch.equal(one, other)
     seedbed.torch.init_module(module, client, rules=[("hidden.bias", "ones", {}), *RULES])
     assert sum(bool((tensor == 1).all()) for tensor in plain.parameters()) == 1
+
+
+def pair():
+    student = nn.Linear(4, 4)
+    return nn.ModuleDict({"student": student, "teacher": copy.deepcopy(student)})
+
+
+@pytest.mark.parametrize("only", ["student.*", "teacher.*"])
+def test_only_one_of_two_that_share_draws(client, only):
+    """A teacher that is not filled has other values by now than its student would get."""
+    module, model = pair(), seedbed.torch.record(pair)
+    before = state(module)
+    with pytest.raises(seedbed.InvalidRequest, match=r"weight: has draws in common with .*which is left as it is"):
+        seedbed.torch.init_module(module, client, model=model, only=only)
+    assert_equal(state(module), before)
+    seedbed.torch.init_module(module, client, model=model, only=["student.*", "teacher.*"])
+    apart = seedbed.torch.record(pair, independent_copies=True)
+    seedbed.torch.init_module(module, client, model=apart, only=only)
+    stage = nn.ModuleDict({"student": nn.Linear(4, 4)})  # whose teacher is in another process, filled from this model
+    seedbed.torch.init_module(stage, client, model=model, only="student.*")
+
+
+def test_streams_that_are_named_after_no_tensor(client):
+    model = Model(tensors=[seedbed.spec("normal", (4,), name=name, stream="any") for name in ("a", "b")])
+    module = nn.ParameterDict({name: nn.Parameter(torch.zeros(4)) for name in ("a", "b")})
+    seedbed.torch.init_module(module, client, model=model)
+    assert torch.equal(module["a"], module["b"])
+    with pytest.raises(seedbed.InvalidRequest, match="a: has draws in common with b, which is left as it is"):
+        seedbed.torch.init_module(module, client, model=model, only="a")

@@ -122,6 +122,10 @@ PROGRAMS = {
     "checked": lambda: w if torch.isfinite(w := R(5)).all() and not w.isnan().any() else 1 / 0,
     "softmax": lambda: torch.softmax(R(4, 6), -1),
     "matrix products": lambda: R(4, 3) @ U(3, 6) + torch.mv(R(4, 3), R(3))[:, None],
+    "matrix products of constants": lambda: torch.ones(4, 3) @ R(3, 6) + R(4, 3) @ torch.zeros(3, 6),
+    "sum and mean beside constants": lambda: (
+        (torch.full((4, 6), 2.0) * R(6)).sum(0) + (torch.full((4, 6), 2.0) * R(6)).mean() + U(6)
+    ),
     "transposed": lambda: R(4, 6).t() * 2,
     "transposed, contiguous": lambda: R(4, 6).t().contiguous(),
     "permuted": lambda: R(2, 3, 4).permute(2, 0, 1).reshape(6, 4),

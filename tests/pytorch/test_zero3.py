@@ -99,3 +99,25 @@ def test_what_is_gathered_or_elsewhere_is_refused(where, status):
         pytest.raises(seedbed.InvalidRequest, match=r"0\.weight: .*between deepspeed\.zero\.Init and deepspeed"),
     ):
         seedbed.torch.init_module(part, client, model=seedbed.torch.record(make, seed=7))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "complaint"),
+    [
+        ("ds_secondary_tensor", torch.zeros(9), "held by DeepSpeed quantised, or twice"),
+        ("dtype", torch.int8, "held by DeepSpeed quantised, or twice"),
+        ("_z3_optimizer", object(), "has a copy in DeepSpeed's optimizer"),
+    ],
+)
+def test_what_would_be_lost_is_refused(attribute, value, complaint):
+    """Where DeepSpeed has other copies than what is filled, and would go on with those."""
+    part = divided(make(), 0, 2)
+    if attribute == "dtype":
+        status = part[0].weight.ds_tensor.status
+        part[0].weight.ds_tensor = torch.zeros(18, dtype=value)
+        part[0].weight.ds_tensor.status, part[0].weight.ds_tensor.ds_numel = status, 18
+    else:
+        setattr(part[0].weight, attribute, value)
+    with seedbed.connect("local:") as client, pytest.raises(seedbed.InvalidRequest, match=rf"0\.weight: .*{complaint}"):
+        seedbed.torch.init_module(part, client, model=seedbed.torch.record(make, seed=7))
+    assert part[2].weight.ds_tensor.isnan().all()  # nothing was filled

@@ -9,11 +9,11 @@ import seedbed.torch
 pytestmark = pytest.mark.slow
 
 
-def make(kind):
+def make(kind, **options):
     from peft import LoraConfig, get_peft_model
 
     base = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 48))
-    return get_peft_model(base, LoraConfig(r=8, target_modules=["0", "2"], init_lora_weights=kind))
+    return get_peft_model(base, LoraConfig(r=8, target_modules=["0", "2"], init_lora_weights=kind, **options))
 
 
 def adapters(kind):
@@ -54,3 +54,29 @@ def test_orthogonal_adapters_cancel_each_other():
 def test_adapters_made_of_the_base_weights_are_refused(kind):
     with pytest.raises(seedbed.InvalidRequest, match=r"base_layer\.weight: .* not served.*peft"):
         seedbed.torch.record(lambda: make(kind), seed=7)
+
+
+def test_magnitudes_of_the_base_weights_stay_theirs():
+    """DoRA's: the norms of the weights that are there, and not of those that would be drawn."""
+    module, model = make(True, use_dora=True), seedbed.torch.record(lambda: make(True, use_dora=True))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    rules = [("*lora_A*", "kaiming_uniform", {"a": 5**0.5}), ("*", "zeros", {})]
+    with seedbed.connect("local:") as client:
+        with pytest.raises(
+            seedbed.InvalidRequest, match=r"lora_.*has draws in common with base_model\..*left as it is"
+        ):
+            seedbed.torch.init_module(module, client, model=model, only="*lora_*")
+        seedbed.torch.init_module(module, client, rules=rules, only=["*lora_A*", "*lora_B*"])
+    changed = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if "lora_A" in name}  # and B was zero
+
+
+def test_magnitudes_of_drawn_base_weights():
+    """DoRA's of a model that is filled as a whole: PEFT adds B A to the weights, which is zero, and takes the norms."""
+    model = seedbed.torch.record(lambda: make(True, use_dora=True), seed=7)
+    with seedbed.connect("local:") as client:
+        module = make(True, use_dora=True)
+        seedbed.torch.init_module(module, client, model=model)
+    layer = module.base_model.model[0]
+    magnitudes = layer.lora_magnitude_vector["default"].weight
+    torch.testing.assert_close(magnitudes, layer.base_layer.weight.norm(dim=1))

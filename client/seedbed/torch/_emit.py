@@ -239,7 +239,8 @@ class _Emitter:
         if isinstance(node, Reduce):
             p = node.p if node.reducer == "norm" else None
             reduction = Reduction(reducer=_recipes.REDUCERS[node.reducer], axes=node.axes, p=p)
-            return Value(Step(reduction=reduction), arguments, node.shape)
+            of = _with_shape(arguments[0], node.of.shape)  # a constant that was left a scalar counts for each element
+            return Value(Step(reduction=reduction), (of,), node.shape)
         raise AssertionError(f"{type(node).__name__} cannot be said")
 
     def _given(self, node: Given) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -20,8 +20,8 @@ from seedbed._schemes import spec
 from seedbed._stream import OF_TENSOR
 from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
-from seedbed.torch._shards import global_shape, local_parts
-from seedbed.v1 import Model, TensorSlice, TensorSpec
+from seedbed.torch._shards import check_not_copied, global_shape, local_parts
+from seedbed.v1 import Model, Recipe, TensorSlice, TensorSpec
 
 Rule = tuple[str, str, Mapping[str, object]]
 """A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
@@ -81,6 +81,9 @@ def init_module(
         _progress.check()  # on each rank, for the others would wait for one that fails
     specs = specs_of(module, seed, model, rules, only)
     _check_buffers(module, specs, only)
+    tensors = tensors_of(module)
+    for name in specs:
+        check_not_copied(name, tensors[name])
     _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
     _materialise(module, device, only)
     _fill(_wanted(module, specs), client, _of_rank(progress))
@@ -202,12 +205,52 @@ def _specs_of_model(
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
         raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
+    left = tensors_of(module).keys() - tensors.keys()
+    _check_apart(specs.values(), [given for given in model.tensors if given.name in left], left)
     for name, given in specs.items():
         _check(tensors[name], given)
     if seed is None:
         return specs
     number = _arguments.integer(seed, "seed", "seed", _arguments.UINT64)
     return {name: _with_seed(given, number) for name, given in specs.items()}
+
+
+def _check_apart(specs: Iterable[TensorSpec], others: Iterable[TensorSpec], left: Set[str]) -> None:
+    """Refuses to fill one tensor of two that are made of the same draws: the other holds something else by now.
+
+    Args:
+        specs: What is filled.
+        others: What the model tells of tensors that are left as they are.
+        left: The names of all of these.
+
+    Raises:
+        InvalidRequest: If there are such two; names both.
+    """
+    users = {owner: given.name for given in others for owner in _owners(given)} | {name: name for name in left}
+    for given in specs:
+        other = next((users[owner] for owner in _owners(given) if owner in users), None)
+        if other is not None:
+            raise InvalidRequest(
+                given.name,
+                f"has draws in common with {other}, which is left as it is, so that the two would not fit; let only "
+                "name both or neither, or give rules if they need not fit",
+            )
+
+
+def _owners(given: TensorSpec) -> list[str]:
+    """The tensors after which the streams of a tensor are named, itself first."""
+    return [given.name, *(stream.partition("#")[0] for stream in _streams(given))]
+
+
+def _streams(given: TensorSpec | Recipe) -> Iterator[str]:
+    """The streams that are named in a message, and in what it is made of."""
+    if given.stream:
+        yield given.stream
+    for part in given.parts.parts:
+        yield from _streams(part.recipe)
+    for step in given.expression.steps:
+        if step.HasField("recipe"):
+            yield from _streams(step.recipe)
 
 
 def _check(tensor: torch.Tensor, given: TensorSpec) -> None:

@@ -30,6 +30,24 @@ def global_shape(tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(getattr(tensor, "ds_shape", tensor.shape))
 
 
+def check_not_copied(name: str, tensor: torch.Tensor) -> None:
+    """Refuses to fill a parameter that DeepSpeed's optimizer has a copy of, which it would write back.
+
+    Args:
+        name: The tensor's name, for errors.
+        tensor: A parameter or buffer.
+
+    Raises:
+        InvalidRequest: If there is such a copy.
+    """
+    if hasattr(tensor, "_z3_optimizer"):
+        raise InvalidRequest(
+            name,
+            "has a copy in DeepSpeed's optimizer, which would overwrite what is filled; fill it between "
+            "deepspeed.zero.Init and deepspeed.initialize",
+        )
+
+
 def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
     """What this rank holds of a tensor: all of it, or its shard of a DTensor, in as few boxes as there are.
 
@@ -39,7 +57,7 @@ def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
 
     Raises:
         InvalidRequest: If a DTensor is placed so that no rank holds its values, or DeepSpeed has gathered a parameter
-            of ZeRO-3, or keeps it elsewhere.
+            of ZeRO-3, or keeps it elsewhere, quantised or twice.
     """
     if hasattr(tensor, "ds_tensor"):
         return list(_parts_of_zero3(name, tensor))
@@ -58,6 +76,13 @@ def _parts_of_zero3(name: str, parameter: Any) -> Iterator[Part]:  # noqa: ANN40
     if parameter.ds_status.name != "NOT_AVAILABLE" or memory.status.name != "AVAILABLE":
         remedy = "fill it outside of GatheredParameters, and between deepspeed.zero.Init and deepspeed.initialize"
         raise InvalidRequest(name, f"is not with DeepSpeed's partitions in memory; {remedy}")
+    is_second = getattr(parameter, "ds_secondary_tensor", None) is not None  # what the forward pass would take
+    if memory.dtype != parameter.dtype or is_second:
+        raise InvalidRequest(
+            name,
+            "is held by DeepSpeed quantised, or twice, by zero_hpz_partition_size; leave these options off, or make "
+            "the whole with seedbed.torch.build, for deepspeed.initialize to divide",
+        )
     start = memory.ds_numel * torch.distributed.get_rank(parameter.ds_process_group)
     stop = min(start + memory.ds_numel, parameter.ds_numel)
     shape, position = tuple(parameter.ds_shape), 0
