@@ -33,6 +33,7 @@ from _helpers import emulation  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
+os.environ.setdefault("KERAS_BACKEND", "jax")  # for docstrings, too; Keras's own default is not installed
 os.environ.setdefault("SEEDBED_WORKERS", "1")  # of `seedbed serve`: what tests count, they count in one process
 collect_ignore = ["_helpers/emulated"]  # its package goes by the name of another, which doctests would import it as
 RUN = "import json, sys; from seedbed_server.service.process import *; run(Options(**json.loads(sys.argv[1])))"

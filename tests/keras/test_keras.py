@@ -1,9 +1,5 @@
 """`seedbed.keras`, on the backend that is chosen: JAX, unless KERAS_BACKEND says torch, as test_backends.py does."""
 
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
-
 import keras
 import numpy as np
 import pytest
