@@ -290,12 +290,16 @@ def test_any_placement_is_a_cut_of_the_whole(client, case, on_meta):
 
 
 def test_what_no_rank_holds_is_refused(client):
+    zeros = [("*", "zeros", {})]
     dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
     try:
         mesh = init_device_mesh("cpu", (2,))
-        partial = DTensor.from_local(torch.zeros(3), mesh, [Partial()])
+        partial = DTensor.from_local(torch.ones(3), mesh, [Partial()])
         module = nn.ParameterDict({"weight": nn.Parameter(partial)})
         with pytest.raises(seedbed.InvalidRequest, match="weight: is placed as Partial"):
-            seedbed.torch.init_module(module, client, rules=[("*", "zeros", {})])
+            seedbed.torch.init_module(module, client, rules=[("*", "ones", {})])
+        seedbed.torch.init_module(module, client, rules=zeros)  # but the parts of a sum that is zero may be zero
+        assert not module["weight"].to_local().any()
+        seedbed.torch.verify_module(module, client, rules=zeros)
     finally:
         dist.destroy_process_group()

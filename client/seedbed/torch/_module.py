@@ -323,7 +323,7 @@ def _wanted(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_W
     return [
         _Wanted(TensorSlice(spec=given, region=region), memory)
         for name, given in specs.items()
-        for region, memory in local_parts(name, tensors[name])
+        for region, memory in local_parts(name, tensors[name], given.HasField("zeros"))
     ]
 
 

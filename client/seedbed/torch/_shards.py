@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 from seedbed.errors import InvalidRequest
@@ -48,12 +48,13 @@ def check_not_copied(name: str, tensor: torch.Tensor) -> None:
         )
 
 
-def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
+def local_parts(name: str, tensor: torch.Tensor, is_zero: bool = False) -> list[Part]:
     """What this rank holds of a tensor: all of it, or its shard of a DTensor, in as few boxes as there are.
 
     Args:
         name: The tensor's name, for errors.
         tensor: A parameter or buffer.
+        is_zero: Whether all of it is zero; then the parts of a sum over ranks are, too, each in its whole shape.
 
     Raises:
         InvalidRequest: If a DTensor is placed so that no rank holds its values, or DeepSpeed has gathered a parameter
@@ -66,7 +67,7 @@ def local_parts(name: str, tensor: torch.Tensor) -> list[Part]:
     memory = tensor.to_local().detach()
     if not memory.numel():
         return []
-    runs = _local_runs(name, tensor)
+    runs = _local_runs(name, tensor, is_zero)
     return [Part(_region(box), memory[_within(box, runs)]) for box in itertools.product(*runs)]
 
 
@@ -121,13 +122,13 @@ def _in_row(shape: tuple[int, ...], index: int, start: int, stop: int) -> Iterat
         yield [(index, index + 1), *box]
 
 
-def _local_runs(name: str, tensor: DTensor) -> list[list[_Run]]:
+def _local_runs(name: str, tensor: DTensor, is_zero: bool) -> list[list[_Run]]:
     """The global indices along each dimension that this rank holds, in the order in which it holds them."""
     runs = [[(0, size)] for size in tensor.shape]
     coordinate = tensor.device_mesh.get_coordinate()
     assert coordinate is not None  # for mypy: ranks outside the mesh hold nothing
     for placement, rank, ranks in zip(tensor.placements, coordinate, tensor.device_mesh.shape, strict=True):
-        if isinstance(placement, Replicate):
+        if isinstance(placement, Replicate) or (is_zero and isinstance(placement, Partial)):
             continue
         if not isinstance(placement, (Shard, _StridedShard)):
             raise InvalidRequest(

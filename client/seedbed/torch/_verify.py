@@ -67,7 +67,11 @@ def verify_module(
             raise InvalidRequest(
                 name, "is on the meta device, without values to verify; fill it with seedbed.torch.init_module first"
             )
-    held = [_Held(spec, part) for name, spec in specs.items() for part in local_parts(name, tensors[name])]
+    held = [
+        _Held(spec, part)
+        for name, spec in specs.items()
+        for part in local_parts(name, tensors[name], spec.HasField("zeros"))
+    ]
     differences = _differences(held, client)
     for name in specs:
         if differences[name]:
