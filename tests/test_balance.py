@@ -83,12 +83,15 @@ def test_so_are_those_of_coroutines(four):
 def test_so_are_the_parts_of_a_tensor(four):
     handle, counts = four
     seen = []
+
+    def wait_for_all(_done, _total):
+        """No part gets on before every worker has one; reports come one at a time."""
+        if not seen:
+            seen.append(wait_until(lambda: counts() == [1, 1, 1, 1], 20))
+
     with seedbed.connect(handle.target, timeout=60, connections=4) as client:
-        client.init(
-            seedbed.spec("trunc_normal", (256 << 17,), dtype="float64"),  # slow, so that all four are at work at once
-            progress=lambda done, total: seen.append(counts()),
-        )
-    assert [1, 1, 1, 1] in seen
+        client.init(seedbed.spec("normal", (256 << 18,)), progress=wait_for_all)
+    assert seen == [True]
 
 
 # One worker, and a table in which a test writes for another one ------------------------------------------------------
