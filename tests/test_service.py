@@ -900,7 +900,7 @@ def test_sigterm_lets_streams_finish(start_server):
         handle.process.terminate()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with Caller(handle.target) as late:
-            assert wait_until(lambda: late.code_of("GetServerInfo", GetServerInfoRequest()) is UNAVAILABLE)
+            assert wait_until(lambda: late.code_of("GetServerInfo", GetServerInfoRequest()) is UNAVAILABLE, 20)
         received += sum(len(answer.chunk.payload) for answer in answers)
         assert received == 4 * count
         code, errors = handle.wait(10)  # well before the grace of 30 s ends, although somebody watched the health

@@ -292,7 +292,7 @@ def test_a_large_matrix_asks_often_whether_to_go_on_and_tells_how_far_it_has_com
     sample(backend, TensorSpec(shape=[70, 70], orthogonal=Orthogonal()))  # compiles
     with pytest.raises(engine.Cancelled):
         backend.fill(description, 0, np.empty(10, np.float32), engine.Watch(cancelled, told.append))
-    assert len(asked) > 20
+    assert len(asked) > 10
     assert np.diff(asked).max() < 1  # some milliseconds, on a machine that has nothing else to do
     assert told == sorted(told)
     assert 0 < told[-1] < 1
