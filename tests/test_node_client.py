@@ -235,6 +235,19 @@ def test_a_connection_that_breaks(start_server, tmp_path, fault, reason):
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array(server.target, spec), strict=True)
 
 
+def test_a_server_that_accepts_connections_and_says_nothing(server):
+    code = """
+        const { Client } = await import(process.argv[1]);
+        const client = new Client(process.argv[2], { connectTimeout: 0.2 });
+        await client.init({ shape: [4], ones: {} }).catch((error) => console.log(error.message));
+        client.close();
+    """
+    with proxied(server) as proxy:
+        proxy.vanish()
+        result = node("--input-type=module", "-e", code, EXAMPLE.as_uri(), proxy.target)
+    assert result.stdout == "no connection within 0.2 s\n"
+
+
 def test_a_network_that_is_silent(server, tmp_path):
     with proxied(server) as proxy:
         proxy.vanish()
@@ -292,10 +305,12 @@ def test_a_full_server_is_waited_for_with_one_ticket(scripted, tmp_path):
 
         return play
 
-    scripted.play(*[noting(full)] * 8, noting(sends(*range(10))))  # oftener than what fails is tried
+    # Oftener than what fails is tried; and what fails afterwards is tried as if it were the first.
+    broken = fails_with("UNAVAILABLE", after=0)
+    scripted.play(*[noting(full)] * 8, noting(broken), noting(sends(*range(10))))
     result = run(scripted.target, SPEC, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert len(tickets) == 9
+    assert len(tickets) == 10
     assert len(set(tickets)) == 1
     assert 0 < len(tickets[0]) <= 32
 

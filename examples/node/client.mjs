@@ -133,9 +133,10 @@ function camel(name) {
 export class Client {
   /**
    * @param {string} target such as "localhost:50051"
-   * @param {{ca?: Buffer, token?: string}} options ca makes it TLS; a token is never sent without
+   * @param {{ca?: Buffer, token?: string, connectTimeout?: number}} options ca makes it TLS, and a token is never sent
+   *   without; seconds until a server that accepts a connection and says nothing counts as unavailable
    */
-  constructor(target, { ca, token } = {}) {
+  constructor(target, { ca, token, connectTimeout = 20 } = {}) {
     if (token && !ca) throw new TypeError("a token is not sent without TLS; give the server's authority, ca");
     let credentials = ca ? grpc.credentials.createSsl(ca) : grpc.credentials.createInsecure();
     if (token) {
@@ -149,6 +150,7 @@ export class Client {
       "grpc.keepalive_time_ms": 30_000, // a network that went away says nothing
       "grpc.keepalive_timeout_ms": 20_000,
     });
+    this.connectTimeout = connectTimeout;
   }
 
   close() {
@@ -195,6 +197,7 @@ export class Client {
       call.on("error", () => {}); // what comes after the loop was left; in it, errors are thrown
       let failure;
       const messages = call[Symbol.asyncIterator]();
+      const connecting = setTimeout(() => this.#giveUpConnecting(call), 1000 * this.connectTimeout);
       try {
         while (true) {
           let part;
@@ -212,14 +215,23 @@ export class Client {
           yield part;
         }
       } finally {
+        clearTimeout(connecting);
         call.cancel();
       }
-      attempt = received.elements > before || isFull(failure) ? 1 : attempt + 1;
+      if (received.elements > before || isFull(failure)) attempt = 0;
+      attempt += 1;
       const delay = delayBefore(attempt, failure);
       if (delay === null || Date.now() + delay >= deadline) throw told(failure);
       onRetry?.(failure, received.elements);
       await sleep(delay);
     }
+  }
+
+  /** Keepalive begins only where a connection is. */
+  #giveUpConnecting(call) {
+    if (this.stub.getChannel().getConnectivityState(false) === grpc.connectivityState.READY) return;
+    const error = new Error(`no connection within ${this.connectTimeout} s`);
+    call.destroy(Object.assign(error, { code: grpc.status.UNAVAILABLE }));
   }
 
   #call(request, ticket, deadline) {
