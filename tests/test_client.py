@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seedbed
-from seedbed import _stream
+from seedbed._receive import assembler as _stream
 from seedbed.v1 import DataType, Model, Region, TensorSlice, TensorSpec
 
 SPECS = [

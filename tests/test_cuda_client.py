@@ -16,7 +16,8 @@ import pytest
 from _helpers.emulation import emulated_cupy
 
 import seedbed
-from seedbed import _cuda, _transport
+from seedbed._inside import cuda as _cuda
+from seedbed._wire import transport
 from seedbed.cli._app import run
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
@@ -374,7 +375,7 @@ def test_arrays_that_are_refused(client, cupy):
 def test_a_client_that_is_pickled_opens_the_gpu_when_it_is_used(client, local, monkeypatch):
     sent = pickle.dumps(client)
     with monkeypatch.context() as unopened:
-        unopened.setattr(_transport, "open_cuda_service", None)
+        unopened.setattr(transport, "open_cuda_service", None)
         arrived = pickle.loads(sent)
     assert repr(arrived) == repr(client)
     assert_equal(arrived.init(NORMAL).get(), local.init(NORMAL))
@@ -620,6 +621,6 @@ def test_the_command_line_refuses_it(command, capsys):
 
 
 def test_nothing_is_imported_before_it_is_asked_for():
-    code = "import seedbed, sys; print({'seedbed._cuda', 'seedbed_server', 'cupy'} & set(sys.modules))"
+    code = "import seedbed, sys; print({'seedbed._inside.cuda', 'seedbed_server', 'cupy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "set()\n"

@@ -12,7 +12,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from seedbed._files import (
+from seedbed._files.tensors import (
     FileFormatError,
     create_file,
     create_npy,
@@ -211,7 +211,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from seedbed._files import create_safetensors
+from seedbed._files.tensors import create_safetensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with create_safetensors(Path(sys.argv[1]), {"a": (np.dtype(np.float32), (1_000_000,))}, {}) as write_piece:

@@ -22,8 +22,10 @@ from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
 
 import seedbed
-from seedbed import _arguments, _retry, errors
-from seedbed._retry import Deadline, Retry
+from seedbed import errors
+from seedbed._ask import arguments as _arguments
+from seedbed._receive import retry as _retry
+from seedbed._receive.retry import Deadline, Retry
 from seedbed.cli import _health
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
 from seedbed_server.service import limits

@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from seedbed import _arguments, _calls, _progress, _targets
-from seedbed._aio_transport import AioTransport, open_transport
-from seedbed._origin import Opening, Origin, origin
-from seedbed._retry import Deadline, Retry
-from seedbed._schemes import Schemes
-from seedbed._stream import Assembler, Piece
+from seedbed._ask import arguments, requests
+from seedbed._ask.schemes import Schemes
+from seedbed._receive.assembler import Assembler, Piece
+from seedbed._receive.retry import Deadline, Retry
+from seedbed._show import bars
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
+from seedbed._wire import targets
+from seedbed._wire.aio_transport import AioTransport, open_transport
+from seedbed._wire.origin import Opening, Origin, origin
 from seedbed.errors import InvalidRequest, SeedbedError
 from seedbed.v1 import (
     CalculateGainResponse,
@@ -44,7 +46,7 @@ from seedbed.v1 import (
 if TYPE_CHECKING:
     import grpc
 
-    from seedbed._pem import PathLike
+    from seedbed.common.pem import PathLike
 
 __all__ = ["AsyncClient", "connect"]
 
@@ -105,8 +107,8 @@ def connect(
 
 def _client_of(origin: Origin) -> AsyncClient:
     """The client of a target, which opens when it is first used."""
-    if origin.target == _targets.LOCAL:
-        from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
+    if origin.target == targets.LOCAL:
+        from seedbed._inside.aio import AsyncLocalClient  # noqa: PLC0415 - it imports this module
 
         return AsyncLocalClient(origin)
     return AsyncClient(origin)
@@ -131,7 +133,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         return self._opening.get()
 
     def _open(self) -> AioTransport:
-        origin, most = self._origin, _arguments.connections(self._origin.connections)
+        origin, most = self._origin, arguments.connections(self._origin.connections)
         return open_transport(origin.target, origin.security, origin.options, most)
 
     def __reduce__(self) -> tuple[Callable[[Origin], AsyncClient], tuple[Origin]]:
@@ -172,7 +174,7 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[int, Array], None]:
         """Makes one tensor, or a region of it, chunk by chunk; see `seedbed.Client.iter_chunks`."""
-        assembler = _calls.chunk_call(spec, region, first_element)
+        assembler = requests.chunk_call(spec, region, first_element)
         return self._chunks(assembler, self._seconds(timeout))
 
     def init_model(
@@ -183,23 +185,23 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[str, Array], None]:
         """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
-        wanted = _calls.named(model, out)
-        report = _progress.reporter(progress, _calls.label(model, wanted))
-        return _progress.of_arrays_to_come(report, self._model(wanted, out, report, self._seconds(timeout)))
+        wanted = requests.named(model, out)
+        report = bars.reporter(progress, requests.label(model, wanted))
+        return bars.of_arrays_to_come(report, self._model(wanted, out, report, self._seconds(timeout)))
 
     async def describe(
         self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
     ) -> TensorDescription:
         """Tells what a tensor resolves to, without sampling; see `seedbed.Client.describe`."""
-        seconds, wanted = self._seconds(timeout), _calls.tensor_slice(spec, region)
-        if literal := _calls.described_here(wanted):
+        seconds, wanted = self._seconds(timeout), requests.tensor_slice(spec, region)
+        if literal := requests.described_here(wanted):
             return literal
-        request = _calls.describe_part(wanted)
+        request = requests.describe_part(wanted)
         return (await self._answer("DescribeTensor", request, DescribeTensorResponse, Deadline(seconds))).description
 
     async def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity; see `seedbed.Client.calculate_gain`."""
-        request = _calls.gain_request(nonlinearity, param)
+        request = requests.gain_request(nonlinearity, param)
         return (await self._ask("CalculateGain", request, CalculateGainResponse, timeout)).gain
 
     async def server_info(self, timeout: Timeout = ...) -> GetServerInfoResponse:
@@ -215,8 +217,8 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
-        report = _progress.reporter(progress, _calls.label_of(spec))
-        return _progress.of_array_to_come(report, self._array(spec, region, out, report, self._seconds(timeout)))
+        report = bars.reporter(progress, requests.label_of(spec))
+        return bars.of_array_to_come(report, self._array(spec, region, out, report, self._seconds(timeout)))
 
     def _array(
         self,
@@ -227,13 +229,13 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         seconds: float | None,
     ) -> Callable[[], Coroutine[Any, Any, Array]]:
         """What makes one tensor, once its arguments are checked."""
-        return partial(self._made, _calls.tensor_call(spec, region, out, progress), out, progress, seconds)
+        return partial(self._made, requests.tensor_call(spec, region, out, progress), out, progress, seconds)
 
     async def _made(
-        self, call: _calls.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
+        self, call: requests.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
     ) -> Array:
         deadline = Deadline(seconds)
-        if wanted := _calls.large_part(call):
+        if wanted := requests.large_part(call):
             connections = await asyncio.to_thread(self._transport.connections)  # it may have to ask the name service
             if len(connections) > 1:
                 return await self._striped(wanted, connections, out, progress, deadline)
@@ -249,9 +251,9 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
         deadline: Deadline,
     ) -> Array:
         """A large tensor over several connections at once."""
-        request = _calls.describe_part(wanted)
+        request = requests.describe_part(wanted)
         description = (await self._answer("DescribeTensor", request, DescribeTensorResponse, deadline)).description
-        array, calls = _calls.striped_calls(description, wanted, out, progress, connections)
+        array, calls = requests.striped_calls(description, wanted, out, progress, connections)
         stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]
         try:
             await asyncio.gather(*stripes)
@@ -261,23 +263,23 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
             await asyncio.gather(*stripes, return_exceptions=True)
         return array
 
-    async def _finished(self, call: _calls.ArrayCall, deadline: Deadline) -> None:
+    async def _finished(self, call: requests.ArrayCall, deadline: Deadline) -> None:
         async for _ in self._arrays(call, deadline):
             pass
 
     def _model(
         self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
     ) -> AsyncGenerator[tuple[str, Array], None]:
-        return self._arrays_within(_calls.model_call(wanted, out, report), seconds)
+        return self._arrays_within(requests.model_call(wanted, out, report), seconds)
 
     async def _arrays_within(
-        self, call: _calls.ArrayCall, seconds: float | None
+        self, call: requests.ArrayCall, seconds: float | None
     ) -> AsyncGenerator[tuple[str, Array], None]:
         async with contextlib.aclosing(self._arrays(call, Deadline(seconds))) as arrays:
             async for finished in arrays:
                 yield finished
 
-    async def _arrays(self, call: _calls.ArrayCall, deadline: Deadline) -> AsyncGenerator[tuple[str, Array], None]:
+    async def _arrays(self, call: requests.ArrayCall, deadline: Deadline) -> AsyncGenerator[tuple[str, Array], None]:
         async with contextlib.aclosing(self._pieces(call.assembler, deadline)) as pieces:
             async for piece in pieces:
                 if finished := call.accept(piece):
@@ -335,4 +337,4 @@ class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
                 return answer
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)
+        return self.timeout if isinstance(timeout, EllipsisType) else arguments.seconds(timeout)

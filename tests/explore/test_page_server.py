@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 import seedbed
-from seedbed import _laws
+from seedbed._show import laws
 from seedbed.cli import _schemes
 from seedbed.explore import _calls, _form, _view
 
@@ -141,7 +141,7 @@ def test_the_numbers_are_the_law_s_and_the_sample_s(page, client):
 
 def test_the_density_is_the_law_s_with_its_corners(page, client):
     shown = tensor(page, scheme="trunc_normal", shape="100,100", std="1", a="-1", b="2")
-    exact = _laws.curve(client.describe(seedbed.spec("trunc_normal", (100, 100), std=1.0, a=-1.0, b=2.0)))
+    exact = laws.curve(client.describe(seedbed.spec("trunc_normal", (100, 100), std=1.0, a=-1.0, b=2.0)))
     curve = shown["histogram"]["curve"]
     assert (curve["x"][0], curve["x"][-1]) == (-1, 2)
     assert curve["x"][1] == -1

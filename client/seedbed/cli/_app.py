@@ -16,9 +16,9 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed._credentials import Security
-from seedbed._files import FileFormatError
-from seedbed._plot import NotDrawable
+from seedbed._files.tensors import FileFormatError
+from seedbed._show.plot import NotDrawable
+from seedbed._wire.credentials import Security
 from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify
 from seedbed.cli._options import connect, echo_rows, given_wait, json_option, target_options
 

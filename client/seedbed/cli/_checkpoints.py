@@ -8,9 +8,10 @@ import click
 import numpy as np
 
 import seedbed
-from seedbed import _checkpoints, dtypes
-from seedbed._checkpoints import INDEX, Shard
-from seedbed._files import FileFormatError, SafetensorsFile, create_file, create_safetensors, read_safetensors
+from seedbed import dtypes
+from seedbed._files import checkpoints
+from seedbed._files.checkpoints import INDEX, Shard
+from seedbed._files.tensors import FileFormatError, SafetensorsFile, create_file, create_safetensors, read_safetensors
 from seedbed.cli import _provenance
 from seedbed.cli._jobs import patience, run_jobs
 from seedbed.cli._progress import Add, Report, adder
@@ -66,7 +67,7 @@ def write_checkpoint(
     lacking = len(shards) - len(_complete(folder, shards))
     if len(shards) > 1 and not lacking:
         with create_file(folder / INDEX) as file:
-            file.write(_checkpoints.index_text(shards).encode())
+            file.write(checkpoints.index_text(shards).encode())
     return missing, lacking
 
 
@@ -105,7 +106,7 @@ def _check_folder(folder: Path, shards: Sequence[Shard]) -> None:
     """Refuses files that would pass for parts of the checkpoint."""
     names = {shard.name for shard in shards}
     for path in sorted(folder.glob("*.safetensors")):
-        if _checkpoints.file_count(path.name) and path.name not in names:
+        if checkpoints.file_count(path.name) and path.name not in names:
             raise _another(path)
     if not (folder / INDEX).exists():
         return
@@ -115,7 +116,7 @@ def _check_folder(folder: Path, shards: Sequence[Shard]) -> None:
 
 def _is_index(folder: Path, shards: Sequence[Shard]) -> bool:
     try:
-        return _checkpoints.read_index(folder) == _checkpoints.index(shards)
+        return checkpoints.read_index(folder) == checkpoints.index(shards)
     except FileFormatError:
         return False
 

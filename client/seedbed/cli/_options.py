@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import click
 
 import seedbed
-from seedbed import _descriptions, _targets, dtypes
+from seedbed import dtypes
+from seedbed._show import descriptions
+from seedbed._wire import targets
 from seedbed.cli import _security
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -120,7 +122,7 @@ def given_wait() -> float | None:
 
 
 def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
-    if _targets.is_cuda(target):
+    if targets.is_cuda(target):
         remedy = "give local:, which samples on a GPU too if SEEDBED_BACKEND is cupy"
         raise click.BadParameter(f"{target} makes arrays on the GPU, for programs in Python; {remedy}")
     return target
@@ -153,7 +155,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-bytes_text, shape_text = _descriptions.bytes_text, _descriptions.shape_text
+bytes_text, shape_text = descriptions.bytes_text, descriptions.shape_text
 
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from seedbed import _json
-from seedbed._files import FileFormatError, SafetensorsFile
+from seedbed._files import strict_json
+from seedbed._files.tensors import FileFormatError, SafetensorsFile
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
 UNNAMED = "tensor"  # what a tensor of no name is called in a file, where it needs one
@@ -44,7 +44,7 @@ def made_by(file: SafetensorsFile) -> Model | TensorSlice:
     for field, message in (("seedbed.model", Model()), ("seedbed.slice", TensorSlice())):
         if field in file.metadata:
             try:
-                return _json.to_message(_json.loads(file.metadata[field]), message)
+                return strict_json.to_message(strict_json.loads(file.metadata[field]), message)
             except ValueError as error:
                 raise FileFormatError(f"{file.path}: its metadata {field} is malformed: {error}") from error
     raise FileFormatError(f"{file.path}: not made by Seedbed: its metadata do not tell how to make it again")

@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 import seedbed
-from seedbed import _json
-from seedbed._files import create_file
+from seedbed._files import strict_json
+from seedbed._files.tensors import create_file
 from seedbed.cli._models import model_lines
 from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, parse_seed, plural
 from seedbed.v1 import Model, Recipe, TensorSpec
@@ -210,7 +210,7 @@ def _first_architecture(path: Path, fields: dict[str, Any]) -> str | None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        fields = _json.loads(path.read_bytes())
+        fields = strict_json.loads(path.read_bytes())
     except ValueError as error:
         raise _refused_config(f"{path}: not a file of JSON: {error}") from error
     if not isinstance(fields, dict) or "model_type" not in fields:

@@ -1,7 +1,7 @@
 """The commands get, describe and plot: one subcommand for each scheme, generated from the client's methods.
 
-Parameters, defaults and help come from the signatures and docstrings of `seedbed._schemes`, so that a new scheme there
-is a new subcommand here.
+Parameters, defaults and help come from the signatures and docstrings of `seedbed._ask.schemes`: a new scheme there is a
+new subcommand here.
 """
 
 import inspect
@@ -20,9 +20,10 @@ import numpy as np
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _descriptions, _laws, dtypes
-from seedbed._files import create_npy, create_safetensors, write_npy_header
-from seedbed._schemes import Options
+from seedbed import dtypes
+from seedbed._ask.schemes import Options
+from seedbed._files.tensors import create_npy, create_safetensors, write_npy_header
+from seedbed._show import descriptions, laws
 from seedbed.cli import _provenance
 from seedbed.cli._jobs import patience
 from seedbed.cli._models import import_plot
@@ -144,7 +145,7 @@ def _choices(scheme: str, name: str, meaning: str) -> str:
     """Returns the names of an enumeration, where the parameter's documentation does not list them."""
     message = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
     field: Any = message.fields_by_name[name]  # type: ignore[union-attr]  # a scheme is a message
-    names = [_descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
+    names = [descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
     return "" if any(f'"{choice}"' in meaning for choice in names) else f" One of {', '.join(names)}."
 
 
@@ -185,7 +186,7 @@ def _get(
     seconds = time.monotonic() - start
     shape = shape_text(_extents(description))
     click.echo(
-        f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {_laws.text(description)}, "
+        f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {laws.text(description)}, "
         f"{bytes_text(description.byte_count)} in {seconds:.1f} s",
         err=output == STANDARD_OUTPUT,
     )
@@ -249,7 +250,7 @@ def _describe(
     if as_json:
         click.echo(json.dumps(json_format.MessageToDict(description), indent=2))
         return
-    echo_rows(_descriptions.rows(description, with_region=region is not None))
+    echo_rows(descriptions.rows(description, with_region=region is not None))
 
 
 def _plot(
@@ -272,12 +273,12 @@ def _plot(
         f"seed {spec.seed}",
     ]
     if spec.name:
-        plot.draw([histogram], output, spec.name, "   ".join([_descriptions.scheme_text(spec), *facts]))
+        plot.draw([histogram], output, spec.name, "   ".join([descriptions.scheme_text(spec), *facts]))
     else:
-        plot.draw([histogram], output, _descriptions.scheme_text(spec), "   ".join(facts))
+        plot.draw([histogram], output, descriptions.scheme_text(spec), "   ".join(facts))
     click.echo(
-        f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
-        f"{'real parts: ' if _laws.is_complex(description) else ''}"
+        f"{output}: {laws.text(description)}, {histogram.size:,} elements, "
+        f"{'real parts: ' if laws.is_complex(description) else ''}"
         f"mean {histogram.mean:.5g}, std {histogram.std:.5g}"
     )
 

@@ -10,10 +10,11 @@ import click
 import numpy as np
 
 import seedbed
-from seedbed import _checkpoints, dtypes
-from seedbed._checkpoints import INDEX, ONE_FILE, Shard
-from seedbed._files import SAFETENSORS_DTYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
-from seedbed._regions import extents
+from seedbed import dtypes
+from seedbed._ask.regions import extents
+from seedbed._files import checkpoints as _checkpoints
+from seedbed._files.checkpoints import INDEX, ONE_FILE, Shard
+from seedbed._files.tensors import SAFETENSORS_DTYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
 from seedbed.cli import _provenance
 from seedbed.cli._jobs import jobs_option, patience, run_jobs
 from seedbed.cli._options import FILE, bytes_text, connect, plural, progress_option, shape_text, target_options

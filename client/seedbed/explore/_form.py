@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 import seedbed
-from seedbed import _descriptions
-from seedbed._schemes import Options
+from seedbed._ask.schemes import Options
+from seedbed._show import descriptions
 from seedbed.cli import _schemes
 from seedbed.cli._options import Slices
 from seedbed.v1 import TensorSpec
@@ -160,7 +160,7 @@ def _choices(scheme: str, option: click.Option) -> list[str]:
     field = message.fields_by_name.get(option.name)
     if field is None or field.enum_type is None:
         return []
-    names = [_descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
+    names = [descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
     # A parameter may take some members only, kaiming's mode for one; its help lists those.
     return [name for name in names if re.search(rf"\b{name}\b", option.help or "")]
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import grpc
 
-from seedbed._moving import TICKET
+from seedbed._wire.rerouting import TICKET
 from seedbed_server.service.errors import ServiceError, resource_exhausted
 
 _LONGEST_WAIT: Final = 1.0  # seconds between two looks at the streams

@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from google.rpc import code_pb2, status_pb2
 
-from seedbed import _pem
+from seedbed.common import pem
 from seedbed_server.service import listening, observing
 from seedbed_server.service.servicer import STREAMS, UNARY
 
@@ -267,8 +267,8 @@ class _Certificates:
         return [_version(path) for path in (self._cert, self._key, self._client_ca) if path is not None]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        pair = _pem.key_pair(self._cert, self._key)
-        authorities = None if self._client_ca is None else _pem.authorities(self._client_ca)
+        pair = pem.key_pair(self._cert, self._key)
+        authorities = None if self._client_ca is None else pem.authorities(self._client_ca)
         return grpc.ssl_server_certificate_configuration([pair], authorities)
 
 
