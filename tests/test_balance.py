@@ -16,6 +16,7 @@ from _helpers.waiting import wait_until
 import seedbed
 from seedbed._wire import rerouting
 from seedbed.v1 import InitTensorRequest, TensorSlice
+from seedbed.v1.metadata import MAY_MOVE
 from seedbed_server.service.balance import Balance, counts_in, table_file
 from seedbed_server.service.server import start
 from seedbed_server.service.servicer import InitServicer
@@ -172,7 +173,7 @@ def test_nobody_moves_while_another_has_as_many(monkeypatch, target, table):
 def test_clients_of_others_are_never_refused(target):
     request = InitTensorRequest(spec=SMALL).SerializeToString()
     with one_stream(target), grpc.insecure_channel(target) as channel:
-        for metadata in ((), ((rerouting.MAY_MOVE, "0"),)):
+        for metadata in ((), ((MAY_MOVE, "0"),)):
             answers = channel.unary_stream("/seedbed.v1.InitService/InitTensor")(request, timeout=10, metadata=metadata)
             assert len(list(answers)) == 1
 

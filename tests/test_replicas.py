@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2
 
 import seedbed
 from seedbed._receive import stripes
-from seedbed._receive.retry import Deadline
 from seedbed._wire import targets
+from seedbed.common.deadline import Deadline
 from seedbed.v1 import Region, TensorSlice, TensorSpec
 from seedbed_server.service.server import SERVICE_NAME, start
 from seedbed_server.service.servicer import InitServicer

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import seedbed
+from seedbed.common.status import ServiceError
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -45,12 +46,13 @@ from seedbed.v1 import (
     TensorSlice,
     TensorSpec,
     Zeros,
+    codec,
     init_pb2,
 )
 from seedbed_server import engine
-from seedbed_server.service import framing, listening
+from seedbed_server.service import listening
 from seedbed_server.service import servicer as servicer_module
-from seedbed_server.service.errors import ServiceError, to_status
+from seedbed_server.service.errors import to_status
 from seedbed_server.service.local import LocalService
 from seedbed_server.service.security import Security
 from seedbed_server.service.server import _OPTIONS, SERVICE_NAME, start
@@ -115,7 +117,7 @@ def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
         whole = type(head)()
         whole.CopyFrom(head)
         whole.chunk.CopyFrom(chunk)
-        framed = framing.with_chunk(head.SerializeToString(), offset, memoryview(payload))
+        framed = codec.with_chunk(head.SerializeToString(), offset, memoryview(payload))
         assert type(framed) is bytes  # gRPC's server hangs on anything else
         assert framed == whole.SerializeToString()
 
@@ -124,7 +126,7 @@ def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
 def test_framing_at_the_steps_of_varints(size):
     payload = bytes(size)
     chunk = Chunk(crc32c=crc32c.crc32c(payload), payload=payload)
-    assert framing.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
+    assert codec.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
 
 
 # The chunk pipeline --------------------------------------------------------------------------------------------------

@@ -25,11 +25,12 @@ import seedbed
 from seedbed import errors
 from seedbed._ask import arguments as _arguments
 from seedbed._receive import retry as _retry
-from seedbed._receive.retry import Deadline, Retry
+from seedbed._receive.retry import Retry
 from seedbed.cli import _health
+from seedbed.common.deadline import Deadline
+from seedbed.common.status import ServiceError
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
 from seedbed_server.service import limits
-from seedbed_server.service.errors import ServiceError
 from seedbed_server.service.server import start
 from seedbed_server.service.servicer import InitServicer
 

@@ -50,7 +50,8 @@ from seedbed._ask.recipes import (
     where,
 )
 from seedbed._ask.schemes import SCHEMES, Schemes
-from seedbed._client.sync import Client, connect
+from seedbed._client.sync import Client
+from seedbed._connect import connect
 from seedbed._show import descriptions
 from seedbed.errors import (
     Cancelled,

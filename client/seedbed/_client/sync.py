@@ -6,120 +6,31 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from types import TracebackType
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from seedbed._ask import arguments, requests
-from seedbed._ask.schemes import Schemes
+from seedbed._ask.requests import UnaryCall
+from seedbed._client.base import BaseClient
+from seedbed._receive import arrays
 from seedbed._receive import portions as _portions
 from seedbed._receive.assembler import Assembler, Piece
-from seedbed._receive.retry import Deadline, Retry
 from seedbed._show import bars
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
-from seedbed._wire import targets
-from seedbed._wire.origin import Opening, Origin, origin
-from seedbed._wire.transport import Transport, open_transport
+from seedbed._wire.transport import GrpcTransport, Transport
+from seedbed.common.deadline import Deadline
 from seedbed.common.threads import Shared, run_together
 from seedbed.errors import InvalidRequest, SeedbedError
-from seedbed.v1 import (
-    CalculateGainResponse,
-    DescribeTensorResponse,
-    GetServerInfoRequest,
-    GetServerInfoResponse,
-    TensorDescription,
-    TensorSlice,
-    TensorSpec,
-)
-
-if TYPE_CHECKING:
-    import grpc
-
-    from seedbed.common.pem import PathLike
+from seedbed.v1 import GetServerInfoResponse, TensorDescription, TensorSlice, TensorSpec
 
 _VISITING_STREAMS = 4  # one client process of one server gains by more, but hardly beyond that
 
 _Response = TypeVar("_Response", bound=Message)
 
 
-def connect(
-    target: str,
-    *,
-    timeout: float | None = 600.0,
-    wait: float | None = None,
-    connections: int | None = None,
-    tls: bool | None = None,
-    ca: PathLike | None = None,
-    cert: PathLike | None = None,
-    key: PathLike | None = None,
-    token: str | None = None,
-    server_name: str | None = None,
-    credentials: grpc.ChannelCredentials | None = None,
-    options: Sequence[tuple[str, Any]] = (),
-) -> Client:
-    """A client of one server, or of several replicas, which are first asked when the client is first used.
-
-    Args:
-        target: ``host:port``; ``host1:port,host2:port`` or ``dns:///name:port``, replicas among which calls take turns
-            and large tensors are divided (see `Client`); ``unix:/path``; ``local:``, which serves within this process
-            (it needs ``pip install "seedbed[server]"``, and obeys SEEDBED_BACKEND and SEEDBED_THREADS); or
-            ``local:cuda``, which samples straight into the memory of this process's NVIDIA GPU (it needs
-            ``pip install "seedbed[gpu]"``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
-            device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
-            the GPU is done: see `seedbed._inside.cuda.CudaClient`.
-        timeout: Seconds that a call may take, all waiting included; None waits for ever. Each call can have its own.
-        wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
-            0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
-            is waited for until the timeout.
-        connections: The most connections to open for one large tensor, each with a stream of a part of it. They are
-            opened when the first is asked for, of several servers to all of them in turn. Default SEEDBED_CONNECTIONS,
-            else 4, or as many as this process may use cores if those are fewer.
-        tls: Whether to encrypt, and to trust only a server with a certificate for its name. Default if one of the three
-            that follow is given, or SEEDBED_TLS is 1; else plaintext.
-        ca: A PEM file of the authorities that a server's certificate may come from. Default SEEDBED_TLS_CA, else those
-            that this machine trusts.
-        cert: A PEM file with the certificate to show to a server that asks for one. Default SEEDBED_TLS_CERT.
-        key: A PEM file with its key. Default SEEDBED_TLS_KEY.
-        token: What `seedbed token` printed, for a server that wants one; an empty one means none. It goes over TLS, to
-            this machine or to a Unix socket. Default SEEDBED_TOKEN, else what the file SEEDBED_TOKEN_FILE holds.
-        server_name: The name that a server's certificate has to be for. Default SEEDBED_TLS_SERVER_NAME, else the
-            target's host, of several the first.
-        credentials: gRPC's own, in place of tls, ca, cert, key, token and their variables.
-        options: Channel arguments of gRPC, in place of Seedbed's own.
-
-    Raises:
-        InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, the timeout is not
-            above 0, the wait is below 0, there cannot be so many connections, a file cannot be used, or a token would
-            travel in the clear.
-
-    >>> import seedbed
-    >>> with seedbed.connect("local:") as client:
-    ...     w = client.kaiming_normal((256, 128), nonlinearity="relu", seed=7, name="layers.0.weight")
-    >>> w.shape, w.dtype
-    ((256, 128), dtype('float32'))
-    """
-    client = _client_of(
-        origin(target, timeout, wait, connections, tls, ca, cert, key, token, server_name, credentials, options)
-    )
-    client._opening.get()
-    return client
-
-
-def _client_of(origin: Origin) -> Client:
-    """The client of a target, which opens when it is first used."""
-    if origin.target == targets.LOCAL:
-        from seedbed._inside.cpu import LocalClient  # noqa: PLC0415 - it imports this module
-
-        return LocalClient(origin)
-    if targets.is_cuda(origin.target):
-        from seedbed._inside.cuda import CudaClient  # noqa: PLC0415 - it imports this module
-
-        return CudaClient(origin)
-    return Client(origin)
-
-
-class Client(Schemes[Array]):
+class Client(BaseClient[Array, Transport]):
     """A client of a service; made by `connect`, closed by ``with`` or `close`.
 
     Of several replicas, those that answer and say that they serve take turns: each call is another's, and so is the
@@ -138,26 +49,9 @@ class Client(Schemes[Array]):
     ``token=`` or ``credentials=`` refuses.
     """
 
-    def __init__(self, origin: Origin) -> None:
-        self.target = origin.target
-        self.timeout = origin.timeout
-        self.wait = origin.wait
-        self._origin = origin
-        self._opening = Opening(origin.target, self._open)
-
-    @property
-    def _transport(self) -> Transport:
-        return self._opening.get()
-
     def _open(self) -> Transport:
-        origin, most = self._origin, arguments.connections(self._origin.connections)
-        return open_transport(origin.target, origin.security, origin.options, most)
-
-    def __reduce__(self) -> tuple[Callable[[Origin], Client], tuple[Origin]]:
-        return _client_of, (self._origin.sent(self.timeout, self.wait),)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
+        connections = arguments.connections(self._origin.connections)
+        return GrpcTransport(self._origin.target, self._origin.security, self._origin.options, connections)
 
     def __enter__(self) -> Client:
         return self
@@ -228,7 +122,7 @@ class Client(Schemes[Array]):
         ...     sum(len(values) for _, values in client.iter_chunks(seedbed.spec("normal", (1000, 1000))))
         1000000
         """
-        assembler = requests.chunk_call(spec, region, first_element)
+        assembler = arrays.chunk_call(spec, region, first_element)
         return self._chunks(assembler, self._seconds(timeout))
 
     def init_model(
@@ -268,7 +162,7 @@ class Client(Schemes[Array]):
     def _model(
         self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
     ) -> Generator[tuple[str, Array], None, None]:
-        return self._arrays_within(requests.model_call(wanted, out, report), seconds)
+        return self._arrays_within(arrays.model_call(wanted, out, report), seconds)
 
     def visit(
         self,
@@ -332,8 +226,7 @@ class Client(Schemes[Array]):
         seconds, wanted = self._seconds(timeout), requests.tensor_slice(spec, region)
         if literal := requests.described_here(wanted):
             return literal
-        request = requests.describe_part(wanted)
-        return self._answer("DescribeTensor", request, DescribeTensorResponse, Deadline(seconds)).description
+        return self._unary(requests.describe(wanted), Deadline(seconds)).description
 
     def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity, as ``torch.nn.init.calculate_gain``.
@@ -349,8 +242,7 @@ class Client(Schemes[Array]):
         ...     client.calculate_gain("leaky_relu", 1.0)
         1.0
         """
-        request = requests.gain_request(nonlinearity, param)
-        return self._ask("CalculateGain", request, CalculateGainResponse, timeout).gain
+        return self._unary(requests.calculate_gain(nonlinearity, param), self._deadline(timeout)).gain
 
     def server_info(self, timeout: Timeout = ...) -> GetServerInfoResponse:
         """The server's version, algorithm versions, backend, device and limits.
@@ -363,7 +255,7 @@ class Client(Schemes[Array]):
         ...     client.server_info().limits.max_dimensions
         64
         """
-        return self._ask("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse, timeout)
+        return self._unary(requests.server_info(), self._deadline(timeout))
 
     def _run(
         self,
@@ -386,8 +278,8 @@ class Client(Schemes[Array]):
         progress: Progress | None,
         seconds: float | None,
     ) -> Array:
-        call, deadline = requests.tensor_call(spec, region, out, progress), Deadline(seconds)
-        if (wanted := requests.large_part(call)) and len(connections := self._transport.connections()) > 1:
+        call, deadline = arrays.tensor_call(spec, region, out, progress), Deadline(seconds)
+        if (wanted := arrays.large_part(call)) and len(connections := self._transport.connections()) > 1:
             return self._striped(wanted, connections, out, progress, deadline)
         [(_, array)] = self._arrays(call, deadline)
         return array
@@ -401,13 +293,12 @@ class Client(Schemes[Array]):
         deadline: Deadline,
     ) -> Array:
         """A large tensor over several connections at once."""
-        request = requests.describe_part(wanted)
-        description = self._answer("DescribeTensor", request, DescribeTensorResponse, deadline).description
-        array, calls = requests.striped_calls(description, wanted, out, progress, connections)
+        description = self._unary(requests.describe(wanted), deadline).description
+        array, calls = arrays.striped_calls(description, wanted, out, progress, connections)
         run_together([partial(list, self._arrays(call, deadline)) for call in calls], deadline)
         return array
 
-    def _arrays(self, call: requests.ArrayCall, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
+    def _arrays(self, call: arrays.ArrayCall, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
         with contextlib.closing(self._pieces(call.assembler, deadline)) as pieces:
             for piece in pieces:
                 if finished := call.accept(piece):
@@ -428,9 +319,7 @@ class Client(Schemes[Array]):
             except InvalidRequest as error:
                 raise portion.renamed(error) from error
 
-    def _arrays_within(
-        self, call: requests.ArrayCall, seconds: float | None
-    ) -> Generator[tuple[str, Array], None, None]:
+    def _arrays_within(self, call: arrays.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
         yield from self._arrays(call, Deadline(seconds))
 
     def _chunks(self, assembler: Assembler, seconds: float | None) -> Generator[tuple[int, Array], None, None]:
@@ -441,44 +330,21 @@ class Client(Schemes[Array]):
 
     def _pieces(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
         """All that the assembler waits for, over as many streams as it takes."""
-        retry = Retry(deadline, self.target, self.wait)
-        while True:
+        attempts = self._attempts(assembler, deadline)
+        while (call := attempts.next_stream()) is not None:
             try:
-                yield from self._attempt(assembler, deadline)
+                with contextlib.closing(self._transport.stream(call, deadline)) as messages:
+                    for message in messages:
+                        yield from assembler.pieces(message)
+                assembler.finish()
             except SeedbedError as error:
-                if assembler.is_complete:
-                    return  # only the stream's end was lost
-                time.sleep(retry.delay(error, assembler.arrived))
-            else:
-                if assembler.is_complete:
-                    return
+                time.sleep(attempts.delay(error))
+        yield from assembler.literals()
 
-    def _attempt(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
-        assembler.begin()
-        if not assembler.asks:
-            yield from assembler.literals()
-            return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route())
-        with contextlib.closing(stream) as messages:
-            try:
-                for message in messages:
-                    yield from assembler.pieces(message)
-            except InvalidRequest as error:
-                raise assembler.renamed(error) from error
-        assembler.finish()
-
-    def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
-        return self._answer(method, request, response, Deadline(self._seconds(timeout)))
-
-    def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
-        retry = Retry(deadline, self.target, self.wait)
+    def _unary(self, call: UnaryCall[_Response], deadline: Deadline) -> _Response:
+        retry = self._retry(deadline)
         while True:
             try:
-                answer = cast(_Response, self._transport.unary(method, request, deadline))
+                return self._transport.unary(call, deadline)
             except SeedbedError as error:
                 time.sleep(retry.delay(error))
-            else:
-                return answer
-
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return self.timeout if isinstance(timeout, EllipsisType) else arguments.seconds(timeout)

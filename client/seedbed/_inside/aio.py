@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from seedbed._ask import arguments, requests
+from seedbed._client.aio import AsyncClient
 from seedbed._inside.cpu import LocalClient
-from seedbed._receive.retry import Deadline
+from seedbed._inside.transport import AioInsideTransport
 from seedbed._types import Array, Outputs, Progress, RegionLike, Timeout
-from seedbed._wire.aio_transport import AioLocalTransport
 from seedbed._wire.origin import Origin
-from seedbed.aio import AsyncClient
+from seedbed.common.deadline import Deadline
 from seedbed.v1 import TensorSlice, TensorSpec
 
 _T = TypeVar("_T")
@@ -29,8 +29,8 @@ class AsyncLocalClient(AsyncClient):
         super().__init__(origin)
         self._client = LocalClient(origin)
 
-    def _open(self) -> AioLocalTransport:
-        return AioLocalTransport(self._client.transport)
+    def _open(self) -> AioInsideTransport:
+        return AioInsideTransport(self._client.transport)
 
     def iter_chunks(
         self,

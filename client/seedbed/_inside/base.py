@@ -5,48 +5,47 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import Generic, TypeVar, cast
 
-from seedbed._ask import literals as _literals
+from seedbed._ask import literals
 from seedbed._client.sync import Client
-from seedbed._receive.retry import Deadline
-from seedbed._wire.transport import LocalTransport
+from seedbed._inside.engine import Engine
+from seedbed._inside.transport import InsideTransport
+from seedbed.common.deadline import Deadline
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec, Zeros
 
-if TYPE_CHECKING:
-    from seedbed_server.service.local import LocalService
+_Engine = TypeVar("_Engine", bound=Engine)
 
 
-class InsideClient(Client):
-    """A client that asks no server."""
-
-    @property
-    def transport(self) -> LocalTransport:
-        """What asks the service."""
-        return cast(LocalTransport, self._transport)
+class InsideClient(Client, Generic[_Engine]):
+    """A client of an engine in this process."""
 
     @property
-    def _service(self) -> LocalService:
-        return self.transport.service
+    def transport(self) -> InsideTransport[_Engine]:
+        """What calls the engine."""
+        return cast("InsideTransport[_Engine]", self._transport)
 
-    def _open(self) -> LocalTransport:
-        return LocalTransport(self._open_service(), self.target)
+    @property
+    def _engine(self) -> _Engine:
+        return self.transport.engine
 
-    def _open_service(self) -> LocalService:
-        """What answers, in this process."""
+    def _open(self) -> InsideTransport[_Engine]:
+        return InsideTransport(self._open_engine(), self.target)
+
+    def _open_engine(self) -> _Engine:
         raise NotImplementedError
 
     def _described(
         self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
     ) -> list[TensorDescription]:
         """What the parts wanted resolve to; literals, which may be larger than a service takes, are described here."""
-        literals = {index: part for index, part in enumerate(wanted) if _literals.is_literal(part)}
-        for index, part in literals.items():
-            _literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
-        asked = [_without_values(part) for part in wanted] if literals else wanted
-        descriptions = self.transport.call(partial(self._service.describe, asked, method, first), deadline)
-        for index, part in literals.items():
-            descriptions[index] = _literals.describe(part)
+        here = {index: part for index, part in enumerate(wanted) if literals.is_literal(part)}
+        for index, part in here.items():
+            literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
+        parts = [_without_values(part) for part in wanted] if here else wanted
+        descriptions = self.transport.call(partial(self._engine.describe, parts, method, first), deadline)
+        for index, part in here.items():
+            descriptions[index] = literals.describe(part)
         return descriptions
 
 
@@ -69,7 +68,7 @@ class Spans:
 
 def _without_values(wanted: TensorSlice) -> TensorSlice:
     """A part of the same shape and dtype that the service describes in a literal's place."""
-    if not _literals.is_literal(wanted):
+    if not literals.is_literal(wanted):
         return wanted
     spec = TensorSpec(shape=wanted.spec.shape, dtype=wanted.spec.dtype, zeros=Zeros())
     return TensorSlice(spec=spec, region=wanted.region if wanted.HasField("region") else None)

@@ -6,22 +6,21 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from seedbed import dtypes
 from seedbed._ask import arguments, literals, outputs, regions, requests
 from seedbed._inside.base import InsideClient, Spans
-from seedbed._receive.retry import Deadline
+from seedbed._inside.engine import Engine, open_engine
+from seedbed._receive import arrays
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
-from seedbed._wire import transport
+from seedbed.common.deadline import Deadline
+from seedbed.common.memory import keep_freed_memory
 from seedbed.common.threads import Shared, run_together
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
-
-if TYPE_CHECKING:
-    from seedbed_server.service.local import LocalService
 
 _GROUP_BYTES: Final = 64 << 20
 """What is filled at once of small tensors, or of one large tensor before its progress is told."""
@@ -39,7 +38,7 @@ _ALONE: Final = ("literal", "parts", "expression", "orthogonal")
 """What is filled by itself: it is made here, its values may turn out not to be finite, or it takes long."""
 
 
-class LocalClient(InsideClient):
+class LocalClient(InsideClient[Engine]):
     """A client of this process's own engine; made by ``seedbed.connect("local:")``, closed by ``with`` or `close`.
 
     Its methods are those of `seedbed.Client`, with the same arguments, errors and values. All threads of the backend
@@ -50,9 +49,9 @@ class LocalClient(InsideClient):
     copied to its place when it is finished, what is computed counts as done; and chunks have 16 MiB.
     """
 
-    def _open_service(self) -> LocalService:
-        transport.keep_freed_memory(_CHUNK_BYTES)
-        return transport.open_service()
+    def _open_engine(self) -> Engine:
+        keep_freed_memory(_CHUNK_BYTES)
+        return open_engine()
 
     def iter_chunks(
         self,
@@ -102,7 +101,7 @@ class LocalClient(InsideClient):
         self, wanted: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, deadline: Deadline
     ) -> Generator[tuple[str, Array], None, None]:
         """As `init_model`, until a deadline that another thread may bring about."""
-        find = requests.finder(out, wanted, outputs.as_array)
+        find = arrays.finder(out, wanted, outputs.as_array)
         return self._tensors("InitModel", wanted, find, progress, deadline)
 
     def chunks(self, wanted: TensorSlice, first: int, deadline: Deadline) -> Generator[tuple[int, Array], None, None]:
@@ -121,7 +120,7 @@ class LocalClient(InsideClient):
         timeout: Timeout = ...,
     ) -> None:
         deadline, wanted = Deadline(self._seconds(timeout)), requests.slices(model)
-        threads = arguments.jobs(jobs, self._service.backend.threads)
+        threads = arguments.jobs(jobs, self._engine.backend.threads)
         pieces = Shared(self._pieces_of(wanted, self._described("InitModel", wanted, deadline)))
 
         def work() -> None:
@@ -139,7 +138,7 @@ class LocalClient(InsideClient):
                 continue
             dtype = dtypes.numpy_dtype(description.spec.dtype)
             is_literal = description.law.HasField("literal")
-            make = _copier(literals.values(part)) if is_literal else self._service.sampler(description)
+            make = _copier(literals.values(part)) if is_literal else self._engine.sampler(description)
             step = _VISIT_BYTES // dtype.itemsize
             for first in range(0, description.element_count, step):
                 yield _VisitedPiece(index, first, min(step, description.element_count - first), dtype, make)
@@ -168,7 +167,7 @@ class LocalClient(InsideClient):
         group = _Group()
         for index, (part, description) in enumerate(zip(wanted, descriptions, strict=True)):
             given = find(part.spec.name)
-            array = requests.new_array(part) if given is None else outputs.as_array(given, part)
+            array = arrays.new_array(part) if given is None else outputs.as_array(given, part)
             result = part.spec.name, array if given is None else given
             is_alone = _is_alone(description, array)
             if is_alone or not group.add(description, array, result, is_new=given is None):
@@ -248,7 +247,7 @@ class LocalClient(InsideClient):
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         if jobs:
-            self.transport.call(partial(self._service.fill, jobs, self.transport.ending(deadline), tell), deadline)
+            self.transport.call(partial(self._engine.fill, jobs, self.transport.ending(deadline), tell), deadline)
 
 
 class _VisitedPiece(NamedTuple):

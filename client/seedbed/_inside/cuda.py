@@ -10,20 +10,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from seedbed import dtypes
 from seedbed._ask import arguments, literals, outputs, regions, requests
 from seedbed._inside.base import InsideClient, Spans
-from seedbed._receive.retry import Deadline
+from seedbed._inside.engine import CudaEngine, Gpu, open_cuda_engine
+from seedbed._receive import arrays
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
-from seedbed._wire import transport
+from seedbed.common.deadline import Deadline
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
-
-if TYPE_CHECKING:
-    from seedbed_server.engine.backends.cuda_device import CudaDevice
-    from seedbed_server.service.local import CudaService
 
 CupyArray = Any
 """CuPy has no types; for ``out`` it is what the caller gave."""
@@ -35,7 +32,7 @@ _IN_GPU_MEMORY: Final = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _NOT_SHARED: Final = (BufferError, NotImplementedError, TypeError, ValueError)  # with what DLPack is refused
 
 
-class CudaClient(InsideClient):
+class CudaClient(InsideClient[CudaEngine]):
     """A client of one GPU of this process; made by ``seedbed.connect("local:cuda")``, closed by ``with`` or `close`.
 
     Its methods are those of `seedbed.Client`, with the same arguments, errors and values. Its arrays are on the GPU,
@@ -56,23 +53,12 @@ class CudaClient(InsideClient):
     - ``progress`` is called when a tensor's work has begun, and the timeout counts until then.
     """
 
-    @property
-    def _service(self) -> CudaService:
-        return cast("CudaService", self.transport.service)
-
     @functools.cached_property
     def _memory(self) -> _Memory:
-        return _Memory(self._service.device)
+        return _Memory(self._engine.device)
 
-    @functools.cached_property
-    def _write_all(self) -> Callable[..., None]:
-        # imported when there is a GPU: the server need not be installed, nor CuPy
-        from seedbed_server.service.cuda import write_all  # noqa: PLC0415
-
-        return write_all
-
-    def _open_service(self) -> CudaService:
-        return transport.open_cuda_service(self.target)
+    def _open_engine(self) -> CudaEngine:
+        return open_cuda_engine(self.target)
 
     def init_model(
         self,
@@ -100,7 +86,7 @@ class CudaClient(InsideClient):
     def _model(
         self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
     ) -> Generator[tuple[str, CupyArray], None, None]:
-        find = requests.finder(out, wanted, self._memory.check)
+        find = arrays.finder(out, wanted, self._memory.check)
         return self._tensors("InitModel", wanted, find, report, seconds, isinstance(out, Mapping))
 
     def iter_chunks(
@@ -176,7 +162,7 @@ class CudaClient(InsideClient):
         waiting = deque(map(_Tensor, wanted, descriptions))
         done, total = 0, sum(description.byte_count for description in descriptions)
         while waiting:
-            with self._service.device.use():
+            with self._engine.device.use():
                 group = self._group(waiting, find, are_kept)
                 self._begin(group, deadline)
             while group:
@@ -249,7 +235,7 @@ class CudaClient(InsideClient):
             yield offset, self._piece(description, offset, min(step, end - offset), deadline)
 
     def _piece(self, description: TensorDescription, first: int, count: int, deadline: Deadline) -> CupyArray:
-        with self._service.device.use():
+        with self._engine.device.use():
             array = self._memory.new(description.spec, (count,))
             self._write([(description, first, count, array.data.ptr)], deadline)
         return array
@@ -264,10 +250,10 @@ class CudaClient(InsideClient):
                 continue
             if description.law.HasField("literal"):
                 values = literals.values(_part_of(description))[first : first + count]
-                self._service.device.copy_from_host(pointer, values, None)
+                self._engine.device.copy_from_host(pointer, values, None)
             else:
                 others.append((description, first, count, pointer))
-        self.transport.call(partial(self._write_all, self._service._backend, others), deadline)
+        self.transport.call(partial(self._engine.write_all, others), deadline)
 
 
 _UNKNOWN: Final = object()
@@ -319,7 +305,7 @@ class _Memory:
         device: The GPU.
     """
 
-    def __init__(self, device: CudaDevice) -> None:
+    def __init__(self, device: Gpu) -> None:
         self._cupy = device.cupy
         self._number = device.number
 
@@ -339,7 +325,7 @@ class _Memory:
             gib = math.prod(shape) * dtype.itemsize / 2**30
             remedy = "ask for regions of it, use iter_chunks, or free what else is there"
             raise MemoryError(
-                f"{gib:.1f} GiB of GPU {self._number}'s memory for tensor {spec.name!r} cannot be had; {remedy}"
+                f"{gib:.1f} GiB of GPU {self._number}'s memory for tensor {spec.name!r} are unavailable; {remedy}"
             ) from error
 
     def place(self, out: CupyArray, wanted: TensorSlice) -> _Place:
@@ -423,7 +409,7 @@ class _Memory:
             remedy = f"give an array in GPU {self._number}'s, or connect to local:"
             raise InvalidRequest("out", f"is not in a GPU's memory{which}; {remedy}")
         if type(out).__module__.startswith("jax"):  # CuPy would not mind
-            remedy = "leave it away, and give the result to jax.dlpack.from_dlpack"
+            remedy = "omit it, and give the result to jax.dlpack.from_dlpack"
             raise InvalidRequest("out", f"is a JAX array{which}, which cannot be written; {remedy}")
         try:
             # A torch tensor that requires a gradient shares its memory only once it is detached.

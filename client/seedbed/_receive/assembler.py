@@ -12,38 +12,34 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import crc32c
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from seedbed import dtypes
 from seedbed._ask import literals as _literals
 from seedbed._ask import regions
 from seedbed._types import Array
 from seedbed._wire import rerouting
+from seedbed._wire.transport import StreamCall
 from seedbed.errors import Corrupted, InvalidRequest
 from seedbed.v1 import (
     DATA_TYPE_FLOAT32,
     InitModelRequest,
+    InitModelResponse,
     InitTensorRequest,
+    InitTensorResponse,
     ResumePoint,
     TensorDescription,
     TensorSlice,
     TensorSpec,
+    codec,
 )
 
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
-_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_REQUEST_BYTES = (4 << 20) - 64  # what servers take, without the point to resume at
 _PART_OVERHEAD = 12  # a tensor's tag and length in the request, and the version of the stream, which is pinned later
 OF_TENSOR = re.compile(r"tensors\[(\d+)\]")
-_INDEX_TAG = 1 << 3 | _VARINT  # a tag is a field's number and wire type
-_CHUNK_TAG = 15 << 3 | _LENGTH_DELIMITED
-_ELEMENT_OFFSET_TAG = 1 << 3 | _VARINT
-_CRC32C_TAG = 2 << 3 | _FIXED32
-_PAYLOAD_TAG = 15 << 3 | _LENGTH_DELIMITED
 
 
 class Piece(NamedTuple):
@@ -59,23 +55,6 @@ class Piece(NamedTuple):
     """Whether the tensor is complete with them."""
 
 
-class _Message(NamedTuple):
-    """InitTensorResponse and InitModelResponse."""
-
-    tensor_index: int
-    description: TensorDescription | None
-    chunk: _Chunk | None
-
-
-class _Chunk(NamedTuple):
-    element_offset: int
-    crc32c: int
-    payload: memoryview
-
-
-_EMPTY_CHUNK = _Chunk(0, 0, memoryview(b""))
-
-
 class Assembler:
     """The state of a call: which elements have arrived.
 
@@ -89,7 +68,7 @@ class Assembler:
     """
 
     method: str
-    _description_tag: int
+    _response: codec.Response
 
     def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0, connection: int = 0) -> None:
         self.connection = connection
@@ -105,9 +84,11 @@ class Assembler:
         """Elements and tensors that have arrived; it grows whenever something does."""
         self._ticket = os.urandom(8).hex()
 
-    def route(self) -> rerouting.Route:
-        """How its streams are asked for."""
-        return rerouting.Route(self.connection, rerouting.moves(self._wanted[i] for i in self._asked), self._ticket)
+    def stream_call(self) -> StreamCall:
+        """The stream that brings what is missing, or as much of it as one request can hold."""
+        self._description = None  # a new stream describes its first tensor again
+        route = rerouting.Route(self.connection, rerouting.moves(self._wanted[i] for i in self._asked), self._ticket)
+        return StreamCall(self.method, self.request(), route)
 
     def request(self) -> InitTensorRequest | InitModelRequest:
         """The next request: for what is missing, or as much of it as a request can hold."""
@@ -126,10 +107,6 @@ class Assembler:
     def is_complete(self) -> bool:
         """Whether nothing is missing."""
         return self._index == len(self._wanted)
-
-    def begin(self) -> None:
-        """A new stream begins, which describes its first tensor again."""
-        self._description = None
 
     def pieces(self, message: bytes) -> Iterator[Piece]:
         """Takes the stream's next message, with the literals before and after; see `feed`."""
@@ -152,8 +129,8 @@ class Assembler:
             Corrupted: If it is not what a correct server would send now; it is as if it had not come.
         """
         try:
-            parsed = _parse(message, self._description_tag)
-        except (IndexError, ValueError, DecodeError) as error:
+            parsed = codec.parse(message, self._response)
+        except ValueError as error:
             raise Corrupted(f"a message cannot be read ({error})") from error
         description = self._described(parsed)
         piece = self._piece(parsed.chunk, description)
@@ -169,7 +146,7 @@ class Assembler:
         if self._place != self._window.stop:
             raise Corrupted(f"the stream ended early, at element {self._position} of {self._label()}")
 
-    def _described(self, message: _Message) -> TensorDescription:
+    def _described(self, message: codec.StreamMessage) -> TensorDescription:
         if self._place == self._window.stop:
             raise Corrupted("more tensors came than were asked for")
         if (place := self._window.start + message.tensor_index) != self._place:
@@ -183,7 +160,7 @@ class Assembler:
         check_description(message.description, self._wanted[self._index])
         return message.description
 
-    def _piece(self, chunk: _Chunk | None, description: TensorDescription) -> Piece:
+    def _piece(self, chunk: codec.ReceivedChunk | None, description: TensorDescription) -> Piece:
         count, position = description.element_count, self._position
         dtype = dtypes.numpy_dtype(description.spec.dtype)
         if chunk is None:
@@ -230,7 +207,7 @@ class TensorAssembler(Assembler):
     """A call of InitTensor."""
 
     method = "InitTensor"
-    _description_tag = 1 << 3 | _LENGTH_DELIMITED
+    _response = InitTensorResponse
 
     def __init__(self, wanted: TensorSlice, first_element: int = 0, connection: int = 0) -> None:
         super().__init__([wanted], first_element, connection)
@@ -252,7 +229,7 @@ class ModelAssembler(Assembler):
     """
 
     method = "InitModel"
-    _description_tag = 2 << 3 | _LENGTH_DELIMITED
+    _response = InitModelResponse
 
     def __init__(self, wanted: Sequence[TensorSlice], connection: int = 0) -> None:
         super().__init__(wanted, connection=connection)
@@ -328,71 +305,3 @@ def check_description(description: TensorDescription, wanted: TensorSlice) -> No
     )
     if not agrees:
         raise Corrupted(f"the description that came for tensor {spec.name!r} is not of what was asked for")
-
-
-def _parse(message: bytes, description_tag: int) -> _Message:
-    """Reads the fields that we know, in any order; a message in parts is merged, as protobuf demands."""
-    tensor_index, chunk = 0, None
-    merged: bytearray | None = None  # and no list of parts: of empty ones, a message can hold millions
-    for tag, content in _fields(memoryview(message)):
-        if tag == description_tag:
-            merged = bytearray() if merged is None else merged
-            merged += content
-        elif tag == _INDEX_TAG:
-            tensor_index = content & 0xFFFFFFFF
-        elif tag == _CHUNK_TAG:
-            chunk = _parse_chunk(content, chunk or _EMPTY_CHUNK)
-    description = None if merged is None else TensorDescription.FromString(bytes(merged))
-    return _Message(tensor_index, description, chunk)
-
-
-def _parse_chunk(content: memoryview, chunk: _Chunk) -> _Chunk:
-    element_offset, checksum, payload = chunk
-    for tag, value in _fields(content):
-        if tag == _ELEMENT_OFFSET_TAG:
-            element_offset = value & (2**64 - 1)  # a negative one becomes one that never is due
-        elif tag == _CRC32C_TAG:
-            checksum = int.from_bytes(value, "little")
-        elif tag == _PAYLOAD_TAG:
-            payload = value
-    return _Chunk(element_offset, checksum, payload)
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """The tag of each field, and its content: of a varint its value, of all others their bytes."""
-    position, end = 0, len(data)
-    while position < end:
-        tag, start = data[position], position + 1
-        if tag >= 0x80:  # most tags, and many lengths, are a byte long
-            tag, start = _varint(data, position)
-        wire_type = tag & 7
-        content: Any = None
-        if wire_type == _VARINT:
-            content, position = _varint(data, start)
-        elif wire_type == _LENGTH_DELIMITED:
-            length, begin = data[start], start + 1
-            if length >= 0x80:
-                length, begin = _varint(data, start)
-            start, position = begin, begin + length
-        elif wire_type in _FIXED_SIZES:
-            position = start + _FIXED_SIZES[wire_type]
-        else:
-            raise ValueError(f"wire type {wire_type} at byte {position}")
-        if position > end or not 8 <= tag < 2**32:
-            raise ValueError(f"field {tag >> 3} at byte {start} of {end} ends at byte {position}")
-        yield tag, data[start:position] if content is None else content
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """A number, and where it ends."""
-    byte = data[position]
-    if byte < 0x80:  # as most are
-        return byte, position + 1
-    result = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, position
-    raise ValueError(f"a number at byte {position} is longer than 10 bytes")

@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from seedbed._ask import arguments
-from seedbed._wire import credentials as _credentials
-from seedbed._wire import targets, transport
-
-if TYPE_CHECKING:
-    import grpc
-
-    from seedbed.common.pem import PathLike
+from seedbed._wire import targets
+from seedbed._wire.credentials import Security, check_by_reference, with_environment
+from seedbed._wire.transport import closed
 
 
 @dataclasses.dataclass(frozen=True, repr=False)  # as Security, which may hold a token
@@ -28,7 +24,7 @@ class Origin:
     timeout: float | None
     wait: float
     connections: int | None
-    security: _credentials.Security
+    security: Security
     options: tuple[tuple[str, Any], ...]
 
     def sent(self, timeout: float | None, wait: float) -> Origin:
@@ -41,7 +37,7 @@ class Origin:
         Raises:
             InvalidRequest: Secrets would travel.
         """
-        _credentials.check_by_reference(self.security)
+        check_by_reference(self.security)
         return dataclasses.replace(self, timeout=timeout, wait=wait)
 
 
@@ -50,38 +46,32 @@ def origin(
     timeout: float | None,
     wait: float | None,
     connections: int | None,
-    tls: bool | None,
-    ca: PathLike | None,
-    cert: PathLike | None,
-    key: PathLike | None,
-    token: str | None,
-    server_name: str | None,
-    credentials: grpc.ChannelCredentials | None,
+    security: Security,
     options: Sequence[tuple[str, Any]],
 ) -> Origin:
     """Checks the arguments of `seedbed.connect`.
 
     Raises:
-        InvalidRequest: One of them cannot be, or they contradict each other.
+        InvalidRequest: An argument is invalid, or arguments contradict each other.
     """
     seconds, patience = arguments.seconds(timeout), arguments.patience(wait)
     arguments.connections(connections)
-    security = _credentials.Security()
-    if target != targets.LOCAL and not targets.is_cuda(target):
-        given = _credentials.Security(credentials, tls, ca, cert, key, token, server_name)
-        security = _credentials.with_environment(given)
+    is_inside = target == targets.LOCAL or targets.is_cuda(target)
+    security = Security() if is_inside else with_environment(security)
     return Origin(target, seconds, patience, connections, security, tuple(options))
 
 
-class _Closable(Protocol):
+class Closable(Protocol):
+    """A transport."""
+
     def close(self) -> object:
         """Ends all calls."""
 
 
-Transport = TypeVar("Transport", bound=_Closable)
+_Transport = TypeVar("_Transport", bound=Closable)
 
 
-class Opening(Generic[Transport]):
+class Opening(Generic[_Transport]):
     """A transport, opened when it is first used, by one of the threads that use it.
 
     Args:
@@ -89,14 +79,14 @@ class Opening(Generic[Transport]):
         open_it: Opens it.
     """
 
-    def __init__(self, target: str, open_it: Callable[[], Transport]) -> None:
+    def __init__(self, target: str, open_it: Callable[[], _Transport]) -> None:
         self._target = target
         self._open_it = open_it
         self._lock = threading.Lock()
-        self._transport: Transport | None = None
+        self._transport: _Transport | None = None
         self._is_closed = False
 
-    def get(self) -> Transport:
+    def get(self) -> _Transport:
         """The transport.
 
         Raises:
@@ -107,12 +97,12 @@ class Opening(Generic[Transport]):
             return self._transport
         with self._lock:
             if self._is_closed:
-                raise transport.closed(self._target)
+                raise closed(self._target)
             if self._transport is None:
                 self._transport = self._open_it()
             return self._transport
 
-    def closed(self) -> Transport | None:
+    def closed(self) -> _Transport | None:
         """Opens it no more.
 
         Returns:

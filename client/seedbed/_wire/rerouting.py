@@ -12,13 +12,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from seedbed._ask import regions
 from seedbed.v1 import TensorSlice
-
-MAY_MOVE: Final = "seedbed-may-move"
-"""The key of what a client tells: how often."""
-MOVE: Final = "seedbed-move"
-"""The key that tells a client's call to move."""
-TICKET: Final = "seedbed-ticket"
-"""The key of what tells a full server that a call was there before."""
+from seedbed.v1 import metadata as keys
 
 _MOST: Final = 32
 """After so many, one of 8 workers that has fewer streams than the others was missed once in 70 times."""
@@ -51,12 +45,12 @@ class Route(NamedTuple):
 
 def metadata(route: Route) -> tuple[tuple[str, str], ...]:
     """What a call carries that goes this way."""
-    return *(((MAY_MOVE, str(route.moves)),) if route.moves else ()), (TICKET, route.ticket)
+    return *(((keys.MAY_MOVE, str(route.moves)),) if route.moves else ()), (keys.TICKET, route.ticket)
 
 
 def is_told(error: Any) -> bool:  # noqa: ANN401 - what gRPC raises, with or without asyncio
     """Whether a call failed because it is to move."""
-    return any(key == MOVE for key, _ in error.trailing_metadata() or ())
+    return any(key == keys.MOVE for key, _ in error.trailing_metadata() or ())
 
 
 class Moved(Exception):  # noqa: N818 - it is no failure

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from seedbed._receive.retry import Deadline
+from seedbed.common.deadline import Deadline
 
 _Item = TypeVar("_Item")
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import grpc
 
-from seedbed._wire.rerouting import MAY_MOVE, MOVE
+from seedbed.v1.metadata import MAY_MOVE, MOVE
 
 _NOT_SERVING: Final = -1
 _MOVE: Final = "another worker of this server has fewer streams; connect anew"

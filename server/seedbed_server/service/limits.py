@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 
 import grpc
 
-from seedbed._wire.rerouting import TICKET
-from seedbed_server.service.errors import ServiceError, resource_exhausted
+from seedbed.common.status import ServiceError
+from seedbed.v1.metadata import TICKET
+from seedbed_server.service.errors import resource_exhausted
 
 _LONGEST_WAIT: Final = 1.0  # seconds between two looks at the streams
 

@@ -27,9 +27,9 @@ from seedbed.v1 import (
     Limits,
     TensorDescription,
     TensorSlice,
+    codec,
 )
 from seedbed_server import engine
-from seedbed_server.service import framing
 from seedbed_server.service.ahead import ReadAhead
 from seedbed_server.service.turns import Turns
 
@@ -221,7 +221,7 @@ class InitServicer:
             serialized = kept.popleft() if kept else describe(request.tensors[index]).SerializeToString()
             description = TensorDescription.FromString(serialized)
             later_head = InitModelResponse(tensor_index=index).SerializeToString()
-            head = later_head + framing.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
+            head = later_head + codec.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
             try:
                 yield from self._messages(description, first_element, head, later_head, cancelled)
             except engine.InvalidSpec as error:  # an expression whose values turned out not to be finite
@@ -294,7 +294,7 @@ class InitServicer:
     def _message(self, head: bytes, piece: _Piece) -> bytes:
         try:
             piece.wait()
-            return framing.with_chunk(head, piece.offset, piece.payload.data)
+            return codec.with_chunk(head, piece.offset, piece.payload.data)
         finally:
             self._idle_buffers.append(piece.buffer)
 
