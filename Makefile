@@ -10,7 +10,7 @@ NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto clean
+.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto schemes clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -57,6 +57,10 @@ docs: .venv/dev.stamp  ## build the site to out/docs; whatever does not fit toge
 proto: .venv/dev.stamp .venv-proto/stamp  ## regenerate the messages from the contract
 	$(BIN)/buf lint
 	.venv-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client seedbed/v1/init.proto
+
+schemes: .venv/dev.stamp  ## regenerate the schemes' methods from their table
+	$(BIN)/python client/generate_methods.py
+	$(BIN)/ruff format --quiet client/seedbed/_ask/methods.py
 
 clean:  ## remove all that was built, the environments included
 	rm -rf .venv .venv-proto .venv-zoo build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -178,7 +178,7 @@ def test_a_new_array_that_is_dropped_at_once_does_no_harm(client, local):
 
 def test_memory_that_cannot_be_had(client, limit):
     limit(MIB)
-    with pytest.raises(MemoryError, match=r"4\.0 GiB of GPU 0's memory for tensor 'w' are unavailable; ask for regions"):
+    with pytest.raises(MemoryError, match=r"4\.0 GiB of GPU 0's memory for tensor 'w' is unavailable; ask"):
         client.normal((1 << 30,), name="w")
 
 
@@ -579,7 +579,9 @@ def test_without_a_gpu(cupy, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "0")
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith('"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that')
+    assert description.startswith(
+        '"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that'
+    )
 
 
 def test_a_gpu_that_is_not_there(cupy):

@@ -18,12 +18,13 @@ import numpy.typing as npt
 from seedbed import dtypes, v1
 from seedbed._ask import arguments as _arguments
 from seedbed._ask import outputs, regions, schemes
+from seedbed._ask.parameters import numbers_of
 from seedbed._types import Array, DTypeLike, RegionLike, Shape
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import DataType, Function, Recipe, Reducer, Region, Step, TensorSpec, View
 
-_FUNCTIONS: dict[str, Function] = schemes._members(Function, "FUNCTION_")
-REDUCERS: dict[str, Reducer] = schemes._members(Reducer, "REDUCER_")
+_FUNCTIONS: dict[str, Function] = numbers_of(Function, "FUNCTION_")
+REDUCERS: dict[str, Reducer] = numbers_of(Reducer, "REDUCER_")
 
 _MAX_PARTS = 4096
 _MAX_STEPS = 10_000
@@ -286,7 +287,7 @@ def draw(
     (True, (4, 16))
     """
     for name in parameters:
-        if name in schemes._OPTIONS:
+        if name in schemes.OPTIONS:
             raise TypeError(f"draw() got an unexpected keyword argument {name!r}; give it to spec()")
     message = schemes.spec(scheme, (), **parameters)
     recipe = Recipe(stream=_arguments.text(stream, "spec.stream"))

@@ -325,7 +325,7 @@ class _Memory:
             gib = math.prod(shape) * dtype.itemsize / 2**30
             remedy = "ask for regions of it, use iter_chunks, or free what else is there"
             raise MemoryError(
-                f"{gib:.1f} GiB of GPU {self._number}'s memory for tensor {spec.name!r} are unavailable; {remedy}"
+                f"{gib:.1f} GiB of GPU {self._number}'s memory for tensor {spec.name!r} is unavailable; {remedy}"
             ) from error
 
     def place(self, out: CupyArray, wanted: TensorSlice) -> _Place:

@@ -184,4 +184,4 @@ def new_array(wanted: TensorSlice) -> Array:
     except MemoryError as error:
         gib = math.prod(shape) * dtype.itemsize / 2**30
         remedy = "ask for regions of it, or use iter_chunks"
-        raise MemoryError(f"{gib:.1f} GiB for tensor {wanted.spec.name!r} cannot be had; {remedy}") from error
+        raise MemoryError(f"{gib:.1f} GiB for tensor {wanted.spec.name!r} is unavailable; {remedy}") from error

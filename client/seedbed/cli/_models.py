@@ -16,6 +16,7 @@ from google.protobuf import json_format
 
 import seedbed
 from seedbed import dtypes
+from seedbed._ask import texts
 from seedbed._files import checkpoints, strict_json
 from seedbed._files.tensors import SafetensorsFile, read_safetensors
 from seedbed._show import laws
@@ -26,11 +27,11 @@ from seedbed.cli._options import (
     DTYPE,
     FILE,
     STANDARD_OUTPUT,
+    Typed,
     bytes_text,
     connect,
     echo_rows,
     json_option,
-    parse_seed,
     plural,
     progress_option,
     shape_text,
@@ -212,7 +213,7 @@ def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, i
     help="What to write: one file if OUT ends in .safetensors, else a directory of files with an index.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=parse_seed, metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
+    "--seed", type=Typed(texts.seed), metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
 )
 @click.option("--dtype", type=DTYPE, help="Use this dtype for all tensors.  [default: each tensor's own]")
 @click.option(
