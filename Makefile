@@ -37,9 +37,10 @@ ON_ARM := $(filter aarch64 arm64,$(shell uname -m))
 test-arm: $(if $(ON_ARM),.venv/dev.stamp)  ## run the engine's tests on AArch64, emulated elsewhere (ARGS: of pytest)
 	$(if $(ON_ARM),$(BIN)/python,$(PYTHON)) tests/arm/run.py $(ARGS)
 
-lint: .venv/dev.stamp types  ## check style, types and the contract
+lint: .venv/dev.stamp types  ## check style, types, who imports whom, and the contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint
 
 types: .venv/dev.stamp  ## check types
