@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 import seedbed
 from seedbed._files import checkpoints
-from seedbed._files.tensors import read_safetensors
+from seedbed._files.safetensors import read_safetensors
 from seedbed._inside.cpu import LocalClient
 from seedbed.v1 import Model
 

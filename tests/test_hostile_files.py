@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from seedbed._files import strict_json
 from seedbed._files.checkpoints import INDEX
-from seedbed._files.tensors import FileFormatError, read_safetensors
+from seedbed._files.errors import FileFormatError
+from seedbed._files.safetensors import read_safetensors
 
 DEPTH = 200_000
 DEEP = "[" * DEPTH + "]" * DEPTH

@@ -15,7 +15,7 @@ from typing import Any
 
 from seedbed._ask import regions
 from seedbed._files import strict_json
-from seedbed._files.tensors import FileFormatError
+from seedbed._files.errors import FileFormatError
 from seedbed.v1 import Model, TensorSlice, TensorSpec
 
 ONE_FILE = "model.safetensors"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seedbed import dtypes
-from seedbed._files.tensors import create_file
+from seedbed._files.writing import create_file
 from seedbed._show import laws
 from seedbed.v1 import TensorDescription
 

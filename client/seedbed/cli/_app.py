@@ -16,7 +16,7 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed._files.tensors import FileFormatError
+from seedbed._files.errors import FileFormatError
 from seedbed._show.plot import NotDrawable
 from seedbed._wire.credentials import Security
 from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify

@@ -9,10 +9,11 @@ import numpy as np
 
 import seedbed
 from seedbed import dtypes
-from seedbed._files import checkpoints
+from seedbed._files import checkpoints, provenance
 from seedbed._files.checkpoints import INDEX, Shard
-from seedbed._files.tensors import FileFormatError, SafetensorsFile, create_file, create_safetensors, read_safetensors
-from seedbed.cli import _provenance
+from seedbed._files.errors import FileFormatError
+from seedbed._files.safetensors import SafetensorsFile, create_safetensors, read_safetensors
+from seedbed._files.writing import create_file
 from seedbed.cli._jobs import patience, run_jobs
 from seedbed.cli._progress import Add, Report, adder
 
@@ -28,7 +29,7 @@ def write_file(client: seedbed.Client, path: Path, shard: Shard, add: Add) -> No
     """
     specs = shard.model.tensors
     layout = {spec.name: (dtypes.numpy_dtype(spec.dtype), tuple(spec.shape)) for spec in specs}
-    with create_safetensors(path, layout, _provenance.metadata(shard.model, shard.checkpoint)) as write:
+    with create_safetensors(path, layout, provenance.metadata(shard.model, shard.checkpoint)) as write:
 
         def use(index: int, first: int, values: np.ndarray[Any, Any]) -> None:
             write(specs[index].name, first, values)
@@ -94,10 +95,10 @@ def _is_complete(path: Path, shard: Shard) -> bool:
 
 
 def _is_of(content: SafetensorsFile, shard: Shard) -> bool:
-    if content.metadata.get(_provenance.CHECKPOINT) != shard.checkpoint:
+    if content.metadata.get(provenance.CHECKPOINT) != shard.checkpoint:
         return False
     try:
-        return _provenance.made_by(content) == shard.model
+        return provenance.made_by(content) == shard.model
     except FileFormatError:
         return False
 

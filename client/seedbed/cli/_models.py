@@ -17,10 +17,10 @@ from google.protobuf import json_format
 import seedbed
 from seedbed import dtypes
 from seedbed._ask import texts
-from seedbed._files import checkpoints, strict_json
-from seedbed._files.tensors import SafetensorsFile, read_safetensors
+from seedbed._files import checkpoints, provenance, strict_json
+from seedbed._files.provenance import name_in_file, region_of
+from seedbed._files.safetensors import SafetensorsFile, read_safetensors
 from seedbed._show import laws
-from seedbed.cli import _provenance
 from seedbed.cli._checkpoints import write_checkpoint, write_file
 from seedbed.cli._jobs import jobs_option
 from seedbed.cli._options import (
@@ -38,7 +38,6 @@ from seedbed.cli._options import (
     target_options,
 )
 from seedbed.cli._progress import Report, adder, progress
-from seedbed.cli._provenance import name_in_file, region_of
 from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 
 _BLOCK_BYTES = 16 << 20  # what is read of a file at once
@@ -359,10 +358,10 @@ def plot_file(
     """  # noqa: D301
     plot = import_plot(output)
     content = read_safetensors(file)
-    made = _provenance.made_by(content)
+    made = provenance.made_by(content)
     wanted = {
         name: part
-        for name, part in _provenance.slices(made).items()
+        for name, part in provenance.slices(made).items()
         if name in content.tensors and fnmatch.fnmatchcase(name, pattern)
     }
     if not wanted:

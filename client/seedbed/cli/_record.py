@@ -17,7 +17,7 @@ import click
 import seedbed
 from seedbed._ask import texts
 from seedbed._files import strict_json
-from seedbed._files.tensors import create_file
+from seedbed._files.writing import create_file
 from seedbed.cli._models import model_lines
 from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, Typed, plural
 from seedbed.v1 import Model, Recipe, TensorSpec

@@ -19,9 +19,10 @@ from seedbed._ask import texts
 from seedbed._ask.parameters import Option, Parameter, Scheme
 from seedbed._ask.table import OPTIONS, SCHEMES
 from seedbed._ask.texts import Slices
-from seedbed._files.tensors import create_npy, create_safetensors, write_npy_header
+from seedbed._files import provenance
+from seedbed._files.npy import create_npy, write_npy_header
+from seedbed._files.safetensors import create_safetensors
 from seedbed._show import descriptions, laws
-from seedbed.cli import _provenance
 from seedbed.cli._jobs import patience
 from seedbed.cli._models import import_plot
 from seedbed.cli._options import (
@@ -174,8 +175,8 @@ def _create(output: Path, made: TensorSlice, description: TensorDescription) -> 
         with create_npy(output, dtype, shape) as write:
             yield write
         return
-    name = _provenance.name_in_file(made.spec)
-    with create_safetensors(output, {name: (dtype, shape)}, _provenance.metadata(made)) as write_to:
+    name = provenance.name_in_file(made.spec)
+    with create_safetensors(output, {name: (dtype, shape)}, provenance.metadata(made)) as write_to:
         yield partial(write_to, name)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from seedbed._files import strict_json
-from seedbed._files.tensors import ELEMENT_TYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
+from seedbed._files.errors import FileFormatError, FileSizeError
+from seedbed._files.safetensors import ELEMENT_TYPES, SafetensorsFile, read_safetensors
 
 INDEX_SUFFIX = ".safetensors.index.json"
 NO_NAME = "array"  # what the tensor of a .npy file is called, where it needs a name

@@ -1,29 +1,21 @@
-"""Tensor files: written atomically, by many threads at a time, read without loading them.
-
-A file under construction lies beside its destination under a temporary name, has its full size from the start, and
-takes the final name only when it is complete and synced. Whatever goes wrong before, nothing is left behind, and a file
-that bore the name already is untouched. A killed process leaves its temporary file; the next that writes to the same
-destination removes it.
-"""
+"""safetensors files: written piece by piece, read without loading them."""
 
 import contextlib
-import errno
-import glob
 import json
 import math
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.lib import format as npy_format
 
 from seedbed._files import strict_json
+from seedbed._files.errors import FileFormatError, FileSizeError
+from seedbed._files.writing import create_file, refuse_device, set_size, write_at
 
 # The names that safetensors has for our types.
 SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
@@ -49,14 +41,6 @@ _METADATA_KEY = "__metadata__"
 _MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer ones
 _DATA_ALIGNMENT = 64
 _MAX_COUNT = 2**63 - 1  # of a position, or of elements in a dimension
-
-
-class FileFormatError(ValueError):
-    """A file is not, or cannot be, what its name says."""
-
-
-class FileSizeError(FileFormatError):
-    """A safetensors file is shorter or longer than its header says."""
 
 
 @dataclass(frozen=True)
@@ -104,48 +88,6 @@ class SafetensorsFile:
 
 
 @contextlib.contextmanager
-def create_npy(
-    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
-    """Creates a ``.npy`` file and yields a function that writes a piece: its first element, its values.
-
-    Pieces may come in any order and from many threads. On success the file replaces ``path``.
-
-    Raises:
-        FileFormatError: the type is bfloat16, which the format has no name for.
-        OSError: the file cannot be written; the disk is full.
-    """
-    _check_npy(dtype)
-    _refuse_device(path)
-    with create_file(path) as file:
-        write_npy_header(file, dtype, shape)
-        start = file.tell()
-        _set_size(file, start + math.prod(shape) * dtype.itemsize)
-
-        def write(first: int, values: np.ndarray[Any, Any]) -> None:
-            _write_at(file, start + first * values.itemsize, values)
-
-        yield write
-
-
-def write_npy_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Writes what a ``.npy`` file begins with; the elements follow, in row-major order.
-
-    Raises:
-        FileFormatError: the type is bfloat16, which the format has no name for.
-        OSError: it cannot be written.
-    """
-    _check_npy(dtype)
-    header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    npy_format.write_array_header_1_0(file, header)
-
-
-def _check_npy(dtype: np.dtype[Any]) -> None:
-    if dtype == ml_dtypes.bfloat16:
-        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
-
-
-@contextlib.contextmanager
 def create_safetensors(
     path: Path, tensors: Layout, metadata: Mapping[str, str]
 ) -> Iterator[Callable[[str, int, np.ndarray[Any, Any]], None]]:
@@ -163,14 +105,14 @@ def create_safetensors(
         FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
         OSError: the file cannot be written; the disk is full.
     """
-    _refuse_device(path)
+    refuse_device(path)
     header, entries = _safetensors_header(tensors, metadata)
     with create_file(path) as file:
         file.write(header)
-        _set_size(file, max((entry.stop for entry in entries.values()), default=len(header)))
+        set_size(file, max((entry.stop for entry in entries.values()), default=len(header)))
 
         def write(name: str, first: int, values: np.ndarray[Any, Any]) -> None:
-            _write_at(file, entries[name].start + first * values.itemsize, values)
+            write_at(file, entries[name].start + first * values.itemsize, values)
 
         yield write
 
@@ -265,123 +207,3 @@ def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[b
     del fields[_METADATA_KEY]
     entries = {name: _entry(name, value, 8 + len(text)) for name, value in fields.items()}
     return struct.pack("<Q", len(text)) + text, entries
-
-
-@contextlib.contextmanager
-def create_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a new file beside ``path`` that takes its name in the end, or vanishes on any exception.
-
-    A device or a pipe of that name, such as ``/dev/null``, is written itself.
-
-    Raises:
-        OSError: the file cannot be written, or the disk is full; ``filename`` is ``path``.
-    """
-    if _is_device(path):
-        with path.open("wb") as file:
-            yield file
-        return
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no directory {path.parent}; make it first", str(path))
-    path = Path(os.path.realpath(path))  # through a symbolic link, so that the link stays one
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    _remove_abandoned(path)
-    temporary = path.with_name(_temporary_name(path, secrets.token_hex(4)))
-    try:
-        with _open_locked(temporary) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename == str(temporary):
-            error.filename = str(path)  # the user never asked for the temporary name
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def _refuse_device(path: Path) -> None:
-    if _is_device(path):
-        raise OSError(
-            errno.ESPIPE, "is a pipe or a device, and pieces are written in any order; give a file", str(path)
-        )
-
-
-def _temporary_name(path: Path, unique: str) -> str:
-    return f".{path.name[:40]}.{unique}.part"
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Removes the temporary files of processes that were killed while they wrote to the same path."""
-    for temporary in path.parent.glob(_temporary_name(Path(glob.escape(path.name[:40])), "?" * 8)):
-        with contextlib.suppress(OSError), temporary.open("r+b") as file:
-            if _lock(file, wait=False):
-                temporary.unlink()
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    """Creates a file whose lock tells others that it is in use."""
-    while True:
-        file = path.open("x+b")
-        _lock(file, wait=True)
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # another process took it for abandoned in the moment before it was locked
-
-
-def _lock(file: BinaryIO, *, wait: bool) -> bool:
-    """Locks a file until it is closed, if only by its process's death; False if another has it, or there are no locks.
-
-    Where there are none, as on some network file systems, no file is ever taken for abandoned.
-    """
-    try:
-        import fcntl  # noqa: PLC0415 - Windows has none
-
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _sync_directory(path: Path) -> None:
-    # Makes the new name itself survive a power cut; not every file system lets directories be opened.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _set_size(file: BinaryIO, size: int) -> None:
-    """Gives the file its full size, of which no block is on the disk yet; tells now if they cannot have room.
-
-    To reserve them would cost a pass of one thread over all pages of a file in memory. Whatever takes the room
-    meanwhile, the write that finds none fails.
-    """
-    file.flush()
-    if hasattr(os, "fstatvfs"):
-        room = os.fstatvfs(file.fileno())
-        if room.f_blocks and size > room.f_bfree * room.f_frsize:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
-    try:
-        file.truncate(size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, file.name) from None
-
-
-def _write_at(file: BinaryIO, position: int, values: np.ndarray[Any, Any]) -> None:
-    """Writes values at a place, with no word to other threads that do the same."""
-    content = values.view(np.uint8).data
-    while content:
-        try:
-            count = os.pwrite(file.fileno(), content, position)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, file.name) from None
-        content, position = content[count:], position + count  # a disk that is about to be full takes a part

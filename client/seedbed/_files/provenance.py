@@ -14,7 +14,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from seedbed._files import strict_json
-from seedbed._files.tensors import FileFormatError, SafetensorsFile
+from seedbed._files.errors import FileFormatError
+from seedbed._files.safetensors import SafetensorsFile
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
 UNNAMED = "tensor"  # what a tensor of no name is called in a file, where it needs one
