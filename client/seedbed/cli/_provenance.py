@@ -6,14 +6,13 @@ The metadata, all strings: ``format`` (``pt``, which transformers wants), ``seed
 ``seedbed.checkpoint`` in common, the digest of all their models.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterable
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from seedbed import _json
+from seedbed import __version__, _json
 from seedbed._files import FileFormatError, SafetensorsFile
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
@@ -27,7 +26,7 @@ def metadata(made: Model | TensorSlice, checkpoint: str | None = None) -> dict[s
     return {
         **({} if checkpoint is None else {CHECKPOINT: checkpoint}),
         "format": "pt",
-        "seedbed.version": importlib.metadata.version("seedbed"),
+        "seedbed.version": __version__,
         "seedbed.algorithm_version": _distinct(spec.algorithm_version for spec in specs),
         "seedbed.seed": _distinct(spec.seed for spec in specs),
         "seedbed.model" if isinstance(made, Model) else "seedbed.slice": canonical_json(made),
