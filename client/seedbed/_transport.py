@@ -244,7 +244,7 @@ def open_service() -> LocalService:
     Raises:
         InvalidRequest: If the server's packages are not installed, or the backend cannot be used here.
     """
-    with _refusals(LOCAL, 'pip install "seedbed[server]"'):
+    with _refusals(LOCAL, "pip install 'seedbed[server]'"):
         from seedbed_server.service.local import LocalService  # noqa: PLC0415 - the thin client does without
 
         return LocalService()
@@ -260,7 +260,7 @@ def open_cuda_service(target: str) -> CudaService:
         InvalidRequest: If packages are not installed, or the GPU cannot be used.
     """
     number = target.removeprefix("local:cuda").removeprefix(":")
-    with _refusals(target, 'pip install "seedbed[gpu]" (CUDA 13) or "seedbed[gpu-cuda12]"'):
+    with _refusals(target, "pip install 'seedbed[gpu]' (CUDA 13) or 'seedbed[gpu-cuda12]'"):
         from seedbed_server.service.local import CudaService  # noqa: PLC0415 - as for open_service
 
         return CudaService(int(number) if number else None)
