@@ -10,7 +10,7 @@ NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto clean
+.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto release-check stamp clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -58,8 +58,14 @@ proto: .venv/dev.stamp .venv-proto/stamp  ## regenerate the messages from the co
 	$(BIN)/buf lint
 	.venv-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client seedbed/v1/init.proto
 
+release-check: .venv-release/stamp  ## build sdists and wheels, and try each extra in a fresh environment
+	.venv-release/bin/python -m release.check
+
+stamp:  ## copy the version from client/seedbed/_version.py to the files that cannot read it
+	$(PYTHON) -m release.stamp
+
 clean:  ## remove all that was built, the environments included
-	rm -rf .venv .venv-proto .venv-zoo build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-proto .venv-release .venv-zoo build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -93,4 +99,9 @@ clean:  ## remove all that was built, the environments included
 .venv-proto/stamp:
 	$(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.62.3' 'setuptools<81'
+	touch $@
+
+.venv-release/stamp: release/requirements.txt
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check -r release/requirements.txt
 	touch $@
