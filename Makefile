@@ -10,7 +10,7 @@ NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto release-check stamp clean
+.PHONY: help demo test test-fast test-zoo test-containers test-arm lint breaking types bench docs proto release-check stamp clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,6 +24,9 @@ test: .venv/dev.stamp .venv/node.stamp  ## run all tests, the fast ones first
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo || status=$$?; \
 	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore=tests/zoo || status=$$?; \
 	exit $$status
+
+test-fast: .venv/dev.stamp .venv/node.stamp  ## run the fast half of the tests
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo
 
 # An environment of its own: torchvision wants another torch than the peers do.
 test-zoo: .venv-zoo/stamp  ## record and fill 900 models of transformers, timm, torchvision and torchtitan (EVERY=5: a fifth)
@@ -41,6 +44,12 @@ lint: .venv/dev.stamp types  ## check style, types and the contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/buf lint
+
+# From HEAD^, so that a release is compared with the one before it.
+breaking: .venv/dev.stamp  ## compare the contract with the last release's
+	@last=$$(git describe --tags --abbrev=0 --match 'v*' HEAD^ 2>/dev/null) \
+	  || { echo "there is no release yet to compare the contract with"; exit 0; }; \
+	$(BIN)/buf breaking --against ".git#tag=$$last"
 
 types: .venv/dev.stamp  ## check types
 	$(BIN)/mypy

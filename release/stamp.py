@@ -4,6 +4,7 @@ tests/test_release.py fails where a copy is stale.
 """
 
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,15 @@ def stamped(path: str, text: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Stamps all files; with ``--print``, only prints the version."""
+    if "--print" in sys.argv[1:]:
+        print(version())
+        return
     for name in COPIES:
         file = ROOT / name
         file.write_text(stamped(name, file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
