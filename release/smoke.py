@@ -53,7 +53,7 @@ class Smoke:
 
     def traces(self) -> None:
         """The server starts with traces, whose collector is away."""
-        options = ("--listen", "127.0.0.1:0", "--traces", "http://127.0.0.1:1")
+        options = ("--listen", "127.0.0.1:0", "--backend", "numpy", "--traces", "http://127.0.0.1:1")
         with Served("serve", *options, pattern=r"serving on ([^;]+);") as target, seedbed.connect(target) as client:
             client.ones((3,))
 
