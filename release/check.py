@@ -194,7 +194,8 @@ def main() -> None:
     check_metadata(version)
     extras = os.environ.get("EXTRAS", "").split() or list(EXTRAS)
     for python in pythons():
-        print(f"with {python}", flush=True)
+        version_line = subprocess.run([python, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+        print(f"with {version_line}: {python}", flush=True)
         try_extras(python, extras)
 
 

@@ -131,7 +131,7 @@ class Smoke:
                 region = json_format.ParseDict(vector["region"], Region()) if "region" in vector else None
                 values = client.init(spec, region)
                 assert hashlib.sha256(values.tobytes()).hexdigest() == vector["sha256"], vector
-        print(f"{len(vectors)} golden vectors", end=" ")
+        print(f"{len(vectors)} golden vectors")
 
 
 class Served:
