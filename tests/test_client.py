@@ -451,7 +451,8 @@ def test_local_obeys_the_environment():
 
 def test_local_without_the_server_says_what_to_install():
     code = "import sys; sys.modules['seedbed_server'] = None; import seedbed; seedbed.connect('local:')"
-    assert 'target: "local:" needs the server in this process: pip install "seedbed[server]"' in run_python(code).stderr
+    message = "target: \"local:\" needs the server in this process: pip install 'seedbed[server]'"
+    assert message in run_python(code).stderr
 
 
 def test_data_types_of_messages(local):

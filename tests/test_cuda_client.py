@@ -596,7 +596,7 @@ def test_without_cupy_or_the_server(monkeypatch):
     monkeypatch.setitem(sys.modules, "seedbed_server.service.local", None)
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith('"local:cuda" needs the server in this process: pip install "seedbed[gpu]"')
+    assert description.startswith("\"local:cuda\" needs the server in this process: pip install 'seedbed[gpu]'")
 
 
 @pytest.mark.parametrize("target", ["local:cuda:", "local:cuda:x", "local:cuda:-1", "local:CUDA"])

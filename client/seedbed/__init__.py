@@ -53,6 +53,7 @@ from seedbed._ask.schemes import SCHEMES, Schemes
 from seedbed._client.sync import Client
 from seedbed._connect import connect
 from seedbed._show import descriptions
+from seedbed._version import __version__
 from seedbed.errors import (
     Cancelled,
     Corrupted,
@@ -69,8 +70,6 @@ from seedbed.errors import (
 
 if TYPE_CHECKING:
     import seedbed.aio as aio  # noqa: PLR0402 - mypy loses the other form in its cache
-
-    __version__: str
 
 __all__ = [
     "SCHEMES",
@@ -129,10 +128,6 @@ def __getattr__(name: str) -> object:
     """Imports what is slow to import when it is first used."""
     if name == "aio":
         return importlib.import_module("seedbed.aio")
-    if name == "__version__":
-        metadata = importlib.import_module("importlib.metadata")
-        version: str = metadata.version("seedbed")
-        return version
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -36,9 +36,9 @@ def connect(
     Args:
         target: ``host:port``; ``host1:port,host2:port`` or ``dns:///name:port``, replicas among which calls take turns
             and large tensors are divided (see `Client`); ``unix:/path``; ``local:``, which serves within this process
-            (it needs ``pip install "seedbed[server]"``, and obeys SEEDBED_BACKEND and SEEDBED_THREADS); or
+            (it needs ``pip install 'seedbed[server]'``, and obeys SEEDBED_BACKEND and SEEDBED_THREADS); or
             ``local:cuda``, which samples straight into the memory of this process's NVIDIA GPU (it needs
-            ``pip install "seedbed[gpu]"``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
+            ``pip install 'seedbed[gpu]'``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
             device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
             the GPU is done: see `seedbed._inside.cuda.CudaClient`.
         timeout: Seconds that a call may take, all waiting included; None waits for ever. Each call can have its own.

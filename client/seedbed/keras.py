@@ -8,7 +8,7 @@
 >>> [tuple(weight.shape) for weight in model.weights]
 [(8, 4), (4,), (4, 2), (2,)]
 
-It needs ``pip install "seedbed[keras]"``, and torch or JAX: TensorFlow's backend is not supported.
+It needs ``pip install 'seedbed[keras]'``, and torch or JAX: TensorFlow's backend is not supported.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ The metadata, all strings: ``format`` (``pt``, which transformers wants), ``seed
 ``seedbed.checkpoint`` in common, the digest of all their models.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterable
 
@@ -16,6 +15,7 @@ from google.protobuf.message import Message
 from seedbed._files import strict_json
 from seedbed._files.errors import FileFormatError
 from seedbed._files.safetensors import SafetensorsFile
+from seedbed._version import __version__
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
 UNNAMED = "tensor"  # what a tensor of no name is called in a file, where it needs one
@@ -28,7 +28,7 @@ def metadata(made: Model | TensorSlice, checkpoint: str | None = None) -> dict[s
     return {
         **({} if checkpoint is None else {CHECKPOINT: checkpoint}),
         "format": "pt",
-        "seedbed.version": importlib.metadata.version("seedbed"),
+        "seedbed.version": __version__,
         "seedbed.algorithm_version": _distinct(spec.algorithm_version for spec in specs),
         "seedbed.seed": _distinct(spec.seed for spec in specs),
         "seedbed.model" if isinstance(made, Model) else "seedbed.slice": canonical_json(made),

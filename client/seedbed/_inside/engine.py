@@ -75,7 +75,7 @@ def open_engine() -> Engine:
     Raises:
         InvalidRequest: The server's package is not installed, or the backend cannot be used here.
     """
-    with _refusals(LOCAL, 'pip install "seedbed[server]"'):
+    with _refusals(LOCAL, "pip install 'seedbed[server]'"):
         return cast(Engine, _registered("cpu")())
 
 
@@ -89,7 +89,7 @@ def open_cuda_engine(target: str) -> CudaEngine:
         InvalidRequest: Packages are not installed, or the GPU cannot be used.
     """
     number = target.removeprefix("local:cuda").removeprefix(":")
-    with _refusals(target, 'pip install "seedbed[gpu]" (CUDA 13) or "seedbed[gpu-cuda12]"'):
+    with _refusals(target, "pip install 'seedbed[gpu]' (CUDA 13) or 'seedbed[gpu-cuda12]'"):
         return cast(CudaEngine, _registered("cuda")(int(number) if number else None))
 
 

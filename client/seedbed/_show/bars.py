@@ -111,7 +111,7 @@ def check() -> None:
     except ImportError:
         raise InvalidRequest(
             "progress",
-            'True draws a bar with rich, which is not installed; pip install "seedbed[cli]", or give a function',
+            "True draws a bar with rich, which is not installed; pip install 'seedbed[cli]', or give a function",
         ) from None
 
 

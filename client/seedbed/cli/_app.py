@@ -72,7 +72,7 @@ class _PipeClosed(Exception):  # noqa: N818
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="seedbed")
+@click.version_option(seedbed.__version__)
 def seedbed_command() -> None:
     pass
 

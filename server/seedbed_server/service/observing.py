@@ -20,6 +20,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
+from seedbed import __version__
 from seedbed.v1 import (
     DataType,
     DescribeTensorRequest,
@@ -28,7 +29,7 @@ from seedbed.v1 import (
     TensorSlice,
 )
 from seedbed_server.service import listening
-from seedbed_server.service.servicer import STREAMS, InitServicer, version
+from seedbed_server.service.servicer import STREAMS, InitServicer
 from seedbed_server.service.tracing import Traces
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -209,7 +210,7 @@ class Metrics:
         backend = prometheus.Info("seedbed_backend", "What samples.", registry=registry)
         backend.info(
             {
-                "version": version(),
+                "version": __version__,
                 "backend": servicer.backend.name,
                 "device": servicer.backend.device,
                 "threads": str(servicer.backend.threads),

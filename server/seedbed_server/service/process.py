@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
+from seedbed import __version__
 from seedbed_server import engine
 from seedbed_server.service import listening, observing, signals, sizing, tracing, workers
 from seedbed_server.service.balance import Balance, counts_in, table_file
@@ -22,7 +23,7 @@ from seedbed_server.service.server import (
     LONGEST_SECONDS,
     start,
 )
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, MAX_REQUEST_BYTES, InitServicer, version
+from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, MAX_REQUEST_BYTES, InitServicer
 
 DEFAULT_LISTEN: Final = ("127.0.0.1:50051",)
 
@@ -190,7 +191,7 @@ def _say(ready: Sequence[workers.Ready]) -> None:
     first, count = ready[0], len(ready)
     metrics = ", ".join(one.metrics for one in ready if one.metrics)
     print(
-        f"seedbed {version()} serving on {', '.join(first.addresses)}; backend {first.backend}"
+        f"seedbed {__version__} serving on {', '.join(first.addresses)}; backend {first.backend}"
         + (f"; {count} workers" if count > 1 else "")
         + (f"; metrics on {metrics}" if metrics else ""),
         flush=True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.metadata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -13,6 +11,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from seedbed import __version__
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -191,7 +190,7 @@ class InitServicer:
     def get_server_info(self, _request: GetServerInfoRequest) -> GetServerInfoResponse:
         """Tells the version, the backend and the limits."""
         return GetServerInfoResponse(
-            version=version(),
+            version=__version__,
             algorithm_versions=engine.ALGORITHM_VERSIONS,
             backend=self.backend.name,
             backend_reason=self.backend.reason,
@@ -368,15 +367,6 @@ def check_limit(name: str, value: float, most: float = 2**31 - 1) -> None:
     """
     if not 0 <= value <= most:
         raise ValueError(f"{name}: {value} is not between 0 and {most}; give 0 for no limit")
-
-
-@functools.cache
-def version() -> str:
-    """The version of the software."""
-    try:
-        return importlib.metadata.version("seedbed")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def describe(request: InitTensorRequest | DescribeTensorRequest | TensorSlice, prefix: str = "") -> TensorDescription:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from google.rpc import code_pb2
 
-from seedbed_server.service.servicer import version
+from seedbed import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -37,7 +37,7 @@ class Traces:
         from opentelemetry import propagate, trace  # noqa: PLC0415 - an extra
 
         self._provider = provider
-        self._tracer = provider.get_tracer("seedbed_server", version())
+        self._tracer = provider.get_tracer("seedbed_server", __version__)
         self._extract = propagate.extract
         self._trace = trace
 
@@ -97,6 +97,6 @@ def exported(endpoint: str) -> Traces:
             f"traces: OpenTelemetry is not installed ({error}); run: pip install 'seedbed[traces]'"
         ) from error
     name = os.environ.get("OTEL_SERVICE_NAME") or "seedbed"
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name, SERVICE_VERSION: version()}))
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name, SERVICE_VERSION: __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     return Traces(provider)
