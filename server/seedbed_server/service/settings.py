@@ -76,10 +76,12 @@ class Option:
             raise ValueError(f"{name}: {value} is not between {self.least} and {self.most}{remedy}")
 
 
-def _limit(text: str, metavar: str, most: float = MAX_INT32) -> Option:
-    """A limit that 0 disables."""
-    parse = float if metavar == "SECONDS" else int
-    return Option(help=text, metavar=metavar, parse=parse, least=0, most=most, unlimited=True)
+def _limit(text: str, metavar: str = "COUNT", most: int = MAX_INT32) -> Option:
+    return Option(help=text, metavar=metavar, parse=int, least=0, most=most, unlimited=True)
+
+
+def _time_limit(text: str) -> Option:
+    return Option(help=text, metavar="SECONDS", parse=float, least=0, most=MAX_SECONDS, unlimited=True)
 
 
 def _file(text: str, envvar: str) -> Option:
@@ -92,7 +94,9 @@ def _flag(text: str, envvar: str | None = None) -> Option:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of a server, one for each option of ``seedbed serve``; workers each have the same limits.
+    """The settings of a server: keyword arguments named like the options of ``seedbed serve``, with underscores.
+
+    Each worker has its own streams and connections, so the limits apply to each worker separately.
 
     Raises:
         ValueError: A setting is out of range.
@@ -190,7 +194,7 @@ class Settings:
         int, _limit("Maximum size of the elements in one response.  [default: no limit]", "BYTES", MAX_INT64)
     ] = 0
     max_tensors: Annotated[
-        int, _limit("Maximum number of tensors in one request.  [default: what fits into it]", "COUNT", MAX_INT64)
+        int, _limit("Maximum number of tensors in one request.  [default: what fits into it]", most=MAX_INT64)
     ] = 0
     max_orthogonal_elements: Annotated[
         int,
@@ -210,26 +214,16 @@ class Settings:
         ),
     ] = 256
     max_streams_per_client: Annotated[
-        int, _limit("Maximum number of open streams per client host.  [default: no limit]", "COUNT")
+        int, _limit("Maximum number of open streams per client host.  [default: no limit]")
     ] = 0
     stall_timeout: Annotated[
         float,
-        _limit(
-            "End a stream whose client has read nothing for this long; 0 never does.  [default: 300]",
-            "SECONDS",
-            MAX_SECONDS,
-        ),
+        _time_limit("End a stream whose client has read nothing for this long; 0 never does.  [default: 300]"),
     ] = 300.0
-    max_connections: Annotated[
-        int, _limit("Maximum number of connections to each address.  [default: no limit]", "COUNT")
-    ] = 0
+    max_connections: Annotated[int, _limit("Maximum number of connections to each address.  [default: no limit]")] = 0
     max_connection_age: Annotated[
         float,
-        _limit(
-            "Let clients reconnect after this long; streams in progress finish first.  [default: no limit]",
-            "SECONDS",
-            MAX_SECONDS,
-        ),
+        _time_limit("Make clients reconnect after this long; streams in progress finish first.  [default: no limit]"),
     ] = 0.0
     grace: Annotated[
         float,
