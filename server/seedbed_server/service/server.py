@@ -163,7 +163,7 @@ def start(
     Args:
         backend: The backend that samples; see `seedbed_server.engine.open_backend`.
         settings: The settings; those about processes, the backend, metrics, traces and logs are ignored. Default
-            `Settings()`, but on a free local port.
+            ``Settings()``, but on a free local port.
         metrics: Prometheus metrics. Default none.
         traces: OpenTelemetry traces. Default none.
         shares_ports: Whether other processes listen on the same ports, so that the kernel distributes connections.

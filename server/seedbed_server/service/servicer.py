@@ -40,7 +40,7 @@ class InitServicer:
 
     Args:
         backend: The backend that samples; see `seedbed_server.engine.open_backend`.
-        settings: The chunk size and the limits of requests; the other settings are ignored. Default `Settings()`.
+        settings: The chunk size and the limits of requests; the other settings are ignored. Default ``Settings()``.
 
     Attributes:
         limits: The limits that it reports. A server adds the limits of its connections and streams.
