@@ -1,7 +1,7 @@
 """Fixtures that run a real server in a process of its own.
 
 ``server`` is the target of one server that all tests share. ``start_server(**options)`` starts another; its options are
-those of `seedbed_server.service.process.Options`::
+those of `seedbed_server.service.settings.Settings`::
 
     def test_resume(start_server):
         handle = start_server(backend="numpy", chunk_bytes=4096)
@@ -37,7 +37,7 @@ START_SECONDS = 60.0
 os.environ.setdefault("KERAS_BACKEND", "jax")  # for docstrings, too; Keras's own default is not installed
 os.environ.setdefault("SEEDBED_WORKERS", "1")  # of `seedbed serve`: what tests count, they count in one process
 collect_ignore = ["_helpers/emulated"]  # its package goes by the name of another, which doctests would import it as
-RUN = "import json, sys; from seedbed_server.service.process import *; run(Options(**json.loads(sys.argv[1])))"
+RUN = "import json, sys; from seedbed_server.service.process import *; run(Settings(**json.loads(sys.argv[1])))"
 
 
 class ServerHandle:

@@ -10,7 +10,7 @@ import urllib.request
 import grpc
 import numpy as np
 import pytest
-from _helpers.fake_backend import FakeBackend
+from _helpers.servers import start_here
 from _helpers.waiting import wait_until
 
 import seedbed
@@ -18,8 +18,6 @@ from seedbed._wire import rerouting
 from seedbed.v1 import InitTensorRequest, TensorSlice
 from seedbed.v1.metadata import MAY_MOVE
 from seedbed_server.service.balance import Balance, counts_in, table_file
-from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
 
 ENDLESS = seedbed.spec("normal", (1 << 40,), name="endless")
 LARGE = seedbed.spec("normal", (64 << 18,), name="large")
@@ -106,7 +104,7 @@ def table():
 
 @pytest.fixture
 def target(table):
-    server = start(InitServicer(FakeBackend()), balance=Balance(table, 0))
+    server = start_here(balance=Balance(table, 0))
     table[1] = 0
     yield server.addresses[0]
     server.stop(0)

@@ -16,8 +16,8 @@ from seedbed._receive import stripes
 from seedbed._wire import targets
 from seedbed.common.deadline import Deadline
 from seedbed.v1 import Region, TensorSlice, TensorSpec
-from seedbed_server.service.server import SERVICE_NAME, start
-from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service.server import start
+from seedbed_server.service.servicer import SERVICE_NAME
 
 LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")
 SMALL = seedbed.spec("zeros", (4,))
@@ -99,7 +99,7 @@ def servers():
     started = []
 
     def begin(*backends):
-        started.extend(start(InitServicer(backend)) for backend in backends)
+        started.extend(start(backend) for backend in backends)
         return ",".join(server.addresses[0] for server in started), started
 
     yield begin

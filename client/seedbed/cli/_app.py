@@ -77,65 +77,6 @@ def seedbed_command() -> None:
     pass
 
 
-@seedbed_command.command(short_help="Serve tensors from this machine")
-@click.option(
-    "--listen", multiple=True, metavar="HOST:PORT",
-    help="HOST:PORT (port 0 takes a free one) or unix:PATH; may be repeated.  [default: 127.0.0.1:50051]",
-)  # fmt: skip
-@click.option(
-    "--backend", type=click.Choice(["auto", "numpy", "numba", "cupy"]), default="auto", envvar="SEEDBED_BACKEND",
-    show_default=True, show_envvar=True, help="What to sample with; the bits are the same.",
-)  # fmt: skip
-@click.option(
-    "--threads", type=click.IntRange(min=1), envvar="SEEDBED_THREADS", show_envvar=True,
-    help="Threads that sample one chunk.  [default: what the backend finds]",
-)  # fmt: skip
-@click.option(
-    "--device", type=click.IntRange(min=0), envvar="SEEDBED_DEVICE", show_envvar=True,
-    help="Which GPU the backend cupy uses, counted from 0.  [default: the first]",
-)  # fmt: skip
-@click.option("--chunk-bytes", type=int, metavar="BYTES", help="The most bytes of a chunk.  [default: 1 MiB]")
-@_serve.workers_option
-@_security.server_options
-@_serve.limit_options
-@_serve.observing_options
-@_serve.config_option
-def serve(
-    *,
-    listen: tuple[str, ...],
-    backend: str,
-    threads: int | None,
-    device: int | None,
-    chunk_bytes: int | None,
-    **further: object,
-) -> None:
-    """Serve tensors until SIGTERM or Ctrl-C, then finish what is in progress.
-
-    Needs the extra: pip install 'seedbed[server]'. This machine is served in the clear; addresses that others reach
-    need TLS, or --insecure. SIGHUP makes it read the file of --tokens again.
-
-    \b
-    Example:
-      seedbed serve --listen 0.0.0.0:50051 --tls-cert server.pem --tls-key server.key --tokens tokens
-    """  # noqa: D301
-    try:
-        from seedbed_server.service import process, security  # noqa: PLC0415
-    except ImportError as error:
-        raise click.ClickException(
-            f"the server is not installed ({error}); run: pip install 'seedbed[server]'"
-        ) from error
-    given = {
-        "listen": listen or None, "backend": backend, "threads": threads, "device": device, "chunk_bytes": chunk_bytes,
-        **further,
-    }  # fmt: skip
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    try:
-        options["security"] = security.Security(**_security.server_arguments())
-        process.run(process.Options(**options))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-
-
 @seedbed_command.command(short_help="Tell whether the service is serving")
 @target_options
 def health(*, target: str, timeout: float | None) -> None:
@@ -184,6 +125,7 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
     )
 
 
+seedbed_command.add_command(_serve.serve)
 seedbed_command.add_command(_schemes.get_group)
 seedbed_command.add_command(_schemes.describe_group)
 seedbed_command.add_command(_schemes.plot_group)
