@@ -1,6 +1,6 @@
 """The service: the contract's RPCs as plain methods, and the gRPC server and processes around them.
 
-- Requests: `servicer` (the RPCs), `chunks` (the pipeline that samples and frames), `ahead`, `turns`, `framing`, `errors`.
+- Requests: `servicer` (the RPCs), `chunks` (sampling and framing), `ahead`, `turns`, `framing`, `errors`.
 - In the calling process, without gRPC: `local`, `cuda`.
 - The gRPC server: `server`, `handlers`, `health`, `admission`, `stalls`, `balance`, `listening`.
 - Access control: `access`, `tls`, `tokens`.
