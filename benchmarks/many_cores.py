@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import importlib.metadata
 import inspect
 import json
 import os
@@ -25,7 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -464,25 +463,13 @@ def _commit() -> str | None:
         return None
 
 
-@contextlib.contextmanager
-def environment() -> Iterator[None]:
-    """What the processes to come find: this checkout, as if it were installed, and the CPU's engine."""
-    with tempfile.TemporaryDirectory() as installed:
-        paths = [str(ROOT / "client"), str(ROOT / "server"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        try:
-            importlib.metadata.version("seedbed")
-        except importlib.metadata.PackageNotFoundError:  # files tell the version that made them
-            information = Path(installed, "seedbed-0.dist-info")
-            information.mkdir()
-            (information / "METADATA").write_text(
-                "Metadata-Version: 2.1\nName: seedbed\nVersion: 0\n", encoding="ascii"
-            )
-            paths.append(installed)
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-        os.environ["SEEDBED_BACKEND"] = "numba"
-        for name in ("SEEDBED_THREADS", "SEEDBED_WORKERS", "SEEDBED_TARGET"):
-            os.environ.pop(name, None)
-        yield
+def set_environment() -> None:
+    """Points the processes to come at this checkout, and at the CPU's engine."""
+    paths = [str(ROOT / "client"), str(ROOT / "server"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ["SEEDBED_BACKEND"] = "numba"
+    for name in ("SEEDBED_THREADS", "SEEDBED_WORKERS", "SEEDBED_TARGET"):
+        os.environ.pop(name, None)
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -504,7 +491,8 @@ def main(arguments: argparse.Namespace) -> int:
         say(f"{package} is missing; in its place: {what}")
     described = about()
     say(as_json(described))
-    with environment(), contextlib.ExitStack() as stack:
+    set_environment()
+    with contextlib.ExitStack() as stack:
         bench = Bench(arguments.sizes, usable_cores(), deadline, stack)
         report = Report(arguments.out / "many_cores.json", described, bench)
         for name in arguments.only:

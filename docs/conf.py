@@ -1,9 +1,10 @@
 """The site: `make docs` builds it to out/docs, with nothing fetched from a network."""
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
+
+import seedbed
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent / "examples" / "gallery")]
@@ -12,7 +13,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # for seedbed.keras; Keras's own 
 
 project = "Seedbed"
 copyright = "the authors of Seedbed; Apache-2.0"  # noqa: A001 - Sphinx's name
-version = release = importlib.metadata.version("seedbed")
+version = release = seedbed.__version__
 
 extensions = [
     "matplotlib.sphinxext.plot_directive",

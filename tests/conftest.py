@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # for _helpers, however pytest imports the test modules
 
 from _helpers import emulation  # noqa: E402
+from _helpers.command import environment  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
@@ -44,20 +45,14 @@ class ServerHandle:
 
     def __init__(self, options: dict[str, Any], code: str = RUN) -> None:
         options = {"listen": ["127.0.0.1:0"], "backend": "numpy", "workers": 1, **options}
-        paths = [str(ROOT / "client"), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")]
-        if options["backend"] == "cupy":
-            paths.insert(0, str(emulation.FOLDER))
+        paths = [emulation.FOLDER] if options["backend"] == "cupy" else []
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, json.dumps(options)],
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-                "CUPY_CACHE_DIR": str(emulation.CACHE),
-            },
+            env=environment(*paths, CUPY_CACHE_DIR=str(emulation.CACHE)),
         )
         self.banner = self._read_banner()
         self.targets = re.search(r"serving on ([^;]+);", self.banner)[1].split(", ")

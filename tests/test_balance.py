@@ -14,8 +14,9 @@ from _helpers.servers import start_here
 from _helpers.waiting import wait_until
 
 import seedbed
-from seedbed import _moving
+from seedbed._wire import rerouting
 from seedbed.v1 import InitTensorRequest, TensorSlice
+from seedbed.v1.metadata import MAY_MOVE
 from seedbed_server.service.balance import Balance, counts_in, table_file
 
 ENDLESS = seedbed.spec("normal", (1 << 40,), name="endless")
@@ -120,8 +121,8 @@ def one_stream(target):
 def attempts(monkeypatch):
     """The number of moves that each attempt had left."""
     moves_left = []
-    original = _moving.metadata
-    monkeypatch.setattr(_moving, "metadata", lambda route: moves_left.append(route.moves) or original(route))
+    original = rerouting.metadata
+    monkeypatch.setattr(rerouting, "metadata", lambda route: moves_left.append(route.moves) or original(route))
     return moves_left
 
 
@@ -170,7 +171,7 @@ def test_calls_do_not_move_while_the_other_worker_has_as_many_streams(monkeypatc
 def test_other_clients_are_never_refused(target):
     request = InitTensorRequest(spec=SMALL).SerializeToString()
     with one_stream(target), grpc.insecure_channel(target) as channel:
-        for metadata in ((), ((_moving.MAY_MOVE, "0"),)):
+        for metadata in ((), ((MAY_MOVE, "0"),)):
             responses = channel.unary_stream("/seedbed.v1.InitService/InitTensor")(
                 request, timeout=10, metadata=metadata
             )
@@ -200,4 +201,4 @@ def test_a_new_worker_counts_from_zero(table):
 @pytest.mark.parametrize(("mib", "moves"), [(0, 0), (7, 0), (8, 1), (64, 8), (1 << 20, 32)])
 def test_longer_calls_may_move_more_often(mib, moves):
     half = TensorSlice(spec=seedbed.spec("normal", (mib << 17,)))
-    assert _moving.moves([half, half]) == moves
+    assert rerouting.moves([half, half]) == moves

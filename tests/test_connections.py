@@ -12,7 +12,9 @@ from _helpers.fake_backend import FakeBackend
 from _helpers.waiting import wait_until
 
 import seedbed
-from seedbed import _arguments, _cores, _targets
+from seedbed._ask import arguments as _arguments
+from seedbed._wire import targets
+from seedbed.common import cores as _cores
 from seedbed_server.service.server import start
 
 LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")  # 62.5 MiB: three stripes at most
@@ -133,7 +135,7 @@ def open_connections(target):
     ],
 )
 def test_streams_spread_over_replicas_and_connections(target, connections, spread):
-    assert _targets.parse(target).spread(connections) == spread
+    assert targets.parse(target).spread(connections) == spread
 
 
 @pytest.mark.parametrize(("cores", "connections"), [(1, 1), (2, 2), (64, 4)])

@@ -88,7 +88,7 @@ def test_what_is_no_progress_is_refused_before_any_work(client, monkeypatch):
     assert client.init(SPECS[0], progress=False).shape == (300, 400)
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     for call in (lambda: client.ones(3, progress=True), lambda: client.init_model(SPECS, progress=True)):
-        with pytest.raises(seedbed.InvalidRequest, match=r'not installed; pip install "seedbed\[cli\]"'):
+        with pytest.raises(seedbed.InvalidRequest, match=r"not installed; pip install 'seedbed\[cli\]'"):
             call()
 
 

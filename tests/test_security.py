@@ -23,7 +23,9 @@ from _helpers.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import seedbed
-from seedbed import _credentials, _targets, errors
+from seedbed import errors
+from seedbed._wire import credentials as _credentials
+from seedbed._wire import targets
 from seedbed_server import engine
 from seedbed_server.service import listening, observer
 from seedbed_server.service.access import AccessControl
@@ -516,7 +518,7 @@ def test_a_client_that_would_expose_its_token(tmp_path, monkeypatch):
             connect(target, token=TOKEN, tls=True)
     for target in ("localhost:1", "127.0.0.1:1,[::1]:1", "ipv4:127.0.0.1:1", "dns:///localhost:1", "unix:/tmp/s.sock"):
         seedbed.connect(target, token=TOKEN).close()
-        assert ("grpc.enable_http_proxy", 0) in _targets.parse(target).options, "a proxy is another machine"
+        assert ("grpc.enable_http_proxy", 0) in targets.parse(target).options, "a proxy is another machine"
     monkeypatch.setenv("SEEDBED_TOKEN", TOKEN)
     with pytest.raises(seedbed.InvalidRequest, match="in the clear"):
         seedbed.connect("10.0.0.1:1")

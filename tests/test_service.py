@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import seedbed
+from seedbed.common.status import ServiceError
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -46,12 +47,13 @@ from seedbed.v1 import (
     TensorSlice,
     TensorSpec,
     Zeros,
+    codec,
     init_pb2,
 )
 from seedbed_server import engine
-from seedbed_server.service import framing, listening
+from seedbed_server.service import listening
 from seedbed_server.service import servicer as servicer_module
-from seedbed_server.service.errors import ServiceError, to_status
+from seedbed_server.service.errors import to_status
 from seedbed_server.service.local import LocalService
 from seedbed_server.service.server import _CHANNEL_ARGUMENTS
 from seedbed_server.service.servicer import SERVICE_NAME, STREAMS, UNARY, InitServicer
@@ -116,7 +118,7 @@ def test_framing_matches_protobuf(name, offset, payload, index):
         whole = type(head)()
         whole.CopyFrom(head)
         whole.chunk.CopyFrom(chunk)
-        framed = framing.with_chunk(head.SerializeToString(), offset, memoryview(payload))
+        framed = codec.with_chunk(head.SerializeToString(), offset, memoryview(payload))
         assert type(framed) is bytes  # gRPC's server hangs on anything else
         assert framed == whole.SerializeToString()
 
@@ -125,7 +127,7 @@ def test_framing_matches_protobuf(name, offset, payload, index):
 def test_framing_at_varint_boundaries(size):
     payload = bytes(size)
     chunk = Chunk(crc32c=crc32c.crc32c(payload), payload=payload)
-    assert framing.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
+    assert codec.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
 
 
 # The chunk pipeline --------------------------------------------------------------------------------------------------

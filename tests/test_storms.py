@@ -22,13 +22,16 @@ from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
 
 import seedbed
-from seedbed import _arguments, _retry, errors
-from seedbed._retry import Deadline, Retry
+from seedbed import errors
+from seedbed._ask import arguments as _arguments
+from seedbed._receive import retry as _retry
+from seedbed._receive.retry import Retry
 from seedbed.cli import _health
+from seedbed.common.deadline import Deadline
+from seedbed.common.status import ServiceError
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
 from seedbed_server.service import admission
 from seedbed_server.service.admission import StreamAdmission
-from seedbed_server.service.errors import ServiceError
 
 MIB = 1 << 20
 ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())

@@ -70,12 +70,12 @@ print(json.dumps({"digests": digests, "refusals": refusals, "gain": gain, "versi
 
 
 def install(folder: Path, requirements: list[str]) -> Path:
-    """A virtual environment with these packages, and the client without the server's."""
+    """A virtual environment with these packages: the client's, and not the server's."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--only-binary", ":all:", *requirements], check=True, timeout=600)
-    subprocess.run([*pip, "--no-deps", ROOT], check=True, timeout=600)
+    subprocess.run([*pip, "--no-deps", ROOT, ROOT / "server"], check=True, timeout=600)
     return python
 
 

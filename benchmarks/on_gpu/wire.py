@@ -24,7 +24,7 @@ from benchmarks.measuring import MILLISECONDS, Row, compare, gigabytes, row
 from benchmarks.on_gpu import ROOT
 from benchmarks.on_gpu.bench import MIB, Bench, described, ratios, say, whole
 from benchmarks.servers import read_line, running, serving
-from seedbed._transport import keep_freed_memory
+from seedbed._wire.transport import keep_freed_memory
 from seedbed.v1 import InitTensorRequest
 from seedbed_server import engine
 from seedbed_server.service.servicer import InitServicer

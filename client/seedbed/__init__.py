@@ -18,9 +18,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from seedbed import _descriptions, dtypes
-from seedbed._client import Client, connect
-from seedbed._recipes import (
+from seedbed import dtypes
+from seedbed._ask.recipes import (
     Parts,
     Value,
     box,
@@ -50,7 +49,11 @@ from seedbed._recipes import (
     tanh,
     where,
 )
-from seedbed._schemes import SCHEMES, Schemes
+from seedbed._ask.schemes import SCHEMES, Schemes
+from seedbed._client.sync import Client
+from seedbed._connect import connect
+from seedbed._show import descriptions
+from seedbed._version import __version__
 from seedbed.errors import (
     Cancelled,
     Corrupted,
@@ -67,8 +70,6 @@ from seedbed.errors import (
 
 if TYPE_CHECKING:
     import seedbed.aio as aio  # noqa: PLR0402 - mypy loses the other form in its cache
-
-    __version__: str
 
 __all__ = [
     "SCHEMES",
@@ -120,17 +121,13 @@ __all__ = [
 ]
 
 
-_descriptions.show_readably()
+descriptions.show_readably()
 
 
 def __getattr__(name: str) -> object:
     """Imports what is slow to import when it is first used."""
     if name == "aio":
         return importlib.import_module("seedbed.aio")
-    if name == "__version__":
-        metadata = importlib.import_module("importlib.metadata")
-        version: str = metadata.version("seedbed")
-        return version
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from google.protobuf.message import Message
 
+from seedbed.common.status import ServiceError
 from seedbed_server import engine
-from seedbed_server.service.errors import ServiceError, to_status
+from seedbed_server.service.errors import to_status
 from seedbed_server.service.servicer import STREAMS, InitServicer
 from seedbed_server.service.settings import Settings
 

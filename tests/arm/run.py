@@ -10,9 +10,10 @@ The first of these ways that there is, is taken:
 - In a container of docker or podman that can run ``linux/arm64``.
 - For root: in a Debian that debootstrap installs to ``$XDG_CACHE_HOME/seedbed-arm``. Remove the folder to be rid of it.
 
-The guest gets the extra ``tests`` of pyproject.toml, anew when that file changes, and keeps it: containers in the
-volume ``seedbed-arm``. pip has the host's settings there, but for the host's folders. The checkout is read-only. The
-first run takes some twenty minutes on two cores: kernels are compiled, too. These variables say what to use:
+The guest gets the extra ``tests`` of pyproject.toml, anew when that file or the server's changes, and keeps it:
+containers in the volume ``seedbed-arm``. pip has the host's settings there, but for the host's folders. The checkout is
+read-only. The first run takes some twenty minutes on two cores: kernels are compiled, too. These variables say what to
+use:
 
 - ``ENGINE``: ``docker``, ``podman`` or ``chroot``, and no other way.
 - ``ARM_IMAGE``: the containers' image, with Python 3.11 or newer. Default: Python's own.
@@ -62,12 +63,12 @@ GUEST = {
 IN_GUEST = """
 set -e
 cd /src
-{ cat pyproject.toml; python3 -VV; } >/tmp/wanted
+{ cat pyproject.toml server/pyproject.toml; python3 -VV; } >/tmp/wanted
 if ! cmp -s /tmp/wanted /cache/installed; then
   echo "installing what the tests need"
   rm -f /cache/installed
   python3 -m venv --clear /cache/venv
-  /cache/venv/bin/python -m pip install --quiet --only-binary=:all: --editable '.[tests]'
+  /cache/venv/bin/python -m pip install --quiet --only-binary=:all: --editable '.[tests]' --editable server
   cp /tmp/wanted /cache/installed
 fi
 exec /cache/venv/bin/python -m pytest "$@"

@@ -261,12 +261,19 @@ def test_locked_versions_are_those_that_the_project_allows(lock: str, extra: str
 
 def requirements(extra: str) -> Iterator[Requirement]:
     """What the project needs with an extra, and with the extras that this one names."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    yield from map(Requirement, project["dependencies"])
-    extras = [extra]
-    while extras:
-        for requirement in map(Requirement, project["optional-dependencies"][extras.pop()]):
-            if requirement.name == project["name"]:
-                extras += requirement.extras
-            else:
-                yield requirement
+    client, server = (tomllib.loads((ROOT / path).read_text()) for path in ("pyproject.toml", "server/pyproject.toml"))
+    pinned = [
+        text.format(version="1") for text in server["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
+    ]
+    extras = {
+        "seedbed": {"": client["project"]["dependencies"], **client["project"]["optional-dependencies"]},
+        "seedbed-server": {"": pinned, **server["project"]["optional-dependencies"]},
+    }
+    waiting = [Requirement(f"seedbed[{extra}]")]
+    while waiting:
+        requirement = waiting.pop()
+        if requirement.name not in extras:
+            yield requirement
+            continue
+        for name in ("", *requirement.extras):
+            waiting += map(Requirement, extras[requirement.name][name])

@@ -28,6 +28,10 @@ VARIABLE = [
 ]
 
 
+# A page installs the release; what runs is this tree.
+INSTALL = re.compile(r"(pip install .*)'seedbed(\[.*?\])'")
+
+
 class PageError(Exception):
     """A page that is not right; the message tells where."""
 
@@ -101,7 +105,7 @@ class Ports:
             self._ports = {str(50051 + i): str(each.getsockname()[1]) for i, each in enumerate(sockets)}
 
     def free(self, text):
-        text = text.replace("/path/to/seedbed", str(ROOT))
+        text = INSTALL.sub(rf"\1'{ROOT}\2' '{ROOT}/server'", text)
         return re.sub(r"\b5005[123]\b", lambda match: self._ports[match[0]], text)
 
     def told(self, text):

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 import seedbed
-from seedbed._stream import Assembler, ModelAssembler, TensorAssembler
+from seedbed._receive.assembler import Assembler, ModelAssembler, TensorAssembler
 from seedbed.errors import Corrupted
 from seedbed.v1 import (
     CalculateGainRequest,

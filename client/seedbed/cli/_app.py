@@ -16,11 +16,12 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed._credentials import Security
-from seedbed._files import FileFormatError
-from seedbed._plot import NotDrawable
+from seedbed._files.errors import FileFormatError
+from seedbed._show.plot import NotDrawable
+from seedbed._wire.credentials import Security
 from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify
-from seedbed.cli._options import connect, echo_rows, given_wait, json_option, target_options
+from seedbed.cli._options import bytes_text, connect, echo_rows, given_wait, json_option, target_options
+from seedbed.v1 import Limits
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, PIPE_CLOSED, TERMINATED = 0, 1, 2, 3, 70, 130, 141, 143
 
@@ -72,7 +73,7 @@ class _PipeClosed(Exception):  # noqa: N818
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="seedbed")
+@click.version_option(seedbed.__version__)
 def seedbed_command() -> None:
     pass
 
@@ -120,12 +121,36 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
             ("backend", f"{answer.backend} ({answer.backend_reason})"),
             ("device", answer.device),
             ("threads", str(answer.threads)),
-            *_serve.limit_rows(answer.limits),
+            *_limit_rows(answer.limits),
         ]
     )
 
 
-seedbed_command.add_command(_serve.serve)
+def _limit_rows(limits: Limits) -> list[tuple[str, str]]:
+    """Returns a server's limits as rows of a table."""
+    return [
+        ("max dimensions", str(limits.max_dimensions)),
+        ("max orthogonal elements", f"{limits.max_orthogonal_elements:,}"),
+        ("max request", bytes_text(limits.max_request_bytes)),
+        ("max chunk", bytes_text(limits.chunk_bytes)),
+        ("max response", _or_no_limit(bytes_text(limits.max_response_bytes), limits.max_response_bytes)),
+        ("max tensors per model", _or_no_limit(f"{limits.max_tensors:,}", limits.max_tensors)),
+        ("max streams", _or_no_limit(f"{limits.max_streams:,}", limits.max_streams)),
+        ("max streams per client", _or_no_limit(f"{limits.max_streams_per_client:,}", limits.max_streams_per_client)),
+        ("stall timeout", _or_no_limit(f"{limits.stall_timeout_seconds:g} s", limits.stall_timeout_seconds)),
+        ("max connections per address", _or_no_limit(f"{limits.max_connections:,}", limits.max_connections)),
+        (
+            "max connection age",
+            _or_no_limit(f"{limits.max_connection_age_seconds:g} s", limits.max_connection_age_seconds),
+        ),
+    ]
+
+
+def _or_no_limit(text: str, value: float) -> str:
+    return text if value else "no limit"
+
+
+seedbed_command.add_command(_serve.command())
 seedbed_command.add_command(_schemes.get_group)
 seedbed_command.add_command(_schemes.describe_group)
 seedbed_command.add_command(_schemes.plot_group)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from seedbed import _credentials
+from seedbed._wire import credentials
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ def arguments() -> dict[str, Any]:
         "ca": given["tls_ca"],
         "cert": given["tls_cert"],
         "key": given["tls_key"],
-        "token": None if file is None else _credentials.read_token(file),
+        "token": None if file is None else credentials.read_token(file),
         "server_name": given["server_name"],
     }
 

@@ -12,7 +12,7 @@ True
 `record` reads the specs of a whole model off its init function, be it Flax's, Equinox's, Haiku's or your own;
 `init_tree` makes their arrays, sharded in any way.
 
-It needs ``pip install "seedbed[jax]"``.
+It needs ``pip install 'seedbed[jax]'``.
 """
 
 from seedbed.jax._arrays import init_array, init_tree, initializer

@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 import grpc
 
-from seedbed._moving import TICKET
-from seedbed_server.service.errors import ServiceError, resource_exhausted
+from seedbed.common.status import ServiceError
+from seedbed.v1.metadata import TICKET
+from seedbed_server.service.errors import resource_exhausted
 
 _MAX_TICKET_LENGTH: Final = 32
 _MAX_WAITING: Final = (

@@ -16,7 +16,7 @@ from typing import Final
 
 import grpc
 
-from seedbed._moving import MAY_MOVE, MOVE
+from seedbed.v1.metadata import MAY_MOVE, MOVE
 
 _NOT_SERVING: Final = -1
 _MOVE_MESSAGE: Final = "another worker of this server has fewer streams; reconnect"

@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.v1 import TensorDescription
+from seedbed.v1 import TensorDescription, codec
 from seedbed_server import engine
-from seedbed_server.service import framing
 from seedbed_server.service.ahead import ReadAhead
 from seedbed_server.service.turns import Turns
 
@@ -117,7 +116,7 @@ class ChunkPipeline:
     def _message(self, head: bytes, chunk: _PendingChunk) -> bytes:
         try:
             chunk.wait()
-            return framing.with_chunk(head, chunk.offset, chunk.payload.data)
+            return codec.with_chunk(head, chunk.offset, chunk.payload.data)
         finally:
             self._idle_buffers.append(chunk.buffer)
 

@@ -9,6 +9,7 @@ from typing import Final
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from seedbed.common.status import ServiceError
 from seedbed_server.engine import Cancelled, InvalidSpec
 
 _log = logging.getLogger(__name__)
@@ -16,19 +17,6 @@ _log = logging.getLogger(__name__)
 # A status travels in HTTP/2 trailers. Clients accept 8 KiB of trailers by default, which hold the text twice: as the
 # message (percent-encoded, up to three times as long) and within the details.
 _MAX_TEXT_BYTES: Final = 1024
-
-
-class ServiceError(Exception):
-    """A failed call, with the status for its client.
-
-    Attributes:
-        status: The code and the message. The details hold a ``google.rpc.BadRequest`` for INVALID_ARGUMENT, and a
-            ``google.rpc.RetryInfo`` if the server is full.
-    """
-
-    def __init__(self, status: status_pb2.Status) -> None:
-        super().__init__(status.message)
-        self.status = status
 
 
 def to_status(error: Exception) -> status_pb2.Status:

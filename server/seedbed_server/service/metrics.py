@@ -9,9 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
+from seedbed._version import __version__
 from seedbed_server import engine
 from seedbed_server.service.call import Call
-from seedbed_server.service.version import version
 
 _SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
@@ -59,7 +59,7 @@ class Metrics:
         info = prometheus.Info("seedbed_backend", "The backend that samples.", registry=registry)
         info.info(
             {
-                "version": version(),
+                "version": __version__,
                 "backend": backend.name,
                 "device": backend.device,
                 "threads": str(backend.threads),

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from seedbed._version import __version__
 from seedbed_server import engine
 from seedbed_server.service import listening, logs, signals, sizing, workers
 from seedbed_server.service.access import AccessControl
@@ -17,7 +18,6 @@ from seedbed_server.service.metrics_http import serve_metrics, worker_address
 from seedbed_server.service.server import start
 from seedbed_server.service.settings import Settings
 from seedbed_server.service.tracing import export_traces
-from seedbed_server.service.version import version
 
 
 def run(settings: Settings) -> None:
@@ -95,7 +95,7 @@ def _print_banner(ready: Sequence[workers.Ready]) -> None:
     first, count = ready[0], len(ready)
     metrics = ", ".join(worker.metrics for worker in ready if worker.metrics)
     print(
-        f"seedbed {version()} serving on {', '.join(first.addresses)}; backend {first.backend}"
+        f"seedbed {__version__} serving on {', '.join(first.addresses)}; backend {first.backend}"
         + (f"; {count} workers" if count > 1 else "")
         + (f"; metrics on {metrics}" if metrics else ""),
         flush=True,

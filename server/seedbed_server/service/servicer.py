@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from seedbed._version import __version__
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -22,12 +23,11 @@ from seedbed.v1 import (
     Limits,
     TensorDescription,
     TensorSlice,
+    codec,
 )
 from seedbed_server import engine
-from seedbed_server.service import framing
 from seedbed_server.service.chunks import ChunkPipeline, stop_if
 from seedbed_server.service.settings import Settings
-from seedbed_server.service.version import version
 
 SERVICE_NAME: Final = "seedbed.v1.InitService"
 MAX_LITERAL_BYTES: Final = 1_000_000  # a description repeats the literals, and must fit into a message with a chunk
@@ -160,7 +160,7 @@ class InitServicer:
     def get_server_info(self, _request: GetServerInfoRequest) -> GetServerInfoResponse:
         """Returns the version, the backend and the limits."""
         return GetServerInfoResponse(
-            version=version(),
+            version=__version__,
             algorithm_versions=engine.ALGORITHM_VERSIONS,
             backend=self._backend.name,
             backend_reason=self._backend.reason,
@@ -192,7 +192,7 @@ class InitServicer:
             )
             description = TensorDescription.FromString(serialized)
             later_head = InitModelResponse(tensor_index=index).SerializeToString()
-            head = later_head + framing.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
+            head = later_head + codec.field(InitModelResponse.DESCRIPTION_FIELD_NUMBER, serialized)
             try:
                 yield from self._chunks.messages(description, first_element, head, later_head, cancelled)
             except engine.InvalidSpec as error:  # an expression whose values turned out not to be finite

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from seedbed import _pem
+from seedbed.common import pem
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Certificates:
         return [_file_version(path) for path in (self._cert, self._key, self._client_ca) if path is not None]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        pair = _pem.key_pair(self._cert, self._key)
-        authorities = None if self._client_ca is None else _pem.authorities(self._client_ca)
+        pair = pem.key_pair(self._cert, self._key)
+        authorities = None if self._client_ca is None else pem.authorities(self._client_ca)
         return grpc.ssl_server_certificate_configuration([pair], authorities)
 
 

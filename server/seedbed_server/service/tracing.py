@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from google.rpc import code_pb2
 
+from seedbed._version import __version__
 from seedbed_server.service.logs import Value
 from seedbed_server.service.servicer import SERVICE_NAME
-from seedbed_server.service.version import version
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -39,7 +39,7 @@ class Traces:
         from opentelemetry import propagate, trace  # noqa: PLC0415 - an optional dependency
 
         self._provider = provider
-        self._tracer = provider.get_tracer("seedbed_server", version())
+        self._tracer = provider.get_tracer("seedbed_server", __version__)
         self._extract = propagate.extract
         self._trace = trace
 
@@ -113,6 +113,6 @@ def _exporting_provider(endpoint: str) -> TracerProvider:
             f"traces: OpenTelemetry is not installed ({error}); run: pip install 'seedbed[traces]'"
         ) from error
     name = os.environ.get("OTEL_SERVICE_NAME") or "seedbed"
-    provider = TracerProvider(resource=Resource.create({NAME: name, VERSION: version()}))
+    provider = TracerProvider(resource=Resource.create({NAME: name, VERSION: __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     return provider

@@ -1,4 +1,4 @@
-"""Writes stream_v1.json from the numpy reference. A released version's file is never written again: it is the promise.
+"""Writes stream_v1.json from the numpy reference. Released vectors never change; new ones go to the end of ``CASES``.
 
 Run from the repository's root: python tests/engine/golden/make.py > tests/engine/golden/stream_v1.json
 """
