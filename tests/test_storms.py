@@ -23,10 +23,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 import seedbed
 from seedbed import errors
-from seedbed._ask import arguments as _arguments
-from seedbed._receive import retry as _retry
+from seedbed._ask import arguments
+from seedbed._receive import retry
 from seedbed._receive.retry import Retry
 from seedbed.cli import _health
+from seedbed.common import deadline
 from seedbed.common.deadline import Deadline
 from seedbed.common.status import ServiceError
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
@@ -151,9 +152,10 @@ def test_a_call_waits_for_a_place(full, fetch):
 
 
 class Clock:
-    def __init__(self, monkeypatch, module):
+    def __init__(self, monkeypatch, *modules):
         self.now = 1000.0
-        monkeypatch.setattr(module, "time", self)
+        for module in modules:
+            monkeypatch.setattr(module, "time", self)
 
     def monotonic(self):
         return self.now
@@ -268,7 +270,7 @@ def test_delays_grow_with_the_queue_and_the_duration_of_streams(clock):
 
 @pytest.fixture
 def policy_clock(monkeypatch):
-    return Clock(monkeypatch, _retry)
+    return Clock(monkeypatch, retry, deadline)
 
 
 def attempts(clock, retry, error, arrived=lambda index: 0, seconds=0.01, most=10_000):
@@ -395,11 +397,11 @@ def test_an_invalid_variable_for_the_wait(connect, text, monkeypatch):
 
 
 def test_the_argument_overrides_the_variable_and_the_variable_the_default(monkeypatch):
-    assert _arguments.patience(None) == 300
+    assert arguments.patience(None) == 300
     monkeypatch.setenv("SEEDBED_WAIT", " 7.5 ")
-    assert _arguments.patience(None) == 7.5
-    assert _arguments.patience(0) == 0
-    assert _arguments.patience(float("inf")) == float("inf")
+    assert arguments.patience(None) == 7.5
+    assert arguments.patience(0) == 0
+    assert arguments.patience(float("inf")) == float("inf")
 
 
 # The command line
