@@ -10,7 +10,7 @@ NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-zoo test-containers test-arm lint breaking types bench docs proto release-check stamp clean
+.PHONY: help demo test test-fast test-zoo test-containers test-arm lint breaking types bench docs proto schemes release-check stamp clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,9 +40,10 @@ ON_ARM := $(filter aarch64 arm64,$(shell uname -m))
 test-arm: $(if $(ON_ARM),.venv/dev.stamp)  ## run the engine's tests on AArch64, emulated elsewhere (ARGS: of pytest)
 	$(if $(ON_ARM),$(BIN)/python,$(PYTHON)) tests/arm/run.py $(ARGS)
 
-lint: .venv/dev.stamp types  ## check style, types and the contract
+lint: .venv/dev.stamp types  ## check style, types, who imports whom, and the contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint
 
 # From HEAD^, so that a release is compared with the one before it.
@@ -66,6 +67,10 @@ docs: .venv/dev.stamp  ## build the site to out/docs; whatever does not fit toge
 proto: .venv/dev.stamp .venv-proto/stamp  ## regenerate the messages from the contract
 	$(BIN)/buf lint
 	.venv-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client seedbed/v1/init.proto
+
+schemes: .venv/dev.stamp  ## regenerate the schemes' methods from their table
+	$(BIN)/python client/generate_methods.py
+	$(BIN)/ruff format --quiet client/seedbed/_ask/methods.py
 
 release-check: .venv-release/stamp  ## build sdists and wheels, and try each extra in a fresh environment
 	.venv-release/bin/python -m release.check

@@ -208,7 +208,7 @@ def fill_plainly(targets: list[str], _chunk_bytes: int) -> None:
     """The ceiling's client in a process of its own: each line of the input is a number of bytes, each answer seconds.
 
     Importing torch, or connecting with our client, has the side effect that freed messages are kept by the C library
-    (`seedbed._transport.keep_freed_memory`). This one is what gRPC gives somebody who does neither.
+    (`seedbed._wire.transport.keep_freed_memory`). This one is what gRPC gives somebody who does neither.
     """
     out = np.zeros(0, np.uint8)
     with Ceiling(targets[0]) as client:

@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(numpy|np|npt|torch|jax|keras|grpc|google|collections|os|types|typing)\..*"),
     (r"py:.*", r"(SupportsIndex|Callable|Iterable|Sequence|Mapping|AsyncGenerator|Generator|Coroutine|Any|R)"),
     (r"py:.*", r"(pathlib\.Path|CupyArray|close)"),
-    (r"py:.*", r"seedbed\._.*|seedbed_server\..*|InitServicer|Security|Traces|Balance|observing\.Metrics"),
+    (r"py:.*", r"seedbed\._.*|seedbed_server\..*|InitServicer|Metrics|Traces|Balance|Settings|engine\.Backend"),
 ]
 
 autodoc_member_order = "bysource"

@@ -1,7 +1,7 @@
 """Fixtures that run a real server in a process of its own.
 
 ``server`` is the target of one server that all tests share. ``start_server(**options)`` starts another; its options are
-those of `seedbed_server.service.process.Options`::
+those of `seedbed_server.service.settings.Settings`::
 
     def test_resume(start_server):
         handle = start_server(backend="numpy", chunk_bytes=4096)
@@ -30,13 +30,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # for _helpers, however pytest imports the test modules
 
 from _helpers import emulation  # noqa: E402
+from _helpers.command import environment  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
 os.environ.setdefault("KERAS_BACKEND", "jax")  # for docstrings, too; Keras's own default is not installed
 os.environ.setdefault("SEEDBED_WORKERS", "1")  # of `seedbed serve`: what tests count, they count in one process
 collect_ignore = ["_helpers/emulated"]  # its package goes by the name of another, which doctests would import it as
-RUN = "import json, sys; from seedbed_server.service.process import *; run(Options(**json.loads(sys.argv[1])))"
+RUN = "import json, sys; from seedbed_server.service.process import *; run(Settings(**json.loads(sys.argv[1])))"
 
 
 class ServerHandle:
@@ -44,20 +45,14 @@ class ServerHandle:
 
     def __init__(self, options: dict[str, Any], code: str = RUN) -> None:
         options = {"listen": ["127.0.0.1:0"], "backend": "numpy", "workers": 1, **options}
-        paths = [str(ROOT / "client"), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")]
-        if options["backend"] == "cupy":
-            paths.insert(0, str(emulation.FOLDER))
+        paths = [emulation.FOLDER] if options["backend"] == "cupy" else []
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, json.dumps(options)],
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-                "CUPY_CACHE_DIR": str(emulation.CACHE),
-            },
+            env=environment(*paths, CUPY_CACHE_DIR=str(emulation.CACHE)),
         )
         self.banner = self._read_banner()
         self.targets = re.search(r"serving on ([^;]+);", self.banner)[1].split(", ")

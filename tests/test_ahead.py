@@ -11,6 +11,7 @@ from seedbed.v1 import InitTensorRequest, InitTensorResponse
 from seedbed_server import engine
 from seedbed_server.service.ahead import ReadAhead
 from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service.settings import Settings
 
 
 def threaded(made):
@@ -96,19 +97,19 @@ def stream(servicer, cancelled=lambda: False, count=100):
 
 def test_a_tensor_is_read_ahead_and_its_buffers_come_back():
     backend = ManyCores()
-    servicer = InitServicer(backend, chunk_bytes=16)
+    servicer = InitServicer(backend, Settings(chunk_bytes=16))
     values = []
     for message in stream(servicer):
         values += memoryview(InitTensorResponse.FromString(message).chunk.payload).cast("f").tolist()
     assert values == list(range(100))
     assert [first for _, first, _ in backend.fills] == list(range(0, 100, 4))
-    assert len(servicer._idle_buffers) == len(backend.buffers) <= 2
+    assert len(servicer._chunks._idle_buffers) == len(backend.buffers) <= 2
 
 
 @pytest.mark.parametrize("end", ["closed", "cancelled"])
 def test_a_stream_that_ends_leaves_nothing_behind(end):
     backend = ManyCores(seconds=0.05)
-    servicer = InitServicer(backend, chunk_bytes=16)
+    servicer = InitServicer(backend, Settings(chunk_bytes=16))
     cancelled = threading.Event()
     messages = stream(servicer, cancelled.is_set)
     next(messages)
@@ -119,6 +120,6 @@ def test_a_stream_that_ends_leaves_nothing_behind(end):
         cancelled.set()
         with pytest.raises(engine.Cancelled):
             next(messages)
-    assert len(servicer._idle_buffers) == len(backend.buffers)
-    assert servicer._turns._free == engine.usable_cores()
-    assert servicer._read_ahead._streams == 0
+    assert len(servicer._chunks._idle_buffers) == len(backend.buffers)
+    assert servicer._chunks._turns._free == engine.usable_cores()
+    assert servicer._chunks._read_ahead._streams == 0

@@ -10,15 +10,14 @@ import urllib.request
 import grpc
 import numpy as np
 import pytest
-from _helpers.fake_backend import FakeBackend
+from _helpers.servers import start_here
 from _helpers.waiting import wait_until
 
 import seedbed
-from seedbed import _moving
+from seedbed._wire import rerouting
 from seedbed.v1 import InitTensorRequest, TensorSlice
+from seedbed.v1.metadata import MAY_MOVE
 from seedbed_server.service.balance import Balance, counts_in, table_file
-from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
 
 ENDLESS = seedbed.spec("normal", (1 << 40,), name="endless")
 LARGE = seedbed.spec("normal", (64 << 18,), name="large")
@@ -105,7 +104,7 @@ def table():
 
 @pytest.fixture
 def target(table):
-    server = start(InitServicer(FakeBackend()), balance=Balance(table, 0))
+    server = start_here(balance=Balance(table, 0))
     table[1] = 0
     yield server.addresses[0]
     server.stop(0)
@@ -122,8 +121,8 @@ def one_stream(target):
 def attempts(monkeypatch):
     """How often each call was made: what it said that was left."""
     told = []
-    original = _moving.metadata
-    monkeypatch.setattr(_moving, "metadata", lambda route: told.append(route.moves) or original(route))
+    original = rerouting.metadata
+    monkeypatch.setattr(rerouting, "metadata", lambda route: told.append(route.moves) or original(route))
     return told
 
 
@@ -172,7 +171,7 @@ def test_nobody_moves_while_another_has_as_many(monkeypatch, target, table):
 def test_clients_of_others_are_never_refused(target):
     request = InitTensorRequest(spec=SMALL).SerializeToString()
     with one_stream(target), grpc.insecure_channel(target) as channel:
-        for metadata in ((), ((_moving.MAY_MOVE, "0"),)):
+        for metadata in ((), ((MAY_MOVE, "0"),)):
             answers = channel.unary_stream("/seedbed.v1.InitService/InitTensor")(request, timeout=10, metadata=metadata)
             assert len(list(answers)) == 1
 
@@ -200,4 +199,4 @@ def test_a_worker_counts_from_nothing_when_it_begins(table):
 @pytest.mark.parametrize(("mib", "moves"), [(0, 0), (7, 0), (8, 1), (64, 8), (1 << 20, 32)])
 def test_a_call_moves_more_often_the_longer_it_takes(mib, moves):
     half = TensorSlice(spec=seedbed.spec("normal", (mib << 17,)))
-    assert _moving.moves([half, half]) == moves
+    assert rerouting.moves([half, half]) == moves

@@ -18,9 +18,9 @@ from google.protobuf import json_format
 from safetensors import safe_open
 
 import seedbed
-from seedbed import _checkpoints
-from seedbed._files import read_safetensors
-from seedbed._local import LocalClient
+from seedbed._files import checkpoints
+from seedbed._files.safetensors import read_safetensors
+from seedbed._inside.cpu import LocalClient
 from seedbed.v1 import Model
 
 INDEX = "model.safetensors.index.json"
@@ -148,8 +148,8 @@ def test_tensors_of_a_single_file(ok):
 )
 def test_sizes(ok, monkeypatch, text, size):
     sizes = []
-    plan = _checkpoints.plan
-    monkeypatch.setattr(_checkpoints, "plan", lambda model, most: sizes.append(most) or plan(model, 10**9))
+    plan = checkpoints.plan
+    monkeypatch.setattr(checkpoints, "plan", lambda model, most: sizes.append(most) or plan(model, 10**9))
     ok("model", "m.json", "-o", "ckpt", "--max-shard-size", text)
     assert sizes == [size]
 
@@ -197,7 +197,7 @@ def test_files_are_filled_as_hugging_face_fills_them(sizes):
     tensors = {f"t{i}": torch.empty(size, dtype=torch.float32) for i, size in enumerate(sizes)}
     split = hub.split_torch_state_dict_into_shards(tensors, max_shard_size=40)
     model = Model(tensors=[seedbed.spec("ones", (size,), name=f"t{i}") for i, size in enumerate(sizes)])
-    shards = _checkpoints.plan(model, 40)
+    shards = checkpoints.plan(model, 40)
     found = {shard.name: [spec.name for spec in shard.model.tensors] for shard in shards}
     assert found == split.filename_to_tensors
 
@@ -246,9 +246,9 @@ def test_transformers_reads_and_writes_the_same(seedbed_command, make):
 
 def test_shares_are_disjoint_complete_and_balanced():
     model = Model(tensors=[seedbed.spec("ones", (size,), name=f"t{size}") for size in range(100, 200)])
-    shards = _checkpoints.plan(model, 1000)
+    shards = checkpoints.plan(model, 1000)
     for workers in (1, 3, 7, 300):
-        shares = [_checkpoints.share(shards, worker, workers) for worker in range(workers)]
+        shares = [checkpoints.share(shards, worker, workers) for worker in range(workers)]
         assert sorted(shard.name for part in shares for shard in part) == [shard.name for shard in shards]
         loads = [sum(shard.size for shard in part) for part in shares]
         assert max(loads) - min(loads) <= max(shard.size for shard in shards)
@@ -372,7 +372,7 @@ def visiting(monkeypatch, change):
     def changed(self, model, use, jobs=None, timeout=...):
         change(lambda use: visit(self, model, use, jobs, timeout), use)
 
-    monkeypatch.setattr("seedbed._local._VISIT_BYTES", 4096)  # many pieces
+    monkeypatch.setattr("seedbed._inside.cpu._VISIT_BYTES", 4096)  # many pieces
     monkeypatch.setattr(LocalClient, "visit", changed)
 
 

@@ -1,7 +1,6 @@
 """The command line as its users meet it: files, output, messages, exit codes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from _helpers.command import process
+from _helpers.command import environment, process
 from _helpers.emulation import emulated_cupy
 from _helpers.waiting import wait_until
 from safetensors import safe_open
@@ -551,10 +550,9 @@ def test_a_closed_pipe_makes_no_noise(tmp_path, command, taken, out):
     tensors = [{"name": f"{index:099}", "shape": [1], "zeros": {}} for index in range(2000)]
     (tmp_path / "many.json").write_text(json.dumps({"tensors": tensors}))
     command = f"{sys.executable} -m seedbed.cli {command} | head {taken}"
-    paths = os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths}, cwd=tmp_path,
+        env=environment(), cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.startswith(out)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
@@ -566,7 +564,7 @@ def test_a_full_disk_behind_standard_output(command):
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "seedbed.cli", *command.split()], stdout=full, stderr=subprocess.PIPE, check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])},
+            env=environment(),
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, b"seedbed: No space left on device\n")
 
@@ -626,13 +624,12 @@ sys.exit(main())
 
 
 def test_a_bare_installation_says_how_to_get_the_command_line():
-    paths = os.pathsep.join([str(ROOT / "client"), str(ROOT / "server")])
     done = subprocess.run(
         [sys.executable, "-c", BARE],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": paths},
+        env=environment(),
     )
     assert done.returncode == 2
     assert done.stderr == "seedbed: the command line is not installed; run: pip install 'seedbed[cli]'\n"

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seedbed
-from seedbed import _stream
+from seedbed._receive import assembler as _stream
 from seedbed.v1 import DataType, Model, Region, TensorSlice, TensorSpec
 
 SPECS = [
@@ -445,7 +445,7 @@ def test_local_obeys_the_environment():
     assert 'backend: "numpy"' in done.stdout
     assert "threads: 1" in done.stdout
     done = run_python(code, SEEDBED_BACKEND="abacus")
-    assert 'InvalidRequest: target: "local:" cannot be had: ' in done.stderr
+    assert 'InvalidRequest: target: "local:" is unavailable: ' in done.stderr
     assert "abacus" in done.stderr
 
 

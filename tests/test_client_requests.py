@@ -15,8 +15,9 @@ from google.rpc import error_details_pb2, status_pb2
 from numpy.lib.stride_tricks import as_strided
 
 import seedbed
-from seedbed import _targets, aio, errors
-from seedbed._regions import resolve
+from seedbed import aio, errors
+from seedbed._ask.regions import resolve
+from seedbed._wire import targets
 from seedbed.v1 import DataType, FanMode, Model, Nonlinearity, Normal, Region, TensorSlice, TensorSpec
 
 NOBODY = "127.0.0.1:1"  # where no server answers: what is refused nevertheless was refused before it was asked
@@ -501,12 +502,12 @@ def test_good_targets(target):
 
 
 def test_channel_options():
-    options = dict(_targets.parse("localhost:1", [("grpc.keepalive_time_ms", 7)]).options)
+    options = dict(targets.parse("localhost:1", [("grpc.keepalive_time_ms", 7)]).options)
     assert options["grpc.keepalive_time_ms"] == 7
     assert options["grpc.enable_http_proxy"] == 0
-    assert "grpc.enable_http_proxy" in dict(_targets.parse("[::1]:1").options)
-    assert "grpc.enable_http_proxy" not in dict(_targets.parse("localhost.example.com:1").options)
-    assert "grpc.enable_http_proxy" not in dict(_targets.parse("10.0.0.1:1").options)
+    assert "grpc.enable_http_proxy" in dict(targets.parse("[::1]:1").options)
+    assert "grpc.enable_http_proxy" not in dict(targets.parse("localhost.example.com:1").options)
+    assert "grpc.enable_http_proxy" not in dict(targets.parse("10.0.0.1:1").options)
 
 
 class Failure(grpc.RpcError):

@@ -12,9 +12,10 @@ from _helpers.fake_backend import FakeBackend
 from _helpers.waiting import wait_until
 
 import seedbed
-from seedbed import _arguments, _cores, _targets
+from seedbed._ask import arguments as _arguments
+from seedbed._wire import targets
+from seedbed.common import cores as _cores
 from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
 
 LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")  # 62.5 MiB: three stripes at most
 SMALL = seedbed.spec("normal", (1000, 1000), seed=3, name="small")
@@ -23,7 +24,7 @@ SMALL = seedbed.spec("normal", (1000, 1000), seed=3, name="small")
 @pytest.fixture
 def peers(caplog):
     """Where the streams of a server in this process came from."""
-    caplog.set_level(logging.INFO, "seedbed_server.service.observing")
+    caplog.set_level(logging.INFO, "seedbed_server.service.observer")
     return lambda: [
         record.msg.fields["peer"] for record in caplog.records if record.msg.fields["rpc"].startswith("Init")
     ]
@@ -31,7 +32,7 @@ def peers(caplog):
 
 @pytest.fixture
 def target():
-    server = start(InitServicer(FakeBackend()))
+    server = start(FakeBackend())
     yield server.addresses[0]
     server.stop(0)
 
@@ -134,7 +135,7 @@ def open_connections(target):
     ],
 )
 def test_streams_spread_over_replicas_and_connections(target, connections, spread):
-    assert _targets.parse(target).spread(connections) == spread
+    assert targets.parse(target).spread(connections) == spread
 
 
 @pytest.mark.parametrize(("cores", "connections"), [(1, 1), (2, 2), (64, 4)])

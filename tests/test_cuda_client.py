@@ -16,7 +16,7 @@ import pytest
 from _helpers.emulation import emulated_cupy
 
 import seedbed
-from seedbed import _cuda, _transport
+from seedbed._inside import cuda as _cuda
 from seedbed.cli._app import run
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
@@ -178,7 +178,7 @@ def test_a_new_array_that_is_dropped_at_once_does_no_harm(client, local):
 
 def test_memory_that_cannot_be_had(client, limit):
     limit(MIB)
-    with pytest.raises(MemoryError, match=r"4\.0 GiB of GPU 0's memory for tensor 'w' cannot be had; ask for regions"):
+    with pytest.raises(MemoryError, match=r"4\.0 GiB of GPU 0's memory for tensor 'w' is unavailable; ask"):
         client.normal((1 << 30,), name="w")
 
 
@@ -355,7 +355,7 @@ def outs_refused(cupy):
         (expanded(), "has elements that share memory for tensor 'w'"),
         (windows(), "has elements that share memory for tensor 'w'"),
         (Unshared(cupy, (2, 3)), "cannot be shared with CuPy for tensor 'w': not strided; give a CuPy array"),
-        (JaxArray(cupy, (2, 3)), "is a JAX array for tensor 'w', which cannot be written; leave it away, and give"),
+        (JaxArray(cupy, (2, 3)), "is a JAX array for tensor 'w', which cannot be written; omit it, and give"),
     ]
 
 
@@ -374,7 +374,7 @@ def test_arrays_that_are_refused(client, cupy):
 def test_a_client_that_is_pickled_opens_the_gpu_when_it_is_used(client, local, monkeypatch):
     sent = pickle.dumps(client)
     with monkeypatch.context() as unopened:
-        unopened.setattr(_transport, "open_cuda_service", None)
+        unopened.setattr(_cuda, "open_cuda_engine", None)
         arrived = pickle.loads(sent)
     assert repr(arrived) == repr(client)
     assert_equal(arrived.init(NORMAL).get(), local.init(NORMAL))
@@ -428,9 +428,9 @@ def test_a_model_needs_no_more_memory_than_the_caller_keeps(client, limit):
 
 def test_a_model_is_begun_in_groups(client, local, monkeypatch):
     begun = []
-    write_all = client._service._backend.write_all
+    write_all = client._engine._backend.write_all
     monkeypatch.setattr(
-        client._service._backend, "write_all", lambda jobs, stream: (begun.append(len(jobs)), write_all(jobs, stream))
+        client._engine._backend, "write_all", lambda jobs, stream: (begun.append(len(jobs)), write_all(jobs, stream))
     )
     specs = [seedbed.spec("normal", (100,), name=str(i)) for i in range(600)]
     for spec, (_, array) in zip(specs, client.init_model(specs), strict=True):
@@ -546,7 +546,7 @@ def test_a_failure_of_the_service(client, monkeypatch):
     def fail(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(client._service._backend, "write_all", fail)
+    monkeypatch.setattr(client._engine._backend, "write_all", fail)
     with pytest.raises(seedbed.InternalError, match="internal error"):
         client.init(NORMAL)
 
@@ -579,12 +579,14 @@ def test_without_a_gpu(cupy, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "0")
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith('"local:cuda" cannot be had: backend: cupy cannot be used: there is no GPU; see that')
+    assert description.startswith(
+        '"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that'
+    )
 
 
 def test_a_gpu_that_is_not_there(cupy):
     _, description = refusal(seedbed.connect, "local:cuda:7")
-    assert '"local:cuda:7" cannot be had: ' in description
+    assert '"local:cuda:7" is unavailable: ' in description
     assert "there is no device 7; give one of 0 .. 0" in description
 
 
@@ -620,6 +622,6 @@ def test_the_command_line_refuses_it(command, capsys):
 
 
 def test_nothing_is_imported_before_it_is_asked_for():
-    code = "import seedbed, sys; print({'seedbed._cuda', 'seedbed_server', 'cupy'} & set(sys.modules))"
+    code = "import seedbed, sys; print({'seedbed._inside.cuda', 'seedbed_server', 'cupy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "set()\n"

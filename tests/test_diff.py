@@ -13,7 +13,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedbed._files import ELEMENT_TYPES, read_safetensors
+from seedbed._files.safetensors import ELEMENT_TYPES, read_safetensors
 from seedbed.cli import _diff
 
 INDEX = "model.safetensors.index.json"

@@ -12,13 +12,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from seedbed._files import (
-    FileFormatError,
-    create_file,
-    create_npy,
-    create_safetensors,
-    read_safetensors,
-)
+from seedbed._files.errors import FileFormatError
+from seedbed._files.npy import create_npy
+from seedbed._files.safetensors import create_safetensors, read_safetensors
+from seedbed._files.writing import create_file
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.complex64]
 
@@ -211,7 +208,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from seedbed._files import create_safetensors
+from seedbed._files.safetensors import create_safetensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with create_safetensors(Path(sys.argv[1]), {"a": (np.dtype(np.float32), (1_000_000,))}, {}) as write_piece:

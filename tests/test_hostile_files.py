@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from seedbed import _json
-from seedbed._checkpoints import INDEX
-from seedbed._files import FileFormatError, read_safetensors
+from seedbed._files import strict_json
+from seedbed._files.checkpoints import INDEX
+from seedbed._files.errors import FileFormatError
+from seedbed._files.safetensors import read_safetensors
 
 DEPTH = 200_000
 DEEP = "[" * DEPTH + "]" * DEPTH
@@ -57,14 +58,14 @@ TEXTS = {
 @pytest.mark.parametrize(("text", "message"), TEXTS.values(), ids=TEXTS.keys())
 def test_json_is_read_strictly(text, message):
     with pytest.raises(ValueError, match=message):
-        _json.loads(text)
+        strict_json.loads(text)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) |
                     st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
 def test_json_is_read_as_python_does(value):
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False).encode("utf-8", "strict")):
-        assert _json.loads(text) == value
+        assert strict_json.loads(text) == value
 
 
 # safetensors

@@ -1,22 +1,23 @@
 """What a server does not let its clients do, over sockets; and how it is configured."""
 
-import inspect
 import logging
+import subprocess
+import sys
 import time
 
 import grpc
 import numpy as np
 import pytest
 from _helpers.fake_backend import FakeBackend
+from _helpers.servers import servers_here
 from _helpers.waiting import wait_until
 
 import seedbed
 from seedbed.v1 import InitModelRequest, InitTensorRequest, Region, ResumePoint, TensorSlice, TensorSpec, Zeros
 from seedbed_server import engine
-from seedbed_server.service import limits, observing
-from seedbed_server.service.process import Options
-from seedbed_server.service.server import start
+from seedbed_server.service import admission, observer, stalls
 from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service.settings import OPTIONS, Settings
 
 ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
 
@@ -32,17 +33,8 @@ def never():
 @pytest.fixture
 def serve():
     """Starts servers in this process."""
-    running = []
-
-    def start_one(**options):
-        of_requests = options.keys() & inspect.signature(InitServicer).parameters.keys()
-        servicer = InitServicer(FakeBackend(), **{name: options.pop(name) for name in of_requests})
-        running.append(start(servicer, **options))
-        return running[-1]
-
-    yield start_one
-    for server in running:
-        server.stop(0)
+    with servers_here() as start_one:
+        yield start_one
 
 
 @pytest.fixture
@@ -74,8 +66,8 @@ def test_more_bytes_than_an_answer_may_have(serve):
         assert client.zeros((101,), region=np.s_[1:]).shape == (100,)
         assert client.describe(zeros(101)).byte_count == 404
     assert str(error.value) == (
-        "region: is 404 bytes, over the limit of 400 for one answer (max_response_bytes); "
-        "ask for one smaller region after the other"
+        "region: is 404 bytes, over the limit of 400 for one response (max_response_bytes); "
+        "request smaller regions, one after the other"
     )
 
 
@@ -87,13 +79,13 @@ def test_more_bytes_than_the_answer_of_a_model_may_have(serve):
         with pytest.raises(seedbed.InvalidRequest) as error:
             list(client.init_model(specs))
     assert str(error.value) == (
-        "tensors: is 404 bytes, over the limit of 400 for one answer (max_response_bytes); "
-        "ask for fewer tensors at a time, or regions of them"
+        "tensors: is 404 bytes, over the limit of 400 for one response (max_response_bytes); "
+        "request fewer tensors at a time, or regions of them"
     )
 
 
 def test_bytes_that_had_been_delivered_do_not_count():
-    servicer = InitServicer(FakeBackend(), max_response_bytes=8)
+    servicer = InitServicer(FakeBackend(), Settings(max_response_bytes=8))
     assert list(servicer.init_tensor(InitTensorRequest(spec=zeros(100), first_element=98), never))
     tensors = [TensorSlice(spec=zeros(9)), TensorSlice(spec=zeros(9)), TensorSlice(spec=zeros(1))]
     for resume, byte_count in [((1, 8), 8), ((1, 7), 12), ((2, 0), 4), ((0, 9), 40), ((3, 0), 0)]:
@@ -107,7 +99,7 @@ def test_bytes_that_had_been_delivered_do_not_count():
 
 
 def test_regions_count_as_what_is_sent():
-    servicer = InitServicer(FakeBackend(), max_response_bytes=8)
+    servicer = InitServicer(FakeBackend(), Settings(max_response_bytes=8))
     part = TensorSlice(spec=zeros(1000), region=Region(start=[5], stop=[7]))
     assert list(servicer.init_model(InitModelRequest(tensors=[part]), never))
 
@@ -119,7 +111,7 @@ def test_more_tensors_than_a_model_may_have(serve):
         with pytest.raises(seedbed.InvalidRequest) as error:
             list(client.init_model([zeros(1, name="a"), zeros(1, name="b"), zeros(1, name="c")]))
     assert str(error.value) == (
-        "tensors: are 3, over the limit of 2 for one model (max_tensors); ask for fewer at a time"
+        "tensors: are 3, over the limit of 2 for one model (max_tensors); request fewer at a time"
     )
 
 
@@ -158,14 +150,14 @@ def test_more_streams_than_a_client_may_have(serve, open_stream, tmp_path):
         assert client.describe(zeros(3)).element_count == 3
         assert other.zeros((3,)).shape == (3,)
         streams[0].cancel()
-        assert wait_until(lambda: server._streams.count == 1)
+        assert wait_until(lambda: server._admission.count == 1)
         assert client.zeros((3,)).shape == (3,)
     assert str(error.value).endswith(
-        "(the server was full: ipv4:127.0.0.1 is at the limit of 2 streams for each client (max_streams_per_client); "
-        "try again once one of them has ended)"
+        "(the server was full: ipv4:127.0.0.1 is at the limit of 2 streams per client (max_streams_per_client); "
+        "retry once one of them has ended)"
     )
     streams[1].cancel()
-    assert wait_until(lambda: not server._streams._of_client)
+    assert wait_until(lambda: not server._admission._count_per_client)
 
 
 @pytest.mark.parametrize(
@@ -173,16 +165,16 @@ def test_more_streams_than_a_client_may_have(serve, open_stream, tmp_path):
     [("ipv4:10.0.0.7:41234", "ipv4:10.0.0.7"), ("ipv6:%5B::1%5D:4", "ipv6:%5B::1%5D"), ("unix:", "unix:")],
 )
 def test_the_host_of_a_peer(peer, host):
-    assert limits._host(peer) == host
+    assert admission._host(peer) == host
 
 
 def test_a_client_that_does_not_read_loses_its_stream(serve, open_stream, caplog):
     server = serve(stall_timeout=0.3, max_streams=1)
     answers = open_stream(server)
-    assert wait_until(lambda: server._streams.count == 0)
-    [record] = [record for record in caplog.records if record.name == limits.__name__]
+    assert wait_until(lambda: server._admission.count == 0)
+    [record] = [record for record in caplog.records if record.name == stalls.__name__]
     assert record.levelno == logging.WARNING
-    assert "nothing was read for 0.3 s (stall_timeout)" in record.getMessage()
+    assert "the client read nothing for 0.3 s (stall_timeout)" in record.getMessage()
     assert "127.0.0.1" in record.getMessage()
     with seedbed.connect(server.addresses[0]) as client:
         assert client.zeros((3,)).shape == (3,)
@@ -192,7 +184,7 @@ def test_a_client_that_does_not_read_loses_its_stream(serve, open_stream, caplog
     began = time.monotonic()
     server.stop(20)  # waits for the threads
     assert time.monotonic() - began < 5
-    assert server._stall_guard._since == {}
+    assert server._stall_guard._sending_since == {}
 
 
 def test_a_client_that_reads_on_after_a_stall_gets_all(serve, caplog):
@@ -215,14 +207,14 @@ def test_a_slow_reader_does_not_stall(serve, open_stream, caplog):
     while time.monotonic() < end:
         next(answers)
         time.sleep(0.01)
-    assert server._streams.count == 1
+    assert server._admission.count == 1
     assert "stall_timeout" not in caplog.text
 
 
 def test_without_a_stall_timeout_nobody_watches(serve, open_stream):
     server = serve(stall_timeout=0)
     open_stream(server)
-    assert server._stall_guard._since == {}
+    assert server._stall_guard._sending_since == {}
 
 
 def test_more_connections_than_an_address_takes(serve):
@@ -253,7 +245,7 @@ def test_a_grpc_that_does_not_limit_connections(serve, monkeypatch):
 
 
 def test_an_old_connection_gives_way_to_a_new_one_and_finishes_its_stream(serve, caplog):
-    caplog.set_level(logging.INFO, observing.__name__)
+    caplog.set_level(logging.INFO, observer.__name__)
     server = serve(max_connection_age=0.3)
     with grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]) as channel:
         init = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
@@ -301,7 +293,7 @@ def test_limits_out_of_range(serve, name, value):
 @pytest.mark.parametrize("value", [-1, 2**63])
 def test_limits_of_requests_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"^{name}: {value} is not between 0 and"):
-        InitServicer(FakeBackend(), **{name: value})
+        Settings(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -310,18 +302,19 @@ def test_limits_of_requests_out_of_range(name, value):
 )
 def test_limits_that_the_engine_sets(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: {value} is not between \d+ and \d+"):
-        InitServicer(FakeBackend(), **{name: value})
+        Settings(**{name: value})
 
 
 @pytest.fixture
-def given(monkeypatch):
-    """What ``seedbed serve`` would run with."""
-    options = {}
-    monkeypatch.setattr("seedbed_server.service.process.run", lambda given: options.update(vars(given)))
-    return options
+def served_with(monkeypatch):
+    """The settings that ``seedbed serve`` would run with."""
+    settings = {}
+    monkeypatch.setattr("seedbed_server.service.process.run", lambda chosen: settings.update(vars(chosen)))
+    monkeypatch.delenv("SEEDBED_WORKERS", raising=False)
+    return settings
 
 
-def test_flags_count_before_the_environment_and_that_before_the_file(ok, given, monkeypatch, tmp_path):
+def test_flags_override_variables_and_variables_override_the_file(ok, served_with, monkeypatch, tmp_path):
     file = tmp_path / "seedbed.toml"
     file.write_text(
         'listen = ["127.0.0.1:1", "127.0.0.1:2"]\nmax-streams = 1\nmax-tensors = 1\nstall-timeout = 1.5\n'
@@ -330,29 +323,69 @@ def test_flags_count_before_the_environment_and_that_before_the_file(ok, given, 
     monkeypatch.setenv("SEEDBED_MAX_STREAMS", "2")
     monkeypatch.setenv("SEEDBED_MAX_TENSORS", "2")
     ok("serve", "--config", file, "--max-streams", "3")
-    assert (given["max_streams"], given["max_tensors"], given["stall_timeout"]) == (3, 2, 1.5)
-    assert given["listen"] == ("127.0.0.1:1", "127.0.0.1:2")
-    assert (given["log_format"], given["backend"]) == ("json", "numpy")
-    assert given["grace"] == Options().grace
+    assert (served_with["max_streams"], served_with["max_tensors"], served_with["stall_timeout"]) == (3, 2, 1.5)
+    assert served_with["listen"] == ("127.0.0.1:1", "127.0.0.1:2")
+    assert (served_with["log_format"], served_with["backend"]) == ("json", "numpy")
+    assert served_with["grace"] == Settings().grace
 
 
-def test_every_limit_has_a_flag_and_a_variable(ok, given, monkeypatch):
-    names = [
-        "max_response_bytes", "max_tensors", "max_streams", "max_streams_per_client", "stall_timeout",
-        "max_connection_age", "max_connections", "max_request_bytes", "max_orthogonal_elements", "grace", "workers",
-        "metrics", "traces",
-    ]  # fmt: skip
-    for value, name in enumerate(names, 1):
-        monkeypatch.setenv(f"SEEDBED_{name.upper()}", str(value))
+def example(option):
+    """A valid value that is not the default, as text."""
+    if option.choices:
+        return option.choices[-1 if option.choices[-1] == "json" else 0]
+    if option.parse is bool:
+        return "true"
+    return "seedbed" if option.least is None else str(int(option.least) + 1)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_setting_has_a_flag_a_variable_and_a_key(ok, served_with, monkeypatch, tmp_path, name):
+    option, text = OPTIONS[name], example(OPTIONS[name])
+    value = option.parse(text)
+    expected = (value,) if option.repeated else value
+    assert expected != getattr(Settings(), name)
+
+    flag = f"--{name.replace('_', '-')}"
+    ok("serve", *([flag] if option.parse is bool else [flag, text]))
+    assert served_with[name] == expected
+
+    file = tmp_path / "seedbed.toml"
+    file.write_text(f"{flag.removeprefix('--')} = '{text}'\n")
+    ok("serve", "--config", file)
+    assert served_with[name] == expected
+
+    monkeypatch.setenv(option.envvar or f"SEEDBED_{name.upper()}", text)
     ok("serve")
-    assert [given[name] for name in names] == [*range(1, 12), "12", "13"]
-    ok("serve", *(text for name in names for text in (f"--{name.replace('_', '-')}", "9")))
-    assert {str(given[name]).removesuffix(".0") for name in names} == {"9"}
-    assert set(names) < set(Options.__annotations__)
+    assert served_with[name] == expected
+
+
+def test_without_options_the_command_has_the_defaults_of_the_settings(ok, served_with):
+    ok("serve")
+    assert served_with == vars(Settings())
+
+
+def test_every_default_is_in_range():
+    for name, option in OPTIONS.items():
+        option.check(name, getattr(Settings, name))
+    assert Settings.max_orthogonal_elements == OPTIONS["max_orthogonal_elements"].most
+    assert Settings.max_orthogonal_elements == engine.MAX_ORTHOGONAL_ELEMENTS
+
+
+def test_without_the_server_the_command_says_what_to_install():
+    code = """
+import sys
+sys.modules["seedbed_server"] = None
+from seedbed.cli import main
+sys.exit(main(["serve", "--listen", "127.0.0.1:0"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "the server is not installed" in result.stderr
+    assert "pip install 'seedbed[server]'" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("max-stream = 1\nmax_tensors = 2\n", "unknown keys: max-stream, max_tensors; known are backend,"),
         ("max-streams = 0\n", "--max-streams"),
@@ -362,27 +395,27 @@ def test_every_limit_has_a_flag_and_a_variable(ok, given, monkeypatch):
         (None, "cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_used(seedbed_command, given, tmp_path, text, told):
+def test_an_unusable_configuration_file(seedbed_command, served_with, tmp_path, text, message):
     file = tmp_path / "seedbed.toml"
     if text is not None:
         file.write_text(text)
     code, _, err = seedbed_command("serve", "--config", file)
     assert code == 2
-    assert told in " ".join(err.split())
-    assert not given
+    assert message in " ".join(err.split())
+    assert not served_with
 
 
-def test_one_address_in_the_file_needs_no_list(ok, given, tmp_path):
+def test_a_single_address_in_the_file_needs_no_list(ok, served_with, tmp_path):
     file = tmp_path / "seedbed.toml"
     file.write_text('listen = "127.0.0.1:1"\n')
     ok("serve", "--config", file)
-    assert given["listen"] == ("127.0.0.1:1",)
+    assert served_with["listen"] == ("127.0.0.1:1",)
 
 
-def test_info_tells_limits(ok, serve):
+def test_info_shows_the_limits(ok, serve):
     server = serve(max_tensors=1000, stall_timeout=2.5)
     rows = dict(line.split("   ", 1) for line in ok("info", "--target", server.addresses[0]).splitlines())
     rows = {key.strip(): value.strip() for key, value in rows.items()}
-    assert rows["most tensors of a model"] == "1,000"
-    assert rows["longest stall"] == "2.5 s"
-    assert rows["largest answer"] == rows["oldest connection"] == "no limit"
+    assert rows["max tensors per model"] == "1,000"
+    assert rows["stall timeout"] == "2.5 s"
+    assert rows["max response"] == rows["max connection age"] == "no limit"

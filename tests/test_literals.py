@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import seedbed
-from seedbed import _laws, _plot, _transport
+from seedbed._show import laws, plot
+from seedbed._wire import transport
 from seedbed.cli._models import load_model, model_lines
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
@@ -36,13 +37,13 @@ RECIPES = [
 def requests(monkeypatch):
     """All that is asked for over sockets."""
     sent = []
-    original = _transport.GrpcTransport.stream
+    original = transport.GrpcTransport.stream
 
     def recorded(self, method, request, deadline, *further):
         sent.append(request)
         return original(self, method, request, deadline, *further)
 
-    monkeypatch.setattr(_transport.GrpcTransport, "stream", recorded)
+    monkeypatch.setattr(transport.GrpcTransport, "stream", recorded)
     return sent
 
 
@@ -114,7 +115,7 @@ def test_descriptions_are_a_servers(region):
     spec.stream = "other"
     with seedbed.connect(NOWHERE) as client:
         described = client.describe(spec, region)
-    part = TensorSlice(spec=spec, region=seedbed._regions.resolve(region, spec.shape))
+    part = TensorSlice(spec=spec, region=seedbed._ask.regions.resolve(region, spec.shape))
     assert described == engine().describe(spec, part.region if part.HasField("region") else None)
 
 
@@ -235,9 +236,9 @@ def test_histograms_of_unknown_laws_hold_all_values():
     with seedbed.connect("local:") as client:
         for spec in RECIPES:
             description, values = client.describe(spec), client.init(spec)
-            histogram = _plot.LawHistogram(description)
+            histogram = plot.LawHistogram(description)
             for row in values.reshape(values.size, 1):
                 histogram.add(row)
             assert int(histogram.counts.sum()) + sum(histogram.atoms.values()) >= 0.95 * values.size
-            if _laws.moments(description) is None:
+            if laws.moments(description) is None:
                 assert int(histogram.counts.sum()) + sum(histogram.atoms.values()) == values.size

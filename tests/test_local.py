@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import seedbed
-from seedbed import _local
+from seedbed._inside import cpu
 from seedbed.v1 import TensorSpec
 
 LARGE = seedbed.spec("trunc_normal", (1 << 28,), name="large")  # a second's work on two threads
@@ -53,7 +53,7 @@ def test_arrays_of_any_strides_are_filled_in_place(shape, data):
 
 
 def test_large_arrays_that_are_not_contiguous(client, monkeypatch):
-    monkeypatch.setattr(_local, "_BOX_ELEMENTS", 1000)
+    monkeypatch.setattr(cpu, "_BOX_ELEMENTS", 1000)
     for shape in [(3, 5, 700), (3, 900, 5), (7001,), (20, 30, 2, 3)]:
         out = np.empty((*shape, 2), np.float32)[..., 1]
         client.normal(shape, name="w", out=out)
@@ -108,7 +108,7 @@ def test_memory_that_is_shared_by_some_is_not_filled_together(places):
 
 
 def test_a_model_larger_than_a_group(client, monkeypatch):
-    monkeypatch.setattr(_local, "_GROUP_BYTES", 4000)
+    monkeypatch.setattr(cpu, "_GROUP_BYTES", 4000)
     specs = [seedbed.spec("uniform", (size,), name=f"w{size}") for size in (900, 200, 1000, 1001, 5, 1)]
     told = []
     got = list(client.init_model(specs, progress=lambda done, total: told.append((done, total))))

@@ -16,9 +16,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 import seedbed
 from seedbed.v1 import DATA_TYPE_FLOAT64
 from seedbed_server import engine
-from seedbed_server.service.security import Security
 from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -184,10 +183,13 @@ def secured(tmp_path):
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     (tmp_path / "tokens").write_text(f"one:{hashlib.sha256(b'right').hexdigest()}\n")
-    security = Security(
-        tls_cert=tmp_path / "server.pem", tls_key=tmp_path / "server.pem", tokens=tmp_path / "tokens"
-    )  # fmt: skip
-    server = start(InitServicer(engine.open_backend("numpy")), ["127.0.0.1:0"], security=security)
+    settings = Settings(
+        listen=["127.0.0.1:0"],
+        tls_cert=tmp_path / "server.pem",
+        tls_key=tmp_path / "server.pem",
+        tokens=tmp_path / "tokens",
+    )
+    server = start(engine.open_backend("numpy"), settings)
     yield f"localhost:{server.addresses[0].rpartition(':')[2]}"
     server.stop(0)
 

@@ -10,15 +10,15 @@ import urllib.request
 import grpc
 import pytest
 from _helpers.fake_backend import FakeBackend
+from _helpers.servers import start_here
 from _helpers.waiting import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import seedbed
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
-from seedbed_server.service import observing
-from seedbed_server.service.security import Security
-from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service import logs, metrics_http, observer
+from seedbed_server.service.metrics import Metrics
+from seedbed_server.service.settings import Settings
 
 ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
 FORGED = "w\n2026-01-01 00:00:00,000 INFO seedbed_server: rpc=InitTensor status=OK"
@@ -34,7 +34,7 @@ def serve():
     running = []
 
     def start_one(backend=None, **options):
-        server = start(InitServicer(backend or FakeBackend()), **options)
+        server = start_here(backend, **options)
         client = seedbed.connect(server.addresses[0], timeout=20)
         running.append((server, client))
         return client
@@ -48,8 +48,8 @@ def serve():
 @pytest.fixture
 def lines(caplog):
     """The lines that were logged of requests, as their fields."""
-    caplog.set_level(logging.INFO, observing.__name__)
-    return lambda: [record.msg.fields for record in caplog.records if record.name == observing.__name__]
+    caplog.set_level(logging.INFO, observer.__name__)
+    return lambda: [record.msg.fields for record in caplog.records if record.name == observer.__name__]
 
 
 @pytest.fixture
@@ -119,8 +119,8 @@ def test_the_line_tells_whose_token_it_was(lines, tmp_path):
     digest = hashlib.sha256(b"secret").hexdigest()
     tokens = tmp_path / "tokens"
     tokens.write_text(f"alice:{digest}\n")
-    metrics = observing.Metrics(InitServicer(FakeBackend()))
-    server = start(InitServicer(FakeBackend()), security=Security(tokens=tokens), metrics=metrics)
+    metrics = Metrics(FakeBackend())
+    server = start_here(tokens=tokens, metrics=metrics)
     try:
         with seedbed.connect(server.addresses[0], token="secret") as client:
             client.zeros((3,))
@@ -141,7 +141,11 @@ def test_the_line_tells_whose_token_it_was(lines, tmp_path):
         ("unknown", "UNAUTHENTICATED"),
     ]
     assert not any("client" in line for line in refused)
-    assert [line["error"].split()[2] for line in refused[::2]] == ["wants", "does", "wants"]
+    assert [line["error"].split(" token")[0] for line in refused[::2]] == [
+        "this server requires a",
+        "the",
+        "this server requires a",
+    ]
 
     def counted(rpc):
         return metrics.registry.get_sample_value("seedbed_requests_total", {"rpc": rpc, "status": "UNAUTHENTICATED"})
@@ -178,20 +182,20 @@ def test_names_that_are_long_or_more_than_text_are_left_out(serve, lines, name):
 
 
 def record_of(fields):
-    return logging.LogRecord("x", logging.INFO, "", 0, observing._Line(fields), (), None)
+    return logging.LogRecord("x", logging.INFO, "", 0, logs.Fields(fields), (), None)
 
 
 @pytest.mark.parametrize("value", [FORGED, 'a" status="OK', "a b", "a=b", "é", "", "a\rb", "a\u0085b", "back\\slash"])
 def test_no_value_can_forge_a_line_or_a_field(value):
     fields = {"rpc": "InitTensor", "name": value, "bytes": 7}
-    [text] = observing._TextFormatter().format(record_of(fields)).splitlines()
+    [text] = logs.TextFormatter().format(record_of(fields)).splitlines()
     name = re.search(r"rpc=InitTensor name=(\".*\") bytes=7$", text)[1]
     assert json.loads(name) == value
-    [text] = observing._JsonFormatter().format(record_of(fields)).splitlines()
+    [text] = logs.JsonFormatter().format(record_of(fields)).splitlines()
     assert json.loads(text).items() >= fields.items()
 
 
-@pytest.mark.parametrize("formatter", [observing._TextFormatter(), observing._JsonFormatter()])
+@pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()])
 def test_no_exception_can_forge_a_line(formatter):
     try:
         raise RuntimeError(FORGED)
@@ -232,9 +236,9 @@ def test_a_process_is_quiet_unless_asked(start_server):
 
 def test_what_cannot_be_logged():
     with pytest.raises(ValueError, match="log_level: 'loud' is unknown; give one of debug, info"):
-        observing.configure_logging("loud")
+        Settings(log_level="loud")
     with pytest.raises(ValueError, match="log_format: 'xml' is unknown; give one of text, json"):
-        observing.configure_logging("info", "xml")
+        Settings(log_format="xml")
 
 
 # Metrics -------------------------------------------------------------------------------------------------------------
@@ -243,7 +247,7 @@ def test_what_cannot_be_logged():
 @pytest.fixture
 def measured(serve):
     """A client of a server, and what reads its metrics over HTTP."""
-    with observing.served("0", InitServicer(FakeBackend())) as metrics:
+    with metrics_http.serve_metrics("0", FakeBackend()) as metrics:
 
         def read():
             with urllib.request.urlopen(metrics.url, timeout=5) as answer:
@@ -296,8 +300,7 @@ def test_metrics_of_streams_that_are_open(measured, abandon):
 
 
 def test_metrics_of_an_internal_error(serve):
-    servicer = InitServicer(FakeBackend())
-    metrics = observing.Metrics(servicer)
+    metrics = Metrics(FakeBackend())
     client = serve(FakeBackend(error=RuntimeError("x")), metrics=metrics)
     with pytest.raises(seedbed.InternalError):
         client.zeros((3,))
@@ -306,7 +309,7 @@ def test_metrics_of_an_internal_error(serve):
 
 
 def test_a_resumed_stream_asks_for_what_is_left(serve):
-    metrics = observing.Metrics(InitServicer(FakeBackend()))
+    metrics = Metrics(FakeBackend())
     client = serve(metrics=metrics)
     with grpc.insecure_channel(client.target) as channel:
         call = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
@@ -326,8 +329,8 @@ def test_a_port_that_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(OSError, match=rf"metrics: {port}: cannot be listened on \(Address already in use\)"),
-            observing.served(str(port), InitServicer(FakeBackend())),
+            pytest.raises(OSError, match=rf"metrics: cannot listen on {port} \(Address already in use\)"),
+            metrics_http.serve_metrics(str(port), FakeBackend()),
         ):
             pass
 
@@ -335,12 +338,12 @@ def test_a_port_that_is_taken():
 @pytest.mark.parametrize("address", ["", "localhost:", ":9464", "localhost:x", "localhost:65536", "host", "-1"])
 def test_what_is_not_an_address(address):
     with pytest.raises(ValueError, match=r"metrics: .* is not an address; give HOST:PORT, or a port"):
-        observing._host_and_port(address)
+        metrics_http._host_and_port(address)
 
 
 def test_a_host_that_is_unknown():
     with (
-        pytest.raises(OSError, match=r"metrics: no-such-host\.invalid:0: cannot be listened on"),
-        observing.served("no-such-host.invalid:0", InitServicer(FakeBackend())),
+        pytest.raises(OSError, match=r"metrics: cannot listen on no-such-host\.invalid:0"),
+        metrics_http.serve_metrics("no-such-host.invalid:0", FakeBackend()),
     ):
         pass

@@ -10,7 +10,9 @@ import grpc
 import pytest
 
 import seedbed
-from seedbed import _client, _transport, aio
+from seedbed import aio
+from seedbed._client import sync
+from seedbed._inside import cpu
 
 NOBODY = "127.0.0.1:1"
 SPEC = seedbed.spec("normal", (30, 40), seed=7, name="w")
@@ -58,7 +60,7 @@ def test_clients_of_coroutines(request, target, expected):
 
 def test_options_and_connections_arrive(monkeypatch):
     opened = []
-    monkeypatch.setattr(_client, "open_transport", lambda *arguments: opened.append(arguments) or FakeTransport())
+    monkeypatch.setattr(sync, "GrpcTransport", lambda *arguments: opened.append(arguments) or FakeTransport())
     client = seedbed.connect("10.0.0.1:1", connections=3, options=[("grpc.max_send_message_length", 7)])
     arrived = sent(client)
     assert len(opened) == 1  # nothing is opened before it is used
@@ -76,7 +78,7 @@ class FakeTransport:
 
 def test_the_number_of_connections_is_each_process_s_own(monkeypatch):
     opened = []
-    monkeypatch.setattr(_client, "open_transport", lambda *arguments: opened.append(arguments) or FakeTransport())
+    monkeypatch.setattr(sync, "GrpcTransport", lambda *arguments: opened.append(arguments) or FakeTransport())
     client = seedbed.connect("10.0.0.1:1")
     monkeypatch.setenv("SEEDBED_CONNECTIONS", "9")
     assert sent(client)._transport
@@ -85,7 +87,7 @@ def test_the_number_of_connections_is_each_process_s_own(monkeypatch):
 
 def test_what_was_closed_before_it_was_used(monkeypatch):
     client = seedbed.connect("local:")
-    monkeypatch.setattr(_transport, "open_service", None)
+    monkeypatch.setattr(cpu, "open_engine", None)
     arrived = sent(client)
     arrived.close()
     with pytest.raises(seedbed.Cancelled, match="this client of local: is closed"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from seedbed import _laws, _plot
+from seedbed._show import laws, plot
 from seedbed.v1 import (
     Constant,
     DataType,
@@ -50,38 +50,38 @@ CONTINUOUS = {
 
 @pytest.mark.parametrize(("description", "exact"), CONTINUOUS.values(), ids=CONTINUOUS.keys())
 def test_curve_and_moments_are_the_exact_distribution_s(description, exact):
-    curve = _laws.curve(description)
+    curve = laws.curve(description)
     inside = slice(1, -1) if curve.y[0] == 0 else slice(None)
     np.testing.assert_allclose(curve.y[inside][:-1], exact.pdf(curve.x[inside][:-1]), rtol=2e-4)
-    mean, std = _laws.moments(description)
+    mean, std = laws.moments(description)
     assert mean == pytest.approx(exact.mean(), rel=1e-6, abs=1e-9)
     assert std == pytest.approx(exact.std(), rel=1e-5)
 
 
 def test_sparse_keeps_room_for_its_zeros():
     description = described(Law(sparse=Sparse(sparsity=0.3, std=0.01)), (10, 3))
-    curve = _laws.curve(description)
+    curve = laws.curve(description)
     assert integrate.trapezoid(curve.y, curve.x) == pytest.approx(0.7, rel=1e-4)
-    assert _laws.moments(description)[1] == pytest.approx(0.01 * math.sqrt(0.7))
-    assert _laws.atoms(description) == (0.0,)
-    assert _laws.curve(described(Law(sparse=Sparse(sparsity=1, std=0.01)), (10, 3))) is None
+    assert laws.moments(description)[1] == pytest.approx(0.01 * math.sqrt(0.7))
+    assert laws.atoms(description) == (0.0,)
+    assert laws.curve(described(Law(sparse=Sparse(sparsity=1, std=0.01)), (10, 3))) is None
 
 
 def test_atoms_are_rounded_to_the_type():
-    assert _laws.atoms(described(Law(constant=Constant(val=0.1)), dtype=BFLOAT16)) == (float(ml_dtypes.bfloat16(0.1)),)
-    assert _laws.atoms(described(Law(constant=Constant(val=0.1)))) == (float(np.float32(0.1)),)
+    assert laws.atoms(described(Law(constant=Constant(val=0.1)), dtype=BFLOAT16)) == (float(ml_dtypes.bfloat16(0.1)),)
+    assert laws.atoms(described(Law(constant=Constant(val=0.1)))) == (float(np.float32(0.1)),)
 
 
 def test_text_names_the_law_and_its_parameters():
-    assert _laws.text(described(Law(normal=Normal(mean=0, std=0.02)))) == "normal(mean=0, std=0.02)"
-    assert _laws.text(described(Law(eye=Eye()))) == "eye()"
+    assert laws.text(described(Law(normal=Normal(mean=0, std=0.02)))) == "normal(mean=0, std=0.02)"
+    assert laws.text(described(Law(eye=Eye()))) == "eye()"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_bins_are_fair_to_every_type(dtype):
     number = {np.float32: FLOAT32, np.float16: DataType.DATA_TYPE_FLOAT16, ml_dtypes.bfloat16: BFLOAT16}[dtype]
     description = described(Law(uniform=Uniform(a=-1, b=1)), (1000, 1000), number)
-    histogram = _plot.LawHistogram(description)
+    histogram = plot.LawHistogram(description)
     values = np.random.default_rng(7).uniform(-1, 1, 1_000_000).astype(np.float32).astype(dtype)
     histogram.add(values[np.abs(values) < 1])
     heights = histogram.counts / np.diff(histogram.edges) / histogram.size
@@ -94,7 +94,7 @@ def test_bins_are_fair_to_every_type(dtype):
 @pytest.mark.parametrize("name", ["uniform", "normal", "trunc_normal", "trunc_normal far", "orthogonal"])
 def test_the_fast_binning_is_the_plain_one(name, dtype, size):
     description, _ = CONTINUOUS[name]
-    histogram = _plot.LawHistogram(described(description.law, description.spec.shape, dtype), size)
+    histogram = plot.LawHistogram(described(description.law, description.spec.shape, dtype), size)
     between = np.random.default_rng(7).uniform(histogram.edges[0], histogram.edges[-1], 10_000)
     values = np.concatenate((between, histogram.edges))
     plain = np.minimum(np.searchsorted(histogram.edges, values, side="right") - 1, len(histogram.counts) - 1)
@@ -104,7 +104,7 @@ def test_the_fast_binning_is_the_plain_one(name, dtype, size):
 def test_chunks_add_up():
     description = described(Law(normal=Normal(mean=3, std=0.5)), (100, 100))
     values = np.random.default_rng(7).normal(3, 0.5, 10_000).astype(np.float32)
-    whole, parts = _plot.LawHistogram(description), _plot.LawHistogram(description)
+    whole, parts = plot.LawHistogram(description), plot.LawHistogram(description)
     whole.add(values)
     for first in range(0, values.size, 999):
         parts.add(values[first : first + 999])
@@ -132,26 +132,26 @@ PANELS = {
 @pytest.mark.parametrize("name", PANELS)
 def test_every_law_can_be_drawn(tmp_path, name):
     law, shape, value = PANELS[name]
-    histogram = _plot.LawHistogram(described(law, shape, BFLOAT16))
+    histogram = plot.LawHistogram(described(law, shape, BFLOAT16))
     histogram.names.append("w")
     histogram.add(np.full(shape, value, ml_dtypes.bfloat16))
-    _plot.draw([histogram], tmp_path / "w.svg", "w", "a subtitle")
+    plot.draw([histogram], tmp_path / "w.svg", "w", "a subtitle")
     assert b"</svg>" in (tmp_path / "w.svg").read_bytes()
 
 
 def test_the_most_numerous_laws_are_drawn_and_the_rest_is_mentioned(tmp_path):
     histograms = []
     for std in range(1, 16):
-        histograms.append(_plot.LawHistogram(described(Law(normal=Normal(mean=0, std=std)), (10 * std,))))
+        histograms.append(plot.LawHistogram(described(Law(normal=Normal(mean=0, std=std)), (10 * std,))))
         histograms[-1].names.append(f"tensor {std}")
         histograms[-1].add(np.zeros(10 * std))
-    _plot.draw(histograms, tmp_path / "w.png", "model")
+    plot.draw(histograms, tmp_path / "w.png", "model")
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_picture_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.png, \.svg, \.pdf"):
-        _plot.draw([], tmp_path / "w.gif", "w")
+        plot.draw([], tmp_path / "w.gif", "w")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from _helpers.waiting import wait_until
 from grpc_health.v1 import health_pb2
 
 import seedbed
-from seedbed import _stripes, _targets
-from seedbed._retry import Deadline
+from seedbed._receive import stripes
+from seedbed._wire import targets
+from seedbed.common.deadline import Deadline
 from seedbed.v1 import Region, TensorSlice, TensorSpec
-from seedbed_server.service.server import SERVICE_NAME, start
-from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service.server import start
+from seedbed_server.service.servicer import SERVICE_NAME
 
 LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")
 SMALL = seedbed.spec("zeros", (4,))
@@ -39,7 +40,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
     ],
 )
 def test_what_a_target_means_to_grpc(target, address, replicas):
-    parsed = _targets.parse(target)
+    parsed = targets.parse(target)
     assert (parsed.address, parsed.replicas()) == (address, replicas)
     assert ("round_robin" in dict(parsed.options).get("grpc.service_config", "")) == (address[:3] in ("ipv", "dns"))
 
@@ -47,7 +48,7 @@ def test_what_a_target_means_to_grpc(target, address, replicas):
 def test_hosts_of_one_name_are_counted(monkeypatch):
     found = [(2, 1, 6, "", (f"10.0.0.{i}", 50051)) for i in range(3)]
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
-    assert _targets.parse("dns:///seedbed.default.svc:50051").replicas() == 3
+    assert targets.parse("dns:///seedbed.default.svc:50051").replicas() == 3
 
 
 @pytest.mark.parametrize("target", ["a:1,", "a:1,b", "a:1,b:0", "a:1;b:2", "a:1,unix:/b"])
@@ -73,7 +74,7 @@ def test_stripes_cover_the_part_once_and_in_order(shape, most):
         region=Region(start=start, stop=[size + 1 for size in shape]),
     )
     counted = 0
-    for part, where in _stripes.split(wanted, most):
+    for part, where in stripes.split(wanted, most):
         extents = [high - low for low, high in zip(part.region.start, part.region.stop, strict=True)]
         place = [range(size)[cut] for size, cut in zip(shape, where, strict=False)]
         assert [len(cut) for cut in place] == extents[: len(place)]
@@ -84,9 +85,9 @@ def test_stripes_cover_the_part_once_and_in_order(shape, most):
 
 
 def test_small_tensors_are_not_divided():
-    assert not _stripes.is_large(TensorSlice(spec=TensorSpec(shape=[(32 << 20) // 4 - 1])))
-    assert len(_stripes.split(TensorSlice(spec=TensorSpec(shape=[48 << 18])), 8)) == 3
-    assert len(_stripes.split(TensorSlice(spec=TensorSpec()), 8)) == 1
+    assert not stripes.is_large(TensorSlice(spec=TensorSpec(shape=[(32 << 20) // 4 - 1])))
+    assert len(stripes.split(TensorSlice(spec=TensorSpec(shape=[48 << 18])), 8)) == 3
+    assert len(stripes.split(TensorSlice(spec=TensorSpec()), 8)) == 1
 
 
 # Servers in this process, which tell what they are asked for ---------------------------------------------------------
@@ -98,7 +99,7 @@ def servers():
     started = []
 
     def begin(*backends):
-        started.extend(start(InitServicer(backend)) for backend in backends)
+        started.extend(start(backend) for backend in backends)
         return ",".join(server.addresses[0] for server in started), started
 
     yield begin

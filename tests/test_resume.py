@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seedbed
-from seedbed import _retry, _stream
+from seedbed._receive import assembler as _stream
+from seedbed._receive import retry
 from seedbed.v1 import (
     Chunk,
     InitTensorRequest,
@@ -50,8 +51,8 @@ def scripted():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(_retry, "_FIRST_DELAY", 0.001)
-    monkeypatch.setattr(_retry, "_LONGEST_DELAY", 0.002)
+    monkeypatch.setattr(retry, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(retry, "_LONGEST_DELAY", 0.002)
 
 
 def sync_tensor(target, wait=None, **arguments):

@@ -18,17 +18,20 @@ import numpy as np
 import pytest
 import trustme
 from _helpers.command import process
+from _helpers.servers import servers_here
 from _helpers.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import seedbed
-from seedbed import _credentials, _targets, errors
+from seedbed import errors
+from seedbed._wire import credentials as _credentials
+from seedbed._wire import targets
 from seedbed_server import engine
-from seedbed_server.service import listening, observing
-from seedbed_server.service.process import Options, run
-from seedbed_server.service.security import Security, Tokens
-from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service import listening, observer
+from seedbed_server.service.access import AccessControl
+from seedbed_server.service.process import run
+from seedbed_server.service.settings import Settings
+from seedbed_server.service.tokens import Tokens
 
 TOKEN, OTHER_TOKEN = "seedbed_one", "seedbed_other"
 
@@ -63,7 +66,7 @@ class Files:
         }
 
     def server(self, **options):
-        """The arguments of `Security` that have the server show a certificate."""
+        """The settings of a server with a certificate."""
         return {f"tls_{name}": path for name, path in self.issue("server", **options).items()}
 
 
@@ -85,17 +88,11 @@ def write_tokens(path, **named):
 
 @pytest.fixture
 def serve():
-    """Starts servers in this process; gives their port."""
-    started = []
-
-    def start_one(listen="127.0.0.1:0", **security):
-        servicer = InitServicer(engine.open_backend("numpy"))
-        started.append(start(servicer, [listen], security=Security(**security)))
-        return started[-1].addresses[0]
-
-    yield start_one
-    for server in started:
-        server.stop(0)
+    """Starts servers in this process; returns their address."""
+    with servers_here() as start_one:
+        yield lambda listen="127.0.0.1:0", **settings: start_one(
+            engine.open_backend("numpy"), listen=[listen], **settings
+        ).addresses[0]
 
 
 @pytest.fixture
@@ -154,7 +151,7 @@ def test_tls_with_coroutines(serve, files, tokens):
             return (await client.server_info()).version, (await client.ones((3,))).tolist()
 
     assert asyncio.run(ask(token=TOKEN)) == (seedbed.__version__, [1, 1, 1])
-    with pytest.raises(seedbed.Unauthenticated, match="does not know the token"):
+    with pytest.raises(seedbed.Unauthenticated, match="the token is unknown"):
         asyncio.run(ask(token=OTHER_TOKEN))
 
 
@@ -267,7 +264,7 @@ def test_mutual_tls(serve, files, tmp_path):
 
 
 def test_the_log_tells_whose_certificate_it_was(serve, files, caplog):
-    caplog.set_level(logging.INFO, observing.__name__)
+    caplog.set_level(logging.INFO, observer.__name__)
     address = serve(**files.server(), tls_client_ca=files.ca)
     for name, options in (("trainer.example", {}), ("the trainer", {"common_name": "the trainer"})):
         certificate = files.issue("client", "trainer.example", **options)
@@ -293,7 +290,7 @@ def test_a_certificate_is_changed_while_clients_are_connected(serve, files, tmp_
         refusals(late, seedbed.Unavailable)
         assert sum(len(values) for _, values in chunks) > 0, "a stream in progress goes on"
         assert works(old)
-    assert f"read the certificate anew from {server['tls_cert']}" in caplog.messages
+    assert f"reloaded the certificate from {server['tls_cert']}" in caplog.messages
 
 
 @pytest.mark.parametrize("broken", ["text", "missing", "other key"])
@@ -311,7 +308,9 @@ def test_a_broken_certificate_changes_nothing(serve, files, caplog, broken):
         with seedbed.connect(address, ca=files.ca) as client:
             assert works(client)
     [told] = caplog.messages
-    assert told.startswith(f"the certificate stays as it was: tls: {server['tls_cert']} and {server['tls_key']} cannot")
+    assert told.startswith(
+        f"keeping the previous certificate: tls: {server['tls_cert']} and {server['tls_key']} cannot"
+    )
     assert key.splitlines()[1].decode() not in told
 
     server["tls_key"].write_bytes(key)
@@ -329,11 +328,11 @@ def test_files_that_cannot_be_used(files, tmp_path):
         ({**server, "tls_cert": tmp_path / "text"}, "cannot be used as certificate and key"),
         ({**server, "tls_client_ca": tmp_path / "text"}, "cannot be used as certificates of authorities"),
         ({"tls_cert": server["tls_cert"]}, "give both --tls-cert and --tls-key"),
-        ({"tls_client_ca": files.ca}, "--tls-client-ca needs TLS"),
-        ({**server, "insecure": True}, "leave one of them out"),
+        ({"tls_client_ca": files.ca}, "--tls-client-ca requires TLS"),
+        ({**server, "insecure": True}, "omit one of them"),
     ]:
         with pytest.raises(ValueError, match=re.escape(text)):
-            Security(**arguments)
+            AccessControl(Settings(**arguments))
     for arguments, text in [
         ({"ca": tmp_path / "none"}, "No such file"),
         ({"ca": tmp_path / "text"}, "cannot be used as certificates of authorities"),
@@ -356,12 +355,13 @@ def test_tokens(serve, tokens):
     with seedbed.connect(address) as client:
         assert (
             refusals(client, seedbed.Unauthenticated)
-            == ["this server wants a token; give connect(..., token=...) or SEEDBED_TOKEN one that its keeper made"] * 2
+            == ["this server requires a token issued by its operator; pass token= to connect() or set SEEDBED_TOKEN"]
+            * 2
         )
     with seedbed.connect(address, token=OTHER_TOKEN) as client:
         assert (
             refusals(client, seedbed.Unauthenticated)
-            == ["this server does not know the token, or not any more; ask its keeper for a new one"] * 2
+            == ["the token is unknown to this server, or has been revoked; ask its operator for a new one"] * 2
         )
 
 
@@ -424,7 +424,7 @@ def test_tokens_are_changed_by_a_signal(serve_process, tokens, files):
     child.terminate()
     _, err = child.communicate(timeout=30)
     assert child.returncode == 0
-    assert f"the tokens stay as they were: tokens: line 1 of {tokens} is not name:sha256hex" in err
+    assert f"keeping the previous tokens: tokens: line 1 of {tokens} is not name:sha256hex" in err
     assert TOKEN not in err
     assert OTHER_TOKEN not in err
 
@@ -448,15 +448,15 @@ def test_files_of_tokens(tmp_path):
     ]
     assert TOKEN not in repr(vars(tokens))
     for text, told in [
-        (b"", "has none; append a line"),
-        (b"# nobody\n", "has none"),
+        (b"", "has no tokens; append a line"),
+        (b"# nobody\n", "has no tokens"),
         (b"\xff", "it is not UTF-8"),
         (b"a:1234", "line 1 of .* is not name:sha256hex"),
-        (f"\na:{'0' * 64}\na:{'1' * 64}".encode(), "line 3 of .* has a name for the second time"),
+        (f"\na:{'0' * 64}\na:{'1' * 64}".encode(), "line 3 of .* repeats the name a"),
     ]:
         file.write_bytes(text)
         with pytest.raises(ValueError, match=told):
-            Security(tokens=file)
+            AccessControl(Settings(tokens=file))
     file.unlink()
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         Tokens(file)
@@ -477,7 +477,7 @@ def test_a_token_of_the_command_line(seedbed_command, serve, tmp_path, monkeypat
     assert seedbed_command("info", "--target", address)[0] == 0
     monkeypatch.setenv("SEEDBED_TOKEN", "wrong")
     code, _, err = seedbed_command("info", "--target", address)
-    assert (code, "does not know the token" in err) == (3, True)
+    assert (code, "the token is unknown" in err) == (3, True)
     assert seedbed_command("token", "a:b")[0] == 2
 
 
@@ -495,12 +495,12 @@ def test_a_server_that_others_reach_in_the_clear_does_not_start(tokens, files, h
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(ValueError, match=r"is open to other machines; give --tls-cert and --tls-key .* or --insecure"):
-        run(Options(listen=[f"127.0.0.1:{port}", f"{host}:0"], backend="numpy"))
+        run(Settings(listen=[f"127.0.0.1:{port}", f"{host}:0"], backend="numpy"))
     assert not bound(port)
-    with pytest.raises(ValueError, match="would let tokens travel in the clear"):
-        run(Options(listen=[f"{host}:0"], security=Security(insecure=True, tokens=tokens)))
-    Security(insecure=True).check([f"{host}:0"])
-    Security(**files.server(), tokens=tokens).check([f"{host}:0"])
+    with pytest.raises(ValueError, match="would expose tokens in plaintext"):
+        run(Settings(listen=[f"{host}:0"], insecure=True, tokens=tokens))
+    AccessControl(Settings(listen=[f"{host}:0"], insecure=True))
+    AccessControl(Settings(listen=[f"{host}:0"], **files.server(), tokens=tokens))
 
 
 def test_what_other_machines_reach():
@@ -518,7 +518,7 @@ def test_a_client_that_would_show_its_token_to_others(tmp_path, monkeypatch):
             connect(target, token=TOKEN, tls=True)
     for target in ("localhost:1", "127.0.0.1:1,[::1]:1", "ipv4:127.0.0.1:1", "dns:///localhost:1", "unix:/tmp/s.sock"):
         seedbed.connect(target, token=TOKEN).close()
-        assert ("grpc.enable_http_proxy", 0) in _targets.parse(target).options, "a proxy is not this machine"
+        assert ("grpc.enable_http_proxy", 0) in targets.parse(target).options, "a proxy is not this machine"
     monkeypatch.setenv("SEEDBED_TOKEN", TOKEN)
     with pytest.raises(seedbed.InvalidRequest, match="in the clear"):
         seedbed.connect("10.0.0.1:1")
@@ -597,7 +597,7 @@ def test_a_server_of_the_command_line_that_does_not_start(seedbed_command, token
     code, _, err = seedbed_command("serve", "--listen", "0.0.0.0:0")
     assert (code, "open to other machines" in err) == (2, True)
     code, _, err = seedbed_command("serve", "--listen", "0.0.0.0:0", "--insecure", "--tokens", tokens)
-    assert (code, "travel in the clear" in err) == (2, True)
+    assert (code, "would expose tokens in plaintext" in err) == (2, True)
 
 
 # Secrets -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from _helpers.command import process
 from _helpers.fake_backend import FakeBackend
 from _helpers.messages import messages
+from _helpers.servers import start_here
 from _helpers.waiting import wait_until
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -25,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import seedbed
+from seedbed.common.status import ServiceError
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -45,16 +47,17 @@ from seedbed.v1 import (
     TensorSlice,
     TensorSpec,
     Zeros,
+    codec,
     init_pb2,
 )
 from seedbed_server import engine
-from seedbed_server.service import framing, listening
+from seedbed_server.service import listening
 from seedbed_server.service import servicer as servicer_module
-from seedbed_server.service.errors import ServiceError, to_status
+from seedbed_server.service.errors import to_status
 from seedbed_server.service.local import LocalService
-from seedbed_server.service.security import Security
-from seedbed_server.service.server import _OPTIONS, SERVICE_NAME, start
-from seedbed_server.service.servicer import MAX_CHUNK_BYTES, MAX_REQUEST_BYTES, STREAMS, UNARY, InitServicer
+from seedbed_server.service.server import _CHANNEL_ARGUMENTS
+from seedbed_server.service.servicer import SERVICE_NAME, STREAMS, UNARY, InitServicer
+from seedbed_server.service.settings import Settings
 
 DTYPES = [
     DataType.DATA_TYPE_FLOAT32,
@@ -115,7 +118,7 @@ def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
         whole = type(head)()
         whole.CopyFrom(head)
         whole.chunk.CopyFrom(chunk)
-        framed = framing.with_chunk(head.SerializeToString(), offset, memoryview(payload))
+        framed = codec.with_chunk(head.SerializeToString(), offset, memoryview(payload))
         assert type(framed) is bytes  # gRPC's server hangs on anything else
         assert framed == whole.SerializeToString()
 
@@ -124,7 +127,7 @@ def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
 def test_framing_at_the_steps_of_varints(size):
     payload = bytes(size)
     chunk = Chunk(crc32c=crc32c.crc32c(payload), payload=payload)
-    assert framing.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
+    assert codec.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
 
 
 # The chunk pipeline --------------------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ def test_every_rpc_of_the_contract_is_served():
 @pytest.mark.parametrize("chunk_bytes", [8, 1001, 1 << 20])
 def test_chunks_follow_each_other_in_whole_elements(dtype, chunk_bytes):
     numpy_dtype = engine.numpy_dtype(dtype)
-    answers = tensor_answers(InitServicer(FakeBackend(), chunk_bytes=chunk_bytes), zeros(700, dtype=dtype))
+    answers = tensor_answers(InitServicer(FakeBackend(), Settings(chunk_bytes=chunk_bytes)), zeros(700, dtype=dtype))
 
     assert [answer.HasField("description") for answer in answers] == [True] + [False] * (len(answers) - 1)
     assert answers[0].description.element_count == 700
@@ -158,7 +161,7 @@ def test_chunks_follow_each_other_in_whole_elements(dtype, chunk_bytes):
 
 
 def test_messages_are_what_protobuf_serialises():
-    servicer = InitServicer(FakeBackend(), chunk_bytes=16)
+    servicer = InitServicer(FakeBackend(), Settings(chunk_bytes=16))
     tensors = [TensorSlice(spec=zeros(count, name="λ" * 100 * count)) for count in (9, 0, 1)]
     for message in servicer.init_model(InitModelRequest(tensors=tensors), never):
         assert message == InitModelResponse.FromString(message).SerializeToString()
@@ -171,7 +174,7 @@ def test_a_small_tensor_is_one_message():
 
 
 def test_resume_at_every_element():
-    servicer = InitServicer(FakeBackend(), chunk_bytes=16)
+    servicer = InitServicer(FakeBackend(), Settings(chunk_bytes=16))
     whole = joined(tensor_answers(servicer, zeros(11)))
     for first_element in range(12):
         answers = tensor_answers(servicer, zeros(11), first_element=first_element)
@@ -183,8 +186,8 @@ def test_resume_at_every_element():
 
 @pytest.mark.parametrize("kept_descriptions", [0, 1, 2, 4096])
 def test_resume_a_model_at_every_point(monkeypatch, kept_descriptions):
-    monkeypatch.setattr(servicer_module, "_KEPT_DESCRIPTIONS", kept_descriptions)
-    servicer = InitServicer(FakeBackend(), chunk_bytes=16)
+    monkeypatch.setattr(servicer_module, "_MAX_CACHED_DESCRIPTIONS", kept_descriptions)
+    servicer = InitServicer(FakeBackend(), Settings(chunk_bytes=16))
     tensors = [TensorSlice(spec=zeros(count, name=str(count))) for count in (5, 0, 1, 9)]
     whole = joined(model_answers(servicer, tensors))
     before = 0
@@ -237,7 +240,7 @@ def test_a_model_may_have_two_regions_of_one_tensor():
 
 def test_streams_share_buffers_which_slow_readers_do_not_hold():
     backend = FakeBackend()
-    servicer = InitServicer(backend, chunk_bytes=4096)
+    servicer = InitServicer(backend, Settings(chunk_bytes=4096))
     streams = [servicer.init_tensor(InitTensorRequest(spec=zeros(5000)), never) for _ in range(50)]
     for stream in streams:
         next(stream)
@@ -287,7 +290,7 @@ class AheadBackend(FakeBackend):
 
 def test_pieces_are_begun_ahead_of_the_one_that_is_sent():
     backend = AheadBackend()
-    stream = InitServicer(backend, chunk_bytes=16).init_tensor(InitTensorRequest(spec=zeros(20)), never)
+    stream = InitServicer(backend, Settings(chunk_bytes=16)).init_tensor(InitTensorRequest(spec=zeros(20)), never)
     assert backend.log == []
     payloads = []
     for message in stream:
@@ -301,14 +304,14 @@ def test_pieces_are_begun_ahead_of_the_one_that_is_sent():
 
 def test_a_short_tensor_is_not_begun_beyond_its_end():
     backend = AheadBackend()
-    assert len(tensor_answers(InitServicer(backend, chunk_bytes=16), zeros(8))) == 2
+    assert len(tensor_answers(InitServicer(backend, Settings(chunk_bytes=16)), zeros(8))) == 2
     assert backend.log == ["begin 0", "begin 4", "wait 0", "wait 4"]
 
 
 @pytest.mark.parametrize("end", ["closed", "cancelled", "failed"])
 def test_whatever_is_begun_is_waited_for_before_its_buffer_is_used_again(end):
     backend = AheadBackend(fails_at=12 if end == "failed" else None)
-    servicer = InitServicer(backend, chunk_bytes=16)
+    servicer = InitServicer(backend, Settings(chunk_bytes=16))
     cancelled = threading.Event()
     stream = servicer.init_tensor(InitTensorRequest(spec=zeros(20)), cancelled.is_set)
     next(stream)
@@ -319,21 +322,21 @@ def test_whatever_is_begun_is_waited_for_before_its_buffer_is_used_again(end):
         with pytest.raises(engine.Cancelled if end == "cancelled" else MemoryError):
             next(stream)
     assert [step for step in backend.log if "wait" in step] == ["wait 0", "wait 4", "wait 8"]
-    assert len(servicer._idle_buffers) == len(backend.buffers) == 3
+    assert len(servicer._chunks._idle_buffers) == len(backend.buffers) == 3
 
 
 def test_buffers_are_the_backends():
     backend = FakeBackend()
     mine = np.empty(64, np.uint8)
     backend.buffer = lambda byte_count: mine[:byte_count]
-    tensor_answers(InitServicer(backend, chunk_bytes=64), zeros(100))
+    tensor_answers(InitServicer(backend, Settings(chunk_bytes=64)), zeros(100))
     assert backend.buffers == {mine.ctypes.data}
 
 
-@pytest.mark.parametrize("chunk_bytes", [7, 0, -1, MAX_CHUNK_BYTES + 1])
+@pytest.mark.parametrize("chunk_bytes", [7, 0, -1, (3 << 20) + 1])
 def test_chunk_bytes_out_of_range(chunk_bytes):
     with pytest.raises(ValueError, match=f"chunk_bytes: {chunk_bytes} is not between"):
-        InitServicer(FakeBackend(), chunk_bytes=chunk_bytes)
+        Settings(chunk_bytes=chunk_bytes)
 
 
 BAD_TENSORS = [
@@ -511,7 +514,7 @@ def serve():
     running = []
 
     def start_one(backend=None, *, chunk_bytes=4096, **options):
-        server = start(InitServicer(backend or FakeBackend(), chunk_bytes=chunk_bytes), **options)
+        server = start_here(backend, chunk_bytes=chunk_bytes, **options)
         caller = Caller(server.addresses[0])
         running.append((server, caller))
         return server, caller
@@ -544,7 +547,7 @@ def test_the_five_rpcs_over_a_socket(serve):
     assert (info.backend, info.device, info.threads) == ("fake", "nothing", 1)
     assert tuple(info.algorithm_versions) == engine.ALGORITHM_VERSIONS
     assert info.limits.chunk_bytes == 4096
-    assert info.limits.max_request_bytes == MAX_REQUEST_BYTES
+    assert info.limits.max_request_bytes == Settings.max_request_bytes
     assert info.limits.max_dimensions == engine.MAX_DIMENSIONS
     assert info.version
 
@@ -575,7 +578,7 @@ def test_garbage_is_an_invalid_argument(serve, method):
 
 def test_requests_that_are_too_large_are_refused(serve):
     _, caller = serve()
-    error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(1, name="x" * (MAX_REQUEST_BYTES + 1))))
+    error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(1, name="x" * (Settings.max_request_bytes + 1))))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -647,7 +650,7 @@ def test_a_cancelled_call_stops_between_chunks(serve):
     call = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
     next(call)
     call.cancel()
-    assert wait_until(lambda: server._streams.count == 0)
+    assert wait_until(lambda: server._admission.count == 0)
     fills = len(backend.fills)
     time.sleep(0.05)
     assert len(backend.fills) <= fills + 1
@@ -718,10 +721,10 @@ def test_more_streams_than_the_limit(serve):
     for _ in range(20):
         error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(1)))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert error.details() == "the server is at its limit of 2 streams; try again later"
+        assert error.details() == "the server is at its limit of 2 streams; retry later"
     assert caller.call("DescribeTensor", DescribeTensorRequest(spec=zeros(1))).description.element_count == 1
     open_calls[0].cancel()
-    assert wait_until(lambda: server._streams.count == 1)
+    assert wait_until(lambda: server._admission.count == 1)
     assert len(list(caller.call("InitTensor", InitTensorRequest(spec=zeros(1))))) == 1
 
 
@@ -778,14 +781,14 @@ PING_INTERVAL = "grpc.http2.min_ping_interval_without_data_ms"
 
 
 def test_clients_may_ping_every_ten_seconds():
-    assert dict(_OPTIONS)[PING_INTERVAL] <= 10_000
+    assert dict(_CHANNEL_ARGUMENTS)[PING_INTERVAL] <= 10_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("allowed", "is_kept"), [(500, True), (5_000, False)])
 def test_clients_that_ping_no_oftener_than_they_may_keep_their_connection(serve, monkeypatch, allowed, is_kept):
-    options = tuple((name, allowed if name == PING_INTERVAL else value) for name, value in _OPTIONS)
-    monkeypatch.setattr("seedbed_server.service.server._OPTIONS", options)
+    options = tuple((name, allowed if name == PING_INTERVAL else value) for name, value in _CHANNEL_ARGUMENTS)
+    monkeypatch.setattr("seedbed_server.service.server._CHANNEL_ARGUMENTS", options)
     server, _ = serve()
     pinging = [
         ("grpc.keepalive_time_ms", 600),
@@ -820,22 +823,22 @@ def test_several_addresses(serve, tmp_path):
 def test_a_port_that_is_taken(serve):
     server, _ = serve()
     for host in ("127.0.0.1", "localhost", "0.0.0.0"):
-        with pytest.raises(OSError, match=rf"listen: {host}:{server.port}: the port is taken"):
-            start(InitServicer(FakeBackend()), [f"{host}:{server.port}"], security=Security(insecure=True))
+        with pytest.raises(OSError, match=rf"listen: {host}:{server.port}: the port is in use"):
+            start_here(listen=[f"{host}:{server.port}"], insecure=True)
 
 
 def test_a_port_that_is_taken_between_check_and_bind(serve, monkeypatch):
     server, _ = serve()
     monkeypatch.setattr(listening, "check", lambda _address: None)
-    with pytest.raises(OSError, match="cannot be listened on"):
-        start(InitServicer(FakeBackend()), server.addresses)
+    with pytest.raises(OSError, match="cannot listen on"):
+        start_here(listen=server.addresses)
 
 
 def test_a_unix_socket_that_is_taken(serve, tmp_path):
     address = f"unix:{tmp_path}/s.sock"
     _, caller = serve(listen=[address])
     with pytest.raises(OSError, match="another server listens there"):
-        start(InitServicer(FakeBackend()), [address])
+        start_here(listen=[address])
     assert caller.health() == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -866,15 +869,15 @@ def test_what_cannot_be_listened_on(tmp_path):
         ("no-such-host.invalid:0", "the host is unknown"),
     ]:
         with pytest.raises(OSError, match=text):
-            start(InitServicer(FakeBackend()), [address], security=Security(insecure=True))
+            start_here(listen=[address], insecure=True)
     assert (tmp_path / "file").read_text() == "precious"
 
 
 def test_arguments_of_start():
-    with pytest.raises(ValueError, match="max_streams: 0 is less than 1"):
-        start(InitServicer(FakeBackend()), max_streams=0)
+    with pytest.raises(ValueError, match="max_streams: 0 is not between 1 and"):
+        start_here(max_streams=0)
     with pytest.raises(ValueError, match="no address is given"):
-        start(InitServicer(FakeBackend()), [])
+        start_here(listen=[])
 
 
 # The process ---------------------------------------------------------------------------------------------------------
@@ -935,5 +938,5 @@ def test_a_second_server_on_a_port_ends_with_a_clear_error(start_server):
     with process("serve", "--listen", handle.target, "--backend", "numpy") as second:
         out, err = second.communicate(timeout=60)
     assert second.returncode == 2
-    assert f"listen: {handle.target}: the port is taken" in err
+    assert f"listen: {handle.target}: the port is in use" in err
     assert out == ""

@@ -9,8 +9,7 @@ import pytest
 from seedbed_server import engine
 from seedbed_server.engine import backends
 from seedbed_server.service import process, sizing
-
-ANYWHERE = ("127.0.0.1:0",)
+from seedbed_server.service.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -31,21 +30,21 @@ def memory(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8), (32, 16), (256, 16)])
 def test_a_worker_for_each_two_cores(monkeypatch, memory, cores, count):
     monkeypatch.setattr(engine, "usable_cores", lambda: cores)
-    assert sizing.worker_count(ANYWHERE, None, None) == count
+    assert sizing.worker_count(Settings()) == count
 
 
 @pytest.mark.parametrize(("text", "count"), [("max\n", 16), ("2147483648\n", 4), ("1000\n", 1)])
 def test_no_more_than_a_container_has_memory_for(monkeypatch, memory, text, count):
     monkeypatch.setattr(engine, "usable_cores", lambda: 64)
     memory.write_text(text)
-    assert sizing.worker_count(ANYWHERE, None, None) == count
+    assert sizing.worker_count(Settings()) == count
 
 
 def test_one_where_processes_cannot_share(monkeypatch):
     monkeypatch.setattr(engine, "usable_cores", lambda: 64)
-    assert sizing.worker_count([*ANYWHERE, "unix:/tmp/seedbed"], None, None) == 1
+    assert sizing.worker_count(Settings(listen=["127.0.0.1:0", "unix:/tmp/seedbed"])) == 1
     monkeypatch.setattr(sizing.sys, "platform", "darwin")
-    assert sizing.worker_count(ANYWHERE, None, None) == 1
+    assert sizing.worker_count(Settings()) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,18 +61,19 @@ def test_one_where_processes_cannot_share(monkeypatch):
 def test_a_worker_for_each_gpu(monkeypatch, memory, gpus, backend, device, count, devices):
     monkeypatch.setattr(engine, "usable_cores", lambda: 16)
     monkeypatch.setattr(engine, "gpu_count", lambda: gpus)
-    assert sizing.worker_count(ANYWHERE, backend, device) == count
-    assert [sizing.device_of(index, backend, device) for index in range(3)] == devices
+    settings = Settings(backend=backend, device=device)
+    assert sizing.worker_count(settings) == count
+    assert [sizing.worker_device(settings, index) for index in range(3)] == devices
 
 
 def test_the_environment_counts(monkeypatch, memory):
     monkeypatch.setattr(engine, "usable_cores", lambda: 16)
     monkeypatch.setattr(engine, "gpu_count", lambda: 4)
     monkeypatch.setenv("SEEDBED_DEVICE", "1")
-    assert sizing.worker_count(ANYWHERE, None, None) == 1
-    assert sizing.device_of(2, None, None) is None  # each worker reads it itself
+    assert sizing.worker_count(Settings()) == 1
+    assert sizing.worker_device(Settings(), 2) is None  # each worker reads the variable itself
     monkeypatch.setenv("SEEDBED_BACKEND", "numpy")
-    assert sizing.worker_count(ANYWHERE, None, None) == 8
+    assert sizing.worker_count(Settings()) == 8
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_the_driver_counts_gpus(monkeypatch, why_no_gpu, status, count):
 
 
 def test_a_server_starts_as_many(start_server, monkeypatch):
-    expected = sizing.worker_count(ANYWHERE, "numpy", None)
+    expected = sizing.worker_count(Settings(backend="numpy"))
     found = re.search(r"; (\d+) workers", start_server(workers="auto").banner)
     assert int(found[1] if found else 1) == expected
-    assert process.Options().workers == "auto"
+    assert Settings().workers == "auto"
 
 
 def test_the_flag(seedbed_command, monkeypatch):
@@ -107,4 +107,4 @@ def test_the_flag(seedbed_command, monkeypatch):
     for wrong in ("0", "-1", "many", "1.5"):
         code, _, err = seedbed_command("serve", "--workers", wrong)
         assert code == 2
-        assert f"{wrong!r} is no number of processes; give 1 or more, or auto" in " ".join(err.split())
+        assert f"{wrong!r} is not a number of workers; give 1 or more, or auto" in " ".join(err.split())

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _helpers import command as _command
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -70,7 +71,7 @@ def batch(tmp_path, monkeypatch):
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SEEDBED_TARGET"))},
             "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "client"), str(ROOT / "server"), *sys.path[1:]]),
+            "PYTHONPATH": os.pathsep.join([_command.environment()["PYTHONPATH"], *sys.path[1:]]),
             "CALLS": str(tmp_path / "calls"),
             **variables,
         }

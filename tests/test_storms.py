@@ -17,19 +17,21 @@ import crc32c
 import grpc
 import numpy as np
 import pytest
-from _helpers.fake_backend import FakeBackend
+from _helpers.servers import servers_here
 from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
 
 import seedbed
-from seedbed import _arguments, _retry, errors
-from seedbed._retry import Deadline, Retry
+from seedbed import errors
+from seedbed._ask import arguments as _arguments
+from seedbed._receive import retry as _retry
+from seedbed._receive.retry import Retry
 from seedbed.cli import _health
+from seedbed.common.deadline import Deadline
+from seedbed.common.status import ServiceError
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
-from seedbed_server.service import limits
-from seedbed_server.service.errors import ServiceError
-from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service import admission
+from seedbed_server.service.admission import StreamAdmission
 
 MIB = 1 << 20
 ENDLESS = TensorSpec(shape=[1 << 40], zeros=Zeros())
@@ -39,15 +41,8 @@ SMALL = seedbed.spec("uniform", (1000,), seed=7, name="w")
 @pytest.fixture
 def serve():
     """Starts servers in this process."""
-    running = []
-
-    def start_one(**options):
-        running.append(start(InitServicer(FakeBackend()), **options))
-        return running[-1]
-
-    yield start_one
-    for server in running:
-        server.stop(0)
+    with servers_here() as start_one:
+        yield start_one
 
 
 @pytest.fixture
@@ -106,7 +101,7 @@ def test_a_full_server_tells_when_to_come_again(serve, limit):
                 next(asked(channel, SMALL, (("seedbed-ticket", ticket),)))
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert 0.05 <= retry_delay(refused.value) <= 5
-        assert list(server._streams._waiting) == ["t"]
+        assert list(server._admission._waiting) == ["t"]
         stream.cancel()
 
 
@@ -121,13 +116,13 @@ def test_all_clients_of_a_server_with_one_place_are_served_roughly_in_order(full
         ranks = []
         for rank in range(20):
             ranks.append(pool.submit(fetch, rank))
-            assert wait_until(lambda: len(full._streams._waiting) == len(ranks))
+            assert wait_until(lambda: len(full._admission._waiting) == len(ranks))
         full.leave()
         for rank in ranks:
             rank.result()
     assert statistics.mean(abs(rank - place) for place, rank in enumerate(order)) < 4, order  # by chance: 6.7
-    assert full._streams._waiting == {}
-    assert wait_until(lambda: full._streams.count == 0)
+    assert full._admission._waiting == {}
+    assert wait_until(lambda: full._admission.count == 0)
 
 
 @pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
@@ -138,7 +133,7 @@ def test_the_deadline_passes_while_the_server_is_full(full, fetch, caplog):
     assert 0.8 < time.monotonic() - began < 3
     assert re.fullmatch(
         r"no complete answer from 127\S+ within 1 s; give a longer timeout, or timeout=None to wait for ever "
-        r"\(the server was full: the server is at its limit of 1 streams; try again later\)",
+        r"\(the server was full: the server is at its limit of 1 streams; retry later\)",
         str(caught.value),
     )
     [told] = [record for record in caplog.records if record.name == "seedbed"]
@@ -183,7 +178,7 @@ class Call:
 
 @pytest.fixture
 def clock(monkeypatch):
-    return Clock(monkeypatch, limits)
+    return Clock(monkeypatch, admission)
 
 
 def entered(streams, **options):
@@ -202,7 +197,7 @@ def refused(streams, **options):
 
 
 def test_a_free_place_is_kept_for_those_in_front_that_are_due(clock):
-    streams = limits.Streams(1)
+    streams = StreamAdmission(1)
     first = entered(streams)
     delay = refused(streams, ticket="a")
     refused(streams, ticket="b")
@@ -216,7 +211,7 @@ def test_a_free_place_is_kept_for_those_in_front_that_are_due(clock):
 
 
 def test_who_never_comes_back_loses_its_place(clock):
-    streams = limits.Streams(1)
+    streams = StreamAdmission(1)
     first = entered(streams)
     delay = refused(streams, ticket="a")
     first.leave()
@@ -231,7 +226,7 @@ def test_who_never_comes_back_loses_its_place(clock):
 
 
 def test_the_hosts_that_have_all_their_streams_keep_no_place_from_others(clock):
-    streams = limits.Streams(2, 1)
+    streams = StreamAdmission(2, 1)
     entered(streams, host="one")
     clock.now += refused(streams, ticket="a", host="one")
     entered(streams, host="other").leave()
@@ -242,8 +237,8 @@ def test_the_hosts_that_have_all_their_streams_keep_no_place_from_others(clock):
 
 
 def test_the_memory_of_tickets_is_bounded(clock, monkeypatch):
-    monkeypatch.setattr(limits, "_MOST_WAITING", 100)
-    streams = limits.Streams(1)
+    monkeypatch.setattr(admission, "_MAX_WAITING", 100)
+    streams = StreamAdmission(1)
     keeper = entered(streams)
     for index in range(1000):
         assert refused(streams, ticket=str(index)) <= 5
@@ -252,11 +247,11 @@ def test_the_memory_of_tickets_is_bounded(clock, monkeypatch):
     refused(streams, ticket="later")
     assert list(streams._waiting) == ["later"]
     keeper.leave()
-    assert streams._of_client == {}
+    assert streams._count_per_client == {}
 
 
 def test_delays_grow_with_those_in_front_and_with_the_time_that_streams_take(clock):
-    streams = limits.Streams(10)
+    streams = StreamAdmission(10)
     calls = [entered(streams) for _ in range(10)]
     soon = [refused(streams, ticket=str(index)) for index in range(2000)]
     assert min(soon) == soon[0] == 0.05

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from _helpers.command import process
 from _helpers.fake_backend import FakeBackend
+from _helpers.servers import start_here
 from _helpers.waiting import wait_until
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
@@ -21,8 +22,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import seedbed
 from seedbed.v1 import TensorSpec, Zeros
 from seedbed_server.service import tracing
-from seedbed_server.service.server import start
-from seedbed_server.service.servicer import InitServicer
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def serve(exporter):
     def start_one(backend=None):
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(exporter))
-        server = start(InitServicer(backend or FakeBackend()), traces=tracing.Traces(provider))
+        server = start_here(backend, traces=tracing.Traces(provider))
         client = seedbed.connect(server.addresses[0], timeout=20)
         running.append((server, client))
         return client
@@ -149,9 +148,16 @@ def test_a_collector_that_is_not_there_keeps_nobody_waiting(start_server):
     assert "Traceback" not in log
 
 
+def start_exporting(endpoint):
+    with tracing.export_traces(endpoint):
+        pass
+
+
 def test_what_is_not_a_url():
-    with pytest.raises(ValueError, match=r"^traces: 'localhost:4317' is not a collector's URL; give one such as http:"):
-        tracing.exported("localhost:4317")
+    with pytest.raises(
+        ValueError, match=r"^traces: 'localhost:4317' is not a URL; give the collector's, such as http:"
+    ):
+        start_exporting("localhost:4317")
 
 
 def test_without_the_extra_it_is_named():
@@ -160,7 +166,7 @@ import sys
 sys.modules["opentelemetry"] = None
 from seedbed_server.service import tracing
 try:
-    tracing.exported("http://localhost:4317")
+    tracing.export_traces("http://localhost:4317").__enter__()
 except ValueError as error:
     print(error)
 """

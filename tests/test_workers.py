@@ -1,7 +1,6 @@
 """Several processes that serve the same port, for real."""
 
 import os
-import pickle
 import re
 import signal
 import subprocess
@@ -16,8 +15,8 @@ from _helpers.waiting import wait_until
 import seedbed
 from seedbed_server import engine
 from seedbed_server.service import process
-from seedbed_server.service.security import Security
-from seedbed_server.service.workers import _SHORTEST_LIFE
+from seedbed_server.service.settings import Settings
+from seedbed_server.service.workers import _MIN_LIFETIME
 
 SPEC = seedbed.spec("normal", (64, 64), seed=7, name="w")
 
@@ -75,7 +74,7 @@ def test_each_has_metrics_of_its_own_and_clients_of_its_own(start_server):
 
 @pytest.mark.slow
 def test_one_that_dies_is_replaced(serving):
-    time.sleep(_SHORTEST_LIFE + 0.1)  # those that die sooner are taken for broken
+    time.sleep(_MIN_LIFETIME + 0.1)  # those that die sooner are taken for broken
     victim, other = workers(serving)
     os.kill(victim, signal.SIGKILL)
     assert wait_until(lambda: len(workers(serving)) == 2 and victim not in workers(serving), 20)
@@ -85,14 +84,14 @@ def test_one_that_dies_is_replaced(serving):
             assert client.ones((3,)).tolist() == [1, 1, 1]
     code, log = serving.terminate()
     assert code == 0
-    assert f"worker {victim} ended with -9; starting another" in log
+    assert f"worker {victim} exited with code -9; starting another" in log
 
 
 def test_those_that_die_at_once_end_the_server(serving):
     os.kill(workers(serving)[0], signal.SIGKILL)
     code, log = serving.wait()
     assert code == 1
-    assert "workers: one ended with -9 within 5 s of its start" in log
+    assert "workers: one exited with code -9 within 5 s of its start" in log
 
 
 def test_they_drain_at_sigterm(serving):
@@ -179,22 +178,17 @@ def test_tokens_are_reread_by_all(start_server, tmp_path, seedbed_command):
         ({"workers": 2, "listen": ["0.0.0.0:0"]}, ValueError, "is open to other machines"),
         ({"workers": 2, "metrics": "here"}, ValueError, "metrics: 'here' is not an address"),
         ({"workers": 2, "chunk_bytes": 1}, ValueError, "chunk_bytes: 1 is not between"),
-        ({"workers": 2, "backend": "none"}, ValueError, "backend: there is no 'none'"),
+        ({"workers": 2, "backend": "none"}, ValueError, "backend: 'none' is unknown"),
+        ({"workers": 2, "backend": "cupy", "device": 99}, ValueError, "backend: cupy cannot be used"),
     ],
 )
 def test_mistakes_are_told_once(options, error, text, capfd):
     with pytest.raises(error, match=re.escape(text)):
-        process.run(process.Options(**{"listen": ["127.0.0.1:0"], **options}))
+        process.run(Settings(**{"listen": ["127.0.0.1:0"], **options}))
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_port_that_is_taken(start_server):
     taken = start_server()
-    with pytest.raises(OSError, match="the port is taken"):
-        process.run(process.Options(listen=[taken.target], workers=2))
-
-
-def test_security_travels_to_workers(tmp_path):
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"alice:{'0' * 64}\n")
-    assert pickle.loads(pickle.dumps(Security(tokens=tokens))).rereads
+    with pytest.raises(OSError, match="the port is in use"):
+        process.run(Settings(listen=[taken.target], workers=2))

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.measuring import Row, compare, gigabytes
 from benchmarks.on_gpu.bench import MIB, Bench, described, ratios
 from seedbed.v1 import TensorDescription
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES
+from seedbed_server.service.settings import Settings
 
 
 def to_the_host(bench: Bench) -> list[Row]:
@@ -29,14 +29,14 @@ def to_the_host(bench: Bench) -> list[Row]:
         found = compare("to the host", f"{law} float32", gigabytes(size), bench.sizes.runs, timed)
         rows += [*found, *ratios("fill / copy", found, "fill", "pinned copy")]
         rows += ratios("pieces / copy", found, "pieces ahead", "pinned copy")
-    bench.notes.append(f"{size / MIB:.4g} MiB each; pieces of {DEFAULT_CHUNK_BYTES / MIB:g} MiB")
+    bench.notes.append(f"{size / MIB:.4g} MiB each; pieces of {Settings.chunk_bytes / MIB:g} MiB")
     return rows
 
 
 def _pieces_ahead(bench: Bench, description: TensorDescription) -> None:
     """What `InitServicer` does for a stream, but for the messages: pieces that are begun before they are waited for."""
     ahead, sampler = bench.backend.ahead, bench.backend.sampler(description)
-    buffers = [bench.backend.buffer(DEFAULT_CHUNK_BYTES).view(np.float32) for _ in range(ahead + 1)]
+    buffers = [bench.backend.buffer(Settings.chunk_bytes).view(np.float32) for _ in range(ahead + 1)]
     under_way: deque = deque()
     for piece, first in enumerate(range(0, description.element_count, len(buffers[0]))):
         if len(under_way) > ahead:

@@ -24,10 +24,11 @@ from benchmarks.measuring import MILLISECONDS, Row, compare, gigabytes, row
 from benchmarks.on_gpu import ROOT
 from benchmarks.on_gpu.bench import MIB, Bench, described, ratios, say, whole
 from benchmarks.servers import read_line, running, serving
-from seedbed._transport import keep_freed_memory
+from seedbed._wire.transport import keep_freed_memory
 from seedbed.v1 import InitTensorRequest
 from seedbed_server import engine
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, InitServicer
+from seedbed_server.service.servicer import InitServicer
+from seedbed_server.service.settings import Settings
 
 ENDLESS_BYTES = 4 << 40
 ENDLESS = seedbed.spec("normal", (ENDLESS_BYTES // 4,))
@@ -48,7 +49,7 @@ def one_stream(bench: Bench) -> list[Row]:
             small, spec = out[: size // 4], seedbed.spec("normal", (size // 4,))
             works = {"seedbed": partial(client.init, spec, out=small), "ceiling": partial(other.fill, small)}
             rows += compare("round trip", f"normal float32, {name}", MILLISECONDS, bench.sizes.latency_runs, works)
-    bench.notes.append(f"loopback: {out.nbytes / MIB:g} MiB in messages of {DEFAULT_CHUNK_BYTES / MIB:g} MiB")
+    bench.notes.append(f"loopback: {out.nbytes / MIB:g} MiB in messages of {Settings.chunk_bytes / MIB:g} MiB")
     return rows
 
 
@@ -132,7 +133,7 @@ def _serve(backend: str, arguments: tuple[str, ...]) -> None:
 
 
 def serve_ceiling(*arguments: str) -> None:
-    peers.Ceiling.serve(list(arguments[1::2]), DEFAULT_CHUNK_BYTES)
+    peers.Ceiling.serve(list(arguments[1::2]), Settings.chunk_bytes)
 
 
 def pull_seedbed(target: str) -> None:

@@ -18,9 +18,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from seedbed import _descriptions, dtypes
-from seedbed._client import Client, connect
-from seedbed._recipes import (
+from seedbed import dtypes
+from seedbed._ask.recipes import (
     Parts,
     Value,
     box,
@@ -50,7 +49,10 @@ from seedbed._recipes import (
     tanh,
     where,
 )
-from seedbed._schemes import SCHEMES, Schemes
+from seedbed._ask.schemes import SCHEMES, Schemes
+from seedbed._client.sync import Client
+from seedbed._connect import connect
+from seedbed._show import descriptions
 from seedbed._version import __version__
 from seedbed.errors import (
     Cancelled,
@@ -119,7 +121,7 @@ __all__ = [
 ]
 
 
-_descriptions.show_readably()
+descriptions.show_readably()
 
 
 def __getattr__(name: str) -> object:

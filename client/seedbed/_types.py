@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import EllipsisType
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,35 @@ Shape = SupportsIndex | Iterable[SupportsIndex]
 
 RegionLike = Region | slice | EllipsisType | tuple[slice | EllipsisType, ...]
 """A part of a tensor: what ``np.s_[...]`` makes of slices, or a message."""
+
+FanModeName = Literal["fan_in", "fan_out", "fan_avg", "fan_geo_avg"]
+"""Which fan a variance is scaled by."""
+
+TorchFanModeName = Literal["fan_in", "fan_out"]
+"""The fans that ``torch.nn.init`` knows."""
+
+NonlinearityName = Literal[
+    "linear",
+    "identity",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "selu",
+]
+"""What follows a layer, as ``torch.nn.init.calculate_gain`` names it."""
+
+DistributionName = Literal["uniform", "normal", "truncated_normal"]
+"""A distribution of ``jax.nn.initializers.variance_scaling``."""
+
+BoundsName = Literal["absolute", "sigma"]
+"""The unit of a truncated normal's bounds."""
 
 ModelLike = Model | Iterable[TensorSpec | TensorSlice]
 """Tensors, in the order wanted."""

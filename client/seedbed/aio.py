@@ -14,41 +14,21 @@ bias [0. 0.]
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from functools import partial
-from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import Message
-
-from seedbed import _arguments, _calls, _progress, _targets
-from seedbed._aio_transport import AioTransport, open_transport
-from seedbed._origin import Opening, Origin, origin
-from seedbed._retry import Deadline, Retry
-from seedbed._schemes import Schemes
-from seedbed._stream import Assembler, Piece
-from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
-from seedbed.errors import InvalidRequest, SeedbedError
-from seedbed.v1 import (
-    CalculateGainResponse,
-    DescribeTensorResponse,
-    GetServerInfoRequest,
-    GetServerInfoResponse,
-    TensorDescription,
-    TensorSlice,
-    TensorSpec,
-)
+from seedbed._client.aio import AsyncClient
+from seedbed._wire import targets
+from seedbed._wire.credentials import Security
+from seedbed._wire.origin import Origin, origin
+from seedbed.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import grpc
 
-    from seedbed._pem import PathLike
+    from seedbed.common.pem import PathLike
 
 __all__ = ["AsyncClient", "connect"]
-
-_Response = TypeVar("_Response", bound=Message)
 
 
 def connect(
@@ -96,243 +76,18 @@ def connect(
     >>> asyncio.run(main()).shape
     (256, 128)
     """
-    client = _client_of(
-        origin(target, timeout, wait, connections, tls, ca, cert, key, token, server_name, credentials, options)
-    )
+    security = Security(credentials, tls, ca, cert, key, token, server_name)
+    client = _client_of(origin(target, timeout, wait, connections, security, options))
     client._opening.get()
     return client
 
 
 def _client_of(origin: Origin) -> AsyncClient:
-    """The client of a target, which opens when it is first used."""
-    if origin.target == _targets.LOCAL:
-        from seedbed._aio_local import AsyncLocalClient  # noqa: PLC0415 - it imports this module
+    if origin.target == targets.LOCAL:
+        from seedbed._inside.aio import AsyncLocalClient  # noqa: PLC0415 - `import seedbed.aio` stays fast
 
         return AsyncLocalClient(origin)
+    if targets.is_cuda(origin.target):
+        remedy = f'use seedbed.connect("{origin.target}"), whose calls return before the GPU is done'
+        raise InvalidRequest("target", f'"{origin.target}" has no coroutines; {remedy}')
     return AsyncClient(origin)
-
-
-class AsyncClient(Schemes[Coroutine[Any, Any, Array]]):
-    """A client of one server for one event loop; made by `connect`, closed by ``async with`` or `close`.
-
-    Its methods are those of `seedbed.Client`, as coroutines and asynchronous iterators, with the same arguments,
-    results and errors. It can be pickled as that one can, and belongs to the event loop that first uses it.
-    """
-
-    def __init__(self, origin: Origin) -> None:
-        self.target = origin.target
-        self.timeout = origin.timeout
-        self.wait = origin.wait
-        self._origin = origin
-        self._opening = Opening(origin.target, self._open)
-
-    @property
-    def _transport(self) -> AioTransport:
-        return self._opening.get()
-
-    def _open(self) -> AioTransport:
-        origin, most = self._origin, _arguments.connections(self._origin.connections)
-        return open_transport(origin.target, origin.security, origin.options, most)
-
-    def __reduce__(self) -> tuple[Callable[[Origin], AsyncClient], tuple[Origin]]:
-        return _client_of, (self._origin.sent(self.timeout, self.wait),)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the connection; calls still running end with `Cancelled`."""
-        if transport := self._opening.closed():
-            await transport.close()
-
-    def init(
-        self,
-        spec: TensorSpec,
-        region: RegionLike | None = None,
-        out: Array | None = None,
-        progress: Progress | bool | None = None,
-        timeout: Timeout = ...,
-    ) -> Coroutine[Any, Any, Array]:
-        """Makes one tensor, or a region of it; see `seedbed.Client.init`."""
-        return self._run(spec, region=region, out=out, progress=progress, timeout=timeout)
-
-    def iter_chunks(
-        self,
-        spec: TensorSpec,
-        region: RegionLike | None = None,
-        first_element: int = 0,
-        timeout: Timeout = ...,
-    ) -> AsyncGenerator[tuple[int, Array], None]:
-        """Makes one tensor, or a region of it, chunk by chunk; see `seedbed.Client.iter_chunks`."""
-        assembler = _calls.chunk_call(spec, region, first_element)
-        return self._chunks(assembler, self._seconds(timeout))
-
-    def init_model(
-        self,
-        model: ModelLike,
-        out: Outputs | None = None,
-        progress: Progress | bool | None = None,
-        timeout: Timeout = ...,
-    ) -> AsyncGenerator[tuple[str, Array], None]:
-        """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
-        wanted = _calls.named(model, out)
-        report = _progress.reporter(progress, _calls.label(model, wanted))
-        return _progress.of_arrays_to_come(report, self._model(wanted, out, report, self._seconds(timeout)))
-
-    async def describe(
-        self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
-    ) -> TensorDescription:
-        """Tells what a tensor resolves to, without sampling; see `seedbed.Client.describe`."""
-        seconds, wanted = self._seconds(timeout), _calls.tensor_slice(spec, region)
-        if literal := _calls.described_here(wanted):
-            return literal
-        request = _calls.describe_part(wanted)
-        return (await self._answer("DescribeTensor", request, DescribeTensorResponse, Deadline(seconds))).description
-
-    async def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
-        """The recommended gain of a nonlinearity; see `seedbed.Client.calculate_gain`."""
-        request = _calls.gain_request(nonlinearity, param)
-        return (await self._ask("CalculateGain", request, CalculateGainResponse, timeout)).gain
-
-    async def server_info(self, timeout: Timeout = ...) -> GetServerInfoResponse:
-        """The server's version, algorithm versions, backend, device and limits; see `seedbed.Client.server_info`."""
-        return await self._ask("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse, timeout)
-
-    def _run(
-        self,
-        spec: TensorSpec,
-        *,
-        region: RegionLike | None = None,
-        out: Array | None = None,
-        progress: Progress | bool | None = None,
-        timeout: Timeout = ...,
-    ) -> Coroutine[Any, Any, Array]:
-        report = _progress.reporter(progress, _calls.label_of(spec))
-        return _progress.of_array_to_come(report, self._array(spec, region, out, report, self._seconds(timeout)))
-
-    def _array(
-        self,
-        spec: TensorSpec,
-        region: RegionLike | None,
-        out: Array | None,
-        progress: Progress | None,
-        seconds: float | None,
-    ) -> Callable[[], Coroutine[Any, Any, Array]]:
-        """What makes one tensor, once its arguments are checked."""
-        return partial(self._made, _calls.tensor_call(spec, region, out, progress), out, progress, seconds)
-
-    async def _made(
-        self, call: _calls.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
-    ) -> Array:
-        deadline = Deadline(seconds)
-        if wanted := _calls.large_part(call):
-            connections = await asyncio.to_thread(self._transport.connections)  # it may have to ask the name service
-            if len(connections) > 1:
-                return await self._striped(wanted, connections, out, progress, deadline)
-        [(_, array)] = [finished async for finished in self._arrays(call, deadline)]
-        return array
-
-    async def _striped(
-        self,
-        wanted: TensorSlice,
-        connections: Sequence[int],
-        out: Array | None,
-        progress: Progress | None,
-        deadline: Deadline,
-    ) -> Array:
-        """A large tensor over several connections at once."""
-        request = _calls.describe_part(wanted)
-        description = (await self._answer("DescribeTensor", request, DescribeTensorResponse, deadline)).description
-        array, calls = _calls.striped_calls(description, wanted, out, progress, connections)
-        stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]
-        try:
-            await asyncio.gather(*stripes)
-        finally:
-            for stripe in stripes:
-                stripe.cancel()  # those that an error of another left behind
-            await asyncio.gather(*stripes, return_exceptions=True)
-        return array
-
-    async def _finished(self, call: _calls.ArrayCall, deadline: Deadline) -> None:
-        async for _ in self._arrays(call, deadline):
-            pass
-
-    def _model(
-        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
-    ) -> AsyncGenerator[tuple[str, Array], None]:
-        return self._arrays_within(_calls.model_call(wanted, out, report), seconds)
-
-    async def _arrays_within(
-        self, call: _calls.ArrayCall, seconds: float | None
-    ) -> AsyncGenerator[tuple[str, Array], None]:
-        async with contextlib.aclosing(self._arrays(call, Deadline(seconds))) as arrays:
-            async for finished in arrays:
-                yield finished
-
-    async def _arrays(self, call: _calls.ArrayCall, deadline: Deadline) -> AsyncGenerator[tuple[str, Array], None]:
-        async with contextlib.aclosing(self._pieces(call.assembler, deadline)) as pieces:
-            async for piece in pieces:
-                if finished := call.accept(piece):
-                    yield finished
-
-    async def _chunks(self, assembler: Assembler, seconds: float | None) -> AsyncGenerator[tuple[int, Array], None]:
-        async with contextlib.aclosing(self._pieces(assembler, Deadline(seconds))) as pieces:
-            async for piece in pieces:
-                if piece.values.size:
-                    yield piece.offset, piece.values
-
-    async def _pieces(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
-        """All that the assembler waits for, over as many streams as it takes."""
-        retry = Retry(deadline, self.target, self.wait)
-        while True:
-            try:
-                async with contextlib.aclosing(self._attempt(assembler, deadline)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-            except SeedbedError as error:
-                if assembler.is_complete:
-                    return  # only the stream's end was lost
-                await asyncio.sleep(retry.delay(error, assembler.arrived))
-            else:
-                if assembler.is_complete:
-                    return
-
-    async def _attempt(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
-        assembler.begin()
-        if not assembler.asks:
-            for piece in assembler.literals():
-                yield piece
-            return
-        stream = self._transport.stream(assembler.method, assembler.request(), deadline, assembler.route())
-        async with contextlib.aclosing(stream) as messages:
-            try:
-                async for message in messages:
-                    for piece in assembler.pieces(message):
-                        yield piece
-            except InvalidRequest as error:
-                raise assembler.renamed(error) from error
-        assembler.finish()
-
-    async def _ask(self, method: str, request: Message, response: type[_Response], timeout: Timeout) -> _Response:
-        return await self._answer(method, request, response, Deadline(self._seconds(timeout)))
-
-    async def _answer(self, method: str, request: Message, response: type[_Response], deadline: Deadline) -> _Response:
-        retry = Retry(deadline, self.target, self.wait)
-        while True:
-            try:
-                answer = cast(_Response, await self._transport.unary(method, request, deadline))
-            except SeedbedError as error:
-                await asyncio.sleep(retry.delay(error))
-            else:
-                return answer
-
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return self.timeout if isinstance(timeout, EllipsisType) else _arguments.seconds(timeout)

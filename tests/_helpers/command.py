@@ -10,14 +10,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+def environment(*paths: object, **variables: str) -> dict[str, str]:
+    """The environment of a process that imports this checkout, after the folders given."""
+    inherited = os.environ.get("PYTHONPATH")
+    places = [*map(str, paths), str(ROOT / "client"), str(ROOT / "server"), *([inherited] if inherited else [])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), **variables}
+
+
 def process(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Starts ``seedbed`` from this checkout; options are those of Popen."""
-    paths = [str(ROOT / "client"), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-m", "seedbed.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env=environment(),
         **options,
     )

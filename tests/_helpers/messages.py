@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterator
 
 from google.protobuf.message import Message
 
+from seedbed.common.status import ServiceError
 from seedbed_server import engine
-from seedbed_server.service.errors import ServiceError, to_status
-from seedbed_server.service.servicer import DEFAULT_CHUNK_BYTES, STREAMS, InitServicer
+from seedbed_server.service.errors import to_status
+from seedbed_server.service.servicer import STREAMS, InitServicer
+from seedbed_server.service.settings import Settings
 
 
 def messages(
     method: str,
     request: Message,
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    chunk_bytes: int = Settings.chunk_bytes,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[bytes]:
     """What a server with the numpy backend would send; its errors are ServiceErrors."""
     _, answer = STREAMS[method]
     try:
-        yield from answer(InitServicer(engine.open_backend("numpy", 1), chunk_bytes=chunk_bytes), request, cancelled)
+        yield from answer(
+            InitServicer(engine.open_backend("numpy", 1), Settings(chunk_bytes=chunk_bytes)), request, cancelled
+        )
     except Exception as error:
         raise ServiceError(to_status(error)) from error

@@ -18,7 +18,8 @@ from pages import DOCS, blocks, tables
 from scipy import stats
 
 import seedbed
-from seedbed import _laws
+from seedbed._ask.table import NONLINEARITY
+from seedbed._show import laws as _laws
 
 PAGE = DOCS / "coming-from.md"
 TABLES = tables(PAGE.read_text(encoding="utf-8"))
@@ -338,7 +339,7 @@ def test_keras_has_no_others():
 @pytest.mark.parametrize("param", [None, 0.3])
 def test_the_gains_are_torch_s(param, client):
     init = pytest.importorskip("torch").nn.init
-    names = [n for n in seedbed._schemes._NONLINEARITIES if n != "identity"]
+    names = [n for n in NONLINEARITY.choices if n != "identity"]
     assert len(names) == 12
     for name in names:
         assert client.calculate_gain(name, param) == pytest.approx(init.calculate_gain(name, param), rel=1e-15)

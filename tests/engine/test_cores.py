@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from seedbed import _cores
+from seedbed.common import cores
 from seedbed_server import engine
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -17,7 +17,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def test_a_container_may_have_fewer_than_the_machine(tmp_path, monkeypatch, text, allowed):
     limit = tmp_path / "cpu.max"
     limit.write_text(text + "\n")
-    monkeypatch.setattr(_cores, "_CPU_LIMIT", limit)
+    monkeypatch.setattr(cores, "_CPU_LIMIT", limit)
     assert engine.usable_cores() == min(CORES, allowed)
     assert engine.open_backend("numpy").threads == min(CORES, allowed)
 
@@ -27,16 +27,16 @@ def test_a_container_may_have_fewer_than_the_machine(tmp_path, monkeypatch, text
 )
 def test_ranks_of_one_machine_divide_its_cores(monkeypatch, ranks, share):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    assert _cores.cores_of_rank() == share
+    assert cores.cores_of_rank() == share
     assert engine.open_backend("numpy", threads=3).threads == 3
 
 
 def test_ranks_that_were_bound_to_cores_keep_theirs(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setattr(_cores.os, "cpu_count", lambda: 2 * CORES)
-    assert _cores.cores_of_rank() == CORES
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 2 * CORES)
+    assert cores.cores_of_rank() == CORES
 
 
 def test_there_may_be_no_control_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(_cores, "_CPU_LIMIT", tmp_path / "none")
+    monkeypatch.setattr(cores, "_CPU_LIMIT", tmp_path / "none")
     assert engine.usable_cores() == CORES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _helpers import command
 from llvmlite import binding
 
 # In a process of its own, with an empty cache: code that is loaded from the cache cannot be looked at. Nothing is
@@ -86,9 +86,7 @@ print_assembly("users_own", users_own, (floats, floats))
 
 def environment_of(cache: Path, **environment: str) -> dict[str, str]:
     """Variables for a process that finds our packages, and keeps machine code in a folder."""
-    root = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(root / "client"), str(root / "server")])
-    return {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(cache), **environment}
+    return command.environment(NUMBA_CACHE_DIR=str(cache), **environment)
 
 
 def compiled(cache: Path, **environment: str) -> dict[str, str]:

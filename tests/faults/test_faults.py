@@ -153,9 +153,10 @@ def test_a_server_that_vanishes_costs_no_more_than_the_deadline(serving):
 IMPATIENT = """
 import json, sys
 from seedbed_server.service import process, server
+from seedbed_server.service.settings import Settings
 short = {"grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 500}
-server._OPTIONS = tuple({**dict(server._OPTIONS), **short}.items())
-process.run(process.Options(**json.loads(sys.argv[1])))
+server._CHANNEL_ARGUMENTS = tuple({**dict(server._CHANNEL_ARGUMENTS), **short}.items())
+process.run(Settings(**json.loads(sys.argv[1])))
 """
 
 

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 import seedbed
-from seedbed._stream import Assembler, ModelAssembler, TensorAssembler
+from seedbed._receive.assembler import Assembler, ModelAssembler, TensorAssembler
 from seedbed.errors import Corrupted
 from seedbed.v1 import (
     CalculateGainRequest,
@@ -31,7 +31,8 @@ from seedbed.v1 import (
 )
 from seedbed_server import engine
 from seedbed_server.service.errors import to_status
-from seedbed_server.service.servicer import MAX_REQUEST_BYTES, STREAMS, UNARY, InitServicer
+from seedbed_server.service.servicer import STREAMS, UNARY, InitServicer
+from seedbed_server.service.settings import Settings
 
 Pick = Callable[[int], int]
 
@@ -41,7 +42,7 @@ _MESSAGES_READ = 3
 _MAX_MESSAGE_BYTES = 4 << 20  # what gRPC clients accept by default
 _MAX_METADATA_BYTES = 8 << 10
 _SMALL_MATRIX = 1 << 10  # a larger QR is correct, but no use of a fuzzer's time
-_SERVICER = InitServicer(engine.open_backend("numpy", 1), chunk_bytes=_CHUNK_BYTES)
+_SERVICER = InitServicer(engine.open_backend("numpy", 1), Settings(chunk_bytes=_CHUNK_BYTES))
 
 
 # Requests ------------------------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def answer(method: str, request: bytes) -> str:
         AssertionError: It was neither served as a client expects, nor refused as a client understands.
     """
     request_type, serve = (STREAMS | UNARY)[method]
-    if len(request) > MAX_REQUEST_BYTES:
+    if len(request) > Settings.max_request_bytes:
         return "too large"  # gRPC does not read it
     try:
         message = request_type.FromString(request)

@@ -24,7 +24,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import seedbed
 import seedbed.torch
-from seedbed import _regions
+from seedbed._ask import regions
 
 SLOW = pytest.mark.slow  # processes that import torch
 PEAK = Path("/proc/self/clear_refs")  # 5, written to it, lets the peak VmHWM begin anew
@@ -153,7 +153,7 @@ def count_bytes(client):
     init_model = client.init_model
 
     def counting(wanted, **rest):
-        asked.extend(map(_regions.byte_count, wanted))
+        asked.extend(map(regions.byte_count, wanted))
         return init_model(wanted, **rest)
 
     client.init_model = counting

@@ -16,11 +16,12 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed._credentials import Security
-from seedbed._files import FileFormatError
-from seedbed._plot import NotDrawable
+from seedbed._files.errors import FileFormatError
+from seedbed._show.plot import NotDrawable
+from seedbed._wire.credentials import Security
 from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify
-from seedbed.cli._options import connect, echo_rows, given_wait, json_option, target_options
+from seedbed.cli._options import bytes_text, connect, echo_rows, given_wait, json_option, target_options
+from seedbed.v1 import Limits
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, PIPE_CLOSED, TERMINATED = 0, 1, 2, 3, 70, 130, 141, 143
 
@@ -77,65 +78,6 @@ def seedbed_command() -> None:
     pass
 
 
-@seedbed_command.command(short_help="Serve tensors from this machine")
-@click.option(
-    "--listen", multiple=True, metavar="HOST:PORT",
-    help="HOST:PORT (port 0 takes a free one) or unix:PATH; may be repeated.  [default: 127.0.0.1:50051]",
-)  # fmt: skip
-@click.option(
-    "--backend", type=click.Choice(["auto", "numpy", "numba", "cupy"]), default="auto", envvar="SEEDBED_BACKEND",
-    show_default=True, show_envvar=True, help="What to sample with; the bits are the same.",
-)  # fmt: skip
-@click.option(
-    "--threads", type=click.IntRange(min=1), envvar="SEEDBED_THREADS", show_envvar=True,
-    help="Threads that sample one chunk.  [default: what the backend finds]",
-)  # fmt: skip
-@click.option(
-    "--device", type=click.IntRange(min=0), envvar="SEEDBED_DEVICE", show_envvar=True,
-    help="Which GPU the backend cupy uses, counted from 0.  [default: the first]",
-)  # fmt: skip
-@click.option("--chunk-bytes", type=int, metavar="BYTES", help="The most bytes of a chunk.  [default: 1 MiB]")
-@_serve.workers_option
-@_security.server_options
-@_serve.limit_options
-@_serve.observing_options
-@_serve.config_option
-def serve(
-    *,
-    listen: tuple[str, ...],
-    backend: str,
-    threads: int | None,
-    device: int | None,
-    chunk_bytes: int | None,
-    **further: object,
-) -> None:
-    """Serve tensors until SIGTERM or Ctrl-C, then finish what is in progress.
-
-    Needs the extra: pip install 'seedbed[server]'. This machine is served in the clear; addresses that others reach
-    need TLS, or --insecure. SIGHUP makes it read the file of --tokens again.
-
-    \b
-    Example:
-      seedbed serve --listen 0.0.0.0:50051 --tls-cert server.pem --tls-key server.key --tokens tokens
-    """  # noqa: D301
-    try:
-        from seedbed_server.service import process, security  # noqa: PLC0415
-    except ImportError as error:
-        raise click.ClickException(
-            f"the server is not installed ({error}); run: pip install 'seedbed[server]'"
-        ) from error
-    given = {
-        "listen": listen or None, "backend": backend, "threads": threads, "device": device, "chunk_bytes": chunk_bytes,
-        **further,
-    }  # fmt: skip
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    try:
-        options["security"] = security.Security(**_security.server_arguments())
-        process.run(process.Options(**options))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-
-
 @seedbed_command.command(short_help="Tell whether the service is serving")
 @target_options
 def health(*, target: str, timeout: float | None) -> None:
@@ -179,11 +121,36 @@ def info(*, target: str, timeout: float | None, as_json: bool) -> None:
             ("backend", f"{answer.backend} ({answer.backend_reason})"),
             ("device", answer.device),
             ("threads", str(answer.threads)),
-            *_serve.limit_rows(answer.limits),
+            *_limit_rows(answer.limits),
         ]
     )
 
 
+def _limit_rows(limits: Limits) -> list[tuple[str, str]]:
+    """Returns a server's limits as rows of a table."""
+    return [
+        ("max dimensions", str(limits.max_dimensions)),
+        ("max orthogonal elements", f"{limits.max_orthogonal_elements:,}"),
+        ("max request", bytes_text(limits.max_request_bytes)),
+        ("max chunk", bytes_text(limits.chunk_bytes)),
+        ("max response", _or_no_limit(bytes_text(limits.max_response_bytes), limits.max_response_bytes)),
+        ("max tensors per model", _or_no_limit(f"{limits.max_tensors:,}", limits.max_tensors)),
+        ("max streams", _or_no_limit(f"{limits.max_streams:,}", limits.max_streams)),
+        ("max streams per client", _or_no_limit(f"{limits.max_streams_per_client:,}", limits.max_streams_per_client)),
+        ("stall timeout", _or_no_limit(f"{limits.stall_timeout_seconds:g} s", limits.stall_timeout_seconds)),
+        ("max connections per address", _or_no_limit(f"{limits.max_connections:,}", limits.max_connections)),
+        (
+            "max connection age",
+            _or_no_limit(f"{limits.max_connection_age_seconds:g} s", limits.max_connection_age_seconds),
+        ),
+    ]
+
+
+def _or_no_limit(text: str, value: float) -> str:
+    return text if value else "no limit"
+
+
+seedbed_command.add_command(_serve.command())
 seedbed_command.add_command(_schemes.get_group)
 seedbed_command.add_command(_schemes.describe_group)
 seedbed_command.add_command(_schemes.plot_group)

@@ -8,10 +8,12 @@ import click
 import numpy as np
 
 import seedbed
-from seedbed import _checkpoints, dtypes
-from seedbed._checkpoints import INDEX, Shard
-from seedbed._files import FileFormatError, SafetensorsFile, create_file, create_safetensors, read_safetensors
-from seedbed.cli import _provenance
+from seedbed import dtypes
+from seedbed._files import checkpoints, provenance
+from seedbed._files.checkpoints import INDEX, Shard
+from seedbed._files.errors import FileFormatError
+from seedbed._files.safetensors import SafetensorsFile, create_safetensors, read_safetensors
+from seedbed._files.writing import create_file
 from seedbed.cli._jobs import patience, run_jobs
 from seedbed.cli._progress import Add, Report, adder
 
@@ -27,7 +29,7 @@ def write_file(client: seedbed.Client, path: Path, shard: Shard, add: Add) -> No
     """
     specs = shard.model.tensors
     layout = {spec.name: (dtypes.numpy_dtype(spec.dtype), tuple(spec.shape)) for spec in specs}
-    with create_safetensors(path, layout, _provenance.metadata(shard.model, shard.checkpoint)) as write:
+    with create_safetensors(path, layout, provenance.metadata(shard.model, shard.checkpoint)) as write:
 
         def use(index: int, first: int, values: np.ndarray[Any, Any]) -> None:
             write(specs[index].name, first, values)
@@ -66,7 +68,7 @@ def write_checkpoint(
     lacking = len(shards) - len(_complete(folder, shards))
     if len(shards) > 1 and not lacking:
         with create_file(folder / INDEX) as file:
-            file.write(_checkpoints.index_text(shards).encode())
+            file.write(checkpoints.index_text(shards).encode())
     return missing, lacking
 
 
@@ -93,10 +95,10 @@ def _is_complete(path: Path, shard: Shard) -> bool:
 
 
 def _is_of(content: SafetensorsFile, shard: Shard) -> bool:
-    if content.metadata.get(_provenance.CHECKPOINT) != shard.checkpoint:
+    if content.metadata.get(provenance.CHECKPOINT) != shard.checkpoint:
         return False
     try:
-        return _provenance.made_by(content) == shard.model
+        return provenance.made_by(content) == shard.model
     except FileFormatError:
         return False
 
@@ -105,7 +107,7 @@ def _check_folder(folder: Path, shards: Sequence[Shard]) -> None:
     """Refuses files that would pass for parts of the checkpoint."""
     names = {shard.name for shard in shards}
     for path in sorted(folder.glob("*.safetensors")):
-        if _checkpoints.file_count(path.name) and path.name not in names:
+        if checkpoints.file_count(path.name) and path.name not in names:
             raise _another(path)
     if not (folder / INDEX).exists():
         return
@@ -115,7 +117,7 @@ def _check_folder(folder: Path, shards: Sequence[Shard]) -> None:
 
 def _is_index(folder: Path, shards: Sequence[Shard]) -> bool:
     try:
-        return _checkpoints.read_index(folder) == _checkpoints.index(shards)
+        return checkpoints.read_index(folder) == checkpoints.index(shards)
     except FileFormatError:
         return False
 

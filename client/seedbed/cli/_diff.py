@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from seedbed._files import FileFormatError, FileSizeError
+from seedbed._files.errors import FileFormatError, FileSizeError
 from seedbed.cli._options import FILE, bytes_text, echo_rows, json_option, plural, progress_option, shape_text
 from seedbed.cli._progress import Add, adder, progress
 from seedbed.cli._stored import Stored, StoredTensor, read_stored

@@ -5,8 +5,10 @@ import time
 import grpc
 
 import seedbed
-from seedbed import _arguments, _credentials, errors
-from seedbed._credentials import Security
+from seedbed import errors
+from seedbed._ask import arguments
+from seedbed._wire import credentials as _credentials
+from seedbed._wire.credentials import Security
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
@@ -22,7 +24,7 @@ def not_serving(target: str, timeout: float, wait: float, security: Security) ->
         wait: seconds within which to ask again until it serves.
         security: whether over TLS; no token is shown.
     """
-    end = time.monotonic() + _arguments.patience(wait)
+    end = time.monotonic() + arguments.patience(wait)
     while (reason := _not_serving_now(target, timeout, security)) and time.monotonic() < end:
         time.sleep(_INTERVAL)
     return reason

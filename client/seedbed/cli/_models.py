@@ -15,27 +15,29 @@ import click
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _checkpoints, _json, _laws, dtypes
-from seedbed._files import SafetensorsFile, read_safetensors
-from seedbed.cli import _provenance
+from seedbed import dtypes
+from seedbed._ask import texts
+from seedbed._files import checkpoints, provenance, strict_json
+from seedbed._files.provenance import name_in_file, region_of
+from seedbed._files.safetensors import SafetensorsFile, read_safetensors
+from seedbed._show import laws
 from seedbed.cli._checkpoints import write_checkpoint, write_file
 from seedbed.cli._jobs import jobs_option
 from seedbed.cli._options import (
     DTYPE,
     FILE,
     STANDARD_OUTPUT,
+    Typed,
     bytes_text,
     connect,
     echo_rows,
     json_option,
-    parse_seed,
     plural,
     progress_option,
     shape_text,
     target_options,
 )
 from seedbed.cli._progress import Report, adder, progress
-from seedbed.cli._provenance import name_in_file, region_of
 from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 
 _BLOCK_BYTES = 16 << 20  # what is read of a file at once
@@ -77,9 +79,9 @@ def model_lines(model: Model) -> Iterator[str]:
 
 
 def _parse_model(text: bytes) -> Model:
-    fields = _json.loads(text)
+    fields = strict_json.loads(text)
     try:
-        return _json.to_message(dtypes.in_contract(fields), Model())
+        return strict_json.to_message(dtypes.in_contract(fields), Model())
     except seedbed.InvalidRequest:  # tells where by itself
         raise
     except RecursionError:
@@ -93,7 +95,7 @@ def _located(error: ValueError, fields: Any) -> str:  # noqa: ANN401 - JSON can 
     tensors = fields.get("tensors") if isinstance(fields, dict) else None
     for index, tensor in enumerate(tensors if isinstance(tensors, list) else []):
         try:
-            _json.to_message(tensor, TensorSpec())
+            strict_json.to_message(tensor, TensorSpec())
         except ValueError as its_error:
             return f"tensors[{index}]: {its_error}"
     return str(error)
@@ -210,7 +212,7 @@ def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, i
     help="What to write: one file if OUT ends in .safetensors, else a directory of files with an index.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=parse_seed, metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
+    "--seed", type=Typed(texts.seed), metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
 )
 @click.option("--dtype", type=DTYPE, help="Use this dtype for all tensors.  [default: each tensor's own]")
 @click.option(
@@ -266,8 +268,8 @@ def model(
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
         _complete(wanted, client)
         _check(client, file, loaded, wanted)
-        shards = _checkpoints.plan(wanted, max_shard_size or _MAX_SHARD_SIZE if is_directory else sys.maxsize)
-        mine = _checkpoints.share(shards, *worker) if worker else shards
+        shards = checkpoints.plan(wanted, max_shard_size or _MAX_SHARD_SIZE if is_directory else sys.maxsize)
+        mine = checkpoints.share(shards, *worker) if worker else shards
         written, lacking = mine, 0
         if is_directory:
             written, lacking = write_checkpoint(client, output, shards, mine, jobs, report)
@@ -324,7 +326,7 @@ def describe_model(*, file: Path, target: str, timeout: float | None, as_json: b
 def _row(description: TensorDescription) -> tuple[str, ...]:
     spec = description.spec
     shape, dtype, elements = shape_text(spec.shape), dtypes.name_of(spec.dtype), f"{description.element_count:,}"
-    return spec.name, shape, dtype, str(spec.WhichOneof("scheme")), elements, _laws.text(description)
+    return spec.name, shape, dtype, str(spec.WhichOneof("scheme")), elements, laws.text(description)
 
 
 def _describe(client: seedbed.Client, file: Path, wanted: Model, index: int) -> TensorDescription:
@@ -356,10 +358,10 @@ def plot_file(
     """  # noqa: D301
     plot = import_plot(output)
     content = read_safetensors(file)
-    made = _provenance.made_by(content)
+    made = provenance.made_by(content)
     wanted = {
         name: part
-        for name, part in _provenance.slices(made).items()
+        for name, part in provenance.slices(made).items()
         if name in content.tensors and fnmatch.fnmatchcase(name, pattern)
     }
     if not wanted:
@@ -378,12 +380,12 @@ def _count(
     total = sum(content.tensors[name].stop - content.tensors[name].start for name in descriptions)
     elements: dict[Any, int] = {}
     for description in descriptions.values():
-        key = _laws.key(description)
+        key = laws.key(description)
         elements[key] = elements.get(key, 0) + description.element_count
     histograms: dict[Any, Any] = {}
     done = 0
     for name, description in descriptions.items():
-        key = _laws.key(description)
+        key = laws.key(description)
         histogram = histograms.setdefault(key, plot.LawHistogram(description, elements[key]))
         histogram.names.append(name)
         values = content.open_tensor(name).reshape(-1)
@@ -411,7 +413,7 @@ def _subtitle(descriptions: dict[str, TensorDescription]) -> str:
 
 def import_plot(output: Path) -> ModuleType:
     """Returns the module that draws; refuses, before any work is done, what could not be drawn."""
-    from seedbed import _plot  # noqa: PLC0415
+    from seedbed._show import plot as _plot  # noqa: PLC0415
 
     if output.suffix.lower() not in _plot.SUFFIXES:
         raise click.BadParameter(f"{output} does not end in {', '.join(_plot.SUFFIXES)}", param_hint="--output")

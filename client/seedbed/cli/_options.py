@@ -1,72 +1,34 @@
 """Options that several commands share, and the types of their values."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import EllipsisType
 from typing import Any, TypeVar
 
 import click
 
 import seedbed
-from seedbed import _descriptions, _targets, dtypes
+from seedbed import dtypes
+from seedbed._ask import texts
+from seedbed._show import descriptions
+from seedbed._wire import targets
 from seedbed.cli import _security
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Slices = tuple[slice | EllipsisType, ...]
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Reads dimensions, ``4096,4096``; no text is a scalar's shape."""
-    plain = _plain(text).rstrip(",")
-    try:
-        return tuple(int(size) for size in plain.split(",")) if plain else ()
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a shape; give the dimensions, such as 4096,4096") from None
+class Typed(click.ParamType):  # type: ignore[type-arg]  # older versions of click have no such argument
+    """A value that a function reads; what its ``ValueError`` says is shown."""
 
+    name = "text"
 
-def parse_region(text: str) -> Slices:
-    """Reads a region in NumPy's notation, ``0:10,:``."""
-    plain = _plain(text)
-    return tuple(_slice(part) for part in plain.split(",")) if plain else ()
+    def __init__(self, read: Callable[[str], object]) -> None:
+        self._read = read
 
-
-def _slice(text: str) -> slice | EllipsisType:
-    if text == "...":
-        return ...
-    match = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not a range; give START:STOP for each dimension, such as 0:10,:")
-    start, stop, step = (int(number) if number else None for number in match.groups())
-    if step not in (None, 1):
-        raise click.BadParameter(f"{text!r} has step {step}; only step 1 is served")
-    return slice(start, stop)
-
-
-def parse_axes(text: str) -> tuple[int, ...]:
-    """Reads axes, ``-2`` or ``0,1``."""
-    plain = _plain(text)
-    try:
-        return tuple(int(axis) for axis in plain.split(",")) if plain else ()
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of axes; give numbers, such as -2 or 0,1") from None
-
-
-def parse_seed(text: str) -> int:
-    """Reads a seed, decimal or ``0x…``."""
-    try:
-        seed = int(text, 0)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not an integer") from None
-    if not 0 <= seed < 2**64:
-        raise click.BadParameter(f"{text} is outside 0 .. 2^64 - 1")
-    return seed
-
-
-def _plain(text: str) -> str:
-    """The text without the brackets around it, and without spaces but between digits, where they mean something."""
-    inner = re.fullmatch(r"\s*[(\[](.*)[)\]]\s*", text, re.DOTALL)
-    return re.sub(r"\s*([,:]|^|$)\s*", r"\1", inner[1] if inner else text)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:  # noqa: ANN401
+        try:
+            return self._read(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
 
 
 FILE = click.Path(path_type=Path)
@@ -77,9 +39,9 @@ class _DType(click.Choice):  # type: ignore[type-arg]  # older versions of click
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
         try:
-            return dtypes.name_of(dtypes.data_type(value))
-        except seedbed.InvalidRequest as error:
-            raise click.BadParameter(error.description, ctx, param) from None
+            return texts.dtype(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
 
 
 STANDARD_OUTPUT = Path("-")
@@ -120,7 +82,7 @@ def given_wait() -> float | None:
 
 
 def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
-    if _targets.is_cuda(target):
+    if targets.is_cuda(target):
         remedy = "give local:, which samples on a GPU too if SEEDBED_BACKEND is cupy"
         raise click.BadParameter(f"{target} makes arrays on the GPU, for programs in Python; {remedy}")
     return target
@@ -153,7 +115,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-bytes_text, shape_text = _descriptions.bytes_text, _descriptions.shape_text
+bytes_text, shape_text = descriptions.bytes_text, descriptions.shape_text
 
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:

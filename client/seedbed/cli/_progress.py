@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from seedbed._progress import rich_progress
+from seedbed._show.bars import rich_progress
 
 Report = Callable[[int, int], None]
 Add = Callable[[int], None]

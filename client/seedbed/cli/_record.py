@@ -15,10 +15,11 @@ from typing import Any
 import click
 
 import seedbed
-from seedbed import _json
-from seedbed._files import create_file
+from seedbed._ask import texts
+from seedbed._files import strict_json
+from seedbed._files.writing import create_file
 from seedbed.cli._models import model_lines
-from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, parse_seed, plural
+from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, Typed, plural
 from seedbed.v1 import Model, Recipe, TensorSpec
 
 Build = Callable[[], Any]
@@ -36,7 +37,9 @@ _OURS = str(Path(seedbed.__file__).parent)
     " AutoModel takes]",
 )  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The model file to write; - to print it.")
-@click.option("--seed", type=parse_seed, default="0", show_default=True, metavar="N", help="The seed of all tensors.")
+@click.option(
+    "--seed", type=Typed(texts.seed), default="0", show_default=True, metavar="N", help="The seed of all tensors."
+)
 @click.option(
     "--dtype", type=DTYPE,
     help="torch's default dtype while the code runs, or the dtype of the configuration.  [default: float32, or the"
@@ -210,7 +213,7 @@ def _first_architecture(path: Path, fields: dict[str, Any]) -> str | None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        fields = _json.loads(path.read_bytes())
+        fields = strict_json.loads(path.read_bytes())
     except ValueError as error:
         raise _refused_config(f"{path}: not a file of JSON: {error}") from error
     if not isinstance(fields, dict) or "model_type" not in fields:

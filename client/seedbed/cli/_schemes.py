@@ -1,12 +1,6 @@
-"""The commands get, describe and plot: one subcommand for each scheme, generated from the client's methods.
+"""The commands get, describe and plot, with a subcommand for each scheme of `seedbed._ask.table`."""
 
-Parameters, defaults and help come from the signatures and docstrings of `seedbed._schemes`, so that a new scheme there
-is a new subcommand here.
-"""
-
-import inspect
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +14,26 @@ import numpy as np
 from google.protobuf import json_format
 
 import seedbed
-from seedbed import _descriptions, _laws, dtypes
-from seedbed._files import create_npy, create_safetensors, write_npy_header
-from seedbed._schemes import Options
-from seedbed.cli import _provenance
+from seedbed import dtypes
+from seedbed._ask import texts
+from seedbed._ask.parameters import Option, Parameter, Scheme
+from seedbed._ask.table import OPTIONS, SCHEMES
+from seedbed._ask.texts import Slices
+from seedbed._files import provenance
+from seedbed._files.npy import create_npy, write_npy_header
+from seedbed._files.safetensors import create_safetensors
+from seedbed._show import descriptions, laws
 from seedbed.cli._jobs import patience
 from seedbed.cli._models import import_plot
 from seedbed.cli._options import (
     DTYPE,
     FILE,
     STANDARD_OUTPUT,
-    Slices,
+    Typed,
     bytes_text,
     connect,
     echo_rows,
     json_option,
-    parse_axes,
-    parse_region,
-    parse_seed,
-    parse_shape,
     progress_option,
     shape_text,
     target_options,
@@ -50,121 +45,65 @@ Array = np.ndarray[Any, Any]
 Run = Callable[..., None]
 Decorator = Callable[[Any], Any]
 
-# What makes an example of a scheme; the others are at home in any matrix.
-_EXAMPLES = {
-    "constant": "--shape 768 --val 0.5",
-    "ones": "--shape 768",
-    "zeros": "--shape 768",
-    "eye": "--shape 512,512",
-    "dirac": "--shape 64,64,3,3",
-    "delta_orthogonal": "--shape 64,64,3,3 --seed 7",
-    "disk": "--shape 4096,4096 --radius 0.02 --dtype complex64 --seed 7",
-    "uniform": "--shape 4096,4096 --a -0.1 --b 0.1 --seed 7",
-    "normal": "--shape 50257,768 --std 0.02 --seed 7 --name wte.weight",
-    "trunc_normal": "--shape 197,768 --std 0.02 --a -2 --b 2 --bounds sigma --seed 7",
-    "kaiming_uniform": "--shape 64,3,7,7 --nonlinearity relu --seed 7",
-    "kaiming_normal": "--shape 4096,4096 --mode fan_out --nonlinearity relu --seed 7 --region 1024:2048,:",
-    "permutation": "--shape 50257 --seed 7",
-    "sparse": "--shape 512,512 --sparsity 0.9 --seed 7",
-    "variance_scaling": "--shape 768,3072 --scale 1 --mode fan_in --distribution truncated_normal --seed 7",
-}
-_EXAMPLE = "--shape 4096,4096 --seed 7"
-_IN_MESSAGE = ("seed", "name", "dtype", "algorithm_version", "stream")
+_IN_MESSAGE = tuple(option.name for option in OPTIONS if option.is_in_message)
 
 
 def _group(name: str, short: str, text: str, *, run: Run, output: str, options: Sequence[Decorator]) -> click.Group:
     """Returns a command with a subcommand for each scheme, which calls ``run(spec=…, region=…, …)``."""
     group = click.Group(name, help=text, short_help=short, subcommand_metavar="SCHEME [OPTIONS]")
-    for scheme in seedbed.SCHEMES:
+    for scheme in SCHEMES.values():
         group.add_command(_command(f"seedbed {name}", scheme, run, output, options))
     return group
 
 
-def _command(program: str, scheme: str, run: Run, output: str, options: Sequence[Decorator]) -> click.Command:
-    method = getattr(seedbed.Client, scheme)
-    text, meanings = _documentation(method)
-    shared = {"self", "shape", *Options.__annotations__}
-    own = [parameter for name, parameter in inspect.signature(method).parameters.items() if name not in shared]
-
+def _command(program: str, scheme: Scheme, run: Run, output: str, options: Sequence[Decorator]) -> click.Command:
     def callback(**values: Any) -> None:  # noqa: ANN401
-        parameters = {parameter.name: values.pop(parameter.name) for parameter in own}
+        parameters = {parameter.name: values.pop(parameter.name) for parameter in scheme.parameters}
         parameters |= {name: values.pop(name) for name in _IN_MESSAGE}
         given = {name: value for name, value in parameters.items() if value is not None}
-        run(spec=seedbed.spec(scheme, values.pop("shape"), **given), **values)
+        run(spec=seedbed.spec(scheme.name, values.pop("shape"), **given), **values)
 
     for decorate in reversed(options):
         callback = decorate(callback)
+    example = " ".join(f"--{name} {text}" for name, text in scheme.command.items())
     command = click.command(
-        scheme,
-        help=f"{text}\n\n\b\nExample:\n  {program} {scheme} {_EXAMPLES.get(scheme, _EXAMPLE)}{output}",
-        short_help=text.partition("\n\n")[0].rstrip("."),
+        scheme.name,
+        help=f"{_plain(scheme.text)}\n\n\b\nExample:\n  {program} {scheme.name} {example}{output}",
+        short_help=_plain(scheme.summary).rstrip("."),
     )(callback)
-    command.params[:0] = [_shape(meanings["shape"]), *(_option(scheme, p, meanings[p.name]) for p in own), *_COMMON]
+    shared = [_shared_option(option) for option in OPTIONS if option.text_meaning]
+    command.params[:0] = [_shape(scheme), *map(_option, scheme.parameters), *shared]
     return command
 
 
-def _documentation(method: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """Returns the text of a docstring before its arguments, and the meaning of each argument."""
-    head, _, rest = inspect.cleandoc(method.__doc__ or "").replace("`", "").partition("Args:\n")
-    arguments = inspect.cleandoc(re.split(r"\n(?=\S)", rest)[0])
-    meanings: dict[str, str] = {}
-    for line in re.split(r"\n(?=\w+: )", arguments):
-        name, _, meaning = line.partition(": ")
-        # What points into the Python interface is of no use here.
-        meanings[name.strip()] = re.sub(r" See Client\.\w+\.", "", " ".join(meaning.split()))
-    return head.strip(), meanings
+def _plain(text: str) -> str:
+    """A text without the marks of the Python documentation."""
+    return text.replace("`", "")
 
 
-def _shape(meaning: str) -> click.Option:
-    text = f"{meaning.rstrip('.')}. Give the dimensions, as in 4096,4096; '' is a scalar's."
-    return click.Option(["--shape"], type=parse_shape, required=True, metavar="N,N,…", help=text)
+def _shape(scheme: Scheme) -> click.Option:
+    text = f"{_plain(scheme.shape_meaning)}. Give the dimensions, as in 4096,4096; '' is a scalar's."
+    return click.Option(["--shape"], type=Typed(texts.shape), required=True, metavar="N,N,…", help=text)
 
 
-def _option(scheme: str, parameter: inspect.Parameter, meaning: str) -> click.Option:
-    annotation = str(parameter.annotation)
-    kind: Any = str
-    metavar = "NAME"
-    if annotation.startswith("float"):
-        kind, metavar = float, "NUMBER"
-    elif "Iterable" in annotation:
-        kind, metavar = parse_axes, "N,N,…"
-    elif annotation == "SupportsIndex":
-        kind, metavar = int, "N"
-    else:
-        meaning += _choices(scheme, parameter.name, meaning)
-    required = parameter.default is parameter.empty
-    if not required and parameter.default is not None:
-        default = parameter.default if parameter.default != () else "none"
-        meaning += f"  [default: {default}]"
-    flag = f"--{parameter.name.replace('_', '-')}"
-    return click.Option([flag, parameter.name], type=kind, required=required, metavar=metavar, help=meaning)
+def _option(parameter: Parameter) -> click.Option:
+    default = f"  [default: {parameter.default_text}]" if parameter.default_text else ""
+    return click.Option(
+        [f"--{parameter.name.replace('_', '-')}", parameter.name],
+        type=Typed(parameter.kind.read),
+        required=parameter.is_required,
+        metavar=parameter.kind.metavar,
+        help=_plain(parameter.text) + default,
+    )
 
 
-def _choices(scheme: str, name: str, meaning: str) -> str:
-    """Returns the names of an enumeration, where the parameter's documentation does not list them."""
-    message = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
-    field: Any = message.fields_by_name[name]  # type: ignore[union-attr]  # a scheme is a message
-    names = [_descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
-    return "" if any(f'"{choice}"' in meaning for choice in names) else f" One of {', '.join(names)}."
-
-
-_COMMON = [
-    click.Option(
-        ["--seed"], type=parse_seed, metavar="N", help="Any integer in 0 .. 2^64 - 1, also as 0x….  [default: 0]"
-    ),
-    click.Option(["--name"], help="The tensor's name; tensors of other names are independent of it.  [default: none]"),
-    click.Option(["--dtype"], type=DTYPE, help="The type of the elements.  [default: float32]"),
-    click.Option(
-        ["--algorithm-version"], type=int, metavar="N", help="The version of the stream.  [default: the newest]"
-    ),
-    click.Option(["--stream"], help="The name that is hashed in place of the tensor's own.  [default: its own]"),
-    click.Option(
-        ["--region"],
-        type=parse_region,
-        metavar="START:STOP,…",
-        help="The part wanted: a range for each dimension, as in 0:10,: or 5:,...  [default: all of it]",
-    ),
-]
+def _shared_option(option: Option) -> click.Option:
+    return click.Option(
+        [f"--{option.name.replace('_', '-')}"],
+        type=DTYPE if option.choices else Typed(option.read) if option.read else str,
+        metavar=option.metavar or None,
+        help=f"{option.text_meaning}  [default: {option.text_default}]",
+    )
 
 
 def _get(
@@ -185,7 +124,7 @@ def _get(
     seconds = time.monotonic() - start
     shape = shape_text(_extents(description))
     click.echo(
-        f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {_laws.text(description)}, "
+        f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {laws.text(description)}, "
         f"{bytes_text(description.byte_count)} in {seconds:.1f} s",
         err=output == STANDARD_OUTPUT,
     )
@@ -236,8 +175,8 @@ def _create(output: Path, made: TensorSlice, description: TensorDescription) -> 
         with create_npy(output, dtype, shape) as write:
             yield write
         return
-    name = _provenance.name_in_file(made.spec)
-    with create_safetensors(output, {name: (dtype, shape)}, _provenance.metadata(made)) as write_to:
+    name = provenance.name_in_file(made.spec)
+    with create_safetensors(output, {name: (dtype, shape)}, provenance.metadata(made)) as write_to:
         yield partial(write_to, name)
 
 
@@ -249,7 +188,7 @@ def _describe(
     if as_json:
         click.echo(json.dumps(json_format.MessageToDict(description), indent=2))
         return
-    echo_rows(_descriptions.rows(description, with_region=region is not None))
+    echo_rows(descriptions.rows(description, with_region=region is not None))
 
 
 def _plot(
@@ -272,12 +211,12 @@ def _plot(
         f"seed {spec.seed}",
     ]
     if spec.name:
-        plot.draw([histogram], output, spec.name, "   ".join([_descriptions.scheme_text(spec), *facts]))
+        plot.draw([histogram], output, spec.name, "   ".join([descriptions.scheme_text(spec), *facts]))
     else:
-        plot.draw([histogram], output, _descriptions.scheme_text(spec), "   ".join(facts))
+        plot.draw([histogram], output, descriptions.scheme_text(spec), "   ".join(facts))
     click.echo(
-        f"{output}: {_laws.text(description)}, {histogram.size:,} elements, "
-        f"{'real parts: ' if _laws.is_complex(description) else ''}"
+        f"{output}: {laws.text(description)}, {histogram.size:,} elements, "
+        f"{'real parts: ' if laws.is_complex(description) else ''}"
         f"mean {histogram.mean:.5g}, std {histogram.std:.5g}"
     )
 

@@ -1,4 +1,4 @@
-"""Options of TLS and tokens, for those who ask and for the server; and the command that makes tokens."""
+"""Options of TLS and tokens for the commands that connect to a server; and the command that makes tokens."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from seedbed import _credentials
+from seedbed._wire import credentials
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ def arguments() -> dict[str, Any]:
         "ca": given["tls_ca"],
         "cert": given["tls_cert"],
         "key": given["tls_key"],
-        "token": None if file is None else _credentials.read_token(file),
+        "token": None if file is None else credentials.read_token(file),
         "server_name": given["server_name"],
     }
 
@@ -67,31 +67,6 @@ def _option(*declarations: str, **attributes: Any) -> Callable[[Command], Comman
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
     context.meta.setdefault(_META, {})[parameter.name] = value
-
-
-def server_options(command: Command) -> Command:
-    """Adds what `seedbed_server.service.security.Security` takes; `server_arguments` gives it."""
-    # The variables have names of their own: SEEDBED_TLS_CERT is what a client shows, `seedbed health` for one.
-    for option in (
-        _option("--insecure", is_flag=True, envvar="SEEDBED_SERVER_INSECURE", show_envvar=True,
-                     help="Serve other machines in the clear, too: whoever reaches the address may use it."),
-        _option("--tokens", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TOKENS", show_envvar=True,
-                     help="The tokens to accept, lines of `seedbed token`; SIGHUP rereads it.  [default: none needed]"),
-        _option("--tls-client-ca", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TLS_CLIENT_CA",
-                     show_envvar=True, help="The authorities that clients' certificates have to come from."),
-        _option("--tls-key", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TLS_KEY", show_envvar=True,
-                     help="The certificate's key."),
-        _option("--tls-cert", type=_FILE, metavar="FILE", envvar="SEEDBED_SERVER_TLS_CERT", show_envvar=True,
-                     help="The certificate to serve with over TLS; reread when it changes."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def server_arguments() -> dict[str, Any]:
-    """The arguments of `Security` that `server_options` were given, to the command that runs."""
-    given: dict[str, Any] = click.get_current_context().meta[_META]
-    return given
 
 
 @click.command(short_help="Make a token for a server's --tokens")

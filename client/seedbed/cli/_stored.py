@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from seedbed import _json
-from seedbed._files import ELEMENT_TYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
+from seedbed._files import strict_json
+from seedbed._files.errors import FileFormatError, FileSizeError
+from seedbed._files.safetensors import ELEMENT_TYPES, SafetensorsFile, read_safetensors
 
 INDEX_SUFFIX = ".safetensors.index.json"
 NO_NAME = "array"  # what the tensor of a .npy file is called, where it needs a name
@@ -105,7 +106,7 @@ def _read_index(path: Path, index: Path) -> Stored:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        content = _json.loads(index.read_bytes())
+        content = strict_json.loads(index.read_bytes())
     except ValueError as error:
         raise FileFormatError(f"{index}: is not JSON: {error}") from error
     match content:

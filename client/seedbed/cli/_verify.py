@@ -10,11 +10,13 @@ import click
 import numpy as np
 
 import seedbed
-from seedbed import _checkpoints, dtypes
-from seedbed._checkpoints import INDEX, ONE_FILE, Shard
-from seedbed._files import SAFETENSORS_DTYPES, FileFormatError, FileSizeError, SafetensorsFile, read_safetensors
-from seedbed._regions import extents
-from seedbed.cli import _provenance
+from seedbed import dtypes
+from seedbed._ask.regions import extents
+from seedbed._files import checkpoints as _checkpoints
+from seedbed._files import provenance
+from seedbed._files.checkpoints import INDEX, ONE_FILE, Shard
+from seedbed._files.errors import FileFormatError, FileSizeError
+from seedbed._files.safetensors import SAFETENSORS_DTYPES, SafetensorsFile, read_safetensors
 from seedbed.cli._jobs import jobs_option, patience, run_jobs
 from seedbed.cli._options import FILE, bytes_text, connect, plural, progress_option, shape_text, target_options
 from seedbed.cli._progress import Add, Report, adder, progress
@@ -142,7 +144,7 @@ def _open_all(folder: Path, names: Sequence[str]) -> Verdict:
 
 def _check_kinship(files: Sequence[SafetensorsFile]) -> Iterator[str]:
     """Tells which files were made from another model file, or with other options, than most."""
-    checkpoints = [file.metadata.get(_provenance.CHECKPOINT) for file in files]
+    checkpoints = [file.metadata.get(provenance.CHECKPOINT) for file in files]
     for [most, _] in Counter(checkpoints).most_common(1):
         for file, checkpoint in zip(files, checkpoints, strict=True):
             if checkpoint != most:
@@ -178,14 +180,14 @@ def _weight_map(index: object) -> dict[str, str]:
 
 
 def _shard(file: SafetensorsFile) -> Shard:
-    specs = [part.spec for part in _provenance.slices(_provenance.made_by(file)).values()]
-    return Shard(file.path.name, Model(tensors=specs), _size(file), file.metadata.get(_provenance.CHECKPOINT))
+    specs = [part.spec for part in provenance.slices(provenance.made_by(file)).values()]
+    return Shard(file.path.name, Model(tensors=specs), _size(file), file.metadata.get(provenance.CHECKPOINT))
 
 
 def _open(path: Path) -> SafetensorsFile:
     """Reads a file's header, and compares the layout that it tells with that of the tensors in its metadata."""
     file = read_safetensors(path)
-    wanted = _provenance.slices(_provenance.made_by(file))
+    wanted = provenance.slices(provenance.made_by(file))
     for name in file.tensors:
         if name not in wanted:
             raise Differs(f"{path}: tensor {name!r} is in the file, but not in its metadata")
@@ -203,7 +205,7 @@ def _open(path: Path) -> SafetensorsFile:
 
 
 def _check_tensors(client: seedbed.Client, file: SafetensorsFile, add: Add) -> None:
-    parts = _provenance.slices(_provenance.made_by(file))
+    parts = provenance.slices(provenance.made_by(file))
     with file.path.open("rb") as data:
         comparison = _Comparison(file, list(parts), data.fileno(), add)
         client.visit(list(parts.values()), comparison.compare, timeout=patience(client, _size(file)))

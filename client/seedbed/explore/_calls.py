@@ -8,7 +8,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
-from seedbed.cli._options import Slices
+from seedbed._ask.texts import Slices
 from seedbed.explore._form import Request
 
 _WIDTH = 56

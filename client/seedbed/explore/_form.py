@@ -1,31 +1,23 @@
-"""What there is to fill in: the options of the command line, of each scheme, and what their texts mean.
-
-The fields, their defaults, meanings and examples are those of ``seedbed describe SCHEME``, which come from the client's
-methods; a new scheme there is a new form here.
-"""
+"""The form of each scheme, and what the texts typed into it mean; its fields come from `seedbed._ask.table`."""
 
 from __future__ import annotations
 
-import inspect
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 import seedbed
-from seedbed import _descriptions
-from seedbed._schemes import Options
-from seedbed.cli import _schemes
-from seedbed.cli._options import Slices
+from seedbed._ask import texts as _texts
+from seedbed._ask.parameters import Option, Parameter, Scheme
+from seedbed._ask.table import OPTIONS, SCHEMES
+from seedbed._ask.texts import Slices
 from seedbed.v1 import TensorSpec
 
-_SHARED = ("shape", "dtype", "seed", "name", "region", "algorithm_version", "stream")
-_DEFAULT = re.compile(r"\s*\[default: (?P<text>.*)\]$")
+_SHARED = ("dtype", "seed", "name", "region", "algorithm_version", "stream")
+_OPTIONS = {option.name: option for option in OPTIONS}
 
-# Any part of an orthogonal matrix costs as much as all of it; the command line's example would be large for a page.
+# Any part of an orthogonal matrix costs as much as all of it: the command line's example is too large for a page.
 _QUICK = {"orthogonal": {"shape": "512,512"}}
 
 
@@ -67,8 +59,8 @@ def schemes() -> list[dict[str, Any]]:
     ['shape', 'val', 'dtype', 'seed', 'name', 'region', 'algorithm_version', 'stream']
     """
     return [
-        {"name": name, "text": _text(_command(name)), "fields": list(_fields(name).values())}
-        for name in seedbed.SCHEMES
+        {"name": name, "text": scheme.text.replace("`", ""), "fields": list(_fields(scheme).values())}
+        for name, scheme in SCHEMES.items()
     ]
 
 
@@ -86,28 +78,26 @@ def read(texts: Mapping[str, str]) -> Request:
     >>> read({"scheme": "normal", "shape": "4,3", "std": "0.02", "mean": ""}).values
     {'shape': (4, 3), 'std': 0.02}
     """
-    scheme = texts.get("scheme", "")
-    if scheme not in seedbed.SCHEMES:
-        raise FormError({"scheme": f"unknown scheme {scheme!r}; use one of {', '.join(seedbed.SCHEMES)}"})
-    fields = _fields(scheme)
-    plain = {name: text if name == "name" else text.strip() for name, text in texts.items() if name != "scheme"}
-    given = {name: text for name, text in plain.items() if text or name == "shape"}
-    errors = {name: f"{scheme} has no field {name!r}" for name in given if name not in fields}
-    errors |= {name: "needed" for name, field in fields.items() if field["required"] and name not in given}
+    name = texts.get("scheme", "")
+    if name not in SCHEMES:
+        raise FormError({"scheme": f"unknown scheme {name!r}; use one of {', '.join(SCHEMES)}"})
+    scheme = SCHEMES[name]
+    fields, parameters = _fields(scheme), {parameter.name: parameter for parameter in scheme.parameters}
+    plain = {field: text if field == "name" else text.strip() for field, text in texts.items() if field != "scheme"}
+    given = {field: text for field, text in plain.items() if text or field == "shape"}
+    errors = {field: f"{name} has no field {field!r}" for field in given if field not in fields}
+    errors |= {key: "needed" for key, field in fields.items() if field["required"] and key not in given}
     values: dict[str, Any] = {}
-    options = {option.name: option for option in _command(scheme).params}
-    for name in fields:
-        if name not in given:
-            continue
+    for field in (field for field in fields if field in given):
         try:
-            values[name] = options[name].type(given[name], options[name], None)
-        except click.BadParameter as error:
-            errors[name] = error.message
+            values[field] = _value(parameters.get(field), field, given[field])
+        except ValueError as error:
+            errors[field] = str(error)
     if errors:
         raise FormError(errors)
     region = values.pop("region", None)
-    in_order = {name: given[name] for name in fields if name in given}
-    return Request(scheme, in_order, values, region, seedbed.spec(scheme, **values))
+    in_order = {field: given[field] for field in fields if field in given}
+    return Request(name, in_order, values, region, seedbed.spec(name, **values))
 
 
 def field_of(scheme: str, path: str) -> str:
@@ -116,58 +106,46 @@ def field_of(scheme: str, path: str) -> str:
     >>> field_of("dirac", "spec.shape[1]"), field_of("dirac", "spec.dirac.groups"), field_of("dirac", "target")
     ('shape', 'groups', '')
     """
-    fields = _fields(scheme)
+    fields = _fields(SCHEMES[scheme])
     return next((part for part in re.findall(r"[a-z_]+", path) if part in fields), "")
 
 
-def _command(scheme: str) -> click.Command:
-    return _schemes.describe_group.commands[scheme]
+def _value(parameter: Parameter | None, name: str, text: str) -> object:
+    """What a text means, in a parameter of the scheme or in a field that all schemes have."""
+    if parameter is not None:
+        return parameter.kind.read(text)
+    if name == "shape":
+        return _texts.shape(text)
+    read = _OPTIONS[name].read
+    return text if read is None else read(text)
 
 
-def _text(command: click.Command) -> str:
-    paragraphs = (command.help or "").partition("\n\n\b\n")[0].split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-def _fields(scheme: str) -> dict[str, dict[str, Any]]:
+def _fields(scheme: Scheme) -> dict[str, dict[str, Any]]:
     """Returns the scheme's fields: the shape, its own parameters, and what all schemes have."""
-    command = _command(scheme)
-    example = _example(command)
-    options = {option.name: option for option in command.params if isinstance(option, click.Option)}
-    shared = {"self", *_SHARED, *Options.__annotations__}
-    own = [name for name in inspect.signature(getattr(seedbed.Client, scheme)).parameters if name not in shared]
-    return {name: _field(scheme, options[name], example.get(name, "")) for name in ("shape", *own, *_SHARED[1:])}
+    example = {"seed": "7", **scheme.command, **_QUICK.get(scheme.name, {}), "region": "", "name": ""}
+    fields = [
+        _field("shape", f"{scheme.shape_meaning}. Give the dimensions, as in 4096,4096; '' is a scalar's."),
+        *map(_own_field, scheme.parameters),
+        *(_shared_field(_OPTIONS[name]) for name in _SHARED),
+    ]
+    return {field["name"]: {**field, "example": example.get(field["name"], "")} for field in fields}
 
 
-def _field(scheme: str, option: click.Option, example: str) -> dict[str, Any]:
-    meaning = option.help or ""
-    default = _DEFAULT.search(meaning)
+def _own_field(parameter: Parameter) -> dict[str, Any]:
+    field = _field(parameter.name, parameter.text, parameter.default_text, parameter.kind.choices)
+    return {**field, "own": True, "required": parameter.is_required}
+
+
+def _shared_field(option: Option) -> dict[str, Any]:
+    return _field(option.name, option.text_meaning, option.text_default, option.choices)
+
+
+def _field(name: str, meaning: str, default: str = "", choices: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
-        "name": option.name,
-        "own": option.name not in _SHARED,
-        "choices": _choices(scheme, option),
-        "required": option.required,
-        "default": default["text"] if default else "",
-        "meaning": _DEFAULT.sub("", meaning),
-        "example": example,
+        "name": name,
+        "own": False,
+        "choices": list(choices),
+        "required": name == "shape",
+        "default": default,
+        "meaning": meaning.replace("`", ""),
     }
-
-
-def _choices(scheme: str, option: click.Option) -> list[str]:
-    if isinstance(option.type, click.Choice):
-        return [str(choice) for choice in option.type.choices]
-    message: Any = TensorSpec.DESCRIPTOR.fields_by_name[scheme].message_type
-    field = message.fields_by_name.get(option.name)
-    if field is None or field.enum_type is None:
-        return []
-    names = [_descriptions.enum_name(value.name, field) for value in field.enum_type.values if value.number]
-    # A parameter may take some members only, kaiming's mode for one; its help lists those.
-    return [name for name in names if re.search(rf"\b{name}\b", option.help or "")]
-
-
-def _example(command: click.Command) -> dict[str, str]:
-    """Returns the texts of the example in the command's help, those that show a tensor as a whole and of its own."""
-    line = (command.help or "").splitlines()[-1]
-    words = shlex.split(line)[3:]
-    given = {flag[2:].replace("-", "_"): text for flag, text in zip(words[::2], words[1::2], strict=True)}
-    return {"seed": "7", **given, **_QUICK.get(str(command.name), {}), "region": "", "name": ""}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import seedbed
-from seedbed import _descriptions, _laws
-from seedbed._plot import LawHistogram, NotDrawable
+from seedbed._show import descriptions, laws
+from seedbed._show.plot import LawHistogram, NotDrawable
 from seedbed._types import Array
 from seedbed.explore._calls import Connection, command, python
 from seedbed.explore._form import Request
@@ -44,11 +44,11 @@ def view(client: seedbed.Client, request: Request, connection: Connection) -> di
     with np.errstate(all="ignore"):  # what overflows at the ends of float64 is told as missing
         facts = [
             row
-            for row in _descriptions.rows(description, with_region=request.region is not None)
+            for row in descriptions.rows(description, with_region=request.region is not None)
             if row[0] not in _IN_THE_FORM
         ]
         shown = {
-            "law": _laws.text(description) + ", shown by its real parts" * _laws.is_complex(description),
+            "law": laws.text(description) + ", shown by its real parts" * laws.is_complex(description),
             "facts": facts,
             "moments": _moments(description),
             "python": python(request, connection),
@@ -88,7 +88,7 @@ def _finite(value: float) -> float | None:
 
 def _moments(description: TensorDescription) -> list[float | None]:
     """Returns the law's mean and standard deviation; None where there is none, or float64 does not hold it."""
-    mean, std = _laws.moments(description) or (math.nan, math.nan)
+    mean, std = laws.moments(description) or (math.nan, math.nan)
     # An integral that is 0 may come out as 1e-18.
     return [_finite(0.0 if abs(mean) < 1e-12 * std else mean), _finite(std)]
 

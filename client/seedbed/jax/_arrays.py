@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from google.protobuf.message import Message
 
-from seedbed import _calls, _schemes, _targets, dtypes
-from seedbed._client import Client
+from seedbed import dtypes
+from seedbed._ask import requests, schemes
+from seedbed._client.sync import Client
 from seedbed._types import Array, Progress, RegionLike, Shape
+from seedbed._wire import targets
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorSlice, TensorSpec
 
@@ -150,10 +152,10 @@ def initializer(
     """
     _check_client(client)
     parameters |= {"name": name, "seed": seed}
-    _schemes.spec(scheme, (), **parameters)  # what is wrong with them is told here, not within the model
+    schemes.spec(scheme, (), **parameters)  # what is wrong with them is told here, not within the model
 
     def init(key: jax.Array | None, shape: Shape, dtype: Any = None) -> jax.Array:  # noqa: ANN401
-        spec = _schemes.spec(scheme, shape, **(parameters if dtype is None else parameters | {"dtype": dtype}))
+        spec = schemes.spec(scheme, shape, **(parameters if dtype is None else parameters | {"dtype": dtype}))
         _check_x64(spec, "spec")
         return _when_run(client, spec)(key) if _is_traced(key) else jnp.asarray(client.init(spec))
 
@@ -186,7 +188,7 @@ class _Tensor:
 
     def __init__(self, spec: TensorSpec, sharding: jax.sharding.Sharding, field: str) -> None:
         with _called(field):
-            self.spec = _calls.tensor_slice(spec, None).spec
+            self.spec = requests.tensor_slice(spec, None).spec
         self.field = field
         self._sharding = sharding
         _check_x64(self.spec, field)
@@ -204,7 +206,7 @@ class _Tensor:
         )
 
     def _part(self, index: RegionLike | None) -> TensorSlice:
-        return _calls.tensor_slice(self.spec, index)
+        return requests.tensor_slice(self.spec, index)
 
 
 def _key(part: TensorSlice) -> tuple[int, ...]:
@@ -273,7 +275,7 @@ def _called(field: str) -> Iterator[None]:
 
 
 def _check_client(client: Client) -> None:
-    if _targets.is_cuda(client.target):
+    if targets.is_cuda(client.target):
         raise InvalidRequest("client", f'arrays of "{client.target}" are CuPy\'s; use seedbed.connect("local:")')
 
 

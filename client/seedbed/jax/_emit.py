@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seedbed import _recipes, _schemes
-from seedbed._boxes import Box, Shape, box_by, row_major, sorted_box, whole
-from seedbed._recipes import Parts, Value
+from seedbed._ask import recipes, schemes
+from seedbed._ask.recipes import Parts, Value
+from seedbed._record.boxes import Box, Shape, box_by, row_major, sorted_box, whole
 from seedbed.errors import InvalidRequest
 from seedbed.jax import _nodes
 from seedbed.jax._nodes import (
@@ -224,20 +224,20 @@ class _Emitter:
         node, identity = held.node, {"name": held.name, "dtype": str(held.node.dtype), "seed": seed}
         shape = node.shape
         if not math.prod(shape):
-            return _schemes.spec("zeros", shape, **identity)
+            return schemes.spec("zeros", shape, **identity)
         if isinstance(node, Cast) and isinstance(node.of, (Apply, Viewed, Reduce)):
             node = node.of  # the result is rounded to the tensor's dtype anyway
         node = recognised(self._plain(node))
         if isinstance(node, Full):
             scheme, parameters = _constant(node)
-            return _schemes.spec(scheme, shape, **parameters, **identity)
+            return schemes.spec(scheme, shape, **parameters, **identity)
         if isinstance(node, Draw) and not self._is_turned(node) and node.dtype == held.node.dtype:
             scheme, parameters = _law(node)
             stream = self._names.stream(self._tensor, node) if node.drawing.atoms else self._tensor
             own = {} if stream == self._tensor else {"stream": stream}
-            return _schemes.spec(scheme, shape, **parameters, **identity, **own)
+            return schemes.spec(scheme, shape, **parameters, **identity, **own)
         what = self._parts(node, shape) if isinstance(node, Boxes) else self._value(node)
-        return _recipes.spec(what, shape, **identity)
+        return recipes.spec(what, shape, **identity)
 
     def _plain(self, node: Node) -> Node:
         """A view of a draw that nothing else sees is a draw of its own, if the law is one of that shape."""
@@ -266,7 +266,7 @@ class _Emitter:
             part = recognised(self._plain(_nodes.viewed(part, whole(extents))))  # noqa: PLW2901 - the same part
             what: Any = self._parts(part, extents) if isinstance(part, Boxes) else self._value(part, use=len(pairs))
             pairs.append((place, what))
-        return _recipes.parts(pairs)
+        return recipes.parts(pairs)
 
     def _value(self, node: Node, use: object = None) -> Value:
         """The node as a `Value`; not by recursion, which Python limits."""
@@ -285,14 +285,14 @@ class _Emitter:
 
     def _made(self, node: Node, use: object) -> Value:  # noqa: PLR0911 - a table of what nodes are
         if isinstance(node, Full):
-            return _recipes._value(float(node.value.real) if node.dtype.kind == "c" else float(node.value))
+            return recipes._value(float(node.value.real) if node.dtype.kind == "c" else float(node.value))
         if isinstance(node, Given):
             return self._given(node)
         if isinstance(node, Draw):
             return self._draw(node, use)
         arguments = tuple(self._values[id(one)] for one in node.arguments)
         if isinstance(node, Apply):
-            return _recipes._call(node.function, *arguments)
+            return recipes._call(node.function, *arguments)
         if isinstance(node, Cast):
             return arguments[0].astype(str(node.dtype)) if node.dtype in _nodes.FLOATS else arguments[0]
         if isinstance(node, Viewed):
@@ -301,7 +301,7 @@ class _Emitter:
             assembly = Assembly(shape=node.shape, boxes=[_view(box) for box, _ in node.of])
             return Value(Step(assembly=assembly), arguments, node.shape)
         assert isinstance(node, Reduce)
-        reduction = Reduction(reducer=_recipes.REDUCERS[node.reducer], axes=node.axes)
+        reduction = Reduction(reducer=recipes.REDUCERS[node.reducer], axes=node.axes)
         return Value(Step(reduction=reduction), (_with_shape(arguments[0], node.of.shape),), node.shape)
 
     def _given(self, node: Given) -> Value:
@@ -311,12 +311,12 @@ class _Emitter:
             return self._made(known, None) if not known.arguments else self._value(known)
         values = node.values
         if values.dtype.kind == "c":  # of which no expression broadcasts a part
-            return _recipes.literal(values)
+            return recipes.literal(values)
         for axis in range(values.ndim):
             first = values[(slice(None),) * axis + (slice(0, 1),)]
             if bool((values == first).all()):
                 values = first
-        literal = _recipes.literal(np.ascontiguousarray(values))
+        literal = recipes.literal(np.ascontiguousarray(values))
         return literal if values.shape == node.shape else literal.broadcast_to(node.shape)
 
     def _draw(self, draw: Draw, use: object) -> Value:
@@ -325,7 +325,7 @@ class _Emitter:
             return self._turned(draw)
         stream = self._names.stream(self._tensor, draw, use) if draw.drawing.atoms else ""
         dtype = str(draw.dtype) if draw.dtype in _nodes.FLOATS or draw.dtype.kind == "c" else "float32"
-        return _recipes.draw(scheme, draw.shape, stream=stream, dtype=dtype, **parameters)
+        return recipes.draw(scheme, draw.shape, stream=stream, dtype=dtype, **parameters)
 
     def _turned(self, draw: Draw) -> Value:
         """Reflected in the middle, which is what it is."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from seedbed._boxes import Box, Shape, common_lattice, is_same, joined, whole, within
+from seedbed._record.boxes import Box, Shape, common_lattice, is_same, joined, whole, within
 from seedbed._types import Array
 
 DType: TypeAlias = "np.dtype[Any]"

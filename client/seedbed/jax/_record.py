@@ -12,7 +12,7 @@ from typing import Any, Final
 import jax
 import numpy as np
 
-from seedbed import _arguments
+from seedbed._ask import arguments as _arguments
 from seedbed.errors import InvalidRequest
 from seedbed.jax import _emit, _nodes, _trace
 from seedbed.jax._nodes import Full, Given, Node, Problem

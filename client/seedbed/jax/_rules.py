@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from seedbed._boxes import Box, Shape, box_by, row_major, whole
+from seedbed._record.boxes import Box, Shape, box_by, row_major, whole
 from seedbed._types import Array
 from seedbed.jax import _nodes
 from seedbed.jax._nodes import BOOL, Apply, Draw, DType, Full, Node, Problem, apply, cast, viewed

@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 from jax.interpreters import partial_eval
 
-from seedbed._boxes import Box, Shape, whole
+from seedbed._record.boxes import Box, Shape, whole
 from seedbed._types import Array
 from seedbed.jax import _nodes, _rules
 from seedbed.jax._nodes import Atom, Draw, Drawings, DType, Full, Node, Problem, apply

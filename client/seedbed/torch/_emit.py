@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from seedbed import _recipes, _schemes
-from seedbed._boxes import Box, box_by, row_major, sorted_box, whole
-from seedbed._recipes import Parts, Value
+from seedbed._ask import recipes, schemes
+from seedbed._ask.recipes import Parts, Value
+from seedbed._record.boxes import Box, box_by, row_major, sorted_box, whole
 from seedbed._types import Array
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
@@ -168,20 +168,20 @@ class _Emitter:
         node, identity = held.node, {"name": held.name, "dtype": held.dtype, "seed": seed}
         shape = node.shape
         if not math.prod(shape):
-            return _schemes.spec("zeros", shape, **identity)
+            return schemes.spec("zeros", shape, **identity)
         if isinstance(node, Cast) and isinstance(node.of, (Apply, Viewed, Reduce)):
             node = node.of  # the result is rounded to the tensor's dtype anyway
         node = recognised(self._plain(node))
         if isinstance(node, Full):
             scheme, parameters = _constant(node)
-            return _schemes.spec(scheme, shape, **parameters, **identity)
+            return schemes.spec(scheme, shape, **parameters, **identity)
         if isinstance(node, Draw) and not self._is_turned(node) and _served(node.dtype) == held.dtype:
             scheme, parameters = _law(node)
             stream = self._tensor if scheme in _CERTAIN else self._names.stream(self._tensor, node)
             own = {} if stream == self._tensor else {"stream": stream}
-            return _schemes.spec(scheme, shape, **parameters, **identity, **own)
+            return schemes.spec(scheme, shape, **parameters, **identity, **own)
         what = self._parts(node, shape) if isinstance(node, Boxes) else self._value(node)
-        return _recipes.spec(what, shape, **identity)
+        return recipes.spec(what, shape, **identity)
 
     def _plain(self, node: Node) -> Node:
         """A view of a draw that nothing else sees is a draw of its own."""
@@ -202,7 +202,7 @@ class _Emitter:
             part = recognised(self._plain(_nodes.viewed(part, whole(extents))))  # noqa: PLW2901 - the same part
             what: Any = self._parts(part, extents) if isinstance(part, Boxes) else self._value(part, use=len(pairs))
             pairs.append((place, what))
-        return _recipes.parts(pairs)
+        return recipes.parts(pairs)
 
     def _value(self, node: Node, use: object = None) -> Value:
         """The node as a `Value`; not by recursion, which Python limits."""
@@ -221,14 +221,14 @@ class _Emitter:
 
     def _made(self, node: Node, use: object) -> Value:  # noqa: PLR0911 - a table of what nodes are
         if isinstance(node, Full):
-            return _recipes._value(node.value)
+            return recipes._value(node.value)
         if isinstance(node, Given):
             return self._given(node)
         if isinstance(node, Draw):
             return self._draw(node, use)
         arguments = tuple(self._values[id(one)] for one in node.arguments)
         if isinstance(node, Apply):
-            return _recipes._call(node.function, *arguments)
+            return recipes._call(node.function, *arguments)
         if isinstance(node, Cast):
             return arguments[0].astype(_served(node.dtype)) if node.dtype.is_floating_point else arguments[0]
         if isinstance(node, Viewed):
@@ -238,7 +238,7 @@ class _Emitter:
             return Value(Step(assembly=assembly), arguments, node.shape)
         if isinstance(node, Reduce):
             p = node.p if node.reducer == "norm" else None
-            reduction = Reduction(reducer=_recipes.REDUCERS[node.reducer], axes=node.axes, p=p)
+            reduction = Reduction(reducer=recipes.REDUCERS[node.reducer], axes=node.axes, p=p)
             of = _with_shape(arguments[0], node.of.shape)  # a constant that was left a scalar counts for each element
             return Value(Step(reduction=reduction), (of,), node.shape)
         raise AssertionError(f"{type(node).__name__} cannot be said")
@@ -250,12 +250,12 @@ class _Emitter:
             return self._made(known, None) if not known.arguments else self._value(known)
         values = node.values
         if values.is_complex():  # of which no expression broadcasts a part
-            return _recipes.literal(_array(values.contiguous()))
+            return recipes.literal(_array(values.contiguous()))
         for axis in range(values.ndim):
             first = values.narrow(axis, 0, 1)
             if bool((values == first).all()):
                 values = first
-        literal = _recipes.literal(_array(values.contiguous()))
+        literal = recipes.literal(_array(values.contiguous()))
         return literal if values.shape == node.shape else literal.broadcast_to(node.shape)
 
     def _draw(self, draw: Draw, use: object) -> Value:
@@ -263,7 +263,7 @@ class _Emitter:
         if self._is_turned(draw):
             return self._turned(draw)
         stream = "" if scheme in _CERTAIN else self._names.stream(self._tensor, draw, use)
-        return _recipes.draw(scheme, draw.shape, stream=stream, dtype=_served(draw.dtype), **parameters)
+        return recipes.draw(scheme, draw.shape, stream=stream, dtype=_served(draw.dtype), **parameters)
 
     def _turned(self, draw: Draw) -> Value:
         """Reflected in the middle, which is what it is."""

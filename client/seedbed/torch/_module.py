@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from seedbed import _arguments, _outputs, _progress, dtypes
-from seedbed._client import Client
-from seedbed._cuda import CudaClient
-from seedbed._schemes import spec
-from seedbed._stream import OF_TENSOR
+from seedbed import dtypes
+from seedbed._ask import arguments, outputs
+from seedbed._ask.schemes import spec
+from seedbed._client.sync import Client
+from seedbed._inside.cuda import CudaClient
+from seedbed._receive.assembler import OF_TENSOR
+from seedbed._show import bars
 from seedbed._types import Array, Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch._shards import check_not_copied, global_shape, local_parts
@@ -78,7 +80,7 @@ def init_module(
     (True, 0.2)
     """
     if progress is True:
-        _progress.check()  # on each rank, for the others would wait for one that fails
+        bars.check()  # on each rank, for the others would wait for one that fails
     specs = specs_of(module, seed, model, rules, only)
     _check_buffers(module, specs, only)
     tensors = tensors_of(module)
@@ -211,7 +213,7 @@ def _specs_of_model(
         _check(tensors[name], given)
     if seed is None:
         return specs
-    number = _arguments.integer(seed, "seed", "seed", _arguments.UINT64)
+    number = arguments.integer(seed, "seed", "seed", arguments.UINT64)
     return {name: _with_seed(given, number) for name, given in specs.items()}
 
 
@@ -368,7 +370,7 @@ def _is_served(tensor: torch.Tensor) -> bool:
 
 def as_array(tensor: torch.Tensor) -> Array:
     """The same memory as a NumPy array."""
-    return _outputs.of_torch(tensor, torch)
+    return outputs.of_torch(tensor, torch)
 
 
 def as_tensor(array: Array) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seedbed._boxes import Box, Shape, common_lattice, is_same, joined, whole, within
+from seedbed._record.boxes import Box, Shape, common_lattice, is_same, joined, whole, within
 
 ELEMENTWISE = ("uniform", "normal", "trunc_normal")
 """The laws of which every element is drawn alike, whatever the shape."""

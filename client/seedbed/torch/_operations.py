@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seedbed._boxes import Box, Shape, box_by, row_major, whole
+from seedbed._record.boxes import Box, Shape, box_by, row_major, whole
 from seedbed.torch import _nodes
 from seedbed.torch._nodes import Full, Node, apply, viewed
 

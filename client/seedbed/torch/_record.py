@@ -10,9 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from seedbed import _arguments, dtypes
-from seedbed._boxes import Box, row_major
-from seedbed._client import Client
+from seedbed import dtypes
+from seedbed._ask import arguments
+from seedbed._client.sync import Client
+from seedbed._record.boxes import Box, row_major
 from seedbed._types import Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _emit, _module, _nodes
@@ -126,7 +127,7 @@ def build(
 
 
 def _traced(build: Build, seed: int) -> Trace:
-    traced = trace(build, _arguments.integer(seed, "seed", "seed", _arguments.UINT64))
+    traced = trace(build, arguments.integer(seed, "seed", "seed", arguments.UINT64))
     if not isinstance(traced.module, torch.nn.Module):
         raise InvalidRequest("build", f"returned a {type(traced.module).__name__}; give what returns a torch.nn.Module")
     return traced

@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from seedbed._boxes import Box, Shape, box_by, is_same, whole
+from seedbed._record.boxes import Box, Shape, box_by, is_same, whole
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
 from seedbed.torch._nodes import Draw, Drawing, Full, Node, Site, apply

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seedbed._client import Client
+from seedbed._client.sync import Client
 from seedbed._types import Array
 from seedbed.errors import InvalidRequest, Mismatch
 from seedbed.torch._module import Rule, as_array, specs_of, tensors_of

@@ -1,8 +1,8 @@
-"""Even loads for the workers of a server, whose connections the kernel divides by chance.
+"""Even loads for the workers of a server, among which the kernel distributes connections at random.
 
-The workers share a table of how many streams each has. One that has more than another sends those calls on that say
-that they may move, as our client's do: on a new connection they come to another worker, or back. The client counts how
-often, so that each call is served after a few attempts.
+The workers share a table with the number of streams of each. A worker that has more streams than another refuses calls
+that may move, as long calls of Seedbed's clients may; the client repeats the call on a new connection, which reaches a
+worker at random. The client limits how often a call moves, so every call is served after a few attempts.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import Final
 
 import grpc
 
-from seedbed._moving import MAY_MOVE, MOVE
+from seedbed.v1.metadata import MAY_MOVE, MOVE
 
 _NOT_SERVING: Final = -1
-_MOVE: Final = "another worker of this server has fewer streams; connect anew"
+_MOVE_MESSAGE: Final = "another worker of this server has fewer streams; reconnect"
 
 
 def table_file(workers: int) -> int:
-    """The file descriptor of memory for the table of so many workers, of which none serves yet.
+    """Creates the table in shared memory, with no worker serving yet.
+
+    Returns:
+        Its file descriptor.
 
     >>> counts_in(table_file(2)).tolist()
     [-1, -1]
@@ -34,16 +37,16 @@ def table_file(workers: int) -> int:
 
 
 def counts_in(file: int) -> memoryview[int]:
-    """The table: how many streams each worker has, in all processes that open the file."""
+    """Maps the table: the number of streams of each worker, shared by all processes that map the file."""
     return memoryview(mmap.mmap(file, 0)).cast("i")
 
 
 class Balance:
-    """Counts the streams of one worker, and sends calls on while another one has fewer.
+    """Counts the streams of one worker, and moves calls while another worker has fewer.
 
     Args:
         counts: The shared table.
-        index: Which worker, counted from 0.
+        index: The worker's index, from 0.
     """
 
     def __init__(self, counts: memoryview[int], index: int) -> None:
@@ -51,23 +54,23 @@ class Balance:
         self._index = index
         self._lock = threading.Lock()
         self._count = 0
-        counts[index] = _NOT_SERVING  # and not what a predecessor that died left behind
+        counts[index] = _NOT_SERVING  # clears the count of a predecessor that died
 
     def start(self) -> None:
-        """Calls can come."""
+        """Announces that the worker accepts calls."""
         with self._lock:
             self._counts[self._index] = self._count
 
     def stop(self) -> None:
-        """Calls can come no longer."""
+        """Announces that the worker accepts no more calls."""
         with self._lock:
             self._counts[self._index] = _NOT_SERVING
 
     def enter(self, context: grpc.ServicerContext) -> None:
-        """Counts a stream until gRPC is done with it, or ends the call so that it moves.
+        """Counts a stream until gRPC has finished with it, or aborts the call so that the client moves it.
 
         Args:
-            context: gRPC's side of it.
+            context: The call's gRPC context.
         """
         with self._lock:
             moves = self._has_more_than_another() and _may_move(context.invocation_metadata())
@@ -75,9 +78,9 @@ class Balance:
                 self._change(1)
         if moves:
             context.set_trailing_metadata(((MOVE, "1"),))
-            context.abort(grpc.StatusCode.UNAVAILABLE, _MOVE)
+            context.abort(grpc.StatusCode.UNAVAILABLE, _MOVE_MESSAGE)
         if not context.add_callback(self._leave):
-            self._leave()  # the client has gone already
+            self._leave()  # the client has already disconnected
 
     def _has_more_than_another(self) -> bool:
         return any(0 <= count < self._count for count in self._counts)

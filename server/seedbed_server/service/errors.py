@@ -1,4 +1,4 @@
-"""The one place where exceptions become what a client is told."""
+"""Converts exceptions to the gRPC statuses that clients receive."""
 
 from __future__ import annotations
 
@@ -9,30 +9,18 @@ from typing import Final
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from seedbed.common.status import ServiceError
 from seedbed_server.engine import Cancelled, InvalidSpec
 
 _log = logging.getLogger(__name__)
 
-# A status travels in HTTP/2 trailers, of which clients accept 8 KiB by default, and its text twice: as the message
-# (percent-encoded, up to three times as long) and within the details.
+# A status travels in HTTP/2 trailers. Clients accept 8 KiB of trailers by default, which hold the text twice: as the
+# message (percent-encoded, up to three times as long) and within the details.
 _MAX_TEXT_BYTES: Final = 1024
 
 
-class ServiceError(Exception):
-    """A call that failed, with what the client is told.
-
-    Attributes:
-        status: The code and message, and among the details a ``google.rpc.BadRequest`` for INVALID_ARGUMENT, and a
-            ``google.rpc.RetryInfo`` if the server is full.
-    """
-
-    def __init__(self, status: status_pb2.Status) -> None:
-        super().__init__(status.message)
-        self.status = status
-
-
 def to_status(error: Exception) -> status_pb2.Status:
-    """What a client is told of ``error``; of an unexpected one, only an id that leads to it in the server's log.
+    """The status for an exception. An unexpected one is logged, and its status holds only the id of the log entry.
 
     >>> to_status(InvalidSpec("spec.shape[0]", "-1 is negative; give 0 or more")).message
     'spec.shape[0]: -1 is negative; give 0 or more'
@@ -45,25 +33,25 @@ def to_status(error: Exception) -> status_pb2.Status:
         return status_pb2.Status(code=code_pb2.CANCELLED, message="the call was cancelled")
     if isinstance(error, MemoryError):
         _log.error("out of memory", exc_info=error)
-        return resource_exhausted("the server is short of memory; try again later, or ask for a smaller region").status
+        return resource_exhausted("the server is short of memory; retry later, or request a smaller region").status
     error_id = secrets.token_hex(4)
     _log.error("internal error %s", error_id, exc_info=error)
     return status_pb2.Status(
-        code=code_pb2.INTERNAL, message=f"internal error {error_id}; the server's log tells more under this id"
+        code=code_pb2.INTERNAL, message=f"internal error {error_id}; see the server's log under this id"
     )
 
 
-def resource_exhausted(message: str, come_back_in: float | None = None) -> ServiceError:
-    """The error of a server that cannot take on more.
+def resource_exhausted(message: str, retry_delay: float | None = None) -> ServiceError:
+    """The error of a server that has no capacity left.
 
     Args:
-        message: Why.
-        come_back_in: Seconds after which there may be a place; None if waiting does not help.
+        message: The reason.
+        retry_delay: Seconds after which to retry; None if retrying does not help.
     """
     status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=message)
-    if come_back_in is not None:
+    if retry_delay is not None:
         retry_info = error_details_pb2.RetryInfo()
-        retry_info.retry_delay.FromNanoseconds(round(come_back_in * 1e9))
+        retry_info.retry_delay.FromNanoseconds(round(retry_delay * 1e9))
         status.details.add().Pack(retry_info)
     return ServiceError(status)
 

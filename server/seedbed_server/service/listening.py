@@ -1,7 +1,7 @@
 """Addresses to listen on, checked before gRPC binds them.
 
-gRPC alone would take a Unix socket away from the server that listens on it, be content with ``[::1]`` where
-``localhost`` means ``127.0.0.1`` too, and say of any failure only that binding failed.
+gRPC alone would take a Unix socket away from the server that listens on it, would bind only ``[::1]`` where
+``localhost`` also means ``127.0.0.1``, and reports every failure as "failed to bind".
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_FORMS = "give HOST:PORT, such as localhost:50051 or 0.0.0.0:50051 (port 0 takes a free one), or unix:PATH"
+_FORMS = "give HOST:PORT, such as localhost:50051 or 0.0.0.0:50051 (port 0 takes a free port), or unix:PATH"
 
 
 def check(address: str) -> None:
-    """Checks that a server can listen on ``address``.
+    """Checks that a server can listen on an address.
 
     Raises:
-        ValueError: It is not an address.
-        OSError: It cannot be listened on, because it is taken or for another reason that the text tells.
+        ValueError: The address is malformed.
+        OSError: The address is in use, or cannot be bound for another reason, which the message gives.
     """
     if _is_socket(address):
         _check_socket(address, Path(address.removeprefix("unix:")))
@@ -31,20 +31,20 @@ def check(address: str) -> None:
 
 
 def is_local(address: str) -> bool:
-    """Whether none but this machine reaches ``address``.
+    """Whether only this machine can reach an address.
 
     Raises:
-        ValueError: It is not an address.
-        OSError: Its host is unknown.
+        ValueError: The address is malformed.
+        OSError: The host is unknown.
     """
     if _is_socket(address):
         return True
-    places = [str(place[0]).partition("%")[0] for *_, place in _found(address)]
-    return all(ipaddress.ip_address(place).is_loopback for place in places)
+    hosts = [str(socket_address[0]).partition("%")[0] for *_, socket_address in _resolve(address)]
+    return all(ipaddress.ip_address(host).is_loopback for host in hosts)
 
 
 def bound(address: str, port: int) -> str:
-    """The address as clients reach it, once gRPC has chosen the port."""
+    """The address that clients connect to, once gRPC has chosen the port."""
     if address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
@@ -52,20 +52,20 @@ def bound(address: str, port: int) -> str:
 
 @contextlib.contextmanager
 def reserved(addresses: Sequence[str]) -> Iterator[list[str]]:
-    """Holds the ports of addresses for several processes, which may listen on them as long as the block lasts.
+    """Reserves the ports of addresses within the block, so that several processes can listen on them.
 
     Args:
-        addresses: Where they are to listen; port 0 takes a free one.
+        addresses: The addresses; port 0 takes a free port.
 
     Yields:
-        The addresses, with the ports that were chosen.
+        The addresses with the ports that were chosen.
 
     Raises:
-        ValueError: One of them is not ``HOST:PORT``, or processes cannot share ports here.
-        OSError: One cannot be listened on.
+        ValueError: An address is not ``HOST:PORT``, or processes cannot share ports on this system.
+        OSError: An address cannot be bound.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
-        raise ValueError("workers: processes cannot share a port on this system; leave --workers at 1")
+        raise ValueError("workers: processes cannot share a port on this system; use --workers 1")
     with contextlib.ExitStack() as stack:
         yield [_reserve(address, stack) for address in addresses]
 
@@ -75,11 +75,11 @@ def _reserve(address: str, stack: contextlib.ExitStack) -> str:
         raise ValueError(f"listen: {address} cannot be shared by several workers; give HOST:PORT, or --workers 1")
     check(address)
     port = 0
-    for family, kind, protocol, _, place in _found(address):
+    for family, kind, protocol, _, socket_address in _resolve(address):
         holder = stack.enter_context(socket.socket(family, kind, protocol))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        with contextlib.suppress(OSError):  # such as no IPv6 here; check() found that one will do
-            holder.bind((place[0], place[1] or port, *place[2:]))
+        with contextlib.suppress(OSError):  # such as IPv6 on a machine without it; check() found a family that works
+            holder.bind((socket_address[0], socket_address[1] or port, *socket_address[2:]))
             port = holder.getsockname()[1]
     return bound(address, port)
 
@@ -92,7 +92,7 @@ def _check_socket(address: str, path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"listen: {address}: the directory {path.parent} does not exist; create it")
     if path.exists() and not path.is_socket():
-        raise FileExistsError(f"listen: {address}: there is something that is not a socket; choose another path")
+        raise FileExistsError(f"listen: {address}: a file that is not a socket is in the way; choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -105,7 +105,7 @@ def _check_socket(address: str, path: Path) -> None:
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
-    """The two parts of ``HOST:PORT``; None if it is not that.
+    """Splits ``HOST:PORT``; None if the address is malformed.
 
     >>> host_and_port("[::1]:50051"), host_and_port("localhost:70000")
     (('[::1]', 50051), None)
@@ -114,8 +114,8 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     return (host, int(port)) if host and port.isascii() and port.isdigit() and int(port) <= 65535 else None
 
 
-def _found(address: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
-    """The places that an address means."""
+def _resolve(address: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
+    """The socket addresses that ``HOST:PORT`` stands for, as `socket.getaddrinfo` returns them."""
     parts = host_and_port(address)
     if parts is None:
         raise ValueError(f"listen: {address!r} is not an address; {_FORMS}")
@@ -127,22 +127,22 @@ def _found(address: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, 
 
 
 def _check_port(address: str) -> None:
-    candidates = _found(address)
+    candidates = _resolve(address)
     failures = []
-    for family, kind, protocol, _, place in candidates:
+    for family, kind, protocol, _, socket_address in candidates:
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
+                probe.bind(socket_address)
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 raise _unusable(address, error) from error
-            failures.append(error)  # such as no IPv6 here; the other family may do
+            failures.append(error)  # such as IPv6 on a machine without it; the other family may work
     if len(failures) == len(candidates):
         raise _unusable(address, failures[0]) from failures[0]
 
 
 def _unusable(address: str, error: OSError) -> OSError:
     if error.errno == errno.EADDRINUSE:
-        return OSError(f"listen: {address}: the port is taken; stop whoever listens there, or choose another port")
+        return OSError(f"listen: {address}: the port is in use; stop the other server, or choose another port")
     return OSError(f"listen: {address}: {error.strerror or error}; choose another address")

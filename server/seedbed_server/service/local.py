@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from seedbed.common.status import ServiceError
 from seedbed.v1 import TensorDescription, TensorSlice
 from seedbed_server import engine
-from seedbed_server.service.errors import ServiceError, to_status
+from seedbed_server.service.errors import to_status
 from seedbed_server.service.servicer import UNARY, InitServicer, within
+
+if TYPE_CHECKING:
+    from seedbed_server.engine.backends.cupy import Job
 
 
 class LocalService:
@@ -51,7 +55,7 @@ class LocalService:
             ServiceError: The call failed.
         """
         _, answer = UNARY[method]
-        with _errors_told():
+        with _as_service_errors():
             return answer(self._servicer, request)
 
     def describe(self, wanted: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
@@ -66,7 +70,7 @@ class LocalService:
             ServiceError: One of them cannot be served, or not from there on.
         """
         prefix = "" if method == "InitTensor" else "tensors[{}]."
-        with _errors_told():
+        with _as_service_errors():
             descriptions = [self._servicer.describe(part, prefix.format(i)) for i, part in enumerate(wanted)]
             if first_element:
                 within(first_element, descriptions[0].element_count, "first_element", "the region")
@@ -76,7 +80,7 @@ class LocalService:
         self,
         jobs: Iterable[tuple[TensorDescription, int, NDArray[Any]]],
         cancelled: Callable[[], bool],
-        tell: Callable[[float], None] | None = None,
+        report: Callable[[float], None] | None = None,
     ) -> None:
         """Fills arrays, which do not share memory, with elements of described regions, on all threads.
 
@@ -84,14 +88,14 @@ class LocalService:
             jobs: The descriptions that `describe` answered, the positions within their regions of the first element,
                 and 1-D, C-contiguous arrays.
             cancelled: Asked often; once it is true, the work ends with a ``ServiceError`` of code CANCELLED.
-            tell: Called while an orthogonal matrix is computed, with the share that is.
+            report: Called with the share of an orthogonal matrix that is computed, while it is.
 
         Raises:
             ServiceError: The call failed.
         """
-        with _errors_told():
-            asked = cancelled if tell is None else engine.Watch(cancelled, tell)
-            self.backend.fill_all(list(itertools.starmap(engine.Job, jobs)), asked)
+        with _as_service_errors():
+            watch = cancelled if report is None else engine.Watch(cancelled, report)
+            self.backend.fill_all(list(itertools.starmap(engine.Job, jobs)), watch)
 
     def sampler(self, description: TensorDescription) -> Callable[[int, NDArray[Any], Callable[[], bool]], None]:
         """The function that fills arrays with elements of one region, for callers who keep all cores busy themselves.
@@ -100,11 +104,11 @@ class LocalService:
             description: What `describe` answered, of a region that is not empty. The function's arguments, and the
                 errors that it raises, are those of `fill`.
         """
-        with _errors_told():
+        with _as_service_errors():
             sample = self.backend.alone().sampler(description)
 
         def fill(first_element: int, out: NDArray[Any], cancelled: Callable[[], bool]) -> None:
-            with _errors_told():
+            with _as_service_errors():
                 sample(first_element, out, cancelled)()
 
         return fill
@@ -128,24 +132,21 @@ class CudaService(LocalService):
         self.device = self._backend.cuda
         super().__init__(self._backend)
 
-    def write(self, description: TensorDescription, first_element: int, count: int, pointer: int) -> None:
-        """Writes elements of a described region to the GPU's memory: at once, for the work that follows on its stream.
+    def write_all(self, jobs: Sequence[Job]) -> None:
+        """Begins to write elements of described regions, none of which is empty, in few launches.
 
         Args:
-            description: What `describe` answered, of a region that is not empty.
-            first_element: The position within the region, in row-major order, of the first.
-            count: How many.
-            pointer: The address, in the GPU's memory, of the first. The stream is CuPy's current one.
+            jobs: What to write, and to which addresses in the GPU's memory. The work is put on CuPy's current stream.
 
         Raises:
             ServiceError: The call failed.
         """
-        with _errors_told(), self.device.use():
-            self._backend.writer(description)(first_element, count, pointer, None)
+        with _as_service_errors(), self.device.use():
+            self._backend.write_all(jobs, None)
 
 
 @contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
+def _as_service_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Signals of a process, awaited in its main thread."""
+"""Waiting for signals in the main thread."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 @contextlib.contextmanager
 def awaited(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
-    """Gives a function that waits for one of the signals, which until the end of the block do nothing else.
+    """Yields a function that waits for one of the signals, which have no other effect within the block.
 
-    Through a socket, because a handler that sets an Event is not run, or deadlocks, if the signal comes just as the
-    main thread begins to wait for the Event.
+    It reads them from a socket. A handler that sets an Event may never run, or may deadlock, if the signal arrives just
+    as the main thread begins to wait for the Event.
     """
     reader, writer = socket.socketpair()
     with reader, writer:
         writer.setblocking(False)
         previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
-        def wait() -> int:  # for which signal came
+        def wait() -> int:
             while (number := reader.recv(1)[0]) not in numbers:
                 pass
             return number
@@ -34,10 +34,10 @@ def awaited(*numbers: signal.Signals) -> Iterator[Callable[[], int]]:
 
 
 def ending(*numbers: signal.Signals) -> contextlib.AbstractContextManager[None]:
-    """For the length of the block, each of the signals ends the process at once, with 128 and its number.
+    """Within the block, each of the signals ends the process at once, with exit code 128 plus the signal's number.
 
-    For work that an exception would lose its way in, such as a compiler's. The default action would do, but Linux
-    spares process 1, which a container's server is.
+    For code through which an exception would not propagate, such as a compiler. The default action is not enough:
+    Linux does not apply it to process 1, which is what the server is in a container.
     """
     return _handled(numbers, lambda number, _frame: os._exit(128 + number))
 

@@ -1,40 +1,42 @@
-"""Spans of requests for OpenTelemetry, each the child of the caller's span where the caller sends one.
+"""OpenTelemetry spans of requests. Each is a child of the caller's span, if the caller sends one.
 
-What the SDK takes from its own variables (``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ...) it takes here, too.
+The SDK's own environment variables (``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ...) apply.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 import grpc
 from google.rpc import code_pb2
 
-from seedbed import __version__
+from seedbed._version import __version__
+from seedbed_server.service.logs import Value
+from seedbed_server.service.servicer import SERVICE_NAME
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: with the other codes, the client erred and not the server.
-_SERVERS_ERRORS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
-_SERVICE: Final = "seedbed.v1.InitService"
+# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: the other codes are errors of the client.
+_SERVER_ERRORS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 
 
 class Traces:
-    """Makes spans.
+    """Creates the spans of requests.
 
     Args:
-        provider: What takes them; see `exported`.
+        provider: Receives the spans; see `export_traces`.
 
     Raises:
         ImportError: ``opentelemetry-sdk`` is not installed.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
-        from opentelemetry import propagate, trace  # noqa: PLC0415 - an extra
+        from opentelemetry import propagate, trace  # noqa: PLC0415 - an optional dependency
 
         self._provider = provider
         self._tracer = provider.get_tracer("seedbed_server", __version__)
@@ -42,54 +44,68 @@ class Traces:
         self._trace = trace
 
     def begin(self, method: str, context: grpc.ServicerContext) -> Span:
-        """A request begins.
+        """Starts the span of a request.
 
         Args:
             method: The RPC, such as ``InitTensor``.
-            context: gRPC's side of it, with the caller's span in its metadata.
+            context: The call's gRPC context; its metadata may hold the caller's span.
         """
         carrier = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         return self._tracer.start_span(
-            f"{_SERVICE}/{method}",
+            f"{SERVICE_NAME}/{method}",
             self._extract(carrier),
             self._trace.SpanKind.SERVER,
-            {"rpc.system": "grpc", "rpc.service": _SERVICE, "rpc.method": method},
+            {"rpc.system": "grpc", "rpc.service": SERVICE_NAME, "rpc.method": method},
         )
 
-    def end(self, span: Span, status: str, fields: Mapping[str, str | int | float]) -> None:
-        """A request has ended.
+    def end(self, span: Span, status: str, fields: Mapping[str, Value]) -> None:
+        """Ends the span of a request.
 
         Args:
-            span: What `begin` gave.
-            status: How it ended, as the name of a ``google.rpc.Code``.
-            fields: What the log would tell of it.
+            span: The span that `begin` returned.
+            status: The outcome, as the name of a ``google.rpc.Code``.
+            fields: The fields of the request's log line.
         """
         span.set_attribute("rpc.grpc.status_code", code_pb2.Code.Value(status))
         for name in fields.keys() - {"rpc", "status", "seconds"}:
             span.set_attribute(f"seedbed.{name}", fields[name])
-        if status in _SERVERS_ERRORS:
+        if status in _SERVER_ERRORS:
             span.set_status(self._trace.StatusCode.ERROR, str(fields.get("error", "")))
         span.end()
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Exports the remaining spans."""
         self._provider.shutdown()
 
 
-def exported(endpoint: str) -> Traces:
-    """Sends spans to a collector, over OTLP and gRPC.
+@contextlib.contextmanager
+def export_traces(endpoint: str | None) -> Iterator[Traces | None]:
+    """Exports spans to a collector within the block, with OTLP over gRPC.
 
     Args:
-        endpoint: Where it listens, such as ``http://localhost:4317``; ``https`` for TLS.
+        endpoint: The collector's URL, such as ``http://localhost:4317``; ``https`` uses TLS. None for no traces.
 
     Raises:
-        ValueError: It is not a URL, or the extra is not installed.
+        ValueError: The endpoint is not a URL, or OpenTelemetry is not installed.
     """
+    if endpoint is None:
+        yield None
+        return
+    traces = Traces(_exporting_provider(endpoint))
+    try:
+        yield traces
+    finally:
+        traces.close()
+
+
+def _exporting_provider(endpoint: str) -> TracerProvider:
     if not endpoint.startswith(("http://", "https://")):
-        raise ValueError(f"traces: {endpoint!r} is not a collector's URL; give one such as http://localhost:4317")
+        raise ValueError(f"traces: {endpoint!r} is not a URL; give the collector's, such as http://localhost:4317")
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource  # noqa: PLC0415
+        from opentelemetry.sdk.resources import SERVICE_NAME as NAME  # noqa: PLC0415
+        from opentelemetry.sdk.resources import SERVICE_VERSION as VERSION  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
@@ -97,6 +113,6 @@ def exported(endpoint: str) -> Traces:
             f"traces: OpenTelemetry is not installed ({error}); run: pip install 'seedbed[traces]'"
         ) from error
     name = os.environ.get("OTEL_SERVICE_NAME") or "seedbed"
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name, SERVICE_VERSION: __version__}))
+    provider = TracerProvider(resource=Resource.create({NAME: name, VERSION: __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    return Traces(provider)
+    return provider

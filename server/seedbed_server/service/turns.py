@@ -1,4 +1,4 @@
-"""Who may sample now: no more streams at once than there are cores, one after the other."""
+"""A fair semaphore: at most as many threads sample as there are cores, in the order in which they ask."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 
 
 class Turns:
-    """Lets a number of threads through at once, in the order in which they came.
+    """Admits a fixed number of threads at once, first come, first served.
 
-    `threading.Semaphore` gives a turn to whoever asks next, which is often the thread that has just given it back: of
-    256 streams the slowest then got a seventh of the fastest.
+    `threading.Semaphore` is unfair: it often admits the thread that has just released it. With 256 streams, the slowest
+    got a seventh of the throughput of the fastest.
 
     Args:
-        count: How many may be within the block at once.
+        count: The number of threads that may be in the block at once.
 
     >>> turns = Turns(1)
     >>> with turns:
@@ -34,8 +34,8 @@ class Turns:
             turn.acquire()
             self._waiting.append(turn)
         try:
-            turn.acquire()  # until whoever leaves releases it
-        except BaseException:  # the interrupt of a caller in this process
+            turn.acquire()  # blocks until a thread that leaves releases it
+        except BaseException:  # such as KeyboardInterrupt in a program that samples in its own process
             self._give_up(turn)
             raise
 
@@ -51,4 +51,4 @@ class Turns:
             if turn in self._waiting:
                 self._waiting.remove(turn)
                 return
-        self.__exit__()  # it had come in the meantime
+        self.__exit__()  # the turn arrived in the meantime: pass it on

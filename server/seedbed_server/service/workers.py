@@ -1,8 +1,8 @@
-"""Several processes behind the same ports: started together, stopped together, and replaced when one dies.
+"""Worker processes behind the same ports: started together, stopped together, and replaced when one dies.
 
-Python's lock lets one process use a few cores at most. The kernel divides the connections among the processes that
-listen on a port (SO_REUSEPORT), so each worker has its own clients, limits, metrics and logs; `balance` tells how they
-share clients evenly.
+Python's interpreter lock limits a process to a few cores. The kernel distributes connections among the processes that
+listen on a port (SO_REUSEPORT), so each worker has its own clients, limits, metrics and log lines; `balance` evens out
+how many streams each of them has.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Final
 
 from seedbed_server.service import signals
 
-_SHORTEST_LIFE: Final = 5.0  # seconds; workers that live no longer would only be started for ever
+_MIN_LIFETIME: Final = 5.0  # seconds; a worker that dies sooner would be restarted for ever
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What a server tells when it can be reached.
+    """What a server reports once it accepts connections.
 
     Attributes:
-        addresses: Where it listens.
-        backend: What samples, on what, and why.
-        metrics: Where its metrics are read, or "".
+        addresses: The addresses that it listens on.
+        backend: The backend's name, device, and the reason it was chosen.
+        metrics: The URL of its metrics, or "".
     """
 
     addresses: Sequence[str]
@@ -43,27 +43,28 @@ class Ready:
 
 
 def supervise(
-    code: str, told: Sequence[bytes], announce: Callable[[Sequence[Ready]], None], files: Sequence[int] = ()
+    code: str, inputs: Sequence[bytes], announce: Callable[[Sequence[Ready]], None], files: Sequence[int] = ()
 ) -> None:
-    """Runs workers until SIGTERM or SIGINT, which they then get too. SIGHUP is passed on to them.
+    """Runs workers until SIGTERM or SIGINT, and then sends them SIGTERM. Forwards SIGHUP to them.
 
     Args:
-        code: What each runs: Python that reads what it is told from its standard input, and then calls `told_to_head`.
-        told: What each is told; as many workers as there are items.
-        announce: Called once all can be reached.
-        files: File descriptors that each gets, under the same numbers.
+        code: The Python code that each worker runs. It reads its input from standard input, and then enters
+            `reporting_to_head`.
+        inputs: The input of each worker; there are as many workers as inputs.
+        announce: Called once all workers accept connections.
+        files: File descriptors that each worker inherits, under the same numbers.
 
     Raises:
-        ValueError: A worker was told something that it cannot do.
-        OSError: A worker cannot listen where it was told to, or workers end as soon as they are started.
+        ValueError: A worker cannot use its settings.
+        OSError: A worker cannot listen on its addresses, or workers die soon after they start.
     """
     crew: list[_Worker] = []
     try:
         with signals.awaited(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD) as wait:
-            with signals.ending(signal.SIGTERM, signal.SIGINT):  # the workers see their standard input end
-                crew.append(_Worker(code, told[0], files))
-                ready = [crew[0].ready()]  # it compiles for all, and tells of a mistake once
-                crew += [_Worker(code, text, files) for text in told[1:]]
+            with signals.ending(signal.SIGTERM, signal.SIGINT):  # the workers end when their standard input closes
+                crew.append(_Worker(code, inputs[0], files))
+                ready = [crew[0].ready()]  # first alone: it compiles for all, and reports a mistake once
+                crew += [_Worker(code, worker_input, files) for worker_input in inputs[1:]]
                 ready += [worker.ready() for worker in crew[1:]]
             announce(ready)
             while (number := wait()) not in (signal.SIGTERM, signal.SIGINT):
@@ -71,20 +72,22 @@ def supervise(
                     for worker in crew:
                         worker.process.send_signal(number)
                 else:
-                    crew = [worker if worker.lives() else worker.successor() for worker in crew]
+                    crew = [worker if worker.is_alive() else worker.successor() for worker in crew]
     finally:
         for worker in crew:
             worker.process.terminate()
-        for worker in crew:  # a second signal ends this process, and with their standard input the workers
+        for (
+            worker
+        ) in crew:  # a second signal ends this process; then the workers' standard input closes, which ends them
             worker.process.wait()
 
 
 class _Worker:
-    """A process, in a group of its own: Ctrl-C in a terminal is for the head, which passes it on once."""
+    """A process in its own session: Ctrl-C in a terminal reaches only the head, which then stops its workers."""
 
-    def __init__(self, code: str, told: bytes, files: Sequence[int]) -> None:
-        self._code, self._told, self._files = code, told, files
-        self._began = time.monotonic()
+    def __init__(self, code: str, worker_input: bytes, files: Sequence[int]) -> None:
+        self._code, self._input, self._files = code, worker_input, files
+        self._started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
@@ -93,55 +96,55 @@ class _Worker:
             pass_fds=files,
         )
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended; `ready` and `lives` tell
-            self.process.stdin.write(told)
-            self.process.stdin.flush()  # and not closed, for that would end it
+        with contextlib.suppress(BrokenPipeError):  # it has already died, as `ready` and `is_alive` will find
+            self.process.stdin.write(worker_input)
+            self.process.stdin.flush()  # left open, because closing it ends the worker
 
     def ready(self) -> Ready:
-        """Waits until it can be reached."""
+        """Waits until the worker accepts connections."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise OSError(f"workers: one ended with {self.process.wait()} before it served; the log tells more")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise (OSError if answer["error"] == "OSError" else ValueError)(answer["text"])
-        return Ready(**answer)
+            raise OSError(f"workers: one exited with code {self.process.wait()} before it was ready; see the log")
+        report = json.loads(line)
+        if "error" in report:
+            raise (OSError if report["error"] == "OSError" else ValueError)(report["message"])
+        return Ready(**report)
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
     def successor(self) -> _Worker:
-        """Another one in its place."""
-        if time.monotonic() - self._began < _SHORTEST_LIFE:
+        """Starts a worker with the same input."""
+        if time.monotonic() - self._started < _MIN_LIFETIME:
             raise OSError(
-                f"workers: one ended with {self.process.returncode} within {_SHORTEST_LIFE:g} s of its start; "
-                "the log tells more"
+                f"workers: one exited with code {self.process.returncode} within {_MIN_LIFETIME:g} s of its start; "
+                "see the log"
             )
-        _log.error("worker %d ended with %d; starting another", self.process.pid, self.process.returncode)
-        return _Worker(self._code, self._told, self._files)
+        _log.error("worker %d exited with code %d; starting another", self.process.pid, self.process.returncode)
+        return _Worker(self._code, self._input, self._files)
 
 
 @contextlib.contextmanager
-def told_to_head() -> Iterator[Callable[[Ready], None]]:
-    """Within a worker: gives what tells the head that it is ready; an error in the block is told, too.
+def reporting_to_head() -> Iterator[Callable[[Ready], None]]:
+    """Within a worker: yields a function that reports to the head that the worker is ready.
 
-    The worker ends with its head, whatever that dies of.
+    An error in the block is reported to the head, too. The worker ends when its head does, however the head dies.
     """
     threading.Thread(target=_end_with_head, daemon=True).start()
     try:
-        yield lambda ready: _tell(asdict(ready))
+        yield lambda ready: _report(asdict(ready))
     except (ValueError, OSError) as error:
-        _tell({"error": "OSError" if isinstance(error, OSError) else "ValueError", "text": str(error)})
+        _report({"error": "OSError" if isinstance(error, OSError) else "ValueError", "message": str(error)})
         raise SystemExit(1) from None
 
 
 def _end_with_head() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # until the head's end of the pipe is closed, by itself or by the kernel
+    while os.read(sys.stdin.fileno(), 1):  # blocks until the head closes the pipe, or the kernel does after its death
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _tell(answer: dict[str, object]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the head has gone
-        print(json.dumps(answer), flush=True)
+def _report(report: dict[str, object]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the head has died
+        print(json.dumps(report), flush=True)

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from seedbed._cores import usable_cores
+from seedbed.common.cores import usable_cores
 
 from .base import Backend, Job, Sampler, Watch
 

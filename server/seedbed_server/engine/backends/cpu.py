@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed._cores import cores_of_rank
+from seedbed.common.cores import cores_of_rank
 from seedbed.v1 import TensorDescription
 
 from .. import deterministic, dtypes, pairs, recipes

@@ -1,0 +1,91 @@
+"""Calls to the engine in this process, with the errors and the end that calls over gRPC have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import partial
+from typing import Generic, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from seedbed import errors
+from seedbed._ask.requests import UnaryCall
+from seedbed._inside.engine import Engine
+from seedbed._wire.transport import StreamCall, closed
+from seedbed.common.deadline import Deadline
+from seedbed.common.status import ServiceError
+from seedbed.errors import SeedbedError
+
+_T = TypeVar("_T")
+_Response = TypeVar("_Response", bound=Message)
+_Engine = TypeVar("_Engine", bound=Engine)
+
+
+class InsideTransport(Generic[_Engine]):
+    """Calls an engine.
+
+    Args:
+        engine: The engine.
+        target: Its name in errors.
+    """
+
+    def __init__(self, engine: _Engine, target: str) -> None:
+        self.engine = engine
+        self._target = target
+        self._is_closed = False
+
+    def unary(self, call: UnaryCall[_Response], deadline: Deadline) -> _Response:
+        return cast(_Response, self.call(partial(self.engine.unary, call.method, call.request), deadline))
+
+    def call(self, function: Callable[[], _T], deadline: Deadline) -> _T:
+        """Calls any method of the engine."""
+        if self._is_closed:
+            raise closed(self._target)
+        try:
+            return function()
+        except ServiceError as error:
+            raise self._mapped(error, deadline) from error
+
+    def stream(self, call: StreamCall, deadline: Deadline) -> Generator[bytes, None, None]:
+        raise NotImplementedError  # within a process, nothing is streamed
+
+    def ending(self, deadline: Deadline) -> Callable[[], bool]:
+        """Whether long work has to end: time is up, or the client is closed."""
+        return lambda: self._is_closed or deadline.has_passed()
+
+    def connections(self) -> Sequence[int]:
+        return (0,)
+
+    def close(self) -> None:
+        self._is_closed = True
+
+    def _mapped(self, error: ServiceError, deadline: Deadline) -> SeedbedError:
+        if self._is_closed:
+            return closed(self._target)
+        if deadline.has_passed():
+            return deadline.exceeded(self._target)
+        return errors.from_status(error.status, self._target)
+
+
+class AioInsideTransport:
+    """The same for asyncio: it computes in threads, so that the event loop goes on.
+
+    Args:
+        transport: What calls the engine.
+    """
+
+    def __init__(self, transport: InsideTransport[Engine]) -> None:
+        self._transport = transport
+
+    async def unary(self, call: UnaryCall[_Response], deadline: Deadline) -> _Response:
+        return await asyncio.to_thread(self._transport.unary, call, deadline)
+
+    def stream(self, call: StreamCall, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        raise NotImplementedError  # within a process, nothing is streamed
+
+    def connections(self) -> Sequence[int]:
+        return (0,)
+
+    async def close(self) -> None:
+        self._transport.close()

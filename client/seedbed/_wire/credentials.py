@@ -1,0 +1,219 @@
+"""How a client tells the right server from others, and says who it is: by arguments, else by the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from seedbed._wire import targets
+from seedbed._wire.targets import Target
+from seedbed.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import grpc
+
+    from seedbed.common.pem import PathLike
+
+_FLAGS: Final = {"": None, "0": False, "false": False, "1": True, "true": True}
+_TOKEN: Final = re.compile(r"[!-~]+")
+_NAME_OPTION: Final = "grpc.ssl_target_name_override"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)  # what holds a token does not show itself
+class Security:
+    """The arguments of `seedbed.connect` that have these names, and what the environment had in place of a token.
+
+    Attributes:
+        token_file: The file that holds the token.
+        is_token_in_environment: Whether SEEDBED_TOKEN holds it.
+    """
+
+    credentials: grpc.ChannelCredentials | None = None
+    tls: bool | None = None
+    ca: PathLike | None = None
+    cert: PathLike | None = None
+    key: PathLike | None = None
+    token: str | None = None
+    server_name: str | None = None
+    token_file: PathLike | None = None
+    is_token_in_environment: bool = False
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Wire:
+    """What gRPC takes to reach a server.
+
+    Attributes:
+        target: The address, and the channel's arguments.
+        credentials: For TLS; None means plaintext.
+        metadata: What each call carries: the token.
+    """
+
+    target: Target
+    credentials: grpc.ChannelCredentials | None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def with_environment(security: Security) -> Security:
+    """The same, with what the environment says in place of what is None: what has to hold in another process, too.
+
+    Secrets stay where they are: files by their paths, and SEEDBED_TOKEN by being named.
+
+    Raises:
+        InvalidRequest: Arguments contradict each other.
+    """
+    if security.credentials is not None:
+        return security
+    files = _tls_files(security)
+    absolute: dict[str, Any] = {name: Path(path).absolute() for name, path in (files or {}).items() if path}
+    server_name = security.server_name or os.environ.get("SEEDBED_TLS_SERVER_NAME") or None
+    result = dataclasses.replace(security, tls=files is not None, server_name=server_name, **absolute)
+    if security.token is not None:
+        return result
+    if os.environ.get("SEEDBED_TOKEN", "").strip():
+        return dataclasses.replace(result, is_token_in_environment=True)
+    if path := os.environ.get("SEEDBED_TOKEN_FILE"):
+        return dataclasses.replace(result, token_file=Path(path).absolute())
+    return dataclasses.replace(result, token="")
+
+
+def check_by_reference(security: Security) -> None:
+    """Refuses what a pickle would have to hold as it is.
+
+    Raises:
+        InvalidRequest: It has a token, or credentials of gRPC's.
+    """
+    if security.token:
+        raise InvalidRequest(
+            "token",
+            "is given by value, and would be readable in the pickle; give it by SEEDBED_TOKEN or SEEDBED_TOKEN_FILE, "
+            "here and where the client goes, or connect there",
+        )
+    if security.credentials is not None:
+        raise InvalidRequest(
+            "credentials",
+            "are gRPC's own, which cannot be pickled; give tls=, ca=, cert= and key=, and a token by SEEDBED_TOKEN or "
+            "SEEDBED_TOKEN_FILE, or connect where the client goes",
+        )
+
+
+def wire(target: object, security: Security, options: Sequence[tuple[str, Any]] = ()) -> Wire:
+    """What gRPC takes to reach a target securely, or in the clear if nothing asks for more.
+
+    Args:
+        target: As for `seedbed.connect`.
+        security: Arguments; those that are None are read from the environment.
+        options: Channel arguments of gRPC, which take the place of ours.
+
+    Raises:
+        InvalidRequest: The target is no address, arguments contradict each other, a file cannot be used, or a token
+            would travel in the clear.
+        Unavailable: The target names several hosts, and none is known.
+    """
+    parsed = targets.parse(target, options)
+    if security.credentials is not None:
+        _refuse_beside_credentials(security)
+        return Wire(_named(parsed, str(target), security), security.credentials)
+    credentials = _channel_credentials(security)
+    token = _token(security)
+    if credentials is None and token and not targets.is_on_this_machine(str(target)):
+        raise InvalidRequest(
+            "token",
+            f"would travel to {target} in the clear, for all on the way to read; give tls=True or ca=... "
+            "(SEEDBED_TLS=1 or SEEDBED_TLS_CA), or token='' for none",
+        )
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    return Wire(parsed if credentials is None else _named(parsed, str(target), security), credentials, metadata)
+
+
+def read_token(path: PathLike) -> str:
+    """Reads a file that holds a token and nothing else.
+
+    Raises:
+        InvalidRequest: It cannot be read, or is empty.
+    """
+    try:
+        token = Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        raise InvalidRequest("token", f"{path} cannot be read: {error.strerror}") from error
+    if not token:
+        raise InvalidRequest("token", f"{path} is empty; write the token into it")
+    return token
+
+
+def _token(security: Security) -> str:
+    token = security.token
+    if token is None and security.token_file is not None:
+        token = read_token(security.token_file)
+    if token is None:
+        token = os.environ.get("SEEDBED_TOKEN", "").strip()
+        path = os.environ.get("SEEDBED_TOKEN_FILE")
+        if not token and path:
+            token = read_token(path)
+    if not token and security.is_token_in_environment:
+        raise InvalidRequest(
+            "token", "was in SEEDBED_TOKEN where this client comes from; set it, or SEEDBED_TOKEN_FILE, here too"
+        )
+    if token and not _TOKEN.fullmatch(token):
+        raise InvalidRequest("token", "has a space or another character that no token has; give it as it was printed")
+    return token
+
+
+def _refuse_beside_credentials(security: Security) -> None:
+    for name in ("tls", "ca", "cert", "key", "token"):
+        if getattr(security, name) is not None:
+            raise InvalidRequest(name, "is given beside credentials=, which take the place of it; give one of them")
+
+
+def _channel_credentials(security: Security) -> grpc.ChannelCredentials | None:
+    files = _tls_files(security)
+    return None if files is None else _ssl_credentials(files["ca"], files["cert"], files["key"])
+
+
+def _tls_files(security: Security) -> dict[str, PathLike | None] | None:
+    """The files for TLS; None means plaintext."""
+    files = {name: getattr(security, name) for name in ("ca", "cert", "key")}
+    tls = security.tls
+    if tls is None:
+        tls = True if any(files.values()) else _flag("SEEDBED_TLS")
+    elif not tls and any(files.values()):
+        raise InvalidRequest("tls", "is False, but ca=, cert= or key= is given; leave one of them out")
+    if tls is False:
+        return None
+    files = {name: path or os.environ.get(f"SEEDBED_TLS_{name.upper()}") or None for name, path in files.items()}
+    return files if tls or any(files.values()) else None
+
+
+def _flag(variable: str) -> bool | None:
+    text = os.environ.get(variable, "")
+    if text.lower() not in _FLAGS:
+        raise InvalidRequest(variable, f"is {text!r}; give 1 or 0")
+    return _FLAGS[text.lower()]
+
+
+def _ssl_credentials(ca: PathLike | None, cert: PathLike | None, key: PathLike | None) -> grpc.ChannelCredentials:
+    import grpc  # noqa: PLC0415 - `import seedbed` stays fast
+
+    from seedbed.common import pem  # noqa: PLC0415 - as is ssl, only for TLS
+
+    if (cert is None) != (key is None):
+        given, missing = ("cert", "key") if key is None else ("key", "cert")
+        raise InvalidRequest(missing, f"is missing; {given}= (SEEDBED_TLS_{given.upper()}) needs it")
+    try:
+        roots = pem.authorities(trusted) if (trusted := ca or pem.system_authorities()) else None
+        pair = pem.key_pair(cert, key) if cert and key else (None, None)
+    except ValueError as error:
+        raise InvalidRequest("tls", str(error)) from error
+    return grpc.ssl_channel_credentials(roots, *pair)
+
+
+def _named(parsed: Target, target: str, security: Security) -> Target:
+    """The target with the name that certificates are checked against, where gRPC cannot tell it from the address."""
+    name = security.server_name or os.environ.get("SEEDBED_TLS_SERVER_NAME") or targets.host_to_check(target)
+    if name is None or _NAME_OPTION in dict(parsed.options):
+        return parsed
+    return parsed._replace(options=[*parsed.options, (_NAME_OPTION, name)])
