@@ -6,7 +6,6 @@ whoever samples float32 samples complex64.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import numpy as np
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 from seedbed.v1 import DATA_TYPE_FLOAT32, Normal, TensorDescription
 
 from . import dtypes
+from .constants import SQRT_HALF
 from .regions import Runs
 
 DRAWN: Final = ("uniform", "normal", "disk")
 """The laws of complex numbers that draw."""
-
-SQRT_HALF: Final = math.sqrt(0.5)
 
 
 def is_drawn(description: TensorDescription) -> bool:

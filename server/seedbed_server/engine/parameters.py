@@ -15,9 +15,8 @@ import numpy as np
 from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, TensorDescription, TruncNormal
 
 from . import dtypes
-from .constants import NEAR_TAIL
+from .constants import NEAR_TAIL, SQRT_HALF
 from .normal_cdf import interval_probabilities
-from .pairs import SQRT_HALF
 from .stream import Purpose, name_hashed, stream_of
 
 _LEAST_INSIDE32 = 2.0**-20

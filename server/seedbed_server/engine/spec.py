@@ -10,9 +10,9 @@ from functools import lru_cache
 from seedbed.v1 import DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, DataType, Law, Region, TensorDescription, TensorSpec
 
 from . import delta, dtypes, recipes
+from .constants import SQRT_HALF
 from .errors import InvalidSpec
 from .normal_cdf import interval_probabilities
-from .pairs import SQRT_HALF
 from .regions import check_region
 from .schemes import Resolution, Shape, resolve
 from .stream import name_hashed, stream_of

@@ -47,7 +47,7 @@ template <int N> INLINE void philox(u64 block, u64 apart, u64 stream, u64 seed, 
     w[i] = {u32(number), u32(number >> 32), u32(stream), u32(stream >> 32)};
   }
 #pragma unroll
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < PHILOX_ROUNDS; round++) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
       const u64 product0 = product(w[i].w0, PHILOX_M0), product1 = product(w[i].w2, PHILOX_M1);
@@ -171,14 +171,14 @@ template <bool is_near> INLINE float quantile_of_tail(float tail) {
 // The quantile of the standard normal, from the probabilities below and above it. (Its code is long: one copy.)
 __device__ __noinline__ double quantile(double below, double above) {
   const double q = 0.5 * (below - above);
-  if (fabs(q) <= 0.425) {
-    const double r = 0.180625 - q * q;
+  if (fabs(q) <= QUANTILE_HALF_WIDTH) {
+    const double r = QUANTILE_HALF_WIDTH_SQUARED - q * q;
     return quotient(q * horner(r, QUANTILE_CENTRAL0), horner(r, QUANTILE_CENTRAL1));
   }
   const u64 bits = __double_as_longlong(below < above ? below : above);
   const double t = root(0.5 * minus_two_log(octaves_of(bits, 0), h_of(bits)));
-  const double near = t - 1.6, far = t - 5.0;
-  const double tail = t <= 5.0 ? quotient(horner(near, QUANTILE_TAIL0), horner(near, QUANTILE_TAIL1))
+  const double near = t - QUANTILE_TAIL_SHIFT, far = t - QUANTILE_FAR_SHIFT;
+  const double tail = t <= QUANTILE_FAR_SHIFT ? quotient(horner(near, QUANTILE_TAIL0), horner(near, QUANTILE_TAIL1))
                                : quotient(horner(far, QUANTILE_FAR0), horner(far, QUANTILE_FAR1));
   return q < 0 ? -tail : tail;
 }
@@ -344,8 +344,8 @@ struct TruncNormal64 {
 
 INLINE u32 mixed(u32 half, u32 key) {  // MurmurHash3's finaliser
   u32 h = half ^ key;
-  h = (h ^ h >> 16) * 0x85EBCA6Bu;
-  h = (h ^ h >> 13) * 0xC2B2AE35u;
+  h = (h ^ h >> 16) * MURMUR_M0;
+  h = (h ^ h >> 13) * MURMUR_M1;
   return h ^ h >> 16;
 }
 

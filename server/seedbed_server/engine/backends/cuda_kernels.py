@@ -66,7 +66,10 @@ def _macros() -> dict[str, str]:
         "PHILOX_M1": f"{constants.PHILOX_M[1]:#x}u",
         "PHILOX_W0": f"{constants.PHILOX_W[0]:#x}u",
         "PHILOX_W1": f"{constants.PHILOX_W[1]:#x}u",
+        "PHILOX_ROUNDS": str(constants.PHILOX_ROUNDS),
         "FEISTEL_ROUNDS": str(constants.FEISTEL_ROUNDS),
+        "MURMUR_M0": f"{constants.MURMUR_M[0]:#x}u",
+        "MURMUR_M1": f"{constants.MURMUR_M[1]:#x}u",
         "THREADS": f"{THREADS}u",
         "ITEMS": f"{_ITEMS}u",
         "MAX_OUTER_DIMENSIONS": str(MAX_OUTER_DIMENSIONS),
@@ -80,6 +83,8 @@ def _macros() -> dict[str, str]:
         macros[name] = _floats([getattr(constants, name)])
     for name in ("LOG64", "SIN64", "COS64"):
         macros[name] = _doubles(getattr(constants, name))
+    for name in ("HALF_WIDTH", "HALF_WIDTH_SQUARED", "TAIL_SHIFT", "FAR_SHIFT"):
+        macros[f"QUANTILE_{name}"] = _doubles([getattr(constants, f"QUANTILE_{name}")])
     for name in ("TWO_LN2", "EIGHTH_TURN"):
         macros[f"{name}_32"], macros[f"{name}_64"] = (
             write([getattr(constants, name)]) for write in (_floats, _doubles)

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..constants import FEISTEL_ROUNDS
+from ..constants import FEISTEL_ROUNDS, MURMUR_M
 from .numba_kernels import _LOW, _MULTIPLIER0, _inline, _jit, _merged, _rounds
 
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
+
+_MIX0, _MIX1 = map(u32, MURMUR_M)
 
 PANEL = 352
 """Slots of a panel: the keys, of 22 KiB, stay in the first-level cache. (Not a power of two: see numba_kernels.)"""
@@ -81,8 +83,8 @@ def _draw_keys(table, columns, seed, stream):
 @_inline
 def _mixed(half, key):
     h = u32(half ^ key)
-    h = u32(u32(h ^ u32(h >> u32(16))) * u32(0x85EBCA6B))
-    h = u32(u32(h ^ u32(h >> u32(13))) * u32(0xC2B2AE35))
+    h = u32(u32(h ^ u32(h >> u32(16))) * _MIX0)
+    h = u32(u32(h ^ u32(h >> u32(13))) * _MIX1)
     return u32(h ^ u32(h >> u32(16)))
 
 

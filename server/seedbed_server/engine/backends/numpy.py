@@ -25,14 +25,20 @@ from ..constants import (
     MIDDLE_FROM32,
     MIDDLE_LARGEST32,
     MIDDLE_SLOPE32,
+    MURMUR_M,
     NEAR32,
     NEAR_CENTRE32,
     ORTHOGONAL_BLOCK,
     PHILOX_M,
+    PHILOX_ROUNDS,
     PHILOX_W,
     QUANTILE_CENTRAL,
     QUANTILE_FAR,
+    QUANTILE_FAR_SHIFT,
+    QUANTILE_HALF_WIDTH,
+    QUANTILE_HALF_WIDTH_SQUARED,
     QUANTILE_TAIL,
+    QUANTILE_TAIL_SHIFT,
     SIN32,
     SIN64,
     TWO_LN2,
@@ -109,7 +115,7 @@ def philox(block: U64, stream: Stream) -> list[U32]:
     c0, c1 = block & _LOW32, block >> np.uint64(32)
     c2, c3 = (np.full_like(block, half) for half in (stream.stream & 0xFFFFFFFF, stream.stream >> 32))
     k0, k1 = stream.seed & 0xFFFFFFFF, stream.seed >> 32
-    for _ in range(10):
+    for _ in range(PHILOX_ROUNDS):
         product0, product1 = np.uint64(PHILOX_M[0]) * c0, np.uint64(PHILOX_M[1]) * c2
         c0, c1, c2, c3 = (
             (product1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0),
@@ -284,16 +290,16 @@ def quantile(below: F64, above: F64) -> F64:
         above: The probability above it, with a small relative error too.
     """
     q = 0.5 * (below - above)
-    r = 0.180625 - q * q
+    r = QUANTILE_HALF_WIDTH_SQUARED - q * q
     central = q * polynomial(QUANTILE_CENTRAL[0], r) / polynomial(QUANTILE_CENTRAL[1], r)
     t = np.sqrt(0.5 * minus_two_log(*_octaves(np.where(below < above, below, above))))
-    near, far = t - 1.6, t - 5.0
+    near, far = t - QUANTILE_TAIL_SHIFT, t - QUANTILE_FAR_SHIFT
     tail = np.where(
-        t <= 5.0,
+        t <= QUANTILE_FAR_SHIFT,
         polynomial(QUANTILE_TAIL[0], near) / polynomial(QUANTILE_TAIL[1], near),
         polynomial(QUANTILE_FAR[0], far) / polynomial(QUANTILE_FAR[1], far),
     )
-    return np.where(np.abs(q) <= 0.425, central, np.where(q < 0, -tail, tail))
+    return np.where(np.abs(q) <= QUANTILE_HALF_WIDTH, central, np.where(q < 0, -tail, tail))
 
 
 def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
@@ -335,8 +341,8 @@ def _feistel(position: U64, keys: list[U32], bits: int, low_bits: int) -> U64:
 def _mixed(half: U64, key: U32) -> U64:
     """MurmurHash3's 32-bit finaliser."""
     h = half.astype(np.uint32) ^ key
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(MURMUR_M[0])
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(MURMUR_M[1])
     return (h ^ (h >> np.uint32(16))).astype(np.uint64)
 
 
