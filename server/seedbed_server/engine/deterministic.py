@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.v1 import TensorDescription
+from seedbed.v1 import DataType, Law, TensorDescription
 
 from . import dtypes
 from .regions import Runs
 from .views import counted
 
 
-def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
+def constant(law: Law, dtype: DataType) -> np.unsignedinteger[Any]:
     """The bits of a constant tensor's elements."""
-    return dtypes.bits_of(description.law.constant.val, description.spec.dtype)
+    return dtypes.bits_of(law.constant.val, dtype)
 
 
 def one(description: TensorDescription) -> np.unsignedinteger[Any]:

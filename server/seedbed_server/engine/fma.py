@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[Any]
-F64 = NDArray[np.float64]
+from .doubles import F64, two_product, two_sum
 
-_SPLIT = 2.0**27 + 1
+Floats = NDArray[Any]
+
 _SMALLEST_NORMAL32 = 2.0**-126
 _SAFE = 2.0**-450, 2.0**450
 """Factors and summands (if they are not 0) whose products' and sums' errors float64 can hold."""
@@ -55,9 +55,9 @@ def _fma64(a: F64, b: F64, c: F64) -> F64:
         result[is_safe] = _fma64(a[is_safe], b[is_safe], c[is_safe])
         result[~is_safe] = [_exactly(*each) for each in zip(a[~is_safe], b[~is_safe], c[~is_safe], strict=True)]
         return result
-    high, low = _two_product(a, b)
-    sum_high, sum_low = _two_sum(c, low)
-    total, rest = _two_sum(high, sum_high)
+    high, low = two_product(a, b)
+    sum_high, sum_low = two_sum(c, low)
+    total, rest = two_sum(high, sum_high)
     result = total + _rounded_to_odd(sum_low, rest)
     # 0 + 0: the sign is that of c, unless the product is a zero of the other sign.
     return np.where((high == 0) & (c == 0), a * b + c, result)
@@ -79,27 +79,9 @@ def _exactly(a: float, b: float, c: float) -> float:
         return float("inf") if exact > 0 else float("-inf")
 
 
-def _two_sum(a: F64, b: F64) -> tuple[F64, F64]:
-    total = a + b
-    of_b = total - a
-    return total, (a - (total - of_b)) + (b - of_b)
-
-
-def _two_product(a: F64, b: F64) -> tuple[F64, F64]:
-    product = a * b
-    (a1, a2), (b1, b2) = _split(a), _split(b)
-    return product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
-
-
-def _split(a: F64) -> tuple[F64, F64]:
-    scaled = a * _SPLIT
-    high = scaled - (scaled - a)
-    return high, a - high
-
-
 def _rounded_to_odd(a: F64, b: F64) -> F64:
     """The sum if it is exact, else that of its two neighbours whose last bit is 1."""
-    total, error = _two_sum(a, b)
+    total, error = two_sum(a, b)
     is_even = total.view(np.uint64) & np.uint64(1) == 0
     towards = np.where(error > 0, np.inf, -np.inf)
     return np.where((error != 0) & is_even, np.nextafter(total, towards), total)

@@ -19,9 +19,9 @@ from math import factorial
 import numpy as np
 from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
+from .doubles import F64, Pair, fast_two_sum, two_product, two_sum
+
 I64 = NDArray[np.int64]
-Pair = tuple[F64, F64]
 
 # Temporaries of this many elements stay in the cache.
 _CHUNK = 4096
@@ -52,38 +52,10 @@ def _one_nan(y: F64) -> F64:
 # Pairs of doubles.
 
 
-def _two_sum(a: F64, b: F64) -> Pair:
-    """The sum and its rounding error, exactly (Knuth)."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-def _fast_two_sum(a: F64, b: F64) -> Pair:
-    """As ``_two_sum`` where ``|a| >= |b|`` or ``a`` is 0."""
-    s = a + b
-    return s, b - (s - a)
-
-
-def _split(a: F64) -> Pair:
-    """Two halves of 26 bits each (Veltkamp)."""
-    t = a * 134217729.0
-    high = t - (t - a)
-    return high, a - high
-
-
-def _two_product(a: F64, b: F64) -> Pair:
-    """The product and its rounding error, exactly (Dekker)."""
-    p = a * b
-    a1, a2 = _split(a)
-    b1, b2 = _split(b)
-    return p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2
-
-
 def _quotient(a: Pair, b: Pair) -> F64:
     """A / b, where only the last operation rounds noticeably."""
     q = a[0] / b[0]
-    p, e = _two_product(q, b[0])
+    p, e = two_product(q, b[0])
     return q + (((a[0] - p) - e) + (a[1] - q * b[1])) / b[0]
 
 
@@ -155,7 +127,7 @@ def _exp(x: F64) -> F64:
 def _exp_pair(x: F64) -> Pair:
     """exp(x) for |x| < 700 as a pair."""
     k, t, d = _exp_parts(x)
-    high, low = _fast_two_sum(t, d)
+    high, low = fast_two_sum(t, d)
     scale = _power_of_two(k)
     return high * scale, low * scale
 
@@ -178,7 +150,7 @@ def expm1(x: F64) -> F64:
     [1e-20, 1.7182818284590453]
     """
     high, low = _exp_pair(np.minimum(np.maximum(x, -50.0), 690.0))
-    far, rest = _two_sum(high, np.full_like(high, -1.0))
+    far, rest = two_sum(high, np.full_like(high, -1.0))
     far = np.where(x > 50.0, _exp(x), far + (rest + low))
     near = x + _polynomial(_EXPM1, x) * (x * x)
     return np.where(np.abs(x) < 0.25, np.where(x == 0, x, near), far)
@@ -195,7 +167,7 @@ def sigmoid(x: F64) -> F64:
     [0.5, 0.8807970779778824]
     """
     high, low = _exp_pair(np.maximum(-np.abs(x), -50.0))
-    total, rest = _fast_two_sum(np.ones_like(high), high)
+    total, rest = fast_two_sum(np.ones_like(high), high)
     positive = x >= 0
     above = np.where(positive, 1.0, high), np.where(positive, 0.0, low)
     near = _quotient(above, (total, rest + low))
@@ -210,9 +182,9 @@ def softplus(x: F64) -> F64:
     [0.6931471805599453, 100.0]
     """
     high, low = _exp_pair(np.maximum(-np.abs(x), -50.0))
-    total, rest = _fast_two_sum(np.ones_like(high), high)
+    total, rest = fast_two_sum(np.ones_like(high), high)
     log_high, log_low = _log_pair(total, rest + low)
-    upper, lower = _two_sum(np.maximum(x, 0.0), log_high)
+    upper, lower = two_sum(np.maximum(x, 0.0), log_high)
     near = np.where(x > 50.0, x, upper + (lower + log_low))
     below = np.where(x < -40.0, _exp(x), high + (low - 0.5 * high * high))  # exp(x) - exp(2x) / 2
     return np.where(x < -25.0, below, near)
@@ -240,8 +212,8 @@ def tanh(x: F64) -> F64:
     size = np.minimum(np.abs(x), 25.0)
     high, low = _exp_pair(-2.0 * size)
     one = np.ones_like(high)
-    below, below_rest = _fast_two_sum(one, -high)
-    above, above_rest = _fast_two_sum(one, high)
+    below, below_rest = fast_two_sum(one, -high)
+    above, above_rest = fast_two_sum(one, high)
     far = _quotient((below, below_rest - low), (above, above_rest + low))
     z = x * x
     near = x + x * (z * _polynomial(_TANH, z))
@@ -320,15 +292,15 @@ def _log_pair(x: F64, low: F64 | None = None) -> Pair:
     a, b = first * c - 1.0, (m.view(np.float64) - first) * c
     e = np.zeros_like(b)
     if low is not None:
-        b, e = _two_sum(b, _scaled(low, -exponent) * c)
-    r, rest = _two_sum(a, b)
+        b, e = two_sum(b, _scaled(low, -exponent) * c)
+    r, rest = two_sum(a, b)
     rest = rest + e
-    square, square_rest = _two_product(r, r)
+    square, square_rest = two_product(r, r)
     tail = (rest - 0.5 * square_rest - r * rest) + r * square * _polynomial(_LOG_SERIES, r)
-    y1, e1 = _two_sum(k * _LN2_HIGH, _LOG_HIGH.take(j))
-    y2, e2 = _two_sum(y1, r)
-    y3, e3 = _two_sum(y2, -0.5 * square)
-    return _fast_two_sum(y3, ((e1 + e2 + e3) + (_LOG_LOW.take(j) + k * _LN2_LOW)) + tail)
+    y1, e1 = two_sum(k * _LN2_HIGH, _LOG_HIGH.take(j))
+    y2, e2 = two_sum(y1, r)
+    y3, e3 = two_sum(y2, -0.5 * square)
+    return fast_two_sum(y3, ((e1 + e2 + e3) + (_LOG_LOW.take(j) + k * _LN2_LOW)) + tail)
 
 
 @_elementwise
@@ -348,7 +320,7 @@ def log1p(x: F64) -> F64:
     >>> log1p(np.array([1e-20, 1.0])).tolist()
     [1e-20, 0.6931471805599453]
     """
-    total, rest = _two_sum(np.ones_like(x), x)
+    total, rest = two_sum(np.ones_like(x), x)
     high, low = _log_pair(total, rest)
     return np.where(x == 0, x, _log_ends(total, high + low))
 
@@ -378,7 +350,7 @@ def _power(x: F64, y: F64) -> F64:
     high, low = _log_pair(np.where(ordinary, size, 1.0))
     bounded = np.minimum(np.maximum(y, -(2.0**80)), 2.0**80)  # beyond, every power is 0, 1 or inf
     bounded = np.where(np.abs(y) < 2.0**-80, 0.0, bounded)
-    p, rest = _two_product(high, bounded)
+    p, rest = two_product(high, bounded)
     inside = np.abs(p) < 800.0
     rest = np.where(inside, rest + low * bounded, 0.0)
     k, t, d = _exp_parts(np.minimum(np.maximum(p, -800.0), 800.0), rest)
@@ -408,7 +380,7 @@ def rsqrt(x: F64) -> F64:
     small, large = x < 2.0**-500, x > 2.0**500  # where the square of the root might not be exact in two doubles
     z = np.where(small, x * 2.0**600, np.where(large, x * 2.0**-600, x))
     root = np.sqrt(z)
-    p, e = _two_product(root, root)
+    p, e = two_product(root, root)
     inverse = _quotient((np.ones_like(x), np.zeros_like(x)), (root, ((z - p) - e) / (2.0 * root)))
     inverse = inverse * np.where(small, 2.0**300, np.where(large, 2.0**-300, 1.0))
     ordinary = (x > 0) & (x < np.inf)
@@ -478,9 +450,9 @@ def _reduced(x: F64) -> tuple[I64, F64, F64]:
     shifted = small * _TWO_OVER_PI + _INTEGER
     n = shifted.view(np.int64) - _INTEGER_BITS
     count = shifted - _INTEGER
-    a, e1 = _two_sum(small - count * _HALF_PI[0], -(count * _HALF_PI[1]))
-    b, e2 = _two_sum(a, -(count * _HALF_PI[2]))
-    r, rest = _fast_two_sum(b, e2 + e1 - count * _HALF_PI[3])
+    a, e1 = two_sum(small - count * _HALF_PI[0], -(count * _HALF_PI[1]))
+    b, e2 = two_sum(a, -(count * _HALF_PI[2]))
+    r, rest = fast_two_sum(b, e2 + e1 - count * _HALF_PI[3])
     for i in np.flatnonzero(large):
         n[i], r[i], rest[i] = _reduced_exactly(float(x[i]))
     return n, r, rest
@@ -651,13 +623,13 @@ def _erfinv_tail(rest: F64) -> F64:
     """erfinv(1 - rest)."""
     high, low = _log_pair(rest)
     s = np.sqrt(-high)
-    p, e = _two_product(s, s)
+    p, e = two_product(s, s)
     s_low = (((-high - p) - e) - low) / (2.0 * s)
     piece = np.searchsorted(_ERFINV_BOUNDS, s)
     d = (s - _ERFINV_CENTRES.take(piece)) + s_low
     y: F64 = _ERFINV_ROWS[0].take(piece)
     for row in _ERFINV_ROWS[1:-1]:
         y = y * d + row.take(piece)
-    centre, error = _two_sum(s, _ERFINV_ROWS[-1].take(piece))
+    centre, error = two_sum(s, _ERFINV_ROWS[-1].take(piece))
     result: F64 = centre + (y * d + (s_low + error))
     return result

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, TensorDescription, TruncNormal
+from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, Law, TensorDescription, TruncNormal
 
 from . import dtypes
 from .constants import NEAR_TAIL, SQRT_HALF
@@ -119,8 +119,12 @@ class SparseMask(NamedTuple):
 
 
 def parameters_of(description: TensorDescription) -> Parameters:
+    """The parameters of a described tensor, as by `law_parameters`."""
+    return law_parameters(description.law, description.spec.dtype)
+
+
+def law_parameters(law: Law, dtype: DataType) -> Parameters:
     """The parameters of a random elementwise law: uniform, normal, trunc_normal, disk, or the normal under sparse."""
-    law, dtype = description.law, description.spec.dtype
     kind = law.WhichOneof("law")
     if kind == "uniform":
         a, b = law.uniform.a, law.uniform.b

@@ -69,8 +69,8 @@ class Inner(NamedTuple):
     plan: Plan | None
 
 
-Describe = Callable[[TensorSpec, str], Inner]
-"""Validates a tensor whose recipes have all got their streams, named by a path in errors."""
+Describe = Callable[[TensorDescription, str], "Plan | None"]
+"""Completes the description of a recipe, of which only the spec is set; its path in errors is the second argument."""
 
 
 class PlacedPart(NamedTuple):
@@ -300,15 +300,15 @@ def _inner(
     scheme = recipe.WhichOneof("scheme")
     if scheme is None:
         raise InvalidSpec(f"{field}.scheme", "no scheme is set; set one, such as normal, constant or parts")
-    tensor = TensorSpec(
-        name=recipe.stream,
-        shape=recipe.shape or shape,
-        dtype=recipe.dtype or dtype,
-        seed=spec.seed,
-        algorithm_version=spec.algorithm_version,
-    )
+    description = TensorDescription()
+    tensor = description.spec
+    tensor.name = recipe.stream
+    tensor.shape.extend(recipe.shape or shape)
+    tensor.dtype = recipe.dtype or dtype
+    tensor.seed = spec.seed
+    tensor.algorithm_version = spec.algorithm_version
     getattr(tensor, scheme).CopyFrom(getattr(recipe, scheme))
-    return describe(tensor, field)
+    return Inner(description, describe(description, field))
 
 
 # Parts.

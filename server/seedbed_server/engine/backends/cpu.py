@@ -112,7 +112,7 @@ class CpuBackend(Backend):
 
     def sampler(self, description: TensorDescription) -> Sampler:
         if description.law.WhichOneof("law") == "constant":
-            bits = deterministic.constant(description)
+            bits = deterministic.constant(description.law, description.spec.dtype)
             return partial(_at_once, lambda _, out, cancelled: _fill_constant(self, bits, None, out, cancelled))
         where = layout_of(description)
         fill, tile, share = self._fill_of(description), self.tile, self._share_of(description)
@@ -152,7 +152,7 @@ class CpuBackend(Backend):
         if law in recipes.KINDS:
             return self._recipe_fill(description, plan or plan_of(description))
         if law == "constant":
-            return partial(_fill_constant, self, deterministic.constant(description))
+            return partial(_fill_constant, self, deterministic.constant(description.law, description.spec.dtype))
         if law in ("eye", "dirac"):
             return partial(_fill_ones, deterministic.Ones.of(description))
         if law == "orthogonal":

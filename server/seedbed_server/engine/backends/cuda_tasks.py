@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from seedbed.v1 import DataType, Law, TensorDescription, TensorSpec
+from seedbed.v1 import DataType, Law, TensorDescription
 
 from .. import deterministic, dtypes, pairs
-from ..parameters import DiskNormalParameters, TruncNormal32Parameters, packed, parameters_of, sparse_mask
+from ..caching import cached_by_content
+from ..parameters import (
+    DiskNormalParameters,
+    TruncNormal32Parameters,
+    law_parameters,
+    packed,
+    parameters_of,
+    sparse_mask,
+)
 from . import cuda_tables
 from .cuda_kernels import THREADS, TILE
 from .cuda_tables import Layers, Task
@@ -164,40 +172,36 @@ def _ones(
 
 
 def _constant(description: TensorDescription) -> np.unsignedinteger[Any]:
-    return _bits_of_law(description.law.SerializeToString(deterministic=True), description.spec.dtype)
+    return _constant_bits(description.law, description.spec.dtype)
 
 
-@lru_cache(maxsize=1024)  # a model has few laws, whose bytes tell -0.0 from 0.0
-def _bits_of_law(serialized: bytes, dtype: DataType) -> np.unsignedinteger[Any]:
-    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
-    return deterministic.constant(description)
+_constant_bits = cached_by_content(maxsize=1024)(deterministic.constant)  # a model has few laws
 
 
 def _drawn(description: TensorDescription) -> tuple[str, bytes]:
     """The law's name among the kernels, and what they know of it beside the key and the stream."""
     law, dtype = description.law, description.spec.dtype
     if law.WhichOneof("law") != "sparse":
-        return _drawn_of_law(law.SerializeToString(deterministic=True), dtype)
+        return _drawn_of_law(law, dtype)
     mask = sparse_mask(description)
     return "sparse", _SPARSE.pack(
         *parameters_of(description), mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream
     )
 
 
-@lru_cache(maxsize=1024)
-def _drawn_of_law(serialized: bytes, dtype: DataType) -> tuple[str, bytes]:
-    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
-    law = str(description.law.WhichOneof("law"))
-    if law == "constant":
-        bits = _bits_of_law(serialized, dtype)
+@cached_by_content(maxsize=1024)
+def _drawn_of_law(law: Law, dtype: DataType) -> tuple[str, bytes]:
+    name = str(law.WhichOneof("law"))
+    if name == "constant":
+        bits = deterministic.constant(law, dtype)
         held_as = np.float64 if dtypes.is_complex(dtype) else dtypes.numpy_dtype(dtype)
-        return law, struct.pack("<d", float(bits.view(held_as)))
-    parameters = parameters_of(description)
+        return name, struct.pack("<d", float(bits.view(held_as)))
+    parameters = law_parameters(law, dtype)
     if isinstance(parameters, TruncNormal32Parameters):
-        law = "trunc_near" if parameters.is_near else "trunc_far"
+        name = "trunc_near" if parameters.is_near else "trunc_far"
     if isinstance(parameters, DiskNormalParameters):
-        law = "disk_normal"
-    return law, packed(parameters)
+        name = "disk_normal"
+    return name, packed(parameters)
 
 
 def _blocks(elements: int, per_block: int) -> int:

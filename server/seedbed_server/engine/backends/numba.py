@@ -20,10 +20,10 @@ from seedbed.v1 import (
     DataType,
     Law,
     TensorDescription,
-    TensorSpec,
 )
 
 from .. import deterministic, pairs
+from ..caching import cached_by_content
 from ..errors import Cancelled
 from ..parameters import (
     DiskNormalParameters,
@@ -34,8 +34,8 @@ from ..parameters import (
     TruncNormal32Parameters,
     TruncNormalParameters,
     UniformParameters,
+    law_parameters,
     packed,
-    parameters_of,
 )
 from ..regions import Runs
 from ..views import Indices
@@ -176,7 +176,7 @@ class NumbaBackend(CpuBackend):
 
     def _row(self, law: str, description: TensorDescription, where: Laid) -> _Row:
         spec = description.spec
-        drawn = _drawn(description.law.SerializeToString(), spec.dtype)
+        drawn = _drawn(description.law, spec.dtype)
         if law == "constant":
             return _Row(self.share[law], drawn, drawn.bits, 0, where)
         return _Row(self.share[law], drawn, spec.seed, description.stream, where)
@@ -286,12 +286,11 @@ _ANYWHERE = Laid(0, 0, 1, (), (), ())
 """The elements of a constant need not be found."""
 
 
-@lru_cache(maxsize=1024)
-def _drawn(serialized: bytes, dtype: DataType) -> _Drawn:
-    description = TensorDescription(law=Law.FromString(serialized), spec=TensorSpec(dtype=dtype))
-    if description.law.HasField("constant"):
-        return _Drawn(kernels.CONSTANT, _KINDS[dtype], _numbers(b""), int(deterministic.constant(description)))
-    code, numbers = _arguments(parameters_of(description))
+@cached_by_content(maxsize=1024)
+def _drawn(law: Law, dtype: DataType) -> _Drawn:
+    if law.HasField("constant"):
+        return _Drawn(kernels.CONSTANT, _KINDS[dtype], _numbers(b""), int(deterministic.constant(law, dtype)))
+    code, numbers = _arguments(law_parameters(law, dtype))
     return _Drawn(code, _KINDS[dtype], numbers, 0)
 
 
