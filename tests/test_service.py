@@ -607,7 +607,7 @@ def test_too_little_memory_of_the_device_is_told_to_that_client_alone(start_serv
             client.normal((100_000,))
         assert client.normal((1000,), name="small").std() > 0.9
         info = client.server_info()
-    assert (info.backend, info.backend_reason) == ("cupy", "asked for")
+    assert (info.backend, info.backend_reason) == ("cupy", "requested")
     assert info.device == "Emulated GPU (device 0, compute capability 9.0)"
 
 

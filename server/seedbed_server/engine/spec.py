@@ -58,12 +58,12 @@ def describe(spec: TensorSpec, region: Region | None = None, prefix: str = "") -
 
 
 def _describe_whole(description: TensorDescription) -> None:
-    """Completes a description of which only the spec is set; equal specs are resolved once."""
+    """Sets all fields but the spec, for the whole tensor; equal specs are resolved once."""
     spec = description.spec
     if spec.WhichOneof("scheme") in recipes.KINDS:
         _complete(description, "spec", _resolved_recipe)
         return
-    # What tensors of one shape and scheme share is everything but the selection of their random words.
+    # Tensors that differ only in name, seed and stream share all the rest.
     name, seed, stream = spec.name, spec.seed, spec.stream
     spec.name, spec.seed, spec.stream = "", 0, ""
     description.MergeFrom(_shared(spec))
@@ -73,7 +73,7 @@ def _describe_whole(description: TensorDescription) -> None:
 
 @cached_by_content(maxsize=1024)
 def _shared(spec: TensorSpec) -> TensorDescription:
-    """What descriptions of equal specs share; of the spec only the fields that have defaults."""
+    """The fields that descriptions of such tensors share; of the spec, only those with defaults."""
     description = TensorDescription(spec=spec)
     _complete(description, "spec", _resolved)
     full = description.spec
@@ -110,7 +110,7 @@ _Resolved = tuple[Resolution, recipes.Plan | None]
 def _complete(
     description: TensorDescription, field: str, resolve_spec: Callable[[TensorSpec, str], _Resolved]
 ) -> recipes.Plan | None:
-    """Validates and describes a tensor as a whole, of which only the spec is set; returns its plan if it has one."""
+    """Validates the spec of a description and sets the other fields, for the whole tensor; returns its plan, if any."""
     spec = description.spec
     spec.dtype = _dtype(spec, field)
     spec.algorithm_version = _algorithm_version(spec, field)
@@ -141,7 +141,7 @@ def _resolved(spec: TensorSpec, field: str) -> _Resolved:
 
 
 _resolved_recipe = cached_by_content(maxsize=16)(_resolved)
-"""The same, kept for whoever describes a tensor, checks its limits and samples it."""
+"""Cached, because describing a tensor, checking its limits and sampling it all need the plan."""
 
 
 def _describe_recipe(description: TensorDescription, field: str) -> recipes.Plan | None:
@@ -160,14 +160,15 @@ def _algorithm_version(spec: TensorSpec, field: str) -> int:
     if version not in ALGORITHM_VERSIONS:
         served = ", ".join(map(str, ALGORITHM_VERSIONS))
         raise InvalidSpec(
-            f"{field}.algorithm_version", f"version {version} is not served here; use 0 for the newest of {served}"
+            f"{field}.algorithm_version",
+            f"version {version} is not supported; use one of {served}, or 0 for the newest",
         )
     return version
 
 
 def _check_shape(shape: Shape, itemsize: int, field: str) -> None:
     check_dimensions(shape, field)
-    # Sizes of 0 are passed over, so that fans and strides of empty tensors stay within 64 bits too.
+    # Sizes of 0 are skipped: fans and strides of empty tensors must fit into 64 bits too.
     elements = math.prod(filter(None, shape))
     if elements * itemsize > _INT64_MAX:
         unit = "elements" if elements > _INT64_MAX else "bytes"
@@ -175,7 +176,7 @@ def _check_shape(shape: Shape, itemsize: int, field: str) -> None:
 
 
 def _check_range(law: Law, spec: TensorSpec, path: str) -> None:
-    """Refuses what the dtype cannot hold."""
+    """Refuses values beyond the dtype's range."""
     kind = law.WhichOneof("law")
     field = f"{path}.{spec.WhichOneof('scheme')}"
     if kind == "constant":
@@ -205,8 +206,9 @@ def _check_trunc_normal(law: Law, spec: TensorSpec, field: str) -> None:
     if interval_probabilities(alpha, beta)[1] < _LEAST_PROBABILITY:
         raise InvalidSpec(
             field,
-            f"a normal of mean {trunc.mean} and std {trunc.std} is never within [{trunc.a}, {trunc.b}], which is "
-            f"{min(abs(alpha), abs(beta)):.3g} standard deviations away or too narrow; move the bounds or use uniform",
+            f"a normal of mean {trunc.mean} and std {trunc.std} is practically never within [{trunc.a}, {trunc.b}]: "
+            f"that is {min(abs(alpha), abs(beta)):.3g} standard deviations away, or too narrow; move the bounds, or "
+            "use uniform",
         )
 
 
@@ -218,7 +220,7 @@ def _check_bounds(a: float, b: float, greatest: Callable[[float, int], float], s
 
 
 def _check_reach(mean: float, std: float, spec: TensorSpec, field: str) -> None:
-    _check_holds(mean + _REACH.get(spec.dtype, _REACH_FLOAT32) * std, spec, field, "the largest value, up to")
+    _check_holds(mean + _REACH.get(spec.dtype, _REACH_FLOAT32) * std, spec, field, "the largest value")
 
 
 def _check_holds(value: float, spec: TensorSpec, field: str, what: str = "the value") -> None:
@@ -234,8 +236,8 @@ def _check_permutation(spec: TensorSpec, field: str) -> None:
     if (largest := math.prod(spec.shape) - 1) > (exact := dtypes.largest_exact_integer(spec.dtype)):
         raise InvalidSpec(
             field,
-            f"its largest number, {largest}, is beyond {exact}, up to which {_name(spec.dtype)} holds every integer; "
-            "use float64",
+            f"its largest value, {largest}, is beyond {exact}, the limit up to which {_name(spec.dtype)} represents "
+            "every integer; use float64",
         )
 
 
