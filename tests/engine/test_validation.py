@@ -1,4 +1,4 @@
-"""Every request that cannot be served is refused by name, before any work."""
+"""Invalid requests are refused before any work, and the error names the field."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tensor(shape=(4, 6), **fields) -> TensorSpec:
     return TensorSpec(shape=shape, **fields)
 
 
-# (spec, field that the error names, a part of its text)
+# (spec, field that the error names, a part of its description)
 REFUSED = {
     "no scheme": (tensor(), "spec.scheme", "no scheme is set"),
     "negative dimension": (tensor((3, -1), ones=Ones()), "spec.shape[1]", "-1 is negative"),
@@ -123,7 +123,7 @@ REFUSED = {
         tensor(delta_orthogonal=DeltaOrthogonal()), "spec.shape", "Only tensors with 3, 4, or 5 dimensions"
     ),
     "delta of few outputs": (
-        tensor((3, 4, 5), delta_orthogonal=DeltaOrthogonal()), "spec.shape", "4 inputs (axis 1) but only 3 outputs (axis 0)"
+        tensor((3, 4, 5), delta_orthogonal=DeltaOrthogonal()), "spec.shape", "4 inputs (axis 1) but only 3 outputs"
     ),
     "delta of one axis": (
         tensor((4, 4, 5), delta_orthogonal=DeltaOrthogonal(in_axis=-3)), "spec.delta_orthogonal.in_axis", "axis 0"
@@ -144,7 +144,7 @@ REFUSED = {
     ),
     "a disk beyond float": (tensor(dtype=COMPLEX64, disk=Disk(radius=1e39)), "spec.disk", "the radius 1e+39 is beyond"),
     "a complex mean": (
-        tensor(dtype=COMPLEX64, normal=Normal(mean=1.0)), "spec.normal.mean", "not 0, the only mean supported for complex normals"
+        tensor(dtype=COMPLEX64, normal=Normal(mean=1.0)), "spec.normal.mean", "is not 0, the only mean supported"
     ),
     "bounds of complex numbers": (
         tensor(dtype=COMPLEX64, trunc_normal=TruncNormal()), "spec.trunc_normal", "use variance_scaling or disk"
@@ -428,7 +428,7 @@ def test_recipes_at_the_limits_are_served() -> None:
     assert engine.describe(expression(*[number()] * 10_000)).element_count == 24
 
 
-def test_a_prefix_tells_tensors_of_a_model_apart() -> None:
+def test_a_prefix_names_the_tensor_of_a_model() -> None:
     with pytest.raises(engine.InvalidSpec) as refusal:
         engine.describe(tensor(normal=Normal(std=-1.0)), prefix="tensors[3].")
     assert refusal.value.field == "tensors[3].spec.normal.std"
@@ -483,14 +483,14 @@ def test_served(spec: TensorSpec) -> None:
     assert description.element_count == math.prod(spec.shape)
 
 
-def test_backends_that_cannot_be_had() -> None:
+def test_unavailable_backends() -> None:
     with pytest.raises(ValueError, match="unknown backend 'tpu'; use one of auto, numpy, numba, cupy"):
         engine.open_backend("tpu")
     with pytest.raises(ValueError, match="threads: 0 is less than 1"):
         engine.open_backend("numpy", 0)
 
 
-def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDBED_BACKEND", "numpy")
     monkeypatch.setenv("SEEDBED_THREADS", "3")
     backend = engine.open_backend()
