@@ -178,7 +178,7 @@ def test_all_workers_reload_tokens(start_server, tmp_path, seedbed_command):
         ({"workers": 2, "listen": ["0.0.0.0:0"]}, ValueError, "is open to other machines"),
         ({"workers": 2, "metrics": "here"}, ValueError, "metrics: 'here' is not an address"),
         ({"workers": 2, "chunk_bytes": 1}, ValueError, "chunk_bytes: 1 is not between"),
-        ({"workers": 2, "backend": "none"}, ValueError, "backend: unknown backend 'none'"),
+        ({"workers": 2, "backend": "none"}, ValueError, "backend: 'none' is unknown"),
     ],
 )
 def test_mistakes_are_reported_once(options, error, text, capfd):
