@@ -41,6 +41,7 @@ from seedbed.v1 import (
     Zeros,
 )
 from seedbed_server import engine
+from seedbed_server.engine import recipes
 
 COMPLEX64 = DataType.DATA_TYPE_COMPLEX64
 HALF = DataType.DATA_TYPE_FLOAT16
@@ -426,6 +427,27 @@ def test_recipes_at_the_limits_are_served() -> None:
     assert engine.describe(parts(*[Part(recipe=NORMAL)] * 4096)).element_count == 24
     assert engine.describe(parts(Part(recipe=nested(16)))).element_count == 24
     assert engine.describe(expression(*[number()] * 10_000)).element_count == 24
+
+
+def test_descriptions_that_share_a_law_are_independent() -> None:
+    spec = tensor(name="a", seed=1, stream="s", normal=Normal())
+    unchanged = spec.SerializeToString()
+    first, second = engine.describe(spec), engine.describe(tensor(name="b", normal=Normal()))
+    assert spec.SerializeToString() == unchanged
+    assert (first.spec.name, first.spec.seed, first.spec.stream) == ("a", 1, "s")
+    assert (second.spec.name, second.spec.seed, second.spec.stream) == ("b", 0, "")
+    first.law.normal.std = 9.0
+    assert engine.describe(spec).law.normal.std == 1.0
+
+
+def test_a_recipe_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = []
+    resolve = recipes.resolve
+    monkeypatch.setattr(recipes, "resolve", lambda *args: resolved.append(args) or resolve(*args))
+    description = engine.describe(parts(Part(recipe=NORMAL), name="resolved once"))
+    engine.whole_elements(description)
+    engine.open_backend("numpy").sampler(description)
+    assert len(resolved) == 1
 
 
 def test_a_prefix_names_the_tensor_of_a_model() -> None:

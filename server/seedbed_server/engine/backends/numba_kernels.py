@@ -557,7 +557,7 @@ def _after(lengths, run, taken):
 
 @_jit
 def _draw_tile(key, counter, starts, lengths, run, taken, shift, products, w):
-    """Computes a tile's words; returns its numbers of blocks and elements, and the begin of the next tile."""
+    """Computes a tile's words; returns its numbers of blocks and elements, and the start of the next tile."""
     block, lane, count = _segment(starts, lengths, run, taken, _TILE, shift)
     if _blocks_of(lane, count, shift) == _TILE:  # one run fills the tile
         _words(key, counter, block, w)

@@ -208,7 +208,7 @@ def _rectangle(starts, lengths, run, taken, columns):
     """The next rectangle: elements with the same columns in every row, and rows at equal distances.
 
     Returns:
-        Its numbers of columns and rows, the distance of its rows, and the begin of the next rectangle.
+        Its numbers of columns and rows, the distance of its rows, and the start of the next rectangle.
     """
     column, rest = (starts[run] + taken) % columns, lengths[run] - taken
     width = min(rest, columns - column)

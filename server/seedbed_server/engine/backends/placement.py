@@ -59,7 +59,7 @@ class Placement(NamedTuple):
         return Placement(2 * self.offset, 2 * self.out_offset, 2 * self.run_length, self.extents, strides, out_strides)
 
     def shift(self, per_block: int) -> int:
-        """The largest offset of the begin of a run into a block of ``per_block`` flat indices."""
+        """The largest offset of the start of a run into a block of ``per_block`` flat indices."""
         return per_block - 1 if any(stride % per_block for stride in self.strides) else self.offset % per_block
 
     def is_whole(self, per_block: int) -> bool:
