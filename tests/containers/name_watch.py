@@ -75,7 +75,7 @@ class NameWatch:
 def watching(engine: Engine, image: str) -> Iterator[NameWatch]:
     """Watches the name from the network of the replicas."""
     container = f"{engine.project}-watch"
-    options = ("--read-only", "--network", f"{engine.project}_replicas", "--entrypoint", "python")
+    options = ("--read-only", "--no-healthcheck", "--network", f"{engine.project}_replicas", "--entrypoint", "python")
     engine("run", "--detach", "--name", container, *options, image, "-c", WATCH)
     try:
         yield NameWatch(engine, container)
