@@ -499,7 +499,7 @@ def test_the_target_is_read_from_the_environment(seedbed_command, monkeypatch):
 def test_version_and_usage(seedbed_command):
     code, out, _ = seedbed_command("--version")
     assert code == 0
-    assert out.startswith("seedbed, version 0.")
+    assert out == f"seedbed, version {seedbed.__version__}\n"
     code, out, _ = seedbed_command("--help")
     assert code == 0
     assert "Exit codes:" in out

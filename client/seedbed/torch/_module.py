@@ -18,9 +18,9 @@ from seedbed._ask import arguments, outputs
 from seedbed._ask.schemes import spec
 from seedbed._client.sync import Client
 from seedbed._inside.cuda import CudaClient
-from seedbed._receive.assembler import OF_TENSOR
 from seedbed._show import bars
 from seedbed._types import Array, Progress
+from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.torch._shards import check_not_copied, global_shape, local_parts
 from seedbed.v1 import Model, Recipe, TensorSlice, TensorSpec
@@ -344,11 +344,11 @@ def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | bool |
             if isinstance(array, np.ndarray) and not _is_in_reach(memory):
                 memory.copy_(as_tensor(array))
     except InvalidRequest as error:
-        match = OF_TENSOR.match(error.field)
-        if match is None:
+        if (place := fields.split(error.field)) is None:
             raise
-        name = wanted[int(match[1])].part.spec.name
-        raise InvalidRequest(name + error.field[match.end() :].removeprefix(".spec"), error.description) from None
+        index, rest = place
+        name = wanted[index].part.spec.name
+        raise InvalidRequest(name + rest.removeprefix(".spec"), error.description) from None
 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one
