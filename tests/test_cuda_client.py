@@ -579,9 +579,7 @@ def test_without_a_gpu(cupy, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "0")
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith(
-        '"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that'
-    )
+    assert description.startswith('"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; check')
 
 
 def test_a_gpu_that_is_not_there(cupy):
