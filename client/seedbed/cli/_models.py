@@ -86,7 +86,7 @@ def _parse_model(text: bytes) -> Model:
     except seedbed.InvalidRequest:  # tells where by itself
         raise
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
     except ValueError as error:
         raise ValueError(_located(error, content)) from error
 
@@ -358,7 +358,7 @@ def plot_file(
     """  # noqa: D301
     plot = import_plot(output)
     content = read_safetensors(file)
-    made = provenance.made_by(content)
+    made = provenance.read_request(content)
     wanted = {
         name: part
         for name, part in provenance.slices(made).items()
