@@ -231,14 +231,14 @@ class Emitter(abc.ABC):
 
     def _made(self, node: Node, use: object) -> Value:  # noqa: PLR0911 - a case for each kind of node
         if isinstance(node, Full):
-            return recipes._value(float(node.value.real))
+            return recipes.as_value(float(node.value.real))
         if isinstance(node, Literal):
             return self._literal(node)
         if isinstance(node, Draw):
             return self._draw(node, use)
         arguments = tuple(self._values[id(argument)] for argument in node.arguments)
         if isinstance(node, Apply):
-            return recipes._call(node.function, *arguments)
+            return recipes.apply(node.function, *arguments)
         if isinstance(node, Cast):
             return arguments[0].astype(self.served(node.dtype)) if self.is_float(node.dtype) else arguments[0]
         if isinstance(node, Viewed):
