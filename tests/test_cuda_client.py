@@ -538,7 +538,7 @@ def test_a_closed_client(cupy):
 
 def test_a_timeout(client):
     for call in (client.init, lambda *args, **options: list(client.iter_chunks(*args, **options))):
-        with pytest.raises(seedbed.DeadlineExceeded, match="no complete answer from local:cuda within 1e-09 s"):
+        with pytest.raises(seedbed.DeadlineExceeded, match="no complete response from local:cuda within 1e-09 s"):
             call(NORMAL, timeout=1e-9)
 
 

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from seedbed._record.boxes import Box, Shape, box_by, row_major, whole
+from seedbed._record.nodes import Apply, Boxes, Full, Node, Problem, Reduce, is_drawn, with_dtype
 from seedbed._types import Array
 from seedbed.jax import _nodes
-from seedbed.jax._nodes import BOOL, Apply, Draw, DType, Full, Node, Problem, apply, cast, viewed
+from seedbed.jax._nodes import BOOL, Draw, DType, apply, cast, viewed
 
 
 class Call(NamedTuple):
@@ -40,7 +41,7 @@ def _function(name: str) -> Rule:
 
 
 def _formula(function: Callable[..., Node]) -> Rule:
-    return lambda call: _nodes.with_dtype(function(*call.arguments), call.dtype)
+    return lambda call: with_dtype(function(*call.arguments), call.dtype)
 
 
 def _multiply(call: Call) -> Node:
@@ -61,10 +62,10 @@ def _multiply(call: Call) -> Node:
 
 
 def _is_round(draw: Draw, factor: float) -> bool:
-    """Whether the angles that a draw is are all alike."""
+    """Whether the angles of a draw, times a factor, are uniform on the circle."""
     if draw.scheme != "uniform":
         return False
-    span = abs(factor) * (draw.parameters["b"] - draw.parameters["a"]) / (2 * math.pi)
+    span: float = abs(factor) * (draw.parameters["b"] - draw.parameters["a"]) / (2 * math.pi)
     return abs(span - round(span)) < 1e-5 and round(span) >= 1
 
 
@@ -290,7 +291,7 @@ def _without(shape: Shape, axes: Iterable[int]) -> Shape:
 def _gathered(call: Call) -> Node:
     """Elements at known places: the primitive itself is asked for them, of the elements' numbers."""
     x, indices = call.arguments
-    if _nodes.is_drawn(indices):
+    if is_drawn(indices):
         return call.problem("takes elements at drawn places")
     if isinstance(x, _nodes.Signs):
         return _diagonal(x, call)
@@ -372,7 +373,7 @@ def _as_box(places: Array) -> Box | None:
 
 def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> tuple[slice, ...] | None:
     """Where a dynamic slice is, brought into the array as JAX does it; None if that is drawn."""
-    if any(_nodes.is_drawn(one) for one in starts):
+    if any(is_drawn(one) for one in starts):
         return None
     numbers = [int(_nodes.evaluated(one)) for one in starts]
     sizes = zip(numbers, shape, extents, strict=True)
@@ -398,7 +399,7 @@ def _dynamically_updated(call: Call) -> Node:
 def _scattered(call: Call) -> Node:
     """Elements written to known places, found as `_gathered` finds them."""
     x, indices, update = call.arguments
-    if _nodes.is_drawn(indices):
+    if is_drawn(indices):
         return call.problem("writes elements at drawn places")
     numbers = call.parameters["dimension_numbers"]
     gone = (*numbers.inserted_window_dims, *getattr(numbers, "operand_batching_dims", ()))
@@ -427,7 +428,7 @@ def _scattered(call: Call) -> Node:
 
 
 def _flat(x: Node) -> list[tuple[Box, Node]]:
-    return list(x.of) if isinstance(x, _nodes.Boxes) else [(whole(x.shape), x)]
+    return list(x.parts) if isinstance(x, Boxes) else [(whole(x.shape), x)]
 
 
 def _added(function: str) -> Rule:
@@ -464,7 +465,7 @@ def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: D
     if not axes:
         return x
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-    return viewed(_nodes.Reduce(kept, dtype, reducer, tuple(sorted(axes)), x), whole(shape))
+    return viewed(Reduce(kept, dtype, reducer, tuple(sorted(axes)), x), whole(shape))
 
 
 _MOST_PRODUCTS = 1 << 26
@@ -631,7 +632,7 @@ def shuffled(x: Array, atoms: tuple[_nodes.Atom, ...], drawings: _nodes.Drawings
     if not np.array_equal(x, (float(x[0]) + step * np.arange(x.size)).astype(x.dtype)):
         return None
     order = Draw(x.shape, np.dtype(np.float32), drawings.of(atoms, site), "permutation", {})
-    node: Node = order if x.dtype == order.dtype else _nodes.with_dtype(order, x.dtype)
+    node: Node = order if x.dtype == order.dtype else with_dtype(order, x.dtype)
     if step != 1:
         node = Apply(x.shape, x.dtype, "multiply", (_nodes.full((), np.dtype(np.float64), step), node))
     if x[0]:

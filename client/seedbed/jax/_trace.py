@@ -7,7 +7,6 @@ makes no difference by which name the model's code has imported them. All other 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import sys
@@ -22,9 +21,10 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from seedbed._record.boxes import Box, Shape, whole
+from seedbed._record.nodes import Full, Node, Problem, is_drawn, located, with_dtype
 from seedbed._types import Array
 from seedbed.jax import _nodes, _rules
-from seedbed.jax._nodes import Atom, Draw, Drawings, DType, Full, Node, Problem, apply
+from seedbed.jax._nodes import Atom, Draw, Drawings, DType, apply
 
 Known: TypeAlias = Any
 """A JAX or NumPy array, or an array of keys."""
@@ -137,7 +137,7 @@ class _Interpreter:
             return _problems(equation, _UNKNOWN.get(name, f"draws within {name}, where no law is known"), site)
         if are_known:
             return _full(equation, arguments) or _bound(equation, arguments)
-        if not any(isinstance(one, Node) and _nodes.is_drawn(one) for one in arguments):
+        if not any(isinstance(one, Node) and is_drawn(one) for one in arguments):
             return self._constant(equation, arguments)
         return [_located(one, site) for one in self._drawn(equation, arguments, site)]
 
@@ -222,7 +222,7 @@ class _Interpreter:
 
     def _cond(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
         index, *rest = arguments
-        if isinstance(index, Node) and _nodes.is_drawn(index):
+        if isinstance(index, Node) and is_drawn(index):
             return _problems(equation, "branches on drawn values", site)
         branches = equation.params["branches"]
         number = int(np.clip(int(_array(index) if isinstance(index, Node) else index), 0, len(branches) - 1))
@@ -235,7 +235,7 @@ class _Interpreter:
         carry = arguments[first + second :]
         for _ in range(_MOST_TURNS):
             [goes_on] = self.run(condition.jaxpr, condition.consts, [*of_condition, *carry], None)
-            if isinstance(goes_on, Node) and _nodes.is_drawn(goes_on):
+            if isinstance(goes_on, Node) and is_drawn(goes_on):
                 return _problems(equation, "loops as long as drawn values say", site)
             if not bool(_array(goes_on) if isinstance(goes_on, Node) else goes_on):
                 return carry
@@ -376,7 +376,7 @@ _UNKNOWN: Final = {
 
 def _located(node: Any, site: Site) -> Any:  # noqa: ANN401
     if isinstance(node, Problem) and node.site is None:
-        return dataclasses.replace(node, site=site)
+        return located(node, site)
     return node
 
 
@@ -463,7 +463,7 @@ def _node(value: Any) -> Node:  # noqa: ANN401
     values = np.asarray(value)
     if values.size > 1 and bool((values == values.reshape(-1)[0]).all()):
         return _nodes.full(tuple(values.shape), values.dtype, values.reshape(-1)[0])
-    return _nodes.given(values)
+    return _nodes.literal(values)
 
 
 def _array(node: Node) -> Array:
@@ -562,11 +562,11 @@ def _randint(sampling: _Sampling, rest: list[Any]) -> Node | None:
         return sampling.problem("draws integers between bounds that are no two numbers in order")
     dtype = np.dtype(np.float32 if max(abs(low), abs(high)) <= _MOST_OF_SINGLE else np.float64)
     drawn = sampling.draw("uniform", dtype, a=low, b=high)
-    return None if drawn is None else _nodes.with_dtype(apply("floor", drawn), sampling.dtype)
+    return None if drawn is None else with_dtype(apply("floor", drawn), sampling.dtype)
 
 
 def _shuffle(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    if isinstance(rest[0], Node) and _nodes.is_drawn(rest[0]):
+    if isinstance(rest[0], Node) and is_drawn(rest[0]):
         return None
     values = _array(rest[0]) if isinstance(rest[0], Node) else np.asarray(rest[0])
     atoms = sampling.atoms("permutation")

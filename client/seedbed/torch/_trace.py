@@ -30,9 +30,21 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from seedbed._record.boxes import Box, Shape, box_by, is_same, whole
+from seedbed._record.nodes import (
+    ELEMENTWISE,
+    Draw,
+    Full,
+    Node,
+    Viewed,
+    is_drawn,
+    located,
+    problem_of,
+    site_of_draw,
+    with_dtype,
+)
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _nodes
-from seedbed.torch._nodes import Draw, Drawing, Full, Node, Site, apply
+from seedbed.torch._nodes import Drawing, Site, apply
 from seedbed.torch._operations import OPERATIONS, broadcast
 
 _aten = torch.ops.aten
@@ -169,7 +181,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def is_drawn(self, tensor: torch.Tensor) -> bool:
         """Whether anything in a tensor was drawn, and nothing in it is unknown."""
         node = self.value(tensor) if self.is_symbolic(tensor) else None
-        return node is not None and _nodes.is_drawn(node) and _nodes.problem_of(node) is None
+        return node is not None and is_drawn(node) and problem_of(node) is None
 
     def value(self, tensor: torch.Tensor) -> Node:
         """What a tensor holds by now."""
@@ -178,11 +190,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, FakeTensor) or tensor.is_meta:
                 return _nodes.unset(tuple(tensor.shape), tensor.dtype)
             with _disable_current_modes(), torch.no_grad():
-                return _nodes.given(tensor)
+                return _nodes.literal(tensor)
         content = log.content
-        if content.dtype != tensor.dtype and not _nodes.is_drawn(content) and not _nodes.problem_of(content):
+        if content.dtype != tensor.dtype and not is_drawn(content) and not problem_of(content):
             with _disable_current_modes():
-                content = _nodes.given(_nodes.evaluated(content).view(tensor.dtype))
+                content = _nodes.literal(_nodes.evaluated(content).view(tensor.dtype))
         if tensor.dtype == torch.complex64:
             content = _nodes.as_complex(content) or content
         if content.dtype != tensor.dtype:
@@ -208,7 +220,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _nodes.unset((count,), tensor.dtype)
         with _disable_current_modes(), torch.no_grad():
             flat = tensor.detach().as_strided((count,), (1,), 0)
-            node = _nodes.given(flat)
+            node = _nodes.literal(flat)
             if _nodes.is_served(tensor.dtype):
                 flat.fill_(torch.nan)  # should it be read past us, this shows
         return node
@@ -227,13 +239,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Draw:
         """What a scheme draws next. From the same state of a generator the same is drawn, as in torch."""
         numel = torch.Size(shape).numel()
-        extent: object = numel if scheme in _nodes.ELEMENTWISE else shape
+        extent: object = numel if scheme in ELEMENTWISE else shape
         with _disable_current_modes():
             source = generator if generator is not None else torch.default_generator
             state = source.get_state().numpy().tobytes()
             key = hashlib.blake2b(state + repr((scheme, extent, dtype)).encode(), digest_size=16).digest()
             source.manual_seed(int.from_bytes(key[:8], "little") % 2**63)
-        drawing = self._drawings.setdefault(key, Drawing(next(self._numbers), site()))
+        drawing = self._drawings.setdefault(key, Drawing(site(), next(self._numbers)))
         return Draw(shape, dtype, drawing, scheme, dict(parameters))
 
     # What operations do.
@@ -315,7 +327,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             InvalidRequest: There are none.
         """
         node = self.value(tensor)
-        if _nodes.problem_of(node) is None and not _nodes.is_drawn(node):
+        if problem_of(node) is None and not is_drawn(node):
             with _disable_current_modes(), torch.no_grad():
                 return _nodes.evaluated(node)
         raise InvalidRequest("build", _why_unread(operation, tensor, node))
@@ -335,7 +347,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _compute(self, call: _Call, draws: bool) -> object:
         """What an operation makes of symbolic tensors."""
         read = [self.value(tensor) for tensor in call.read if self.is_symbolic(tensor)]
-        is_known = not draws and not any(_nodes.problem_of(node) or _nodes.is_drawn(node) for node in read)
+        is_known = not draws and not any(problem_of(node) or is_drawn(node) for node in read)
         if is_known and not (call.keeps_one_number and all(map(self._is_one_number, call.tensors))):
             return self._run_for_real(call)
         try:
@@ -372,7 +384,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             given = {name: self._argument(value) for name, value in call.given.items()}
             first = operation(given, shape, dtype)
             if isinstance(first, _nodes.Problem) and first.site is None and not first.is_unset:
-                first = _nodes.located(first, site())
+                first = located(first, site())
             rest = [self._unknown(call, tensor) for tensor in results[1:]]
             return [first, *rest]
         return [self._unknown(call, tensor) for tensor in results]
@@ -380,7 +392,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _unknown(self, call: _Call, tensor: torch.Tensor) -> Node:
         shape, dtype = tuple(tensor.shape), tensor.dtype
         for source in call.read:
-            if self.is_symbolic(source) and (problem := _nodes.problem_of(self.value(source))):
+            if self.is_symbolic(source) and (problem := problem_of(self.value(source))):
                 return _nodes.spoilt(problem, shape, dtype)
         what = "draws what no scheme is for" if not call.tensors else "of values that were drawn is not served"
         return _nodes.Problem(shape, dtype, f"{call.name} {what}; draw the final values at once", site())
@@ -411,14 +423,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not call.written:
             return result
         for tensor in call.written:
-            self.write(tensor, _nodes.given(numbers[id(tensor)]))
+            self.write(tensor, _nodes.literal(numbers[id(tensor)]))
         return call.result_in_place()
 
     def _numbers_of(self, tensor: torch.Tensor) -> torch.Tensor:
         if not self.is_symbolic(tensor):
             return tensor.detach()
         node = self.value(tensor)
-        if _nodes.problem_of(node):  # it is only written
+        if problem_of(node):  # it is only written
             return torch.zeros(tuple(tensor.shape), dtype=tensor.dtype)
         return _nodes.evaluated(node).clone()
 
@@ -426,9 +438,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Q of a normal matrix is an orthogonal one; only the signs of R's diagonal are known, which are made so."""
         q, r = results
         source = self.value(call.tensors[0])
-        seen = source.of if isinstance(source, _nodes.Viewed) else source
+        seen = source.source if isinstance(source, Viewed) else source
         is_transposed = (
-            isinstance(source, _nodes.Viewed)
+            isinstance(source, Viewed)
             and torch.Size(seen.shape).numel() == source.box.size
             and is_same(source.box, box_by(source.shape[::-1], lambda array: array.T))
         )
@@ -600,11 +612,11 @@ def _integers(given: Mapping[str, Any], drawn: _Drawn, result: torch.Tensor) -> 
         digits = torch.finfo(result.dtype).eps if result.is_floating_point() else 0.0
         high = round(2 / digits) + 1 if digits else min(torch.iinfo(result.dtype).max, 2**53)
     integers = apply("floor", drawn("uniform", {"a": float(low or 0), "b": float(high)}, torch.float64))
-    return _nodes.with_dtype(integers, result.dtype)
+    return with_dtype(integers, result.dtype)
 
 
 def _permutation(given: Mapping[str, Any], drawn: _Drawn, result: torch.Tensor) -> Node:
-    return _nodes.with_dtype(drawn("permutation", {}, torch.float64), result.dtype)
+    return with_dtype(drawn("permutation", {}, torch.float64), result.dtype)
 
 
 _DRAWS: dict[str, _Draws] = {
@@ -708,16 +720,15 @@ def _composed_caller() -> FrameType | None:
 
 
 def _why_unread(operation: str, tensor: torch.Tensor, node: Node) -> str:
-    problem = _nodes.problem_of(node)
-    drawn = next((leaf.drawing.site for leaf in _nodes.leaves(node) if isinstance(leaf, Draw)), None)
-    what = str(problem) if problem else f"comes of values that were drawn{_at(drawn)}"
+    problem = problem_of(node)
+    what = str(problem) if problem else f"comes of values that were drawn{_at(site_of_draw(node))}"
     return (
         f"{operation} reads a tensor of shape {tuple(tensor.shape)}, which {what}; there are no numbers to "
         f"read{_at(site())}: let the code not depend on them"
     )
 
 
-def _at(where: Site | None) -> str:
+def _at(where: object) -> str:
     return f" ({where})" if where else ""
 
 
