@@ -213,7 +213,7 @@ def test_complex_numbers_in_any_order(local):
     )
     assert {(spec.WhichOneof("scheme"), round(spec.disk.std, 5)) for spec in made.values()} == {("disk", 0.42833)}
     assert [list(spec.shape) for spec in made.values()] == [[6, 2, 2], [3, 6, 4], [4, 6]]
-    with pytest.raises(seedbed.InvalidRequest, match="computed of complex numbers"):
+    with pytest.raises(seedbed.InvalidRequest, match="computed from complex numbers"):
         specs(lambda: {"z": init(keys[0], (6, 4)), "turned": -init(keys[0], (6, 4))})
 
 
