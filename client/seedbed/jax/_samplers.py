@@ -1,4 +1,4 @@
-"""JAX's samplers: what each draws, as a law of ours."""
+"""JAX's samplers, each as a draw of our schemes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sampling:
         self.drawings = drawings
 
     def atoms(self, law: str) -> tuple[Atom, ...] | None:
-        """A draw for each key; the keys' axes are the first of the result's."""
+        """An atom for each key; None if the keys' axes are not the first of the result's."""
         rank = self.key.ndim
         if self.shape[:rank] != tuple(self.key.shape):
             return None
@@ -39,8 +39,8 @@ class Sampling:
         return Problem(self.shape, self.dtype, text, self.site)
 
     def draw(self, scheme: str, dtype: DType | None = None, **parameters: float) -> Node | None:
-        told = "".join(f" {value}" for name, value in parameters.items()) if scheme == "trunc_normal" else ""
-        atoms = self.atoms(scheme + told)
+        bounds = "".join(f" {value}" for value in parameters.values()) if scheme == "trunc_normal" else ""
+        atoms = self.atoms(scheme + bounds)
         if not atoms:
             return None
         drawing = self.drawings.of(atoms, self.site)
@@ -48,16 +48,16 @@ class Sampling:
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401
-    """The number that an argument is, if it is one."""
+    """The value of an argument that is one known number."""
     if isinstance(value, Full):
         return float(value.value)
     return None if isinstance(value, Node) or np.size(value) != 1 else float(np.asarray(value).reshape(()))
 
 
 OF_EACH: Final = ("_uniform", "_normal", "_normal_real", "_truncated_normal", "_randint")
-"""What draws each element of its result for itself, unless a vmap goes over its bounds alone."""
+"""The samplers whose elements are drawn one by one, unless a vmap maps over their bounds alone."""
 
-BOUNDS: Final = "draws between bounds that are not in order, or that differ along a vmap"
+BOUNDS: Final = "draws between bounds that are out of order, or that differ along a vmap"
 
 
 def _uniform(sampling: Sampling, rest: list[Any]) -> Node | None:
@@ -86,13 +86,13 @@ def _truncated_normal(sampling: Sampling, rest: list[Any]) -> Node | None:
 
 
 _MOST_OF_SINGLE: Final = 1 << 20
-"""Integers up to which a uniform of float32 has enough values to be rounded down to them."""
+"""Integers up to which the values of a uniform in float32 are dense enough to be rounded down."""
 
 
 def _randint(sampling: Sampling, rest: list[Any]) -> Node | None:
     low, high = map(_number, rest)
     if low is None or high is None or not low < high:
-        return sampling.problem("draws integers between bounds that are no two numbers in order")
+        return sampling.problem("draws integers between bounds that are unknown, or out of order")
     dtype = np.dtype(np.float32 if max(abs(low), abs(high)) <= _MOST_OF_SINGLE else np.float64)
     drawn = sampling.draw("uniform", dtype, a=low, b=high)
     return None if drawn is None else with_dtype(apply("floor", drawn), sampling.dtype)

@@ -225,9 +225,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in call.tensors:
             if self.is_symbolic(tensor):
                 return InvalidRequest("build", _why_unread(call.name, tensor, self.value(tensor)))
-        return InvalidRequest(
-            "build", f"{call.name} draws from a law that is not served{_at(site())}; draw from another"
-        )
+        return InvalidRequest("build", f"{call.name} draws from a law that is not served{_at(site())}")
 
     def _argument(self, value: Any) -> Any:  # noqa: ANN401 - tensors and all else
         """An argument, with nodes in place of tensors."""
@@ -338,9 +336,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         is_normal = isinstance(base, Draw) and base.scheme == "normal" and base.parameters["mean"] == 0
         rows, columns = source.shape if len(source.shape) == 2 else (0, 1)
-        text = (
-            "is a decomposition of something other than a normal matrix, at least as high as wide; no other is served"
-        )
+        text = "decomposes a matrix that is wider than high or not drawn from a normal, which is not served"
         if not is_normal or not (is_transposed or base is source) or rows < columns:
             return [_nodes.Problem(tuple(result.shape), result.dtype, text, site()) for result in results]
         assert isinstance(base, Draw)  # for mypy
@@ -348,12 +344,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         matrix: Node = Draw(shape, base.dtype, base.drawing, "orthogonal", {"gain": 1.0})
         if is_transposed:
             matrix = _nodes.viewed(matrix, box_by(shape, lambda array: array.T))
-        signs = _nodes.Signs(
-            tuple(r.shape),
-            r.dtype,
-            "depends on R of a QR decomposition, of which only the diagonal's signs are known",
-            site(),
-        )
+        text = "depends on R of a QR decomposition, of which only the diagonal's signs are known"
+        signs = _nodes.Signs(tuple(r.shape), r.dtype, text, site())
         return [_nodes.viewed(matrix, whole(tuple(q.shape))), signs]
 
 
