@@ -100,7 +100,7 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -
 def _traced(
     init: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[list[tuple[Any, Any]], Any, list[Any]]:
-    """The leaves of what init returns, their tree, and the value of each that is an array."""
+    """The leaves of what init returns, the tree's structure, and the value of each leaf that is an array."""
     given, given_tree = jax.tree.flatten((args, kwargs))
     unknown = [index for index, leaf in enumerate(given) if isinstance(leaf, jax.ShapeDtypeStruct)]
     kept: list[Any] = []
@@ -114,9 +114,9 @@ def _traced(
         kept[:] = [leaves, structure]
         return [leaf for _, leaf in leaves if _is_array(leaf)]
 
-    with jax.disable_jit(False):  # by the names of jitted functions samplers are known
+    with jax.disable_jit(False):  # samplers are known by the names of jitted functions
         closed = jax.make_jaxpr(arrays)(*(given[index] for index in unknown))
-    text = "hangs on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
+    text = "depends on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
     values = iter(_trace.run(closed, [Problem(tuple(one.shape), one.dtype, text) for one in closed.in_avals]))
     leaves, structure = kept
     found = [next(values) if _is_array(leaf) else None for _, leaf in leaves]
@@ -128,7 +128,7 @@ def _is_array(leaf: object) -> bool:
 
 
 def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
-    """What a leaf holds, as a node; or as it is, if it is not served."""
+    """A leaf as a node; or as it is, if it is not served."""
     if not isinstance(value, Node):
         if not _is_served(value.dtype):
             return jax.numpy.asarray(value)
@@ -151,7 +151,9 @@ def _drawn(name: str, node: Node) -> Node:
         where = f" ({site})" if site else ""
         raise InvalidRequest(name, f"{problem.text}{where}; {_REMEDY}")
     if not _are_finite(node):
-        raise InvalidRequest(name, f"is made of drawn values{_where(node)} and of such as are not finite; {_REMEDY}")
+        raise InvalidRequest(
+            name, f"is computed from drawn values{_where(node)} and from values that are not finite; {_REMEDY}"
+        )
     if not _is_served(node.dtype):
         raise InvalidRequest(
             name,
@@ -176,7 +178,7 @@ def _constants(node: Node) -> list[Full | Literal]:
     return [leaf for leaf in leaves(node) if isinstance(leaf, (Full, Literal))]
 
 
-_REMEDY: Final = "make it from draws by arithmetic, or leave it out of what init returns and make it yourself"
+_REMEDY: Final = "compute it from draws by arithmetic, or leave it out of what init returns and compute it yourself"
 
 _SERVED: Final = (*_nodes.FLOATS, _nodes.COMPLEX)
 
@@ -189,7 +191,9 @@ def _check_names(held: Sequence[Held]) -> None:
     seen: set[str] = set()
     for one in held:
         if one.name in seen:
-            raise InvalidRequest(one.name, "names two leaves of the tree; let their paths differ without dots in keys")
+            raise InvalidRequest(
+                one.name, "names two leaves of the tree; use keys without dots, so that the paths differ"
+            )
         seen.add(one.name)
 
 

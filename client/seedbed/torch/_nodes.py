@@ -102,7 +102,7 @@ def problem(text: str, shape: Shape, dtype: torch.dtype, cause: Node | None = No
 def spoilt(cause: nodes.Problem, shape: Sequence[int], dtype: torch.dtype) -> Problem:
     """What is computed from a problem: marked with the same text, so that the first reason is kept."""
     assert isinstance(cause, Problem)  # for mypy
-    text = cause.text if not cause.is_unset else "is made of memory that was never initialised"
+    text = cause.text if not cause.is_unset else "is computed from memory that was never initialised"
     return dataclasses.replace(cause, shape=tuple(shape), dtype=dtype, text=text, is_unset=False)
 
 
@@ -254,7 +254,7 @@ def cast(node: Node, dtype: torch.dtype) -> Node:  # noqa: PLR0911 - a case for 
     return Cast(node.shape, dtype, node)
 
 
-_NOT_COMPLEX = "is computed of complex numbers, which are served as they are drawn, times a real number at the most"
+_NOT_COMPLEX = "is computed from complex numbers, of which only draws and their real multiples are served"
 
 
 def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = None) -> Node:

@@ -18,7 +18,8 @@ from seedbed._record.nodes import Full, Literal, Node, is_drawn, leaves, problem
 from seedbed._types import Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _emit, _module, _nodes
-from seedbed.torch._trace import Trace, attributes, trace
+from seedbed.torch._functions import attributes
+from seedbed.torch._trace import Trace, trace
 from seedbed.v1 import Model
 
 Build = Callable[[], torch.nn.Module]
