@@ -305,7 +305,7 @@ def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
         monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)
         monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)
         begun = []
-        backend = client._service._backend
+        backend = client._engine._backend
         write_all = backend.write_all
         monkeypatch.setattr(backend, "write_all", lambda jobs, given: (begun.append(len(jobs)), write_all(jobs, given)))
         seedbed.torch.init_module(net, client, seed=3, rules=RULES[1:])
