@@ -58,14 +58,20 @@ class NameWatch:
         latest = self.latest()
         return latest is not None and not latest.addresses.isdisjoint(addresses)
 
+    def summary(self) -> str:
+        """How often and how long the name did not resolve."""
+        failures = [group[-1].end - group[0].start for group in self._groups() if group[0].error]
+        if not failures:
+            return "no failures"
+        return f"{len(failures)} failure{'' if len(failures) == 1 else 's'}, up to {max(failures):.0f} s"
+
     def report(self) -> str:
-        """All lookups, those with the same outcome as one line, and how long the name did not resolve."""
-        groups = [list(group) for _, group in itertools.groupby(self._lookups(), lambda lookup: lookup.outcome)]
-        lines = [f"  {_clock(group[0].start)}  {len(group):4} lookups  {group[0].outcome}" for group in groups]
-        failed = [group[-1].end - group[0].start for group in groups if group[0].error]
-        count = f"{len(failed)} failure{'' if len(failed) == 1 else 's'}"
-        summary = f"{count}, up to {max(failed):.0f} s" if failed else "no failures"
-        return "\n".join([f"the name `{NAME}`, as another container resolved it ({summary}):", *lines])
+        """All lookups, consecutive ones with the same outcome as one line."""
+        lines = [f"  {_clock(group[0].start)}  {len(group):4} lookups  {group[0].outcome}" for group in self._groups()]
+        return "\n".join([f"the name `{NAME}`, as another container resolved it ({self.summary()}):", *lines])
+
+    def _groups(self) -> list[list[Lookup]]:
+        return [list(group) for _, group in itertools.groupby(self._lookups(), lambda lookup: lookup.outcome)]
 
     def _lookups(self, *options: str) -> list[Lookup]:
         lines = self._engine("logs", *options, self._container, code=None).splitlines()
