@@ -185,7 +185,7 @@ def test_what_draws_by_itself_is_refused(client, initializer):
     ("make", "text"),
     [
         (lambda: keras.Sequential([layers.Dense(3)]), "which has no weights yet; give it an Input"),
-        (lambda: 5, "build: returned 5; it has to return a model"),
+        (lambda: 5, "build: returned 5; it must return a model"),
     ],
 )
 def test_what_is_no_model_is_refused(make, text):
@@ -282,7 +282,7 @@ def test_one_initializer_for_two_weights_is_refused():
     initializer = seedbed.keras.Initializer("normal", name="a")
     layers.Dense(4, kernel_initializer=initializer).build((None, 8))
     layers.Dense(4, kernel_initializer=initializer.clone()).build((None, 8))
-    with pytest.raises(seedbed.InvalidRequest, match="name: 'a' is that of another weight already"):
+    with pytest.raises(seedbed.InvalidRequest, match="name: 'a' already names another weight"):
         layers.Dense(4, kernel_initializer=initializer).build((None, 8))
 
 

@@ -658,7 +658,7 @@ def test_a_recording_that_differs_each_time_is_found():
             self.a = nn.Parameter(torch.ones(3))
             self.b = nn.Parameter(torch.from_numpy(np.random.default_rng().normal(size=3)))
 
-    with pytest.raises(seedbed.InvalidRequest, match=r"^b: is initialised in another way each time"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"^b: is initialised differently each time"):
         seedbed.torch.record(Net, check=True)
 
 

@@ -163,7 +163,7 @@ def test_copies(seedbed_command):
 
 
 def test_check(refusal, seedbed_command):
-    assert "bias: is initialised in another way each time that the code runs" in refusal("own.code:entropy", "--check")
+    assert "bias: is initialised differently each time that the code runs" in refusal("own.code:entropy", "--check")
     recorded(seedbed_command, "own.code:entropy")
     recorded(seedbed_command, "own.code:Net", "--check")
 
