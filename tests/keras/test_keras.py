@@ -1,4 +1,4 @@
-"""`seedbed.keras`, on the backend that is chosen: JAX, unless KERAS_BACKEND says torch, as test_backends.py does."""
+"""`seedbed.keras` on JAX; on torch if KERAS_BACKEND names it, as test_backends.py does."""
 
 import keras
 import numpy as np
@@ -49,9 +49,9 @@ def transformer():
 
 
 def odd():
-    """The rest of keras.initializers, on shapes of one dimension, too."""
+    """The other initializers of Keras, also on shapes of one dimension."""
     init = keras.initializers
-    given = {
+    weights = {
         "identity": ((8, 8), init.Identity(3.0)),
         "constant": ((5,), init.Constant(0.5)),
         "array": ((2, 3), init.Constant(np.arange(6.0).reshape(2, 3))),
@@ -68,7 +68,7 @@ def odd():
         "scalar": ((), "ones"),
     }
     layer = keras.layers.Layer(name="odd")
-    for name, (shape, initializer) in given.items():
+    for name, (shape, initializer) in weights.items():
         layer.add_weight(shape=shape, initializer=initializer, name=name)
     layer.built = True
     return layer
@@ -206,12 +206,12 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_changed(client)
     wrong = Model()
     wrong.CopyFrom(recorded)
     wrong.tensors[-1].shape[0] = 41
-    for given, text in [
+    for other, text in [
         (wrong, r"model: has 'dense[_\d]*/bias', shape \(40,\), float32, where .* 'dense/bias', shape \(41,\)"),
         (seedbed.keras.record(sequences), r"model: has \d+ weights, and the recorded model \d+"),
     ]:
         with pytest.raises(seedbed.InvalidRequest, match=text):
-            seedbed.keras.init_model(model, client, given)
+            seedbed.keras.init_model(model, client, other)
     for name, values in arrays(model).items():
         np.testing.assert_array_equal(values, before[name])
 

@@ -1,4 +1,4 @@
-"""`seedbed.torch.verify_module`: nothing that differs is missed, and what differs is named."""
+"""`seedbed.torch.verify_module` finds and names every difference."""
 
 import re
 
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused(module, client, model):
 
 
 def see():
-    """What one rank of two is told of its shards: as they were filled, and after one of rank 1 is changed."""
+    """The error on one rank of two, once a shard of rank 1 is changed."""
     module = seedbed.torch.on_meta(Net)
     fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
     model = seedbed.torch.record(Net, seed=3)
