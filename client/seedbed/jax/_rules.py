@@ -346,12 +346,12 @@ _MOST_ROWS = 4096
 def _diagonal(signs: _nodes.Signs, call: Call) -> Node:
     """The diagonal of R, if these elements are it."""
     if signs.box is not None or math.prod(signs.shape) > _MOST_INDICES:
-        return _nodes.spoilt(signs, call.shape, call.dtype)
+        return _nodes.propagated(signs, call.shape, call.dtype)
     places = np.asarray(call.bind(_numbered(signs.shape), _known(call.arguments[1]), **call.parameters))
     rows = signs.shape[-1]
     offsets = np.arange(math.prod(signs.shape[:-2])).reshape(*signs.shape[:-2], 1) * math.prod(signs.shape[-2:])
     is_diagonal = np.array_equal(places, offsets + np.arange(rows) * (rows + 1))
-    return diagonal_of(signs) if is_diagonal else _nodes.spoilt(signs, call.shape, call.dtype)
+    return diagonal_of(signs) if is_diagonal else _nodes.propagated(signs, call.shape, call.dtype)
 
 
 def diagonal_of(signs: _nodes.Signs) -> Node:
@@ -463,7 +463,7 @@ def _reduced(reducer: str) -> Rule:
 def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: DType) -> Node:
     """A node, reduced along axes, which are dropped."""
     if isinstance(x, Problem):
-        return _nodes.spoilt(x, shape, dtype)
+        return _nodes.propagated(x, shape, dtype)
     if x.dtype.kind == "c":
         return Problem(shape, dtype, _nodes.NOT_COMPLEX)
     if not axes:

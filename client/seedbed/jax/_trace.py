@@ -192,7 +192,7 @@ class _Interpreter:
         shapes = [(tuple(variable.aval.shape), variable.aval.dtype) for variable in equation.outvars]
         earlier = next((argument for argument in call.arguments if type(argument) is Problem), None)
         if earlier is not None:
-            return [_nodes.spoilt(earlier, *shape) for shape in shapes]
+            return [_nodes.propagated(earlier, *shape) for shape in shapes]
         if name == "qr":
             return _rules.decomposed(call, shapes)
         if name == "split":
