@@ -121,7 +121,7 @@ def test_a_wrong_request_is_told_by_its_field(server, tmp_path):
 
 
 MISTAKES = {
-    "a seed that JSON's numbers do not hold": ({"seed": 2**53 + 1}, "spec.seed", "write it as text"),
+    "a seed that JSON's numbers do not hold": ({"seed": 2**53 + 1}, "spec.seed", "pass a string"),
     "a seed below 0": ({"seed": -1}, "spec.seed", "is not an integer in 0 .. 18446744073709551615"),
     "a seed above 64 bits": ({"seed": str(2**64)}, "spec.seed", "is not an integer in 0 .. 18446744073709551615"),
     "a seed of letters": ({"seed": "x"}, "spec.seed", "x is not an integer"),
