@@ -100,4 +100,4 @@ def test_it_ends_when_its_time_is_up(tmp_path):
     report, rows, printed = run(tmp_path, "benchmarks/many_cores.py", "--seconds", "0")
     assert not rows
     assert len(report["left_out"]) == 5
-    assert printed.count("left out: ") == 5
+    assert printed.count("skipped: ") == 5

@@ -349,8 +349,9 @@ def _fill(slots: Sequence[_Slot], client: Client, progress: Progress | bool | No
     except InvalidRequest as error:
         if (place := fields.split(error.field)) is None:
             raise
-        name = slots[int(match[1])].part.spec.name
-        raise InvalidRequest(name + error.field[match.end() :].removeprefix(".spec"), error.description) from None
+        index, rest = place
+        name = slots[index].part.spec.name
+        raise InvalidRequest(name + rest.removeprefix(".spec"), error.description) from None
 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or an object that CuPy accepts as one
