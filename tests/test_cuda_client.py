@@ -603,7 +603,7 @@ def test_without_cupy_or_the_server(monkeypatch):
 def test_targets_that_are_none(target):
     field, description = refusal(seedbed.connect, target)
     assert field == "target"
-    assert description.startswith(f"{target!r} is no address; give HOST:PORT")
+    assert description.startswith(f"{target!r} is not an address; give HOST:PORT")
     assert "local:cuda" in description
 
 
