@@ -349,7 +349,7 @@ def outs_refused(cupy):
     return [
         ([[0.0] * 3] * 2, "is a list for tensor 'w'; give a CuPy array, or another with DLPack"),
         (np.empty((2, 3), np.float32), "is not in a GPU's memory for tensor 'w'; give an array in GPU 0's, or connect"),
-        (cupy.empty((3, 2), np.float32), "has shape (3, 2) for tensor 'w'; give one of shape (2, 3), the region's"),
+        (cupy.empty((3, 2), np.float32), "has shape (3, 2) for tensor 'w'; give one of the region's shape, (2, 3)"),
         (cupy.empty((2, 3), np.float16), "has dtype float16 for tensor 'w'; give one of dtype float32"),
         (Tensor(cupy, (2, 3), np.float64), "has dtype float64 for tensor 'w'; give one of dtype float32"),
         (expanded(), "has elements that share memory for tensor 'w'"),
@@ -601,7 +601,7 @@ def test_without_cupy_or_the_server(monkeypatch):
 def test_targets_that_are_none(target):
     field, description = refusal(seedbed.connect, target)
     assert field == "target"
-    assert description.startswith(f"{target!r} is no address; give HOST:PORT")
+    assert description.startswith(f"{target!r} is not an address; give HOST:PORT")
     assert "local:cuda" in description
 
 

@@ -28,7 +28,7 @@ from keras.src.backend.common import global_state
 
 import seedbed
 from seedbed import dtypes
-from seedbed._ask import recipes
+from seedbed._ask import values as _values
 from seedbed._client.sync import Client
 from seedbed._types import Array, Progress
 from seedbed._wire.targets import is_cuda
@@ -298,7 +298,7 @@ def _law(initializer: Any, shape: tuple[int, ...]) -> tuple[Any, dict[str, Any]]
         case "Constant" if isinstance(initializer.value, int | float):
             return "constant", {"val": float(initializer.value)}
         case "Identity" if len(shape) == 2:
-            return recipes.draw("eye") * float(initializer.gain), {}
+            return _values.draw("eye") * float(initializer.gain), {}
         case "RandomUniform":
             return "uniform", {"a": float(initializer.minval), "b": float(initializer.maxval)}
         case "RandomNormal":
@@ -349,8 +349,8 @@ def _computed(variable: Any) -> Any:  # noqa: ANN401
     with _drawing_is_refused(variable):
         values = _numpy(initializer(variable.shape, dtype=variable.dtype))
     if values.size and (values == values.flat[0]).all():
-        return recipes.draw("constant", val=float(values.flat[0]))
-    return recipes.literal(values)
+        return _values.draw("constant", val=float(values.flat[0]))
+    return _values.literal(values)
 
 
 @contextlib.contextmanager

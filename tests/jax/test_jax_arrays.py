@@ -265,7 +265,7 @@ def test_leaves_of_one_name_are_one_tensor(local, mesh):
     replicated = NamedSharding(mesh, PartitionSpec())
     one, same = seedbed.jax.init_tree(local, specs[:1] * 2, replicated)
     assert (one == same).all()
-    with pytest.raises(seedbed.InvalidRequest, match=r"specs\[1\].name: 'w' is the name of an earlier tensor, too"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"specs\[1\].name: 'w' is also the name of an earlier tensor"):
         seedbed.jax.init_tree(local, specs, replicated)
 
 
