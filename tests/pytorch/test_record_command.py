@@ -177,7 +177,7 @@ def test_check(refusal, seedbed_command):
         (("own.code",), ["'own.code' is not MODULE:NAME"]),
         (("own.code:build()",), ["is not MODULE:NAME", "a call is not supported"]),
         (("own/code.py:build",), ["is not MODULE:NAME"]),
-        (("no.such:build",), ["MODULE:NAME", "there is no module 'no'; run the command in the directory that has it"]),
+        (("no.such:build",), ["MODULE:NAME", "there is no module 'no'; run the command in the directory that contains it"]),
         (("own.such:build",), ["there is no module 'own.such'"]),
         (("own.code:bild",), ["own.code has no 'bild': there is no 'bild' in own.code"]),
         (("own.code:Holder.bild",), ["there is no 'bild' in Holder"]),
@@ -263,10 +263,10 @@ def test_which_class_and_dtype(seedbed_command, tmp_path):
 @pytest.mark.parametrize(
     ("text", "arguments", "complaint"),
     [
-        ("{", (), "config.json: not a file of JSON: "),
+        ("{", (), "config.json: not JSON: "),
         ("[]", (), "it has no model_type"),
         ("{}", (), "it has no model_type"),
-        ('{"model_type": "none"}', (), "model_type 'none' is none that this transformers has"),
+        ('{"model_type": "none"}', (), "the installed transformers has no model_type 'none'"),
         (json.dumps(GPT2), ("--hf-model-class", "GPT3"), "transformers has no model class 'GPT3'"),
         (json.dumps(GPT2), ("--hf-model-class", "GPT2Config"), "transformers has no model class 'GPT2Config'"),
         (json.dumps({**GPT2, "n_head": 5}), (), "config.json failed at "),

@@ -9,7 +9,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: what follows the program's name; ``sys.argv`` by default.
+        arguments: The arguments after the program's name; ``sys.argv`` by default.
 
     Returns:
         The exit code, as ``seedbed --help`` documents it.
