@@ -1,4 +1,4 @@
-"""The command line ``seedbed``; needs the extra ``cli`` (or ``server``, which includes it)."""
+"""The command line ``seedbed``. Requires the extra ``cli`` (or ``server``, which includes it)."""
 
 import importlib.util
 import sys

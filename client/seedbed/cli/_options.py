@@ -92,7 +92,7 @@ def progress_option(command: Command) -> Command:
     """Adds the option ``--progress``."""
     return click.option(
         "--progress/--no-progress", "show_progress", default=None,
-        help="Draw a progress bar on standard error, or not.  [default: if it is a terminal and the work takes long]",
+        help="Draw a progress bar on standard error, or not.  [default: if it is a terminal and the work takes time]",
     )(command)  # fmt: skip
 
 

@@ -42,9 +42,9 @@ def verify(*, path: Path, jobs: int, target: str, timeout: float | None, show_pr
     Exit 0 if all bits are equal. Otherwise exit 1; the message names the first tensor and element that differ, with the
     expected and the found value.
 
-    In a directory that `seedbed model` wrote, all files and the index are verified, and there is a message for each
-    file that is missing, wrong or does not belong. To repair it, remove the wrong files and run `seedbed model` again:
-    it writes only the missing files.
+    In a directory that `seedbed model` wrote, all files and the index are verified. There is a message for each file
+    that is missing or wrong, or that does not belong to the checkpoint. To repair a checkpoint, remove the wrong files
+    and run `seedbed model` again: it writes only the missing files.
 
     \b
     Examples:
