@@ -168,7 +168,7 @@ def test_an_error_is_shown_at_its_field_and_disappears(page):
     page.choose("scheme", "uniform")
     page.type("a", "2")
     assert list(page.errors()) == ["a"]
-    assert "exchange" in page.errors()["a"]
+    assert "swap" in page.errors()["a"]
     assert page("#a").get_attribute("aria-invalid") == "true"
     assert "a-error" in page("#a").get_attribute("aria-describedby")
     assert "stale" in page("#results").get_attribute("class")

@@ -213,7 +213,7 @@ def test_complex_numbers_in_any_order(local):
     )
     assert {(spec.WhichOneof("scheme"), round(spec.disk.std, 5)) for spec in made.values()} == {("disk", 0.42833)}
     assert [list(spec.shape) for spec in made.values()] == [[6, 2, 2], [3, 6, 4], [4, 6]]
-    with pytest.raises(seedbed.InvalidRequest, match="computed of complex numbers"):
+    with pytest.raises(seedbed.InvalidRequest, match="computed from complex numbers"):
         specs(lambda: {"z": init(keys[0], (6, 4)), "turned": -init(keys[0], (6, 4))})
 
 
@@ -590,18 +590,18 @@ def at(function):
 
 REFUSALS = {
     "a decomposition": (lambda: jnp.linalg.svd(normal((4, 4)))[0], r"decomposes drawn matrices by svd"),
-    "Q alone": (lambda: jnp.linalg.qr(normal((4, 4)))[0], r"takes a QR decomposition otherwise than .*Haar"),
+    "Q alone": (lambda: jnp.linalg.qr(normal((4, 4)))[0], r"uses a QR decomposition otherwise .*Haar"),
     "Q by the first row of R": (
         lambda: (lambda q, r: q * jnp.sign(r[0]))(*jnp.linalg.qr(normal((4, 4)))),
-        r"takes a QR decomposition otherwise",
+        r"uses a QR decomposition otherwise",
     ),
     "Q by rows": (
         lambda: (lambda q, r: q * jnp.sign(jnp.diag(r))[:, None])(*jnp.linalg.qr(normal((4, 4)))),
-        r"takes a QR decomposition otherwise",
+        r"uses a QR decomposition otherwise",
     ),
     "QR of a uniform": (
         lambda: (lambda q, r: q * jnp.sign(jnp.diag(r)))(*jnp.linalg.qr(jax.random.uniform(a_key(), (4, 4)))),
-        r"decomposes what is no matrix of independent normals",
+        r"decomposes a matrix that is wider than high or not of independent normals",
     ),
     "a branch": (
         lambda: jax.lax.cond(jax.random.uniform(a_key()) < 0.5, lambda: jnp.ones(3), lambda: jnp.zeros(3)),
@@ -609,7 +609,7 @@ REFUSALS = {
     ),
     "a loop": (
         lambda: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, jax.random.uniform(a_key())),
-        r"loops as long as drawn values say",
+        r"loops until drawn values end it",
     ),
     "sorted": (lambda: jnp.sort(normal((9,))), r"sorts drawn values"),
     "sums": (lambda: jnp.cumsum(normal((9,))), r"applies cumsum to drawn values"),
@@ -619,7 +619,7 @@ REFUSALS = {
         lambda: jax.random.categorical(a_key(), jnp.zeros(3), shape=(4,)).astype("float32"),
         r"applies argmax to drawn values",
     ),
-    "a choice": (lambda: jax.random.choice(a_key(), jnp.arange(5.0) ** 2, (4,)), r"takes elements at drawn places"),
+    "a choice": (lambda: jax.random.choice(a_key(), jnp.arange(5.0) ** 2, (4,)), r"takes elements at drawn indices"),
     "shuffled values": (
         lambda: jax.random.permutation(a_key(), jnp.array([3.0, 1.0, 4.0])),
         r"shuffles values other than a range",
@@ -630,7 +630,7 @@ REFUSALS = {
     ),
     "a key of draws": (
         lambda: normal(key=jax.random.key(jax.random.randint(a_key(), (), 0, 9))),
-        r"makes a key of drawn values|draws with a key that is made of drawn values",
+        r"computes a key from drawn values|draws with a key that is computed from drawn values",
     ),
     "a callback": (
         lambda: jax.pure_callback(lambda: np.ones(3, np.float32), jax.ShapeDtypeStruct((3,), "float32")),
@@ -641,19 +641,19 @@ REFUSALS = {
         lambda: jax.vmap(lambda key, b: jax.random.uniform(key, (3,), maxval=b))(
             jax.random.split(a_key(), 2), jnp.array([1.0, 2.0])
         ),
-        r"draws between bounds that are not in order, or that differ along a vmap",
+        r"draws between bounds that are out of order, or that differ along a vmap",
     ),
     "bounds by vmap, for one key": (
         lambda: jax.vmap(lambda b: jax.random.uniform(a_key(), (3,), maxval=b))(jnp.array([1.0, 2.0, 3.0])),
-        r"draws between bounds that are not in order, or that differ along a vmap",
+        r"draws between bounds that are out of order, or that differ along a vmap",
     ),
     "truncated by vmap, for one key": (
         lambda: jax.vmap(lambda b: jax.random.truncated_normal(a_key(), 0, b, (3,)))(jnp.array([1.0, 2.0, 3.0])),
-        r"draws between bounds that are not in order, or that differ along a vmap",
+        r"draws between bounds that are out of order, or that differ along a vmap",
     ),
     "an infinity": (
         lambda: jnp.where(normal((9,)) > 0, -jnp.inf, 0.0),
-        r"made of drawn values .*and of such as are not",
+        r"computed from drawn values .*and from values that are not",
     ),
     "a large product": (lambda: normal((4096, 4096)) @ normal((4096, 4096)), r"multiplies drawn matrices"),
     "a mask of the weights": (
@@ -692,7 +692,7 @@ def test_what_hangs_on_an_input_without_values_is_refused():
     def init(x):
         return {"scale": x.std() * jnp.ones(3), "w": normal((3,))}
 
-    with pytest.raises(seedbed.InvalidRequest, match=r"hangs on the values of an argument.*give the array") as caught:
+    with pytest.raises(seedbed.InvalidRequest, match=r"depends on the values of an argument.*give the array") as caught:
         record(init, X)
     assert caught.value.field == "scale"
     assert specs(init, jnp.array([1.0, 3.0]))["scale"].WhichOneof("scheme") == "ones"

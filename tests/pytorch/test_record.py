@@ -257,7 +257,7 @@ def test_what_is_recorded(fill, expected):
 
 def test_more_computed_values_than_a_request_carries():
     table = torch.arange(600.0 * 600).reshape(600, 600)
-    with pytest.raises(seedbed.InvalidRequest, match="mixes 1440000 bytes of values that the code computes") as error:
+    with pytest.raises(seedbed.InvalidRequest, match="combines 1440000 bytes of values that") as error:
         seedbed.torch.record(parameter(lambda w: nn.Parameter(table.sin() + torch.randn(600, 600))))
     assert error.value.field == "weight"
     assert seedbed.torch.record(parameter(lambda w: nn.Parameter(table.sin()))).tensors[0].HasField("literal")
@@ -411,27 +411,30 @@ def test_a_module_with_complex_parameters_is_filled_and_verified(client):
 REFUSED = {
     "never filled": (lambda w: None, "never initialised"),
     "half filled": (lambda w: w[:2].zero_(), "never initialised"),
-    "made of what was never filled": (lambda w: w.add_(1), "made of memory that was never initialised"),
+    "made of what was never filled": (lambda w: w.add_(1), "computed from memory that was never initialised"),
     "drawn, a part seen as integers": (lambda w: w.normal_().view(torch.int16)[0].fill_(7), "int16"),
     "infinite": (lambda w: w.fill_(torch.inf), "not finite"),
     "infinite, with memory": (lambda w: nn.Parameter(torch.full((3,), torch.inf)), "not finite"),
     "complex of double precision": (lambda w: nn.Parameter(torch.zeros(3, dtype=torch.complex128)), "complex128"),
     "a complex sum": (
         lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat) + 1),
-        r"computed of complex numbers, which are served as they are drawn.*test_record",
+        r"computed from complex numbers, of which only draws.*test_record",
     ),
     "a complex product": (
         lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat) * 1j),
-        "computed of complex numbers",
+        "computed from complex numbers",
     ),
-    "a real part": (lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat).real.clone()), "cannot be said"),
-    "made complex": (lambda w: nn.Parameter(torch.randn(3).to(torch.cfloat)), "computed of complex numbers"),
+    "a real part": (lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat).real.clone()), "no recipe describes"),
+    "made complex": (lambda w: nn.Parameter(torch.randn(3).to(torch.cfloat)), "computed from complex numbers"),
     "an inverse": (
         lambda w: nn.Parameter(torch.inverse(torch.randn(4, 4))),
-        r"linalg_inv_ex of values that were drawn.*test_record",
+        r"linalg_inv_ex of drawn values.*test_record",
     ),
-    "sorted": (lambda w: w.copy_(w.normal_().sort(0)[0]), "sort of values that were drawn"),
-    "a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.rand(6, 4))[0]), "decomposition of anything but"),
+    "sorted": (lambda w: w.copy_(w.normal_().sort(0)[0]), "sort of drawn values"),
+    "a decomposition": (
+        lambda w: nn.Parameter(torch.linalg.qr(torch.rand(6, 4))[0]),
+        "decomposes a matrix",
+    ),
     "R of a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[1]), "signs"),
     "multinomial": (lambda w: w.copy_(torch.multinomial(torch.ones(4), 1)), "multinomial"),
 }

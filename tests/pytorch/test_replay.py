@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import seedbed
 import seedbed.torch
-from seedbed.torch import _emit
+from seedbed._record import emit
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ class Replaced(TorchDispatchMode):
 
 def replayed(fill, client, monkeypatch):
     """What a program makes, as recorded and as computed in earnest."""
-    monkeypatch.setattr(_emit._Names, "stream", lambda self, tensor, draw, use=None: f"#{draw.drawing.number}")
-    monkeypatch.setattr(_emit._Names, "is_alone", lambda self, draw: False)
+    monkeypatch.setattr(emit.Names, "stream", lambda self, tensor, draw, use=None: f"#{draw.drawing.number}")
+    monkeypatch.setattr(emit.Names, "is_alone", lambda self, draw: False)
 
     class Net(nn.Module):
         def __init__(self):

@@ -79,56 +79,56 @@ class Value:
         raise TypeError("a Value is neither true nor false before it is made; use seedbed.where")
 
     def __add__(self, other: ValueLike) -> Value:
-        return _call("add", self, other)
+        return apply("add", self, other)
 
     def __radd__(self, other: ValueLike) -> Value:
-        return _call("add", other, self)
+        return apply("add", other, self)
 
     def __sub__(self, other: ValueLike) -> Value:
-        return _call("subtract", self, other)
+        return apply("subtract", self, other)
 
     def __rsub__(self, other: ValueLike) -> Value:
-        return _call("subtract", other, self)
+        return apply("subtract", other, self)
 
     def __mul__(self, other: ValueLike) -> Value:
-        return _call("multiply", self, other)
+        return apply("multiply", self, other)
 
     def __rmul__(self, other: ValueLike) -> Value:
-        return _call("multiply", other, self)
+        return apply("multiply", other, self)
 
     def __truediv__(self, other: ValueLike) -> Value:
-        return _call("divide", self, other)
+        return apply("divide", self, other)
 
     def __rtruediv__(self, other: ValueLike) -> Value:
-        return _call("divide", other, self)
+        return apply("divide", other, self)
 
     def __pow__(self, other: ValueLike) -> Value:
-        return _call("power", self, other)
+        return apply("power", self, other)
 
     def __rpow__(self, other: ValueLike) -> Value:
-        return _call("power", other, self)
+        return apply("power", other, self)
 
     def __lt__(self, other: ValueLike) -> Value:
-        return _call("less", self, other)
+        return apply("less", self, other)
 
     def __le__(self, other: ValueLike) -> Value:
-        return _call("less_equal", self, other)
+        return apply("less_equal", self, other)
 
     def __gt__(self, other: ValueLike) -> Value:
-        return _call("less", other, self)
+        return apply("less", other, self)
 
     def __ge__(self, other: ValueLike) -> Value:
-        return _call("less_equal", other, self)
+        return apply("less_equal", other, self)
 
     def __neg__(self) -> Value:
-        return _call("negate", self)
+        return apply("negate", self)
 
     def __abs__(self) -> Value:
-        return _call("absolute", self)
+        return apply("absolute", self)
 
     def round(self) -> Value:
         """The nearest integers, of two the even one."""
-        return _call("round", self)
+        return apply("round", self)
 
     def astype(self, dtype: DTypeLike) -> Value:
         """The Value, rounded to a dtype; without it, only the tensor is rounded.
@@ -353,8 +353,12 @@ def _array(value: Value) -> Array:
     return np.frombuffer(recipe.literal.data, dtypes.numpy_dtype(recipe.dtype)).reshape(value._shape or ())
 
 
-def _value(what: object) -> Value:
-    """A Value of what mixes with Values."""
+def as_value(what: object) -> Value:
+    """A Value from anything that mixes with Values: a number, an array or another tensor.
+
+    Raises:
+        InvalidRequest: If it is none of these.
+    """
     if isinstance(what, Value):
         return what
     if isinstance(what, TensorSpec):
@@ -385,8 +389,17 @@ def _is_mere(value: Value, scheme: str) -> bool:
     return value._step.HasField("recipe") and value._step.recipe.WhichOneof("scheme") == scheme
 
 
-def _call(name: str, *arguments: ValueLike) -> Value:
-    values = tuple(map(_value, arguments))
+def apply(name: str, *arguments: ValueLike) -> Value:
+    """A function of the contract, element by element.
+
+    Args:
+        name: The function's name in the contract, in lower case.
+        *arguments: Its operands, which are broadcast.
+
+    Raises:
+        InvalidRequest: If their shapes do not broadcast, or the divisor is the constant 0.
+    """
+    values = tuple(map(as_value, arguments))
     if name == "divide" and values[1]._step.WhichOneof("value") == "constant" and values[1]._step.constant == 0:
         raise InvalidRequest(_EXPRESSION, "divides by the constant 0; divide by something else")
     shapes = [value._shape for value in values]
@@ -468,87 +481,87 @@ def _reduce(name: str, value: Value, axis: Axis, keepdims: bool, p: float | None
 
 def sqrt(x: ValueLike) -> Value:
     """The square root."""
-    return _call("sqrt", x)
+    return apply("sqrt", x)
 
 
 def rsqrt(x: ValueLike) -> Value:
     """``1 / sqrt(x)``."""
-    return _call("rsqrt", x)
+    return apply("rsqrt", x)
 
 
 def exp(x: ValueLike) -> Value:
     """E to the power of x."""
-    return _call("exp", x)
+    return apply("exp", x)
 
 
 def expm1(x: ValueLike) -> Value:
     """``exp(x) - 1``, precise near 0."""
-    return _call("expm1", x)
+    return apply("expm1", x)
 
 
 def log(x: ValueLike) -> Value:
     """The natural logarithm."""
-    return _call("log", x)
+    return apply("log", x)
 
 
 def log1p(x: ValueLike) -> Value:
     """``log(1 + x)``, precise near 0."""
-    return _call("log1p", x)
+    return apply("log1p", x)
 
 
 def sin(x: ValueLike) -> Value:
     """The sine."""
-    return _call("sin", x)
+    return apply("sin", x)
 
 
 def cos(x: ValueLike) -> Value:
     """The cosine."""
-    return _call("cos", x)
+    return apply("cos", x)
 
 
 def tanh(x: ValueLike) -> Value:
     """The hyperbolic tangent."""
-    return _call("tanh", x)
+    return apply("tanh", x)
 
 
 def sigmoid(x: ValueLike) -> Value:
     """``1 / (1 + exp(-x))``."""
-    return _call("sigmoid", x)
+    return apply("sigmoid", x)
 
 
 def softplus(x: ValueLike) -> Value:
     """``log(1 + exp(x))``."""
-    return _call("softplus", x)
+    return apply("softplus", x)
 
 
 def erf(x: ValueLike) -> Value:
     """The error function."""
-    return _call("erf", x)
+    return apply("erf", x)
 
 
 def erfinv(x: ValueLike) -> Value:
     """The inverse of the error function."""
-    return _call("erfinv", x)
+    return apply("erfinv", x)
 
 
 def floor(x: ValueLike) -> Value:
     """The largest integer that is not above x."""
-    return _call("floor", x)
+    return apply("floor", x)
 
 
 def minimum(a: ValueLike, b: ValueLike) -> Value:
     """The smaller of two."""
-    return _call("minimum", a, b)
+    return apply("minimum", a, b)
 
 
 def maximum(a: ValueLike, b: ValueLike) -> Value:
     """The larger of two."""
-    return _call("maximum", a, b)
+    return apply("maximum", a, b)
 
 
 def equal(a: ValueLike, b: ValueLike) -> Value:
     """1 where they are equal, else 0; ``==`` tells whether they are the same Value."""
-    return _call("equal", a, b)
+    return apply("equal", a, b)
 
 
 def clamp(x: ValueLike, low: ValueLike, high: ValueLike) -> Value:
@@ -562,7 +575,7 @@ def clamp(x: ValueLike, low: ValueLike, high: ValueLike) -> Value:
     Raises:
         InvalidRequest: If the shapes cannot be broadcast together.
     """
-    return _call("clamp", x, low, high)
+    return apply("clamp", x, low, high)
 
 
 def where(condition: ValueLike, a: ValueLike, b: ValueLike) -> Value:
@@ -581,7 +594,7 @@ def where(condition: ValueLike, a: ValueLike, b: ValueLike) -> Value:
     >>> seedbed.where(abs(x) < 2, x, 0.0).shape
     (8, 4)
     """
-    return _call("where", condition, a, b)
+    return apply("where", condition, a, b)
 
 
 def concatenate(values: Iterable[ValueLike], axis: SupportsIndex = 0) -> Value:
@@ -637,7 +650,7 @@ def stack(values: Iterable[ValueLike], axis: SupportsIndex = 0) -> Value:
 
 
 def _several(values: Iterable[ValueLike]) -> tuple[Value, ...]:
-    several = tuple(map(_value, values))
+    several = tuple(map(as_value, values))
     if not several:
         raise InvalidRequest(_EXPRESSION, "there are no values to put together; give one at least")
     return several
@@ -690,7 +703,7 @@ def parts(boxes: Iterable[tuple[Where, What]]) -> Parts:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InvalidRequest(f"spec.parts[{number}]", f"{pair!r} is no pair; give (where, what)")
         where_it_is, what = pair
-        pairs.append((where_it_is, what if isinstance(what, Parts) else _value(what)))
+        pairs.append((where_it_is, what if isinstance(what, Parts) else as_value(what)))
     if len(pairs) > _MAX_PARTS:
         raise InvalidRequest("spec.parts", f"has {len(pairs)} parts, over the limit of {_MAX_PARTS}; join some")
     return Parts(tuple(pairs))
@@ -718,7 +731,7 @@ def spec(scheme: str | What, shape: Shape | None = None, **parameters: object) -
     """
     if isinstance(scheme, str):
         return schemes.spec(scheme, shape, **parameters)  # type: ignore[arg-type]  # which refuses None
-    what = scheme if isinstance(scheme, Parts) else _value(scheme)
+    what = scheme if isinstance(scheme, Parts) else as_value(scheme)
     if shape is None:
         shape = None if isinstance(what, Parts) else what._shape
         if shape is None:

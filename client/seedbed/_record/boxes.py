@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from seedbed._types import Array
+
 if TYPE_CHECKING:
     import torch
 
@@ -106,6 +108,12 @@ def box_by(shape: Shape, change: Callable[[Any], Any]) -> Box:
     address = array.__array_interface__["data"][0]
     offset = view.__array_interface__["data"][0] - address if view.size else 0
     return Box(tuple(view.shape), tuple(view.strides), offset)
+
+
+def elements(flat: Array, box: Box) -> Array:
+    """The elements of a flat array that a box has, as a view of its memory."""
+    strides = [stride * flat.itemsize for stride in box.strides]
+    return np.lib.stride_tricks.as_strided(flat[box.offset :], box.shape, strides)
 
 
 def sorted_box(box: Box) -> tuple[Any, ...]:

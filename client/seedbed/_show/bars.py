@@ -81,7 +81,7 @@ class Bar:
     """
 
     def __init__(self, label: str) -> None:
-        _check_rich()
+        check_rich()
         self._label = label
         self._task: TaskID | None = None
         self._is_closed = False
@@ -100,7 +100,7 @@ class Bar:
             _DISPLAY.end(self._task, is_kept=is_done)
 
 
-def _check_rich() -> None:
+def check_rich() -> None:
     try:
         import rich.progress  # noqa: F401, PLC0415
     except ImportError:

@@ -80,7 +80,7 @@ def init_module(
     (True, 0.2)
     """
     if progress is True:
-        bars.check()  # on each rank, for the others would wait for one that fails
+        bars.check_rich()  # on each rank, for the others would wait for one that fails
     specs = specs_of(module, seed, model, rules, only)
     _check_buffers(module, specs, only)
     tensors = tensors_of(module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,15 +13,14 @@ from seedbed import dtypes
 from seedbed._ask import arguments
 from seedbed._client.sync import Client
 from seedbed._record.boxes import Box, row_major
+from seedbed._record.emit import Held, warn_of_literals
+from seedbed._record.nodes import Full, Literal, Node, is_drawn, leaves, problem_of
 from seedbed._types import Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _emit, _module, _nodes
-from seedbed.torch._nodes import Given, Node
-from seedbed.torch._trace import Trace, attributes, trace
+from seedbed.torch._functions import attributes
+from seedbed.torch._trace import Trace, trace
 from seedbed.v1 import Model
-
-_LARGE_LITERALS = 64 << 20
-"""Bytes of literals over which a model's user is told."""
 
 Build = Callable[[], torch.nn.Module]
 
@@ -136,31 +134,31 @@ def _traced(build: Build, seed: int) -> Trace:
 def _model_of(traced: Trace, seed: int, independent_copies: bool) -> Model:
     module = traced.module
     assert isinstance(module, torch.nn.Module)  # for mypy
-    held: list[_emit.Held] = []
+    held: list[Held] = []
     places: dict[int, list[tuple[str, Box]]] = {}
     for name, tensor in module.named_parameters():
         if torch.nn.parameter.is_lazy(tensor):
             raise InvalidRequest(name, "has no shape before the module is called; give the lazy module its sizes")
         node = _parameter_node(name, tensor, traced)
         _check_apart(name, tensor, places)
-        held.append(_emit.Held(name, node, _module.dtype_name(tensor)))
+        held.append(Held(name, node, _module.dtype_name(tensor)))
     for name, buffer in module.named_buffers():
         listed = _buffer_node(name, buffer, traced, _is_saved(module, name))
         if listed is not None:
             _check_apart(name, buffer, places)
-            held.append(_emit.Held(name, listed, _module.served_dtype(buffer)))
+            held.append(Held(name, listed, _module.served_dtype(buffer)))
     model = Model(name=type(module).__name__, tensors=_emit.specs(held, seed, independent_copies))
-    _warn_of_literals(held)
+    warn_of_literals(held, stacklevel=3)
     return model
 
 
 def _parameter_node(name: str, parameter: torch.Tensor, traced: Trace) -> Node:
     if _module.dtype_name(parameter) not in dtypes.NAMES:
         raise InvalidRequest(name, f"has dtype {parameter.dtype}; only {', '.join(dtypes.NAMES)} are served")
-    node = _nodes.settled(traced.value(parameter))
+    node = traced.value(parameter).settled()
     if not parameter.numel():
         return node
-    if problem := _nodes.problem_of(node):
+    if problem := problem_of(node):
         raise InvalidRequest(name, str(problem))
     _check_finite(name, node)
     return node
@@ -171,15 +169,15 @@ def _buffer_node(name: str, buffer: torch.Tensor, traced: Trace, is_saved: bool)
     is_float = _module.dtype_name(buffer) in dtypes.NAMES
     if not is_float and (buffer.is_complex() or not traced.is_symbolic(buffer)):
         return None
-    node = _nodes.settled(traced.value(buffer))
-    problem = _nodes.problem_of(node)
-    if _nodes.is_drawn(node):
+    node = traced.value(buffer).settled()
+    problem = problem_of(node)
+    if is_drawn(node):
         if problem:
             raise InvalidRequest(name, str(problem))
         return node
     if problem or not is_float or not buffer.numel() or not _are_finite(node):
         return None
-    if isinstance(node, Given) and isinstance(_emit.recognised(node), Given) and not is_saved:
+    if isinstance(node, Literal) and isinstance(_emit.recognised(node), Literal) and not is_saved:
         return None
     return node
 
@@ -191,9 +189,9 @@ def _is_saved(module: torch.nn.Module, name: str) -> bool:
 
 def _are_finite(node: Node) -> bool:
     return all(
-        bool(torch.as_tensor(leaf.values if isinstance(leaf, Given) else leaf.value).isfinite().all())
-        for leaf in _nodes.leaves(node)
-        if isinstance(leaf, (Given, _nodes.Full))
+        bool(torch.as_tensor(leaf.values if isinstance(leaf, Literal) else leaf.value).isfinite().all())
+        for leaf in leaves(node)
+        if isinstance(leaf, (Literal, Full))
     )
 
 
@@ -210,20 +208,6 @@ def _check_apart(name: str, tensor: torch.Tensor, places: dict[int, list[tuple[s
         if not box.is_apart_from(its):
             raise InvalidRequest(name, f"shares memory with {other}; to tie them, make them the same Parameter")
     here.append((name, box))
-
-
-def _warn_of_literals(held: list[_emit.Held]) -> None:
-    sizes: dict[str, int] = {}
-    for one in held:
-        given = [leaf.values for leaf in _nodes.leaves(one.node) if isinstance(leaf, Given)]
-        sizes[one.name] = sum(values.numel() * values.element_size() for values in given)
-    if (total := sum(sizes.values())) > _LARGE_LITERALS:
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        warnings.warn(
-            f"the model holds {total / 2**20:.0f} MiB of values that its code computes without drawing, "
-            f"most in {', '.join(largest)}; they are part of the model file",
-            stacklevel=4,
-        )
 
 
 def _check_same(model: Model, again: Model) -> None:
@@ -274,10 +258,10 @@ def _without_fakes(tensor: torch.Tensor, traced: Trace) -> torch.Tensor:
     if not is_parameter and not traced.is_symbolic(tensor):
         return tensor
     node = traced.value(tensor)
-    if is_parameter or _nodes.is_drawn(node):
+    if is_parameter or is_drawn(node):
         strides = tensor.stride() if Box.of(tensor).is_dense else row_major(tuple(tensor.shape))
         plain = torch.empty_strided(tuple(tensor.size()), tuple(strides), dtype=tensor.dtype, device="meta")
-    elif _nodes.problem_of(node):
+    elif problem_of(node):
         plain = torch.zeros(tuple(tensor.size()), dtype=tensor.dtype)  # memory that nobody wrote
     else:
         plain = _nodes.evaluated(node).clone()
