@@ -616,7 +616,7 @@ def test_coroutines_are_refused():
 def test_the_command_line_refuses_it(command, capsys):
     assert run([*command, "--target", "local:cuda"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "local:cuda makes arrays on the GPU, for programs in Python; give local:" in message
+    assert "local:cuda fills arrays on the GPU, for Python programs only; give local:" in message
 
 
 def test_nothing_is_imported_before_it_is_asked_for():

@@ -141,9 +141,9 @@ def test_other_files(seedbed_command, command, text, message):
 
 
 CONFIGURATIONS = {
-    "nested lists": (DEEP, "f: not a file of JSON: nested too deeply"),
-    "a type that is none": ('{"model_type": ["gpt2"]}', "f: model_type ['gpt2'] is none that this transformers has"),
-    "architectures that are none": ('{"model_type": "gpt2", "architectures": [5]}', "f: its architectures are no list"),
+    "nested lists": (DEEP, "f: not JSON: nested too deeply"),
+    "an unknown type": ('{"model_type": ["gpt2"]}', "f: the installed transformers has no model_type ['gpt2']"),
+    "wrong architectures": ('{"model_type": "gpt2", "architectures": [5]}', "f: architectures is not a list of names"),
 }
 
 
