@@ -56,6 +56,7 @@ breaking: .venv/dev.stamp  ## compare the contract with the last release's
 
 types: .venv/dev.stamp  ## check types
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks release
 
 bench: .venv/bench.stamp  ## measure all, beside its peers, in a quarter of an hour (BENCH="--help" tells of parts)
 	$(BIN)/python -m benchmarks $(BENCH)
