@@ -1,4 +1,4 @@
-"""Messages made ahead: by whom, when, how many, and what becomes of them if a stream ends."""
+"""Read-ahead: which thread makes messages, when, how many, and what happens when a stream ends."""
 
 import threading
 
@@ -15,7 +15,7 @@ from seedbed_server.service.settings import Settings
 
 
 def threaded(made):
-    """Makes messages that tell which thread made them."""
+    """Makes messages that hold the name of the thread that made them."""
 
     def make(offset):
         made.append(offset)
@@ -24,7 +24,7 @@ def threaded(made):
     return make
 
 
-def test_a_message_is_made_while_the_one_before_is_sent():
+def test_a_message_is_made_while_the_previous_one_is_sent():
     made = []
     messages = ReadAhead(2).messages(threaded(made), range(4))
     for sent in range(3):
@@ -34,16 +34,16 @@ def test_a_message_is_made_while_the_one_before_is_sent():
     assert made == [0, 1, 2, 3]
 
 
-def test_one_message_is_made_by_the_streams_own_thread():
+def test_a_single_message_is_made_by_the_calling_thread():
     assert list(ReadAhead(2).messages(threaded([]), range(1))) == [threading.current_thread().name.encode()]
 
 
-def test_nothing_is_made_ahead_where_all_cores_are_busy():
+def test_nothing_is_made_ahead_while_all_cores_are_busy():
     made = []
     ahead = ReadAhead(4)
     first, second, third = (ahead.messages(threaded(made), range(3)) for _ in range(3))
     assert [next(first), next(second), next(third)] == [threading.current_thread().name.encode()] * 3
-    assert wait_until(lambda: len(made) == 5)  # two of three had begun when the third came
+    assert wait_until(lambda: len(made) == 5)  # the first two streams read ahead before the third arrived
     assert not next(first).startswith(threading.current_thread().name.encode())
     assert next(first) == threading.current_thread().name.encode()
     second.close()
@@ -55,7 +55,7 @@ def test_nothing_is_made_ahead_where_all_cores_are_busy():
 
 
 @pytest.mark.parametrize("cores", [1, 4])
-def test_an_error_is_told_where_it_is_due(cores):
+def test_an_error_is_raised_when_its_message_is_due(cores):
     def make(offset):
         return b"" if offset < 2 else 1 // 0
 
@@ -65,7 +65,7 @@ def test_an_error_is_told_where_it_is_due(cores):
         next(messages)
 
 
-def test_a_stream_that_is_closed_waits_for_what_is_made_for_it():
+def test_closing_a_stream_waits_for_the_message_in_progress():
     within, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def make(offset):
@@ -95,7 +95,7 @@ def stream(servicer, cancelled=lambda: False, count=100):
     return servicer.init_tensor(request, cancelled)
 
 
-def test_a_tensor_is_read_ahead_and_its_buffers_come_back():
+def test_a_tensor_is_read_ahead_and_its_buffers_are_returned():
     backend = ManyCores()
     servicer = InitServicer(backend, Settings(chunk_bytes=16))
     values = []
@@ -107,7 +107,7 @@ def test_a_tensor_is_read_ahead_and_its_buffers_come_back():
 
 
 @pytest.mark.parametrize("end", ["closed", "cancelled"])
-def test_a_stream_that_ends_leaves_nothing_behind(end):
+def test_a_stream_that_ends_returns_its_buffers_and_turns(end):
     backend = ManyCores(seconds=0.05)
     servicer = InitServicer(backend, Settings(chunk_bytes=16))
     cancelled = threading.Event()

@@ -1,4 +1,4 @@
-"""Streams are divided evenly among the workers of a server, wherever the kernel's chance takes connections."""
+"""Streams are distributed evenly among workers, although the kernel distributes connections at random."""
 
 import asyncio
 import contextlib
@@ -29,18 +29,18 @@ SMALL = seedbed.spec("normal", (1000,), name="small")
 
 @pytest.fixture
 def four(start_server):
-    """A server of four workers, and how many streams each of them has."""
+    """A server with four workers, and a function that returns the number of streams of each."""
     handle = start_server(workers=4, metrics="0", log_level="info")
     urls = re.search(r"; metrics on (.+)$", handle.banner.strip())[1].split(", ")
     return handle, lambda: [open_streams(url) for url in urls]
 
 
 def open_streams(url):
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return int(float(re.search(r"^seedbed_open_streams (\S+)$", answer.read().decode(), re.M)[1]))
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return int(float(re.search(r"^seedbed_open_streams (\S+)$", response.read().decode(), re.M)[1]))
 
 
-def test_eight_clients_are_two_for_each_of_four_workers(four):
+def test_eight_clients_are_two_per_worker(four):
     handle, counts = four
     with contextlib.ExitStack() as stack:
         for _ in range(8):
@@ -50,20 +50,20 @@ def test_eight_clients_are_two_for_each_of_four_workers(four):
     assert wait_until(lambda: counts() == [0, 0, 0, 0])
     code, log = handle.terminate()
     assert code == 0
-    assert log.count("rpc=InitTensor") == 8  # those that were sent on are no requests
+    assert log.count("rpc=InitTensor") == 8  # calls that moved are not logged
     assert "WARNING" not in log
     assert "UNAVAILABLE" not in log
 
 
-def test_the_streams_of_one_client_are_divided_too(four):
+def test_the_streams_of_one_client_are_distributed(four):
     handle, counts = four
     with seedbed.connect(handle.target, timeout=60) as client, contextlib.ExitStack() as stack:
-        for _ in range(8):  # as threads do that share a client
+        for _ in range(8):  # like threads that share a client
             next(stack.enter_context(contextlib.closing(client.iter_chunks(ENDLESS))))
         assert counts() == [2, 2, 2, 2]
 
 
-def test_so_are_those_of_coroutines(four):
+def test_the_streams_of_coroutines_are_distributed(four):
     handle, counts = four
 
     async def main():
@@ -79,22 +79,22 @@ def test_so_are_those_of_coroutines(four):
     assert asyncio.run(main()) == [2, 2, 2, 2]
 
 
-def test_so_are_the_parts_of_a_tensor(four):
+def test_the_stripes_of_a_tensor_are_distributed(four):
     handle, counts = four
     seen = []
 
     def wait_for_all(_done, _total):
-        """No part gets on before every worker has one; reports come one at a time."""
+        """Blocks the first progress report until every worker has a stripe; reports are sequential."""
         if not seen:
             seen.append(wait_until(lambda: counts() == [1, 1, 1, 1], 20))
 
     with seedbed.connect(handle.target, timeout=60, connections=4) as client:
-        # So large that each of the parts may move 32 times: one of four workers is missed once in 10,000 times.
+        # So large that each stripe may move 32 times: one of four workers is missed once in 10,000 runs.
         client.init(seedbed.spec("zeros", (256 << 20,)), progress=wait_for_all)
     assert seen == [True]
 
 
-# One worker, and a table in which a test writes for another one ------------------------------------------------------
+# One worker, and a table that the test writes as if it were another --------------------------------------------------
 
 
 @pytest.fixture
@@ -119,18 +119,18 @@ def one_stream(target):
 
 
 def attempts(monkeypatch):
-    """How often each call was made: what it said that was left."""
-    told = []
+    """The number of moves that each attempt had left."""
+    moves_left = []
     original = rerouting.metadata
-    monkeypatch.setattr(rerouting, "metadata", lambda route: told.append(route.moves) or original(route))
-    return told
+    monkeypatch.setattr(rerouting, "metadata", lambda route: moves_left.append(route.moves) or original(route))
+    return moves_left
 
 
 @pytest.mark.parametrize("client", [seedbed.connect, seedbed.aio.connect])
-def test_whoever_finds_no_other_worker_is_served(monkeypatch, target, table, caplog, client):
+def test_a_call_that_reaches_no_other_worker_is_served(monkeypatch, target, table, caplog, client):
     caplog.set_level(logging.WARNING)
     with one_stream(target):
-        told = attempts(monkeypatch)
+        moves_left = attempts(monkeypatch)
         connected = client(target, timeout=30, connections=1)
         began = time.monotonic()
         if client is seedbed.connect:
@@ -143,7 +143,7 @@ def test_whoever_finds_no_other_worker_is_served(monkeypatch, target, table, cap
                     return await connected.init(LARGE)
 
             array = asyncio.run(main())
-        assert told == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+        assert moves_left == [8, 7, 6, 5, 4, 3, 2, 1, 0]
         assert time.monotonic() - began < 10
         assert (array[:2048] == np.arange(2048)).all()
         assert wait_until(lambda: table[0] == 1)
@@ -153,30 +153,32 @@ def test_whoever_finds_no_other_worker_is_served(monkeypatch, target, table, cap
 
 def test_small_tensors_do_not_move(monkeypatch, target):
     with one_stream(target), seedbed.connect(target) as client:
-        told = attempts(monkeypatch)
+        moves_left = attempts(monkeypatch)
         client.init(SMALL)
         list(client.init_model([SMALL] * 3))
-    assert told == [0, 0]
+    assert moves_left == [0, 0]
 
 
-def test_nobody_moves_while_another_has_as_many(monkeypatch, target, table):
+def test_calls_do_not_move_while_the_other_worker_has_as_many_streams(monkeypatch, target, table):
     with one_stream(target), seedbed.connect(target, connections=1) as client:
-        for others in (1, 2, -1):  # -1: it does not serve
+        for others in (1, 2, -1):  # -1: not serving
             table[1] = others
-            told = attempts(monkeypatch)
+            moves_left = attempts(monkeypatch)
             client.init(LARGE)
-            assert told == [8]
+            assert moves_left == [8]
 
 
-def test_clients_of_others_are_never_refused(target):
+def test_other_clients_are_never_refused(target):
     request = InitTensorRequest(spec=SMALL).SerializeToString()
     with one_stream(target), grpc.insecure_channel(target) as channel:
         for metadata in ((), ((MAY_MOVE, "0"),)):
-            answers = channel.unary_stream("/seedbed.v1.InitService/InitTensor")(request, timeout=10, metadata=metadata)
-            assert len(list(answers)) == 1
+            responses = channel.unary_stream("/seedbed.v1.InitService/InitTensor")(
+                request, timeout=10, metadata=metadata
+            )
+            assert len(list(responses)) == 1
 
 
-def test_a_stream_goes_on_while_another_moves(target):
+def test_a_stream_continues_while_another_moves(target):
     with seedbed.connect(target, timeout=30) as client:
         first = client.iter_chunks(ENDLESS)
         next(first)
@@ -185,18 +187,18 @@ def test_a_stream_goes_on_while_another_moves(target):
         first.close()
 
 
-def test_a_worker_counts_from_nothing_when_it_begins(table):
-    table[0] = 7  # of one that was killed
+def test_a_new_worker_counts_from_zero(table):
+    table[0] = 7  # left by a worker that was killed
     balance = Balance(table, 0)
     assert table[0] == -1
     balance.start()
     assert table[0] == 0
 
 
-# How often -----------------------------------------------------------------------------------------------------------
+# The number of moves -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("mib", "moves"), [(0, 0), (7, 0), (8, 1), (64, 8), (1 << 20, 32)])
-def test_a_call_moves_more_often_the_longer_it_takes(mib, moves):
+def test_longer_calls_may_move_more_often(mib, moves):
     half = TensorSlice(spec=seedbed.spec("normal", (mib << 17,)))
     assert rerouting.moves([half, half]) == moves

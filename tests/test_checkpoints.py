@@ -517,7 +517,7 @@ def test_a_wrong_index(checkpoint, seedbed_command, change, message):
 
 def test_an_index_that_is_not_json(checkpoint, seedbed_command):
     (checkpoint / INDEX).write_text("{")
-    assert f"ckpt/{INDEX}: is not JSON" in seedbed_command("verify", "ckpt")[2]
+    assert f"ckpt/{INDEX}: not JSON" in seedbed_command("verify", "ckpt")[2]
 
 
 def test_verify_refuses_a_directory_that_is_no_checkpoint(seedbed_command):

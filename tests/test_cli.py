@@ -220,7 +220,7 @@ REFUSALS = {
     ),
     "a directory that is missing": (
         ("get", "ones", "--shape", "3", "-o", "no/w.npy"),
-        "no/w.npy: there is no directory no; make it first",
+        "no/w.npy: directory no does not exist; create it first",
     ),
     "a target that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--target", "nowhere"), "target"),
     "a timeout that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),
@@ -309,7 +309,7 @@ def test_an_empty_model_is_a_file(ok, tmp_path):
 
 MODEL_ERRORS = {
     "no JSON": ('{"tensors": [', "m.json: not a model file"),
-    "no text": (b"\xff\xfe", "m.json: not a model file: not a text in UTF-8"),
+    "no text": (b"\xff\xfe", "m.json: not a model file: invalid UTF-8"),
     "an unknown field": (
         '{"tensors": [{"name": "a"}, {"name": "b", "shap": [3]}]}',
         'tensors[1]: Message type "seedbed.v1',
@@ -412,7 +412,7 @@ def test_verify_of_a_file_that_is_cut_short_fails(ok, seedbed_command, tiny):
     Path("tiny.safetensors").write_bytes(content[:-100])
     code, _, err = seedbed_command("verify", "tiny.safetensors")
     assert code == 1
-    assert "cut short" in err
+    assert "truncated" in err
 
 
 def test_verify_refuses_files_of_others(seedbed_command):
@@ -499,7 +499,7 @@ def test_the_target_is_read_from_the_environment(seedbed_command, monkeypatch):
 def test_version_and_usage(seedbed_command):
     code, out, _ = seedbed_command("--version")
     assert code == 0
-    assert out.startswith("seedbed, version 0.")
+    assert out == f"seedbed, version {seedbed.__version__}\n"
     code, out, _ = seedbed_command("--help")
     assert code == 0
     assert "Exit codes:" in out

@@ -538,7 +538,7 @@ def test_a_closed_client(cupy):
 
 def test_a_timeout(client):
     for call in (client.init, lambda *args, **options: list(client.iter_chunks(*args, **options))):
-        with pytest.raises(seedbed.DeadlineExceeded, match="no complete answer from local:cuda within 1e-09 s"):
+        with pytest.raises(seedbed.DeadlineExceeded, match="no complete response from local:cuda within 1e-09 s"):
             call(NORMAL, timeout=1e-9)
 
 
@@ -579,9 +579,7 @@ def test_without_a_gpu(cupy, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "0")
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith(
-        '"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that'
-    )
+    assert description.startswith('"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; check')
 
 
 def test_a_gpu_that_is_not_there(cupy):

@@ -1,4 +1,4 @@
-"""What a server does not let its clients do, over sockets; and how it is configured."""
+"""The limits of a server, over sockets; and its configuration."""
 
 import logging
 import subprocess
@@ -39,15 +39,15 @@ def serve():
 
 @pytest.fixture
 def open_stream():
-    """Opens streams, each on a connection of its own, of which one message is read."""
+    """Opens streams, each on its own connection, and reads one message of each."""
     channels = []
 
     def open_one(server, spec=ENDLESS):
         channels.append(grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]))
         call = channels[-1].unary_stream("/seedbed.v1.InitService/InitTensor")
-        answers = call(InitTensorRequest(spec=spec).SerializeToString(), timeout=60)
-        next(answers)
-        return answers
+        responses = call(InitTensorRequest(spec=spec).SerializeToString(), timeout=60)
+        next(responses)
+        return responses
 
     yield open_one
     for channel in channels:
@@ -57,7 +57,7 @@ def open_stream():
 # Bytes and tensors of a request --------------------------------------------------------------------------------------
 
 
-def test_more_bytes_than_an_answer_may_have(serve):
+def test_a_tensor_above_the_response_limit(serve):
     server = serve(max_response_bytes=400)
     with seedbed.connect(server.addresses[0]) as client:
         assert client.zeros((100,)).shape == (100,)
@@ -71,7 +71,7 @@ def test_more_bytes_than_an_answer_may_have(serve):
     )
 
 
-def test_more_bytes_than_the_answer_of_a_model_may_have(serve):
+def test_a_model_above_the_response_limit(serve):
     server = serve(max_response_bytes=400)
     specs = [zeros(50, name="a"), zeros(51, name="b")]
     with seedbed.connect(server.addresses[0]) as client:
@@ -84,7 +84,7 @@ def test_more_bytes_than_the_answer_of_a_model_may_have(serve):
     )
 
 
-def test_bytes_that_had_been_delivered_do_not_count():
+def test_bytes_before_the_resume_point_do_not_count():
     servicer = InitServicer(FakeBackend(), Settings(max_response_bytes=8))
     assert list(servicer.init_tensor(InitTensorRequest(spec=zeros(100), first_element=98), never))
     tensors = [TensorSlice(spec=zeros(9)), TensorSlice(spec=zeros(9)), TensorSlice(spec=zeros(1))]
@@ -98,13 +98,13 @@ def test_bytes_that_had_been_delivered_do_not_count():
             servicer.init_model(request, never)
 
 
-def test_regions_count_as_what_is_sent():
+def test_only_the_region_counts():
     servicer = InitServicer(FakeBackend(), Settings(max_response_bytes=8))
     part = TensorSlice(spec=zeros(1000), region=Region(start=[5], stop=[7]))
     assert list(servicer.init_model(InitModelRequest(tensors=[part]), never))
 
 
-def test_more_tensors_than_a_model_may_have(serve):
+def test_a_model_above_the_tensor_limit(serve):
     server = serve(max_tensors=2)
     with seedbed.connect(server.addresses[0]) as client:
         assert len(list(client.init_model([zeros(1, name="a"), zeros(1, name="b")]))) == 2
@@ -118,7 +118,7 @@ def test_more_tensors_than_a_model_may_have(serve):
 # Streams -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_larger_orthogonal_matrix_than_the_server_makes(serve):
+def test_an_orthogonal_matrix_above_the_limit(serve):
     server = serve(max_orthogonal_elements=100)
     with seedbed.connect(server.addresses[0]) as client:
         client.orthogonal((10, 10))
@@ -133,7 +133,7 @@ def test_a_larger_orthogonal_matrix_than_the_server_makes(serve):
         assert error.value.field == "tensors[1].spec.shape"
 
 
-def test_a_larger_request_than_the_server_reads(serve):
+def test_a_request_above_the_limit(serve):
     server = serve(max_request_bytes=4096)
     with seedbed.connect(server.addresses[0]) as client:
         client.describe(zeros(3, name="n" * 1000))
@@ -141,7 +141,7 @@ def test_a_larger_request_than_the_server_reads(serve):
             list(client.init_model([zeros(3, name=f"{'n' * 100}{index}") for index in range(100)]))
 
 
-def test_more_streams_than_a_client_may_have(serve, open_stream, tmp_path):
+def test_more_streams_than_the_limit_per_client(serve, open_stream, tmp_path):
     server = serve(listen=["127.0.0.1:0", f"unix:{tmp_path}/s.sock"], max_streams_per_client=2)
     streams = [open_stream(server) for _ in range(2)]
     with seedbed.connect(server.addresses[0]) as client, seedbed.connect(server.addresses[1]) as other:
@@ -168,9 +168,9 @@ def test_the_host_of_a_peer(peer, host):
     assert admission._host(peer) == host
 
 
-def test_a_client_that_does_not_read_loses_its_stream(serve, open_stream, caplog):
+def test_the_stream_of_a_client_that_does_not_read_is_ended(serve, open_stream, caplog):
     server = serve(stall_timeout=0.3, max_streams=1)
-    answers = open_stream(server)
+    responses = open_stream(server)
     assert wait_until(lambda: server._admission.count == 0)
     [record] = [record for record in caplog.records if record.name == stalls.__name__]
     assert record.levelno == logging.WARNING
@@ -179,15 +179,15 @@ def test_a_client_that_does_not_read_loses_its_stream(serve, open_stream, caplog
     with seedbed.connect(server.addresses[0]) as client:
         assert client.zeros((3,)).shape == (3,)
     with pytest.raises(grpc.RpcError) as error:
-        list(answers)
-    assert error.value.code() is grpc.StatusCode.CANCELLED  # which clients take for a break, and resume
+        list(responses)
+    assert error.value.code() is grpc.StatusCode.CANCELLED  # clients treat it as a broken connection, and resume
     began = time.monotonic()
     server.stop(20)  # waits for the threads
     assert time.monotonic() - began < 5
     assert server._stall_guard._sending_since == {}
 
 
-def test_a_client_that_reads_on_after_a_stall_gets_all(serve, caplog):
+def test_a_client_that_reads_on_after_a_stall_receives_everything(serve, caplog):
     server = serve(stall_timeout=0.2)
     specs = [zeros(10_000_000, name=str(index)) for index in range(3)]
     with seedbed.connect(server.addresses[0]) as client:
@@ -200,24 +200,24 @@ def test_a_client_that_reads_on_after_a_stall_gets_all(serve, caplog):
     assert len(arrays) == 3
 
 
-def test_a_slow_reader_does_not_stall(serve, open_stream, caplog):
+def test_a_slow_reader_is_not_stalled(serve, open_stream, caplog):
     server = serve(stall_timeout=0.5)
-    answers = open_stream(server)
+    responses = open_stream(server)
     end = time.monotonic() + 1.2
     while time.monotonic() < end:
-        next(answers)
+        next(responses)
         time.sleep(0.01)
     assert server._admission.count == 1
     assert "stall_timeout" not in caplog.text
 
 
-def test_without_a_stall_timeout_nobody_watches(serve, open_stream):
+def test_without_a_stall_timeout_nothing_is_watched(serve, open_stream):
     server = serve(stall_timeout=0)
     open_stream(server)
     assert server._stall_guard._sending_since == {}
 
 
-def test_more_connections_than_an_address_takes(serve):
+def test_more_connections_than_the_limit(serve):
     server = serve(max_connections=2)
     target = server.addresses[0]
     with seedbed.connect(target) as one, seedbed.connect(target) as other:
@@ -237,49 +237,53 @@ def test_more_connections_than_an_address_takes(serve):
     assert wait_until(is_served)
 
 
-def test_a_grpc_that_does_not_limit_connections(serve, monkeypatch):
+def test_a_grpc_that_cannot_limit_connections(serve, monkeypatch):
     monkeypatch.setattr("grpc.__version__", "1.65.5")
     serve()
     with pytest.raises(ValueError, match=r"^max_connections: 2 needs grpcio 1.66, and 1.65.5 is installed; run: pip"):
         serve(max_connections=2)
 
 
-def test_an_old_connection_gives_way_to_a_new_one_and_finishes_its_stream(serve, caplog):
+def test_an_old_connection_is_replaced_and_finishes_its_stream(serve, caplog):
     caplog.set_level(logging.INFO, observer.__name__)
     server = serve(max_connection_age=0.3)
     with grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]) as channel:
         init = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
         info = channel.unary_unary("/seedbed.v1.InitService/GetServerInfo")
-        answers = init(InitTensorRequest(spec=zeros(10_000_000)).SerializeToString(), timeout=20)
-        received = len(next(answers))
+        responses = init(InitTensorRequest(spec=zeros(10_000_000)).SerializeToString(), timeout=20)
+        received = len(next(responses))
         info(b"", timeout=5)
         time.sleep(0.8)
         info(b"", timeout=5, wait_for_ready=True)
-        received += sum(map(len, answers))
+        received += sum(map(len, responses))
     assert received > 40_000_000
     peers = [record.msg.fields["peer"] for record in caplog.records if record.msg.fields["rpc"] == "GetServerInfo"]
     assert len(set(peers)) == 2
 
 
-# Telling and configuring ---------------------------------------------------------------------------------------------
+# Reporting and configuring -------------------------------------------------------------------------------------------
 
 
-def test_limits_are_told(serve):
+def test_limits_are_reported(serve):
     server = serve(
         max_response_bytes=1 << 30, max_tensors=1000, max_streams=7, max_streams_per_client=3, stall_timeout=2.5,
         max_connection_age=60, max_connections=9, max_request_bytes=1 << 16, max_orthogonal_elements=100,
     )  # fmt: skip
     with seedbed.connect(server.addresses[0]) as client:
-        told = client.server_info().limits
-    assert (told.max_response_bytes, told.max_tensors, told.max_streams) == (1 << 30, 1000, 7)
-    assert (told.max_streams_per_client, told.stall_timeout_seconds, told.max_connection_age_seconds) == (3, 2.5, 60)
-    assert (told.max_connections, told.max_request_bytes, told.max_orthogonal_elements) == (9, 1 << 16, 100)
+        limits = client.server_info().limits
+    assert (limits.max_response_bytes, limits.max_tensors, limits.max_streams) == (1 << 30, 1000, 7)
+    assert (limits.max_streams_per_client, limits.stall_timeout_seconds, limits.max_connection_age_seconds) == (
+        3,
+        2.5,
+        60,
+    )
+    assert (limits.max_connections, limits.max_request_bytes, limits.max_orthogonal_elements) == (9, 1 << 16, 100)
 
 
-def test_within_a_process_there_are_no_such_limits():
+def test_in_process_there_are_no_such_limits():
     with seedbed.connect("local:") as client:
-        told = client.server_info().limits
-    assert told.max_response_bytes == told.max_tensors == told.max_streams == told.stall_timeout_seconds == 0
+        limits = client.server_info().limits
+    assert limits.max_response_bytes == limits.max_tensors == limits.max_streams == limits.stall_timeout_seconds == 0
 
 
 @pytest.mark.parametrize("name", ["max_streams_per_client", "stall_timeout", "max_connections", "max_connection_age"])
@@ -300,7 +304,7 @@ def test_limits_of_requests_out_of_range(name, value):
     ("name", "value"),
     [("max_orthogonal_elements", (1 << 26) + 1), ("max_orthogonal_elements", -1), ("max_request_bytes", 100)],
 )
-def test_limits_that_the_engine_sets(name, value):
+def test_limits_with_other_bounds(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: {value} is not between \d+ and \d+"):
         Settings(**{name: value})
 

@@ -39,9 +39,9 @@ def requests(monkeypatch):
     sent = []
     original = transport.GrpcTransport.stream
 
-    def recorded(self, method, request, deadline, *further):
-        sent.append(request)
-        return original(self, method, request, deadline, *further)
+    def recorded(self, call, deadline):
+        sent.append(call.request)
+        return original(self, call, deadline)
 
     monkeypatch.setattr(transport.GrpcTransport, "stream", recorded)
     return sent

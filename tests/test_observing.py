@@ -1,4 +1,4 @@
-"""What operators see of a server: the log of requests, and metrics, over sockets."""
+"""The request log and the metrics of a server, over sockets."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def zeros(*shape, **fields):
 
 @pytest.fixture
 def serve():
-    """Starts servers in this process, with clients of them."""
+    """Starts servers in this process; returns a client of each."""
     running = []
 
     def start_one(backend=None, **options):
@@ -47,7 +47,7 @@ def serve():
 
 @pytest.fixture
 def lines(caplog):
-    """The lines that were logged of requests, as their fields."""
+    """The fields of the log lines of requests."""
     caplog.set_level(logging.INFO, observer.__name__)
     return lambda: [record.msg.fields for record in caplog.records if record.name == observer.__name__]
 
@@ -59,9 +59,9 @@ def abandon():
     def abandon_one(target):
         with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             call = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
-            answers = call(InitTensorRequest(spec=ENDLESS).SerializeToString(), timeout=20)
-            next(answers)
-            answers.cancel()
+            responses = call(InitTensorRequest(spec=ENDLESS).SerializeToString(), timeout=20)
+            next(responses)
+            responses.cancel()
 
     return abandon_one
 
@@ -69,7 +69,7 @@ def abandon():
 # The log -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_line_of_a_tensor(serve, lines):
+def test_the_log_line_of_a_tensor(serve, lines):
     client = serve()
     client.zeros((3, 4), name="layers.0.weight", dtype="bfloat16")
     [line] = lines()
@@ -84,7 +84,7 @@ def test_the_line_of_a_tensor(serve, lines):
     assert 0 < line["seconds"] < 5
 
 
-def test_the_lines_of_other_requests(serve, lines):
+def test_the_log_lines_of_other_requests(serve, lines):
     client = serve()
     client.describe(zeros(5))
     client.calculate_gain("relu")
@@ -105,7 +105,7 @@ def test_the_elements_are_those_of_the_region(serve, lines):
     assert lines()[0]["elements"] == 20
 
 
-def test_the_line_of_a_refusal(serve, lines):
+def test_the_log_line_of_an_invalid_request(serve, lines):
     client = serve()
     with pytest.raises(seedbed.InvalidRequest):
         client.describe(TensorSpec(shape=[3], zeros=Zeros(), algorithm_version=99))
@@ -115,7 +115,7 @@ def test_the_line_of_a_refusal(serve, lines):
     assert "elements" not in line
 
 
-def test_the_line_tells_whose_token_it_was(lines, tmp_path):
+def test_the_log_line_names_the_owner_of_the_token(lines, tmp_path):
     digest = hashlib.sha256(b"secret").hexdigest()
     tokens = tmp_path / "tokens"
     tokens.write_text(f"alice:{digest}\n")
@@ -154,7 +154,7 @@ def test_the_line_tells_whose_token_it_was(lines, tmp_path):
     assert metrics.registry.get_sample_value("seedbed_requests_running", {"rpc": "InitTensor"}) == 0
 
 
-def test_the_line_of_a_cancellation(serve, lines, abandon):
+def test_the_log_line_of_a_cancelled_stream(serve, lines, abandon):
     client = serve()
     abandon(client.target)
     assert wait_until(lines)
@@ -164,7 +164,7 @@ def test_the_line_of_a_cancellation(serve, lines, abandon):
     assert line["peer"].startswith("ipv4:127.0.0.1:")
 
 
-def test_the_line_of_an_error_has_its_id_and_nothing_more(serve, lines, caplog):
+def test_the_log_line_of_an_error_has_only_its_id(serve, lines, caplog):
     client = serve(FakeBackend(error=RuntimeError("the secret")))
     with pytest.raises(seedbed.InternalError):
         client.zeros((3,))
@@ -176,7 +176,7 @@ def test_the_line_of_an_error_has_its_id_and_nothing_more(serve, lines, caplog):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 81, "a\x1b[2Jb", "a\u2028b", "a\u202eb", FORGED])
-def test_names_that_are_long_or_more_than_text_are_left_out(serve, lines, name):
+def test_long_or_unprintable_names_are_omitted(serve, lines, name):
     serve().zeros((3,), name=name)
     assert "name" not in lines()[0]
 
@@ -217,8 +217,8 @@ def test_the_log_of_a_process(start_server, log_format):
     lines = errors.splitlines()
     assert len(lines) == 2
     if log_format == "json":
-        told = json.loads(lines[0])
-        assert told.items() >= {"level": "INFO", "rpc": "InitTensor", "status": "OK", "name": "a name"}.items()
+        entry = json.loads(lines[0])
+        assert entry.items() >= {"level": "INFO", "rpc": "InitTensor", "status": "OK", "name": "a name"}.items()
         return
     assert all(
         re.match(r"\d{4}-\d\d-\d\d \S+ INFO seedbed_server\S+: rpc=InitTensor status=OK peer=", x) for x in lines
@@ -227,14 +227,14 @@ def test_the_log_of_a_process(start_server, log_format):
     assert "2026-01-01" not in errors
 
 
-def test_a_process_is_quiet_unless_asked(start_server):
+def test_a_process_logs_nothing_by_default(start_server):
     handle = start_server()
     with seedbed.connect(handle.target) as client:
         client.zeros((3,))
     assert handle.terminate() == (0, "")
 
 
-def test_what_cannot_be_logged():
+def test_unknown_log_settings():
     with pytest.raises(ValueError, match="log_level: 'loud' is unknown; give one of debug, info"):
         Settings(log_level="loud")
     with pytest.raises(ValueError, match="log_format: 'xml' is unknown; give one of text, json"):
@@ -246,12 +246,12 @@ def test_what_cannot_be_logged():
 
 @pytest.fixture
 def measured(serve):
-    """A client of a server, and what reads its metrics over HTTP."""
+    """A client of a server, and a function that reads its metrics over HTTP."""
     with metrics_http.serve_metrics("0", FakeBackend()) as metrics:
 
         def read():
-            with urllib.request.urlopen(metrics.url, timeout=5) as answer:
-                families = list(text_string_to_metric_families(answer.read().decode()))
+            with urllib.request.urlopen(metrics.url, timeout=5) as response:
+                families = list(text_string_to_metric_families(response.read().decode()))
             return {(sample.name, *sample.labels.values()): sample.value for f in families for sample in f.samples}
 
         yield serve(metrics=metrics), read
@@ -266,37 +266,37 @@ def test_metrics_of_requests(measured):
     with pytest.raises(seedbed.InvalidRequest):
         client.describe(TensorSpec(shape=[3], zeros=Zeros(), algorithm_version=99))
     list(client.init_model([zeros(5, name="a"), zeros(6, name="b"), TensorSpec(shape=[2], ones={}, name="c")]))
-    told = read()
-    assert told["seedbed_requests_total", "InitTensor", "OK"] == 2
-    assert told["seedbed_requests_total", "DescribeTensor", "OK"] == 1
-    assert told["seedbed_requests_total", "DescribeTensor", "INVALID_ARGUMENT"] == 1
-    assert told["seedbed_requests_total", "CalculateGain", "OK"] == 1
-    assert told["seedbed_request_seconds_count", "InitModel"] == 1
-    assert 0 < told["seedbed_request_seconds_sum", "InitModel"] < 5
-    assert 88 < told["seedbed_sent_bytes_total", "InitTensor"] < 400
-    assert told["seedbed_elements_total", "zeros"] == 12 + 11
-    assert told["seedbed_elements_total", "normal"] == 10
-    assert told["seedbed_elements_total", "ones"] == 2
-    assert told["seedbed_requests_running", "InitTensor"] == 0
-    assert told["seedbed_answers_waiting",] == 0
-    [backend] = [key for key in told if key[0] == "seedbed_backend_info"]
+    samples = read()
+    assert samples["seedbed_requests_total", "InitTensor", "OK"] == 2
+    assert samples["seedbed_requests_total", "DescribeTensor", "OK"] == 1
+    assert samples["seedbed_requests_total", "DescribeTensor", "INVALID_ARGUMENT"] == 1
+    assert samples["seedbed_requests_total", "CalculateGain", "OK"] == 1
+    assert samples["seedbed_request_seconds_count", "InitModel"] == 1
+    assert 0 < samples["seedbed_request_seconds_sum", "InitModel"] < 5
+    assert 88 < samples["seedbed_sent_bytes_total", "InitTensor"] < 400
+    assert samples["seedbed_elements_total", "zeros"] == 12 + 11
+    assert samples["seedbed_elements_total", "normal"] == 10
+    assert samples["seedbed_elements_total", "ones"] == 2
+    assert samples["seedbed_requests_running", "InitTensor"] == 0
+    assert samples["seedbed_answers_waiting",] == 0
+    [backend] = [key for key in samples if key[0] == "seedbed_backend_info"]
     assert set(backend) > {"fake", "nothing"}
-    assert not any("'a'" in str(key) for key in told)
+    assert not any("'a'" in str(key) for key in samples)
 
 
-def test_metrics_of_streams_that_are_open(measured, abandon):
+def test_metrics_of_open_streams(measured, abandon):
     client, read = measured
     with grpc.insecure_channel(client.target) as channel:
         call = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
-        answers = call(InitTensorRequest(spec=ENDLESS).SerializeToString(), timeout=20)
-        next(answers)
-        told = read()
-        assert (told["seedbed_open_streams",], told["seedbed_requests_running", "InitTensor"]) == (1, 1)
-        assert told["seedbed_sent_bytes_total", "InitTensor"] >= 1 << 20  # while it runs
-        answers.cancel()
+        responses = call(InitTensorRequest(spec=ENDLESS).SerializeToString(), timeout=20)
+        next(responses)
+        samples = read()
+        assert (samples["seedbed_open_streams",], samples["seedbed_requests_running", "InitTensor"]) == (1, 1)
+        assert samples["seedbed_sent_bytes_total", "InitTensor"] >= 1 << 20  # while it runs
+        responses.cancel()
     assert wait_until(lambda: read().get(("seedbed_requests_total", "InitTensor", "CANCELLED")) == 1)
-    told = read()
-    assert (told["seedbed_open_streams",], told["seedbed_requests_running", "InitTensor"]) == (0, 0)
+    samples = read()
+    assert (samples["seedbed_open_streams",], samples["seedbed_requests_running", "InitTensor"]) == (0, 0)
 
 
 def test_metrics_of_an_internal_error(serve):
@@ -308,7 +308,7 @@ def test_metrics_of_an_internal_error(serve):
     assert metrics.registry.get_sample_value("seedbed_requests_total", labels) == 1
 
 
-def test_a_resumed_stream_asks_for_what_is_left(serve):
+def test_a_resumed_stream_counts_only_the_remaining_elements(serve):
     metrics = Metrics(FakeBackend())
     client = serve(metrics=metrics)
     with grpc.insecure_channel(client.target) as channel:
@@ -320,12 +320,12 @@ def test_a_resumed_stream_asks_for_what_is_left(serve):
 def test_metrics_of_a_process(start_server):
     handle = start_server(metrics="0")
     url = re.search(r"; metrics on (http://127\.0\.0\.1:\d+/metrics)$", handle.banner.strip())[1]
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        assert b"seedbed_open_streams 0.0" in answer.read()
+    with urllib.request.urlopen(url, timeout=5) as response:
+        assert b"seedbed_open_streams 0.0" in response.read()
     assert handle.terminate() == (0, "")
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
@@ -336,12 +336,12 @@ def test_a_port_that_is_taken():
 
 
 @pytest.mark.parametrize("address", ["", "localhost:", ":9464", "localhost:x", "localhost:65536", "host", "-1"])
-def test_what_is_not_an_address(address):
+def test_malformed_addresses(address):
     with pytest.raises(ValueError, match=r"metrics: .* is not an address; give HOST:PORT, or a port"):
         metrics_http._host_and_port(address)
 
 
-def test_a_host_that_is_unknown():
+def test_an_unknown_host():
     with (
         pytest.raises(OSError, match=r"metrics: cannot listen on no-such-host\.invalid:0"),
         metrics_http.serve_metrics("no-such-host.invalid:0", FakeBackend()),

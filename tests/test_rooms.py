@@ -1,9 +1,11 @@
 """Who imports whom: the rules of pyproject.toml hold, and each of them notices an import that breaks it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,19 @@ def test_a_planted_import_is_found(tmp_path, name):
     path = tmp_path / place
     path.write_text((path.read_text() if path.exists() else "") + f"\n{line}\n")
     assert f"{rule} BROKEN" in lint(tmp_path)
+
+
+def test_the_page_draws_the_rules():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    rooms = page.partition("| room |")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rooms.splitlines()[2:]]
+    layers = [re.split(r" \| ", layer) for layer in rules[0]["layers"]]
+    assert [sorted(row) for row in rows] == [sorted(layer) for layer in layers]
+
+
+def test_the_page_names_files_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    paths = re.findall(r"`((?:client|server|proto|docs|tests|evidence)/[\w./-]+)`", page)
+    assert len(paths) > 12
+    assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -1,4 +1,4 @@
-"""TLS, tokens, and the refusal to do without: real servers, real certificates, real sockets."""
+"""TLS, tokens and the refusal to serve in plaintext, with real certificates and sockets."""
 
 import asyncio
 import datetime
@@ -43,7 +43,7 @@ def _environment(monkeypatch):
 
 
 class Files:
-    """PEM files of an authority and of what it issues."""
+    """PEM files of an authority and of the certificates that it issues."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -51,7 +51,7 @@ class Files:
         self.ca = self.write("ca.pem", self.authority.cert_pem)
 
     def write(self, name, *blobs):
-        """Puts a file in place as a whole, as those who rotate certificates do."""
+        """Replaces a file atomically, as tools that rotate certificates do."""
         path = self.folder / name
         new = path.with_suffix(".new")
         new.write_bytes(b"".join(blob.bytes() for blob in blobs))
@@ -82,7 +82,7 @@ def tokens(tmp_path):
 
 def write_tokens(path, **named):
     lines = [f"{name}:{hashlib.sha256(token.encode()).hexdigest()}  # {name}'s" for name, token in named.items()]
-    path.write_text("\n".join(["# who may ask", "", *lines]))
+    path.write_text("\n".join(["# the team", "", *lines]))
     return path
 
 
@@ -97,7 +97,7 @@ def serve():
 
 @pytest.fixture
 def serve_process():
-    """Starts ``seedbed serve``; gives the process and its address."""
+    """Starts ``seedbed serve``; returns the process and its address."""
     children = []
 
     def start_one(*arguments):
@@ -113,24 +113,24 @@ def serve_process():
 
 
 def works(client):
-    """Whether both kinds of calls are answered."""
+    """Whether unary and streaming calls succeed."""
     return client.server_info().version == seedbed.__version__ and client.ones((3,)).tolist() == [1, 1, 1]
 
 
 def refusals(client, error):
-    """What both kinds of calls are refused with."""
-    told = []
+    """The error messages of a unary and a streaming call."""
+    messages = []
     for call in (client.server_info, lambda: client.ones((3,))):
         with pytest.raises(error) as caught:
             call()
-        told.append(str(caught.value))
-    return told
+        messages.append(str(caught.value))
+    return messages
 
 
 # TLS -----------------------------------------------------------------------------------------------------------------
 
 
-def test_tls_with_an_authority_of_ones_own(serve, files):
+def test_tls_with_a_private_authority(serve, files):
     address = serve(**files.server())
     with seedbed.connect(address, ca=files.ca) as client, seedbed.connect("local:") as local:
         assert works(client)
@@ -155,7 +155,7 @@ def test_tls_with_coroutines(serve, files, tokens):
         asyncio.run(ask(token=OTHER_TOKEN))
 
 
-def test_a_client_that_is_pickled_trusts_whom_it_trusted(serve, files, tokens, tmp_path, monkeypatch):
+def test_a_pickled_client_keeps_its_credentials(serve, files, tokens, tmp_path, monkeypatch):
     address = serve(**files.server(), tls_client_ca=files.ca, tokens=tokens)
     (tmp_path / "token").write_text(TOKEN)
     monkeypatch.chdir(tmp_path)
@@ -165,7 +165,7 @@ def test_a_client_that_is_pickled_trusts_whom_it_trusted(serve, files, tokens, t
         assert works(client)
         sent = pickle.dumps(client)
     for variable in ("SEEDBED_TLS_CA", "SEEDBED_TOKEN_FILE"):
-        monkeypatch.delenv(variable)  # where it arrives they may be others
+        monkeypatch.delenv(variable)  # they may differ where it arrives
     monkeypatch.chdir("/")
     with pickle.loads(sent) as arrived:
         assert works(arrived)
@@ -188,17 +188,21 @@ def date(days):
 @pytest.mark.parametrize(
     ("issue", "ask", "text"),
     [
-        ({}, {"ca": None, "tls": True}, r"an authority unknown here; give the authority's with ca= \(SEEDBED_TLS_CA\)"),
-        ({"not_before": date(-9), "not_after": date(-1)}, {}, "has expired; have it renewed"),
+        (
+            {},
+            {"ca": None, "tls": True},
+            r"an authority that is not trusted here; give the authority's with ca= \(SEEDBED_TLS_CA\)",
+        ),
+        ({"not_before": date(-9), "not_after": date(-1)}, {}, "has expired; renew it"),
         ({"not_before": date(5), "not_after": date(9)}, {}, "is not valid yet; check the clocks"),
-        ({}, {"server_name": "elsewhere.example"}, "is for another name; correct the address, or give the name with"),
+        ({}, {"server_name": "elsewhere.example"}, "is for another name; correct the address, or give that name with"),
     ],
 )
-def test_a_certificate_that_is_not_to_be_trusted(serve, files, issue, ask, text):
+def test_untrusted_certificates(serve, files, issue, ask, text):
     address = serve(**files.server(**issue))
     with seedbed.connect(address, **{"ca": files.ca, **ask}) as client:
-        for told in refusals(client, seedbed.Unavailable):
-            assert re.search(f"the certificate of {address} .*{text}", told)
+        for message in refusals(client, seedbed.Unavailable):
+            assert re.search(f"the certificate of {address} .*{text}", message)
 
 
 def test_an_authority_that_did_not_issue_it(serve, files, tmp_path):
@@ -208,24 +212,24 @@ def test_an_authority_that_did_not_issue_it(serve, files, tmp_path):
         refusals(client, seedbed.Unavailable)
 
 
-def test_one_side_alone_speaks_tls(serve, files):
+def test_only_one_side_uses_tls(serve, files):
     with seedbed.connect(serve(**files.server()), wait=0) as client:
-        assert "hangs up on this client; check whether it wants TLS" in refusals(client, seedbed.Unavailable)[0]
+        assert "closes the connection; check whether it requires TLS" in refusals(client, seedbed.Unavailable)[0]
     with seedbed.connect(serve(), ca=files.ca) as client:
-        assert "does not speak TLS; leave tls=, ca=" in refusals(client, seedbed.Unavailable)[0]
+        assert "does not speak TLS; omit tls=, ca=" in refusals(client, seedbed.Unavailable)[0]
 
 
-def test_what_older_grpc_tells_of_a_certificate():
-    told = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+def test_certificate_errors_of_older_grpc():
+    message = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
     failed = "Ssl handshake failed: SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
     for words, text in [
-        (f"{failed}CERTIFICATE_VERIFY_FAILED", "not to be trusted: expired, or from an authority unknown"),
+        (f"{failed}CERTIFICATE_VERIFY_FAILED", "is not trusted: it has expired, or its authority is not trusted"),
         (f"{failed}WRONG_VERSION_NUMBER", "does not speak TLS"),
         ("Peer name foo is not in peer certificate", "for another name"),
     ]:
-        assert text in errors.tls_problem(told + words, "host:1")
-    assert errors.tls_problem(told + "Connection refused", "host:1") is None
-    assert errors.tls_problem("Socket closed", "host:1") is None, "of a connection that was there before"
+        assert text in errors.tls_problem(message + words, "host:1")
+    assert errors.tls_problem(message + "Connection refused", "host:1") is None
+    assert errors.tls_problem("Socket closed", "host:1") is None, "an established connection was lost"
 
 
 def test_several_servers_share_the_name_of_the_first(serve, files):
@@ -233,12 +237,12 @@ def test_several_servers_share_the_name_of_the_first(serve, files):
     target = ",".join(f"localhost:{port}" for port in ports)
     with seedbed.connect(target, ca=files.ca) as client:
         assert works(client)
-        assert client.uniform((3000, 3000)).shape == (3000, 3000), "a part from each"
+        assert client.uniform((3000, 3000)).shape == (3000, 3000), "one stripe from each"
     with seedbed.connect(f"ipv4:127.0.0.1:{ports[0]}", ca=files.ca) as client:
         assert works(client)
 
 
-def test_the_name_that_certificates_are_checked_against():
+def test_the_name_that_certificates_must_match():
     def name(target, options=(), **security):
         wire = _credentials.wire(target, _credentials.Security(tls=True, **security), options)
         return dict(wire.target.options).get("grpc.ssl_target_name_override")
@@ -259,11 +263,11 @@ def test_mutual_tls(serve, files, tmp_path):
     (tmp_path / "other").mkdir()
     for stranger in ({}, Files(tmp_path / "other").issue("client")):
         with seedbed.connect(address, ca=files.ca, wait=0, **stranger) as client:
-            told = refusals(client, seedbed.Unavailable)
-            assert all("a certificate from an authority that it knows (cert=, key=)" in text for text in told)
+            messages = refusals(client, seedbed.Unavailable)
+            assert all("a certificate from an authority that it knows (cert=, key=)" in text for text in messages)
 
 
-def test_the_log_tells_whose_certificate_it_was(serve, files, caplog):
+def test_the_log_names_the_owner_of_the_certificate(serve, files, caplog):
     caplog.set_level(logging.INFO, observer.__name__)
     address = serve(**files.server(), tls_client_ca=files.ca)
     for name, options in (("trainer.example", {}), ("the trainer", {"common_name": "the trainer"})):
@@ -273,7 +277,7 @@ def test_the_log_tells_whose_certificate_it_was(serve, files, caplog):
         assert caplog.records[-1].msg.fields["client"] == name
 
 
-def test_a_certificate_is_changed_while_clients_are_connected(serve, files, tmp_path, caplog):
+def test_a_certificate_is_replaced_while_clients_are_connected(serve, files, tmp_path, caplog):
     caplog.set_level(logging.INFO, "seedbed_server")
     server = files.server()
     address = serve(**server)
@@ -288,13 +292,13 @@ def test_a_certificate_is_changed_while_clients_are_connected(serve, files, tmp_
         with seedbed.connect(address, ca=new.ca) as client:
             assert works(client)
         refusals(late, seedbed.Unavailable)
-        assert sum(len(values) for _, values in chunks) > 0, "a stream in progress goes on"
+        assert sum(len(values) for _, values in chunks) > 0, "a stream in progress continues"
         assert works(old)
     assert f"reloaded the certificate from {server['tls_cert']}" in caplog.messages
 
 
 @pytest.mark.parametrize("broken", ["text", "missing", "other key"])
-def test_a_broken_certificate_changes_nothing(serve, files, caplog, broken):
+def test_an_unusable_certificate_changes_nothing(serve, files, caplog, broken):
     server = files.server()
     address = serve(**server)
     key = server["tls_key"].read_bytes()
@@ -307,11 +311,11 @@ def test_a_broken_certificate_changes_nothing(serve, files, caplog, broken):
     for _ in range(2):
         with seedbed.connect(address, ca=files.ca) as client:
             assert works(client)
-    [told] = caplog.messages
-    assert told.startswith(
+    [message] = caplog.messages
+    assert message.startswith(
         f"keeping the previous certificate: tls: {server['tls_cert']} and {server['tls_key']} cannot"
     )
-    assert key.splitlines()[1].decode() not in told
+    assert key.splitlines()[1].decode() not in message
 
     server["tls_key"].write_bytes(key)
     files.issue("server")
@@ -319,7 +323,7 @@ def test_a_broken_certificate_changes_nothing(serve, files, caplog, broken):
         assert works(client)
 
 
-def test_files_that_cannot_be_used(files, tmp_path):
+def test_unusable_files(files, tmp_path):
     server, other = files.server(), files.issue("other")
     (tmp_path / "text").write_text("no certificate")
     for arguments, text in [
@@ -368,7 +372,7 @@ def test_tokens(serve, tokens):
 @pytest.mark.parametrize(
     "value", ["", "Bearer", "Bearer ", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"]
 )
-def test_headers_that_are_no_token(serve, tokens, value):
+def test_malformed_authorization_headers(serve, tokens, value):
     with grpc.insecure_channel(serve(tokens=tokens)) as channel:
         ask = channel.unary_unary("/seedbed.v1.InitService/GetServerInfo")
         with pytest.raises(grpc.RpcError) as caught:
@@ -377,7 +381,7 @@ def test_headers_that_are_no_token(serve, tokens, value):
         ask(b"", metadata=[("authorization", f"bearer  {TOKEN}")], timeout=5)
 
 
-def test_who_has_no_token_is_refused_before_the_request_has_arrived(serve, tokens):
+def test_calls_without_a_token_are_refused_before_the_request_has_arrived(serve, tokens):
     with grpc.insecure_channel(serve(tokens=tokens)) as channel:
         for method in ("InitTensor", "GetServerInfo", "NoSuchMethod"):
             call = channel.stream_stream(f"/seedbed.v1.InitService/{method}")(
@@ -390,17 +394,17 @@ def test_who_has_no_token_is_refused_before_the_request_has_arrived(serve, token
 def test_health_needs_no_token(serve, tokens, files, seedbed_command):
     plain = serve(tokens=tokens)
     with grpc.insecure_channel(plain) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
     assert seedbed_command("health", "--target", plain) == (0, "serving\n", "")
     secure = serve(tokens=tokens, **files.server())
     assert seedbed_command("health", "--target", secure, "--tls-ca", files.ca) == (0, "serving\n", "")
     code, _, err = seedbed_command("health", "--target", secure, "--tls")
     assert code == 1
-    assert f"not serving: the certificate of {secure} is from an authority unknown here" in err
+    assert f"not serving: the certificate of {secure} is from an authority that is not trusted here" in err
 
 
-def test_tokens_are_changed_by_a_signal(serve_process, tokens, files):
+def test_a_signal_reloads_tokens(serve_process, tokens, files):
     child, address = serve_process("--tokens", tokens, "--tls-cert", files.server()["tls_cert"], "--tls-key",
                                    files.folder / "server.key")  # fmt: skip
     with (
@@ -413,14 +417,14 @@ def test_tokens_are_changed_by_a_signal(serve_process, tokens, files):
         write_tokens(tokens, other=OTHER_TOKEN)
         assert works(one), "before the signal"
         child.send_signal(signal.SIGHUP)
-        assert wait_until(lambda: answers(other))
+        assert wait_until(lambda: is_accepted(other))
         refusals(one, seedbed.Unauthenticated)
-        assert sum(len(values) for _, values in chunks) > 0, "a stream in progress goes on"
+        assert sum(len(values) for _, values in chunks) > 0, "a stream in progress continues"
 
         tokens.write_text(f"{TOKEN}\n")
         child.send_signal(signal.SIGHUP)
         time.sleep(0.2)
-        assert works(other), "those of before"
+        assert works(other), "the previous tokens stay valid"
     child.terminate()
     _, err = child.communicate(timeout=30)
     assert child.returncode == 0
@@ -429,14 +433,14 @@ def test_tokens_are_changed_by_a_signal(serve_process, tokens, files):
     assert OTHER_TOKEN not in err
 
 
-def answers(client):
+def is_accepted(client):
     try:
         return works(client)
     except seedbed.Unauthenticated:
         return False
 
 
-def test_files_of_tokens(tmp_path):
+def test_token_files(tmp_path):
     file = write_tokens(tmp_path / "tokens", one=TOKEN, other=OTHER_TOKEN)
     tokens = Tokens(file)
     assert [tokens.owner(token) for token in (TOKEN, OTHER_TOKEN, "", "é", TOKEN + " ")] == [
@@ -447,7 +451,7 @@ def test_files_of_tokens(tmp_path):
         None,
     ]
     assert TOKEN not in repr(vars(tokens))
-    for text, told in [
+    for text, message in [
         (b"", "has no tokens; append a line"),
         (b"# nobody\n", "has no tokens"),
         (b"\xff", "it is not UTF-8"),
@@ -455,14 +459,14 @@ def test_files_of_tokens(tmp_path):
         (f"\na:{'0' * 64}\na:{'1' * 64}".encode(), "line 3 of .* repeats the name a"),
     ]:
         file.write_bytes(text)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             AccessControl(Settings(tokens=file))
     file.unlink()
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         Tokens(file)
 
 
-def test_a_token_of_the_command_line(seedbed_command, serve, tmp_path, monkeypatch):
+def test_a_token_made_by_the_command_line(seedbed_command, serve, tmp_path, monkeypatch):
     code, out, err = seedbed_command("token", "alice")
     assert code == 0
     token, line = out.splitlines()
@@ -481,7 +485,7 @@ def test_a_token_of_the_command_line(seedbed_command, serve, tmp_path, monkeypat
     assert seedbed_command("token", "a:b")[0] == 2
 
 
-# In the clear --------------------------------------------------------------------------------------------------------
+# Plaintext -----------------------------------------------------------------------------------------------------------
 
 
 def bound(port):
@@ -490,7 +494,7 @@ def bound(port):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "0"])
-def test_a_server_that_others_reach_in_the_clear_does_not_start(tokens, files, host):
+def test_a_server_that_others_reach_in_plaintext_does_not_start(tokens, files, host):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -503,13 +507,13 @@ def test_a_server_that_others_reach_in_the_clear_does_not_start(tokens, files, h
     AccessControl(Settings(listen=[f"{host}:0"], **files.server(), tokens=tokens))
 
 
-def test_what_other_machines_reach():
+def test_which_addresses_are_local():
     local = ["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "unix:/tmp/s.sock", "[::1]:1"]
     assert [listening.is_local(address) for address in local] == [True] * 5
     assert [listening.is_local(address) for address in ("0.0.0.0:1", "[::]:1", "192.0.2.1:1")] == [False] * 3
 
 
-def test_a_client_that_would_show_its_token_to_others(tmp_path, monkeypatch):
+def test_a_client_that_would_expose_its_token(tmp_path, monkeypatch):
     for target in ("10.0.0.1:1", "localhost:1,10.0.0.1:1", "ipv4:10.0.0.1:1", "dns:///localhost.example:1"):
         for connect in (seedbed.connect, seedbed.aio.connect):
             with pytest.raises(seedbed.InvalidRequest, match=f"token: would travel to {target} in the clear") as caught:
@@ -518,7 +522,7 @@ def test_a_client_that_would_show_its_token_to_others(tmp_path, monkeypatch):
             connect(target, token=TOKEN, tls=True)
     for target in ("localhost:1", "127.0.0.1:1,[::1]:1", "ipv4:127.0.0.1:1", "dns:///localhost:1", "unix:/tmp/s.sock"):
         seedbed.connect(target, token=TOKEN).close()
-        assert ("grpc.enable_http_proxy", 0) in targets.parse(target).options, "a proxy is not this machine"
+        assert ("grpc.enable_http_proxy", 0) in targets.parse(target).options, "a proxy is another machine"
     monkeypatch.setenv("SEEDBED_TOKEN", TOKEN)
     with pytest.raises(seedbed.InvalidRequest, match="in the clear"):
         seedbed.connect("10.0.0.1:1")
@@ -559,7 +563,7 @@ def test_variables_of_the_client(serve, files, tokens, tmp_path, monkeypatch, se
     assert seedbed_command("health", "--target", plain, "--no-tls") == (0, "serving\n", "")
 
 
-def test_the_authorities_of_this_machine(serve, files, monkeypatch):
+def test_the_system_authorities(serve, files, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
     monkeypatch.setenv("SEEDBED_TLS", "1")
     with seedbed.connect(serve(**files.server())) as client:
@@ -593,7 +597,7 @@ def test_variables_of_the_server(serve_process, files, tokens, monkeypatch):
         assert works(client)
 
 
-def test_a_server_of_the_command_line_that_does_not_start(seedbed_command, tokens):
+def test_serve_refuses_plaintext_for_other_machines(seedbed_command, tokens):
     code, _, err = seedbed_command("serve", "--listen", "0.0.0.0:0")
     assert (code, "open to other machines" in err) == (2, True)
     code, _, err = seedbed_command("serve", "--listen", "0.0.0.0:0", "--insecure", "--tokens", tokens)
@@ -603,7 +607,7 @@ def test_a_server_of_the_command_line_that_does_not_start(seedbed_command, token
 # Secrets -------------------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_shown_nowhere(serve, tokens, caplog, tmp_path):
+def test_tokens_never_appear_in_output(serve, tokens, caplog, tmp_path):
     caplog.set_level(logging.DEBUG, "seedbed_server")
     address = serve(tokens=tokens)
     security = _credentials.Security(token=OTHER_TOKEN)
@@ -623,7 +627,7 @@ def test_tokens_are_shown_nowhere(serve, tokens, caplog, tmp_path):
         _credentials.read_token(tmp_path / "empty")
 
 
-def test_the_container_says_that_it_serves_in_the_clear():
+def test_the_container_serves_in_plaintext_explicitly():
     text = (Path(__file__).resolve().parent.parent / "Dockerfile").read_text(encoding="utf-8")
     command = json.loads(re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)[1])
     assert command == ["serve", "--listen", "0.0.0.0:50051", "--insecure"]

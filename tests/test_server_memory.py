@@ -1,4 +1,4 @@
-"""The memory of a real server process: flat however large the tensor, and little for each client that does not read."""
+"""The memory of a server process does not grow with tensors, and little with clients that do not read."""
 
 import grpc
 import pytest
@@ -10,7 +10,7 @@ ENDLESS = InitTensorRequest(spec=TensorSpec(shape=[1 << 40], zeros=Zeros()))
 
 
 def stream(channel, request, method="InitTensor"):
-    """The messages as they are on the wire."""
+    """The serialised messages of a response stream."""
     call = channel.unary_stream(f"/seedbed.v1.InitService/{method}", request_serializer=type(request).SerializeToString)
     return call(request, timeout=300)
 
@@ -22,14 +22,14 @@ def connect(target):
 
 
 def drain(channel, request, mib):
-    """Reads this much of an answer."""
+    """Reads this much of a response stream, and cancels it."""
     received = 0
-    answers = stream(channel, request)
-    for message in answers:
+    responses = stream(channel, request)
+    for message in responses:
         received += len(message)
         if received >= mib * MIB:
             break
-    answers.cancel()
+    responses.cancel()
 
 
 def test_clients_that_do_not_read_cost_little_memory(start_server):
@@ -40,32 +40,32 @@ def test_clients_that_do_not_read_cost_little_memory(start_server):
 
     channels = [connect(handle.target) for _ in range(64)]
     stalled = [stream(channel, ENDLESS) for channel in channels]
-    for answers in stalled:
-        next(answers)
+    for responses in stalled:
+        next(responses)
     with connect(handle.target) as fast:
         drain(fast, ENDLESS, 128)
-    for_each = (handle.rss() - before) / len(stalled)
+    per_client = (handle.rss() - before) / len(stalled)
 
     for channel in channels:
         channel.close()
-    print(f"{for_each / MIB:.2f} MiB for each client that does not read")
-    assert for_each < 5 * MIB
+    print(f"{per_client / MIB:.2f} MiB per client that does not read")
+    assert per_client < 5 * MIB
 
 
-def test_a_model_of_many_tensors_costs_no_memory_for_each(start_server):
+def test_memory_does_not_grow_with_the_tensors_of_a_model(start_server):
     handle = start_server()
     tensors = [TensorSlice(spec=TensorSpec(name=f"t{i}", shape=[4], zeros=Zeros())) for i in range(5_000)]
     with connect(handle.target) as channel:
-        answers = stream(channel, InitModelRequest(tensors=tensors), "InitModel")
-        next(answers)
+        responses = stream(channel, InitModelRequest(tensors=tensors), "InitModel")
+        next(responses)
         before = handle.rss()
-        assert sum(1 for _ in answers) == len(tensors) - 1
+        assert sum(1 for _ in responses) == len(tensors) - 1
     assert handle.rss() - before < 16 * MIB
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", [{"zeros": Zeros()}, {"normal": Normal()}])
-def test_memory_is_flat_over_gigabytes(start_server, scheme):
+def test_memory_is_constant_over_gigabytes(start_server, scheme):
     handle = start_server(backend="auto")
     request = InitTensorRequest(spec=TensorSpec(shape=[1 << 40], **scheme))
     with connect(handle.target) as channel:
@@ -77,7 +77,7 @@ def test_memory_is_flat_over_gigabytes(start_server, scheme):
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_many_streams(start_server):
+def test_memory_is_constant_over_many_streams(start_server):
     handle = start_server()
     request = InitTensorRequest(spec=TensorSpec(shape=[1 << 20], zeros=Zeros()))
     with connect(handle.target) as channel:

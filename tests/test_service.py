@@ -1,4 +1,4 @@
-"""The service: framing and the chunk pipeline as plain functions; errors, limits, health and shutdown over sockets."""
+"""The service: framing and the chunk pipeline as functions; errors, limits, health and shutdown over sockets."""
 
 import logging
 import re
@@ -84,18 +84,18 @@ def never():
     return False
 
 
-def tensor_answers(servicer, spec, **fields):
+def tensor_responses(servicer, spec, **fields):
     request = InitTensorRequest(spec=spec, **fields)
     return [InitTensorResponse.FromString(message) for message in servicer.init_tensor(request, never)]
 
 
-def model_answers(servicer, tensors, **fields):
+def model_responses(servicer, tensors, **fields):
     request = InitModelRequest(tensors=tensors, **fields)
     return [InitModelResponse.FromString(message) for message in servicer.init_model(request, never)]
 
 
-def joined(answers):
-    return b"".join(answer.chunk.payload for answer in answers)
+def joined(responses):
+    return b"".join(response.chunk.payload for response in responses)
 
 
 # Framing -------------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def joined(answers):
     payload=st.binary(min_size=1, max_size=40000),
     index=st.integers(0, 2**32 - 1),
 )
-def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
+def test_framing_matches_protobuf(name, offset, payload, index):
     chunk = Chunk(element_offset=offset, crc32c=crc32c.crc32c(payload), payload=payload)
     for head in (
         InitTensorResponse(),
@@ -124,7 +124,7 @@ def test_framing_is_what_protobuf_serialises(name, offset, payload, index):
 
 
 @pytest.mark.parametrize("size", [127, 128, 16383, 16384, 2097151, 2097152])
-def test_framing_at_the_steps_of_varints(size):
+def test_framing_at_varint_boundaries(size):
     payload = bytes(size)
     chunk = Chunk(crc32c=crc32c.crc32c(payload), payload=payload)
     assert codec.with_chunk(b"", 0, memoryview(payload)) == InitTensorResponse(chunk=chunk).SerializeToString()
@@ -144,23 +144,25 @@ def test_every_rpc_of_the_contract_is_served():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("chunk_bytes", [8, 1001, 1 << 20])
-def test_chunks_follow_each_other_in_whole_elements(dtype, chunk_bytes):
+def test_chunks_are_consecutive_and_hold_whole_elements(dtype, chunk_bytes):
     numpy_dtype = engine.numpy_dtype(dtype)
-    answers = tensor_answers(InitServicer(FakeBackend(), Settings(chunk_bytes=chunk_bytes)), zeros(700, dtype=dtype))
+    responses = tensor_responses(
+        InitServicer(FakeBackend(), Settings(chunk_bytes=chunk_bytes)), zeros(700, dtype=dtype)
+    )
 
-    assert [answer.HasField("description") for answer in answers] == [True] + [False] * (len(answers) - 1)
-    assert answers[0].description.element_count == 700
+    assert [response.HasField("description") for response in responses] == [True] + [False] * (len(responses) - 1)
+    assert responses[0].description.element_count == 700
     offset = 0
-    for answer in answers:
-        assert answer.chunk.element_offset == offset
-        assert answer.chunk.crc32c == crc32c.crc32c(answer.chunk.payload)
-        assert 0 < len(answer.chunk.payload) <= chunk_bytes
-        assert len(answer.chunk.payload) % numpy_dtype.itemsize == 0
-        offset += len(answer.chunk.payload) // numpy_dtype.itemsize
-    assert joined(answers) == np.arange(700).astype(numpy_dtype).tobytes()
+    for response in responses:
+        assert response.chunk.element_offset == offset
+        assert response.chunk.crc32c == crc32c.crc32c(response.chunk.payload)
+        assert 0 < len(response.chunk.payload) <= chunk_bytes
+        assert len(response.chunk.payload) % numpy_dtype.itemsize == 0
+        offset += len(response.chunk.payload) // numpy_dtype.itemsize
+    assert joined(responses) == np.arange(700).astype(numpy_dtype).tobytes()
 
 
-def test_messages_are_what_protobuf_serialises():
+def test_messages_match_protobuf():
     servicer = InitServicer(FakeBackend(), Settings(chunk_bytes=16))
     tensors = [TensorSlice(spec=zeros(count, name="λ" * 100 * count)) for count in (9, 0, 1)]
     for message in servicer.init_model(InitModelRequest(tensors=tensors), never):
@@ -170,62 +172,62 @@ def test_messages_are_what_protobuf_serialises():
 
 
 def test_a_small_tensor_is_one_message():
-    assert len(tensor_answers(InitServicer(FakeBackend()), zeros(3, 4))) == 1
+    assert len(tensor_responses(InitServicer(FakeBackend()), zeros(3, 4))) == 1
 
 
 def test_resume_at_every_element():
     servicer = InitServicer(FakeBackend(), Settings(chunk_bytes=16))
-    whole = joined(tensor_answers(servicer, zeros(11)))
+    whole = joined(tensor_responses(servicer, zeros(11)))
     for first_element in range(12):
-        answers = tensor_answers(servicer, zeros(11), first_element=first_element)
-        assert answers[0].HasField("description")
-        assert joined(answers) == whole[4 * first_element :]
-    assert len(answers) == 1
-    assert not answers[0].HasField("chunk")
+        responses = tensor_responses(servicer, zeros(11), first_element=first_element)
+        assert responses[0].HasField("description")
+        assert joined(responses) == whole[4 * first_element :]
+    assert len(responses) == 1
+    assert not responses[0].HasField("chunk")
 
 
-@pytest.mark.parametrize("kept_descriptions", [0, 1, 2, 4096])
-def test_resume_a_model_at_every_point(monkeypatch, kept_descriptions):
-    monkeypatch.setattr(servicer_module, "_MAX_CACHED_DESCRIPTIONS", kept_descriptions)
+@pytest.mark.parametrize("cached_descriptions", [0, 1, 2, 4096])
+def test_resume_a_model_at_every_point(monkeypatch, cached_descriptions):
+    monkeypatch.setattr(servicer_module, "_MAX_CACHED_DESCRIPTIONS", cached_descriptions)
     servicer = InitServicer(FakeBackend(), Settings(chunk_bytes=16))
     tensors = [TensorSlice(spec=zeros(count, name=str(count))) for count in (5, 0, 1, 9)]
-    whole = joined(model_answers(servicer, tensors))
+    whole = joined(model_responses(servicer, tensors))
     before = 0
     for index, tensor in enumerate(tensors):
         count = tensor.spec.shape[0]
         for first_element in range(count + 1):
             resume = ResumePoint(tensor_index=index, first_element=first_element)
-            answers = model_answers(servicer, tensors, resume=resume)
-            assert joined(answers) == whole[4 * (before + first_element) :]
-            # Each tensor that is left is described once, in its first message.
-            described = [answer for answer in answers if answer.HasField("description")]
-            assert [answer.tensor_index for answer in described] == list(range(index, len(tensors)))
-            assert [answer.description.spec.name for answer in described] == [t.spec.name for t in tensors[index:]]
+            responses = model_responses(servicer, tensors, resume=resume)
+            assert joined(responses) == whole[4 * (before + first_element) :]
+            # Each remaining tensor is described once, in its first message.
+            described = [response for response in responses if response.HasField("description")]
+            assert [response.tensor_index for response in described] == list(range(index, len(tensors)))
+            assert [response.description.spec.name for response in described] == [t.spec.name for t in tensors[index:]]
         before += count
-    assert model_answers(servicer, tensors, resume=ResumePoint(tensor_index=len(tensors))) == []
+    assert model_responses(servicer, tensors, resume=ResumePoint(tensor_index=len(tensors))) == []
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0, 4)])
-def test_an_empty_tensor_is_a_description_alone(shape):
+def test_an_empty_tensor_is_only_a_description(shape):
     backend = FakeBackend()
-    answers = tensor_answers(InitServicer(backend), zeros(*shape))
-    assert len(answers) == 1
-    assert answers[0].description.byte_count == 0
-    assert not answers[0].HasField("chunk")
+    responses = tensor_responses(InitServicer(backend), zeros(*shape))
+    assert len(responses) == 1
+    assert responses[0].description.byte_count == 0
+    assert not responses[0].HasField("chunk")
     assert backend.fills == []
 
 
-def test_an_empty_region_is_a_description_alone():
-    answers = tensor_answers(InitServicer(FakeBackend()), zeros(8), region=Region(start=[3], stop=[3]))
-    assert [answer.HasField("chunk") for answer in answers] == [False]
+def test_an_empty_region_is_only_a_description():
+    responses = tensor_responses(InitServicer(FakeBackend()), zeros(8), region=Region(start=[3], stop=[3]))
+    assert [response.HasField("chunk") for response in responses] == [False]
 
 
 def test_a_scalar_has_one_element():
-    assert len(joined(tensor_answers(InitServicer(FakeBackend()), zeros()))) == 4
+    assert len(joined(tensor_responses(InitServicer(FakeBackend()), zeros()))) == 4
 
 
 def test_an_empty_model_is_an_empty_stream():
-    assert model_answers(InitServicer(FakeBackend()), []) == []
+    assert model_responses(InitServicer(FakeBackend()), []) == []
 
 
 def test_a_model_may_have_two_regions_of_one_tensor():
@@ -234,11 +236,11 @@ def test_a_model_may_have_two_regions_of_one_tensor():
         TensorSlice(spec=spec, region=Region(start=[0], stop=[3])),
         TensorSlice(spec=spec, region=Region(start=[6], stop=[8])),
     ]
-    answers = model_answers(InitServicer(FakeBackend()), tensors)
-    assert [len(answer.chunk.payload) for answer in answers] == [12, 8]
+    responses = model_responses(InitServicer(FakeBackend()), tensors)
+    assert [len(response.chunk.payload) for response in responses] == [12, 8]
 
 
-def test_streams_share_buffers_which_slow_readers_do_not_hold():
+def test_streams_share_buffers_and_slow_readers_hold_none():
     backend = FakeBackend()
     servicer = InitServicer(backend, Settings(chunk_bytes=4096))
     streams = [servicer.init_tensor(InitTensorRequest(spec=zeros(5000)), never) for _ in range(50)]
@@ -261,7 +263,7 @@ def test_cancellation_between_chunks():
 
 
 class AheadBackend(FakeBackend):
-    """Fills when it is waited for, as late as a device may; tells what happens in which order."""
+    """Samples only when awaited, which is as late as a device may; records the order of events."""
 
     ahead = 2
 
@@ -288,7 +290,7 @@ class AheadBackend(FakeBackend):
         return begin
 
 
-def test_pieces_are_begun_ahead_of_the_one_that_is_sent():
+def test_chunks_are_started_ahead_of_the_one_being_sent():
     backend = AheadBackend()
     stream = InitServicer(backend, Settings(chunk_bytes=16)).init_tensor(InitTensorRequest(spec=zeros(20)), never)
     assert backend.log == []
@@ -302,14 +304,14 @@ def test_pieces_are_begun_ahead_of_the_one_that_is_sent():
     assert np.frombuffer(b"".join(payloads), np.float32).tolist() == list(range(20))
 
 
-def test_a_short_tensor_is_not_begun_beyond_its_end():
+def test_nothing_is_started_beyond_the_end_of_a_tensor():
     backend = AheadBackend()
-    assert len(tensor_answers(InitServicer(backend, Settings(chunk_bytes=16)), zeros(8))) == 2
+    assert len(tensor_responses(InitServicer(backend, Settings(chunk_bytes=16)), zeros(8))) == 2
     assert backend.log == ["begin 0", "begin 4", "wait 0", "wait 4"]
 
 
 @pytest.mark.parametrize("end", ["closed", "cancelled", "failed"])
-def test_whatever_is_begun_is_waited_for_before_its_buffer_is_used_again(end):
+def test_started_chunks_are_awaited_before_their_buffers_are_reused(end):
     backend = AheadBackend(fails_at=12 if end == "failed" else None)
     servicer = InitServicer(backend, Settings(chunk_bytes=16))
     cancelled = threading.Event()
@@ -325,12 +327,12 @@ def test_whatever_is_begun_is_waited_for_before_its_buffer_is_used_again(end):
     assert len(servicer._chunks._idle_buffers) == len(backend.buffers) == 3
 
 
-def test_buffers_are_the_backends():
+def test_buffers_come_from_the_backend():
     backend = FakeBackend()
-    mine = np.empty(64, np.uint8)
-    backend.buffer = lambda byte_count: mine[:byte_count]
-    tensor_answers(InitServicer(backend, Settings(chunk_bytes=64)), zeros(100))
-    assert backend.buffers == {mine.ctypes.data}
+    buffer = np.empty(64, np.uint8)
+    backend.buffer = lambda byte_count: buffer[:byte_count]
+    tensor_responses(InitServicer(backend, Settings(chunk_bytes=64)), zeros(100))
+    assert backend.buffers == {buffer.ctypes.data}
 
 
 @pytest.mark.parametrize("chunk_bytes", [7, 0, -1, (3 << 20) + 1])
@@ -363,9 +365,9 @@ BAD_MODELS = [
 def test_bad_requests_are_refused_before_the_first_message(request_message, field):
     backend = FakeBackend()
     servicer = InitServicer(backend)
-    answer = servicer.init_model if isinstance(request_message, InitModelRequest) else servicer.init_tensor
+    method = servicer.init_model if isinstance(request_message, InitModelRequest) else servicer.init_tensor
     with pytest.raises(engine.InvalidSpec) as error:
-        answer(request_message, never)
+        method(request_message, never)
     assert error.value.field == field
     assert error.value.description
     assert backend.fills == []
@@ -388,10 +390,10 @@ TYPES = {kind: getattr(FieldDescriptor, f"TYPE_{kind.upper()}") for kind in WILD
 
 @st.composite
 def wild(draw, message_type, depth=0):
-    """Any message of the type, whether or not it makes sense."""
+    """Any message of the type, valid or not."""
     message = message_type()
     for field in message_type.DESCRIPTOR.fields:
-        if draw(st.integers(0, 3)) == 0 or (depth > 4 and field.message_type):  # recipes hold recipes
+        if draw(st.integers(0, 3)) == 0 or (depth > 4 and field.message_type):  # recipes nest
             continue
         if field.message_type:
             parts = wild(getattr(init_pb2, field.message_type.name), depth + 1)
@@ -404,7 +406,7 @@ def wild(draw, message_type, depth=0):
             value.extend(draw(st.lists(parts, max_size=4)))
         else:
             setattr(message, field.name, draw(parts))
-    if message_type is TensorSpec:  # of a oneof, the last that was set remains: choose a scheme evenly
+    if message_type is TensorSpec:  # setting a field of a oneof clears the others: choose a scheme uniformly
         schemes = [field.name for field in TensorSpec.DESCRIPTOR.oneofs_by_name["scheme"].fields]
         scheme = getattr(message, draw(st.sampled_from(schemes)))
         scheme.CopyFrom(draw(wild(type(scheme), depth + 1)))
@@ -416,13 +418,13 @@ def wild(draw, message_type, depth=0):
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_request_is_an_internal_error(method, data):
-    """Whatever is asked for is either served or refused with the field's name; nothing is sampled here."""
+    """Every request is served, or refused with the name of a field; nothing is sampled here."""
     request_type = RPCS[method][0]
     request_message = data.draw(wild(request_type))
-    _, answer = (STREAMS | UNARY)[method]
+    _, serve_request = (STREAMS | UNARY)[method]
     arguments = (request_message, never) if method in STREAMS else (request_message,)
     try:
-        answer(InitServicer(FakeBackend()), *arguments)
+        serve_request(InitServicer(FakeBackend()), *arguments)
     except engine.InvalidSpec as error:
         refusal = error
     else:
@@ -441,16 +443,16 @@ def test_statuses_fit_into_the_metadata_that_clients_accept():
 # In this process -----------------------------------------------------------------------------------------------------
 
 
-def test_local_service_answers():
+def test_local_service_serves_requests():
     service = LocalService("numpy")
     description = service.unary("DescribeTensor", DescribeTensorRequest(spec=zeros(3000))).description
-    answers = list(messages("InitTensor", InitTensorRequest(spec=zeros(3000)), chunk_bytes=4096))
+    responses = list(messages("InitTensor", InitTensorRequest(spec=zeros(3000)), chunk_bytes=4096))
     assert description.byte_count == 12000
-    assert len(answers) == 3
-    assert joined(InitTensorResponse.FromString(answer) for answer in answers) == bytes(12000)
+    assert len(responses) == 3
+    assert joined(InitTensorResponse.FromString(response) for response in responses) == bytes(12000)
 
 
-def test_local_service_tells_what_is_wrong():
+def test_local_service_raises_errors_with_statuses():
     service = LocalService("numpy")
     with pytest.raises(ServiceError) as unary:
         service.unary("DescribeTensor", DescribeTensorRequest())
@@ -467,7 +469,7 @@ def test_local_service_tells_what_is_wrong():
 
 
 class Caller:
-    """A client made of nothing but grpcio."""
+    """A client that uses only grpcio."""
 
     def __init__(self, target, options=()):
         self.channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1), *options])
@@ -487,7 +489,7 @@ class Caller:
         return self.channel.unary_unary(path, response_deserializer=parse)(request, timeout=timeout)
 
     def refused(self, method, request):
-        """The status of a call that fails."""
+        """The error of a call, which must fail."""
         with pytest.raises(grpc.RpcError) as error:
             self.finish(method, request)
         return error.value
@@ -500,8 +502,8 @@ class Caller:
         return grpc.StatusCode.OK
 
     def finish(self, method, request):
-        answers = self.call(method, request)
-        return list(answers) if method in STREAMS else [answers]
+        responses = self.call(method, request)
+        return list(responses) if method in STREAMS else [responses]
 
     def health(self, service=""):
         stub = health_pb2_grpc.HealthStub(self.channel)
@@ -510,7 +512,7 @@ class Caller:
 
 @pytest.fixture
 def serve():
-    """Starts servers in this process, and callers of them."""
+    """Starts servers in this process; returns each with a caller."""
     running = []
 
     def start_one(backend=None, *, chunk_bytes=4096, **options):
@@ -582,7 +584,7 @@ def test_requests_that_are_too_large_are_refused(serve):
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_an_unexpected_error_tells_only_where_to_look(serve, caplog):
+def test_an_unexpected_error_reveals_only_its_id_in_the_log(serve, caplog):
     _, caller = serve(FakeBackend(error=RuntimeError("the secret at /etc/secret")))
     with caplog.at_level(logging.ERROR):
         error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(3)))
@@ -594,7 +596,7 @@ def test_an_unexpected_error_tells_only_where_to_look(serve, caplog):
     assert "Traceback" in caplog.text
 
 
-def test_too_little_memory(serve):
+def test_out_of_memory(serve):
     _, caller = serve(FakeBackend(error=MemoryError("Unable to allocate 3 GiB at 0x7f")))
     error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(3)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -602,7 +604,7 @@ def test_too_little_memory(serve):
     assert "0x7f" not in error.details()
 
 
-def test_too_little_memory_of_the_device_is_told_to_that_client_alone(start_server, monkeypatch):
+def test_out_of_gpu_memory_fails_only_that_call(start_server, monkeypatch):
     monkeypatch.setenv("EMULATED_GPU_BYTES", str(200_000))
     target = start_server(backend="cupy").target
     with seedbed.connect(target, timeout=1) as client:
@@ -610,7 +612,7 @@ def test_too_little_memory_of_the_device_is_told_to_that_client_alone(start_serv
             client.normal((100_000,))
         assert client.normal((1000,), name="small").std() > 0.9
         info = client.server_info()
-    assert (info.backend, info.backend_reason) == ("cupy", "asked for")
+    assert (info.backend, info.backend_reason) == ("cupy", "requested")
     assert info.device == "Emulated GPU (device 0, compute capability 9.0)"
 
 
@@ -621,14 +623,14 @@ def test_an_unknown_method_is_unimplemented(serve):
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_reflection_is_for_those_who_ask(serve):
+def test_reflection_is_off_by_default(serve):
     server, _ = serve(reflection=True)
     with grpc.insecure_channel(server.addresses[0]) as channel:
-        told = ProtoReflectionDescriptorDatabase(channel)
-        assert set(told.get_services()) == {
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert set(database.get_services()) == {
             SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
         }  # fmt: skip
-        assert told.FindFileContainingSymbol(SERVICE_NAME).package == "seedbed.v1"
+        assert database.FindFileContainingSymbol(SERVICE_NAME).package == "seedbed.v1"
     server, _ = serve()
     with grpc.insecure_channel(server.addresses[0]) as channel, pytest.raises(grpc.RpcError, match="Method not found"):
         ProtoReflectionDescriptorDatabase(channel).get_services()
@@ -640,7 +642,7 @@ def test_a_cancelled_call_stops_sampling_at_once(serve):
     call = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))
     assert wait_until(lambda: backend.fills)
     call.cancel()
-    assert backend.cancelled.wait(2)  # it takes about a millisecond, but test machines are busy
+    assert backend.cancelled.wait(2)  # takes about a millisecond, unless the machine is busy
     assert len(backend.fills) == 1
 
 
@@ -664,7 +666,7 @@ def test_a_deadline_stops_sampling(serve):
     assert backend.cancelled.wait(5)
 
 
-def test_a_client_that_vanishes_stops_sampling(serve):
+def test_a_disconnected_client_stops_sampling(serve):
     backend = FakeBackend(seconds=30)
     server, _ = serve(backend)
     with Caller(server.addresses[0]) as other:
@@ -674,7 +676,7 @@ def test_a_client_that_vanishes_stops_sampling(serve):
 
 
 class Crowd(FakeBackend):
-    """Counts how many samplers run at the same time."""
+    """Counts how many samplers run concurrently."""
 
     def __init__(self):
         super().__init__(seconds=0.01)
@@ -691,7 +693,7 @@ class Crowd(FakeBackend):
 
 
 def test_no_more_streams_sample_at_once_than_there_are_cores(serve, monkeypatch):
-    monkeypatch.setattr(engine, "usable_cores", lambda: 3)  # whatever this machine has
+    monkeypatch.setattr(engine, "usable_cores", lambda: 3)  # independent of this machine
     backend = Crowd()
     _, caller = serve(backend, chunk_bytes=4096)
     requests = [InitTensorRequest(spec=TensorSpec(name=str(i), shape=[4096], zeros=Zeros())) for i in range(20)]
@@ -700,7 +702,7 @@ def test_no_more_streams_sample_at_once_than_there_are_cores(serve, monkeypatch)
     assert backend.most == 3
 
 
-def test_a_matrix_that_takes_minutes_keeps_nobody_waiting(serve, monkeypatch):
+def test_a_slow_matrix_does_not_block_other_streams(serve, monkeypatch):
     monkeypatch.setattr(engine, "usable_cores", lambda: 3)
     backend = FakeBackend(seconds=30)
     _, caller = serve(backend)
@@ -728,7 +730,7 @@ def test_more_streams_than_the_limit(serve):
     assert len(list(caller.call("InitTensor", InitTensorRequest(spec=zeros(1))))) == 1
 
 
-def test_health_is_answered_while_every_stream_is_busy(serve):
+def test_health_responds_while_every_stream_is_busy(serve):
     _, caller = serve(FakeBackend(seconds=30), max_streams=30)
     calls = [caller.call("InitTensor", InitTensorRequest(spec=ENDLESS)) for _ in range(100)]
     assert wait_until(lambda: sum(call.done() for call in calls) == 70)
@@ -741,15 +743,15 @@ def test_health_is_answered_while_every_stream_is_busy(serve):
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_slow_readers_do_not_hold_up_others(serve):
+def test_slow_readers_do_not_delay_others(serve):
     server, caller = serve(max_streams=100, chunk_bytes=1 << 20)
     slow = [caller.call("InitTensor", InitTensorRequest(spec=ENDLESS)) for _ in range(40)]
     for call in slow:
         next(call)
     with Caller(server.addresses[0]) as fast:
         count = 10_000_000
-        answers = fast.call("InitTensor", InitTensorRequest(spec=zeros(count)))
-        assert sum(len(answer.chunk.payload) for answer in answers) == 4 * count
+        responses = fast.call("InitTensor", InitTensorRequest(spec=zeros(count)))
+        assert sum(len(response.chunk.payload) for response in responses) == 4 * count
 
 
 def test_many_clients_at_once(serve):
@@ -765,7 +767,7 @@ def test_many_clients_at_once(serve):
 
 
 @pytest.mark.parametrize("chunk_bytes", [60, 1000, 65536, 1 << 20])
-def test_the_same_bytes_whatever_the_chunk_size(serve, chunk_bytes):
+def test_bytes_do_not_depend_on_the_chunk_size(serve, chunk_bytes):
     spec = TensorSpec(shape=[50, 60], name="w", seed=7, normal=Normal())
     region = Region(start=[3, 5], stop=[49, 58])
     _, caller = serve(engine.open_backend("numpy"), chunk_bytes=chunk_bytes)
@@ -786,7 +788,7 @@ def test_clients_may_ping_every_ten_seconds():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("allowed", "is_kept"), [(500, True), (5_000, False)])
-def test_clients_that_ping_no_oftener_than_they_may_keep_their_connection(serve, monkeypatch, allowed, is_kept):
+def test_clients_that_ping_within_the_limit_keep_their_connection(serve, monkeypatch, allowed, is_kept):
     options = tuple((name, allowed if name == PING_INTERVAL else value) for name, value in _CHANNEL_ARGUMENTS)
     monkeypatch.setattr("seedbed_server.service.server._CHANNEL_ARGUMENTS", options)
     server, _ = serve()
@@ -796,16 +798,16 @@ def test_clients_that_ping_no_oftener_than_they_may_keep_their_connection(serve,
         ("grpc.http2.max_pings_without_data", 0),
     ]
     with Caller(server.addresses[0], pinging) as reading_slowly, Caller(server.addresses[0], pinging) as idle:
-        answers = reading_slowly.call("InitTensor", InitTensorRequest(spec=ENDLESS), timeout=100)
-        next(answers)
+        responses = reading_slowly.call("InitTensor", InitTensorRequest(spec=ENDLESS), timeout=100)
+        next(responses)
         idle.health()
         states = []
         idle.channel.subscribe(states.append)
-        if not is_kept:  # a server that counts pings as abuse closes the connection at the fourth
+        if not is_kept:  # the server treats the fourth ping as abuse and closes the connection
             assert wait_until(lambda: len(states) > 1, 10)
             return
         time.sleep(4)
-        assert len([next(answers) for _ in range(2000)]) == 2000
+        assert len([next(responses) for _ in range(2000)]) == 2000
         assert states == [grpc.ChannelConnectivity.READY]
 
 
@@ -820,21 +822,21 @@ def test_several_addresses(serve, tmp_path):
             assert caller.health() == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_port_that_is_taken(serve):
+def test_a_port_in_use(serve):
     server, _ = serve()
     for host in ("127.0.0.1", "localhost", "0.0.0.0"):
         with pytest.raises(OSError, match=rf"listen: {host}:{server.port}: the port is in use"):
             start_here(listen=[f"{host}:{server.port}"], insecure=True)
 
 
-def test_a_port_that_is_taken_between_check_and_bind(serve, monkeypatch):
+def test_a_port_taken_between_check_and_bind(serve, monkeypatch):
     server, _ = serve()
     monkeypatch.setattr(listening, "check", lambda _address: None)
     with pytest.raises(OSError, match="cannot listen on"):
         start_here(listen=server.addresses)
 
 
-def test_a_unix_socket_that_is_taken(serve, tmp_path):
+def test_a_unix_socket_in_use(serve, tmp_path):
     address = f"unix:{tmp_path}/s.sock"
     _, caller = serve(listen=[address])
     with pytest.raises(OSError, match="another server listens there"):
@@ -854,12 +856,12 @@ def test_a_unix_socket_left_behind_is_replaced(serve, tmp_path):
 @pytest.mark.parametrize(
     "address", ["", "50051", ":50051", "localhost:", "localhost:65536", "localhost:x", "host:-1", "unix:"]
 )
-def test_what_is_not_an_address(address):
+def test_malformed_addresses(address):
     with pytest.raises(ValueError, match=rf"listen: '{address}' is not an address; give HOST:PORT"):
         listening.check(address)
 
 
-def test_what_cannot_be_listened_on(tmp_path):
+def test_addresses_that_cannot_be_bound(tmp_path):
     (tmp_path / "file").write_text("precious")
     for address, text in [
         (f"unix:{tmp_path}/file", "not a socket"),
@@ -873,7 +875,7 @@ def test_what_cannot_be_listened_on(tmp_path):
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_arguments_of_start():
+def test_settings_that_start_refuses():
     with pytest.raises(ValueError, match="max_streams: 0 is not between 1 and"):
         start_here(max_streams=0)
     with pytest.raises(ValueError, match="no address is given"):
@@ -883,7 +885,7 @@ def test_arguments_of_start():
 # The process ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_line_that_a_server_prints(start_server, tmp_path):
+def test_the_banner(start_server, tmp_path):
     handle = start_server(listen=["127.0.0.1:0", f"unix:{tmp_path}/s.sock"])
     assert re.fullmatch(
         rf"seedbed \S+ serving on 127\.0\.0\.1:\d+, unix:{tmp_path}/s\.sock; "
@@ -896,22 +898,22 @@ def test_sigterm_lets_streams_finish(start_server):
     handle = start_server(chunk_bytes=65536)
     with Caller(handle.target) as caller:
         count = 10_000_000
-        answers = caller.call("InitTensor", InitTensorRequest(spec=zeros(count)), timeout=60)
-        received = len(next(answers).chunk.payload)
+        responses = caller.call("InitTensor", InitTensorRequest(spec=zeros(count)), timeout=60)
+        received = len(next(responses).chunk.payload)
         watch = health_pb2_grpc.HealthStub(caller.channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         handle.process.terminate()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with Caller(handle.target) as late:
             assert wait_until(lambda: late.code_of("GetServerInfo", GetServerInfoRequest()) is UNAVAILABLE, 20)
-        received += sum(len(answer.chunk.payload) for answer in answers)
+        received += sum(len(response.chunk.payload) for response in responses)
         assert received == 4 * count
-        code, errors = handle.wait(10)  # well before the grace of 30 s ends, although somebody watched the health
+        code, errors = handle.wait(10)  # well before the grace period of 30 s ends, despite the health watch
     assert (code, errors) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_stalled_stream_after_the_grace(start_server, number):
+def test_a_signal_ends_a_stalled_stream_after_the_grace_period(start_server, number):
     handle = start_server(grace=0.3)
     with Caller(handle.target) as caller:
         stalled = caller.call("InitTensor", InitTensorRequest(spec=ENDLESS))

@@ -1,4 +1,4 @@
-"""How many workers a server starts if nobody says, and which GPU each of them gets."""
+"""The default number of workers, and the GPU of each."""
 
 import ctypes
 import re
@@ -28,19 +28,19 @@ def memory(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8), (32, 16), (256, 16)])
-def test_a_worker_for_each_two_cores(monkeypatch, memory, cores, count):
+def test_one_worker_per_two_cores(monkeypatch, memory, cores, count):
     monkeypatch.setattr(engine, "usable_cores", lambda: cores)
     assert sizing.worker_count(Settings()) == count
 
 
 @pytest.mark.parametrize(("text", "count"), [("max\n", 16), ("2147483648\n", 4), ("1000\n", 1)])
-def test_no_more_than_a_container_has_memory_for(monkeypatch, memory, text, count):
+def test_the_memory_of_the_container_limits_workers(monkeypatch, memory, text, count):
     monkeypatch.setattr(engine, "usable_cores", lambda: 64)
     memory.write_text(text)
     assert sizing.worker_count(Settings()) == count
 
 
-def test_one_where_processes_cannot_share(monkeypatch):
+def test_one_worker_where_processes_cannot_share_addresses(monkeypatch):
     monkeypatch.setattr(engine, "usable_cores", lambda: 64)
     assert sizing.worker_count(Settings(listen=["127.0.0.1:0", "unix:/tmp/seedbed"])) == 1
     monkeypatch.setattr(sizing.sys, "platform", "darwin")
@@ -58,7 +58,7 @@ def test_one_where_processes_cannot_share(monkeypatch):
         (4, "numba", None, 8, [None, None, None]),
     ],
 )
-def test_a_worker_for_each_gpu(monkeypatch, memory, gpus, backend, device, count, devices):
+def test_one_worker_per_gpu(monkeypatch, memory, gpus, backend, device, count, devices):
     monkeypatch.setattr(engine, "usable_cores", lambda: 16)
     monkeypatch.setattr(engine, "gpu_count", lambda: gpus)
     settings = Settings(backend=backend, device=device)
@@ -66,7 +66,7 @@ def test_a_worker_for_each_gpu(monkeypatch, memory, gpus, backend, device, count
     assert [sizing.worker_device(settings, index) for index in range(3)] == devices
 
 
-def test_the_environment_counts(monkeypatch, memory):
+def test_environment_variables_apply(monkeypatch, memory):
     monkeypatch.setattr(engine, "usable_cores", lambda: 16)
     monkeypatch.setattr(engine, "gpu_count", lambda: 4)
     monkeypatch.setenv("SEEDBED_DEVICE", "1")
@@ -90,20 +90,20 @@ def test_the_driver_counts_gpus(monkeypatch, why_no_gpu, status, count):
     assert backends.gpu_count() == count
 
 
-def test_a_server_starts_as_many(start_server, monkeypatch):
+def test_a_server_starts_the_default_number_of_workers(start_server, monkeypatch):
     expected = sizing.worker_count(Settings(backend="numpy"))
     found = re.search(r"; (\d+) workers", start_server(workers="auto").banner)
     assert int(found[1] if found else 1) == expected
     assert Settings().workers == "auto"
 
 
-def test_the_flag(seedbed_command, monkeypatch):
-    given = []
-    monkeypatch.setattr(process, "run", lambda options: given.append(options.workers))
+def test_the_flag_for_workers(seedbed_command, monkeypatch):
+    counts = []
+    monkeypatch.setattr(process, "run", lambda settings: counts.append(settings.workers))
     monkeypatch.delenv("SEEDBED_WORKERS")
     for arguments in ((), ("--workers", "auto"), ("--workers", "3")):
         assert seedbed_command("serve", *arguments)[0] == 0
-    assert given == ["auto", "auto", 3]
+    assert counts == ["auto", "auto", 3]
     for wrong in ("0", "-1", "many", "1.5"):
         code, _, err = seedbed_command("serve", "--workers", wrong)
         assert code == 2

@@ -1,4 +1,4 @@
-"""Many clients at once, and servers that come late: calls wait, in turn, for as long as they may."""
+"""Many clients at once, and servers that start late: calls wait their turn until their deadlines."""
 
 import asyncio
 import collections
@@ -23,10 +23,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 import seedbed
 from seedbed import errors
-from seedbed._ask import arguments as _arguments
-from seedbed._receive import retry as _retry
+from seedbed._ask import arguments
+from seedbed._receive import retry
 from seedbed._receive.retry import Retry
 from seedbed.cli import _health
+from seedbed.common import deadline
 from seedbed.common.deadline import Deadline
 from seedbed.common.status import ServiceError
 from seedbed.v1 import InitTensorRequest, TensorSpec, Zeros
@@ -47,17 +48,17 @@ def serve():
 
 @pytest.fixture
 def full(serve):
-    """A server whose only place is taken until ``leave`` is called."""
+    """A server with a single place, which is taken until ``leave`` is called."""
     server = serve(max_streams=1)
     with grpc.insecure_channel(server.addresses[0], [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        stream = asked(channel, ENDLESS)
+        stream = open_stream(channel, ENDLESS)
         next(stream)
         server.leave = stream.cancel
         yield server
         stream.cancel()
 
 
-def asked(channel, spec, metadata=()):
+def open_stream(channel, spec, metadata=()):
     call = channel.unary_stream("/seedbed.v1.InitService/InitTensor")
     return call(InitTensorRequest(spec=spec).SerializeToString(), timeout=60, metadata=metadata)
 
@@ -85,20 +86,20 @@ def free_port():
 
 def retry_delay(error):
     [detail] = [value for key, value in error.trailing_metadata() if key == "grpc-status-details-bin"]
-    told = error_details_pb2.RetryInfo()
-    assert status_pb2.Status.FromString(detail).details[0].Unpack(told)
-    return told.retry_delay.ToNanoseconds() / 1e9
+    retry_info = error_details_pb2.RetryInfo()
+    assert status_pb2.Status.FromString(detail).details[0].Unpack(retry_info)
+    return retry_info.retry_delay.ToNanoseconds() / 1e9
 
 
 @pytest.mark.parametrize("limit", [{"max_streams": 1}, {"max_streams_per_client": 1}])
-def test_a_full_server_tells_when_to_come_again(serve, limit):
+def test_a_full_server_says_when_to_retry(serve, limit):
     server = serve(**limit)
     with grpc.insecure_channel(server.addresses[0]) as channel:
-        stream = asked(channel, ENDLESS)
+        stream = open_stream(channel, ENDLESS)
         next(stream)
         for ticket in ("", "t", "t" * 33, "t"):
             with pytest.raises(grpc.RpcError) as refused:
-                next(asked(channel, SMALL, (("seedbed-ticket", ticket),)))
+                next(open_stream(channel, SMALL, (("seedbed-ticket", ticket),)))
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert 0.05 <= retry_delay(refused.value) <= 5
         assert list(server._admission._waiting) == ["t"]
@@ -132,35 +133,36 @@ def test_the_deadline_passes_while_the_server_is_full(full, fetch, caplog):
         fetch(full.addresses[0], timeout=1, wait=0)
     assert 0.8 < time.monotonic() - began < 3
     assert re.fullmatch(
-        r"no complete answer from 127\S+ within 1 s; give a longer timeout, or timeout=None to wait for ever "
+        r"no complete response from 127\S+ within 1 s; give a longer timeout, or timeout=None to wait for ever "
         r"\(the server was full: the server is at its limit of 1 streams; retry later\)",
         str(caught.value),
     )
-    [told] = [record for record in caplog.records if record.name == "seedbed"]
-    assert told.levelno == logging.WARNING
-    assert re.fullmatch(r"127\S+ is full \(the server is .*\); waiting for a place", told.getMessage())
+    [warning] = [record for record in caplog.records if record.name == "seedbed"]
+    assert warning.levelno == logging.WARNING
+    assert re.fullmatch(r"127\S+ is full \(the server is .*\); waiting for a place", warning.getMessage())
 
 
 @pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
-def test_a_place_is_waited_for(full, fetch):
+def test_a_call_waits_for_a_place(full, fetch):
     threading.Timer(0.5, full.leave).start()
     assert fetch(full.addresses[0], timeout=20).shape == (1000,)
 
 
-# The queue, by a clock of our own
+# The queue, with a fake clock
 
 
 class Clock:
-    def __init__(self, monkeypatch, module):
+    def __init__(self, monkeypatch, *modules):
         self.now = 1000.0
-        monkeypatch.setattr(module, "time", self)
+        for module in modules:
+            monkeypatch.setattr(module, "time", self)
 
     def monotonic(self):
         return self.now
 
 
 class Call:
-    """A call's context."""
+    """The gRPC context of a call."""
 
     def __init__(self, ticket="", host="ipv4:10.0.0.1"):
         self._ticket, self._peer, self.leave = ticket, f"{host}:1", None
@@ -188,15 +190,15 @@ def entered(streams, **options):
 
 
 def refused(streams, **options):
-    """When to come again."""
+    """The time to retry after."""
     with pytest.raises(ServiceError) as caught:
         streams.enter(Call(**options))
-    told = error_details_pb2.RetryInfo()
-    caught.value.status.details[0].Unpack(told)
-    return told.retry_delay.ToNanoseconds() / 1e9
+    retry_info = error_details_pb2.RetryInfo()
+    caught.value.status.details[0].Unpack(retry_info)
+    return retry_info.retry_delay.ToNanoseconds() / 1e9
 
 
-def test_a_free_place_is_kept_for_those_in_front_that_are_due(clock):
+def test_a_free_place_is_held_for_the_first_waiters_that_are_due(clock):
     streams = StreamAdmission(1)
     first = entered(streams)
     delay = refused(streams, ticket="a")
@@ -210,7 +212,7 @@ def test_a_free_place_is_kept_for_those_in_front_that_are_due(clock):
     entered(streams).leave()
 
 
-def test_who_never_comes_back_loses_its_place(clock):
+def test_a_waiter_that_never_retries_loses_its_place(clock):
     streams = StreamAdmission(1)
     first = entered(streams)
     delay = refused(streams, ticket="a")
@@ -221,11 +223,11 @@ def test_who_never_comes_back_loses_its_place(clock):
     assert refused_before == 1
     keeper = entered(streams)
     refused(streams, ticket="c")
-    assert list(streams._waiting) == ["c"], "who did not come is forgotten"
+    assert list(streams._waiting) == ["c"], "waiters that did not retry are forgotten"
     keeper.leave()
 
 
-def test_the_hosts_that_have_all_their_streams_keep_no_place_from_others(clock):
+def test_no_place_is_held_for_hosts_at_their_own_limit(clock):
     streams = StreamAdmission(2, 1)
     entered(streams, host="one")
     clock.now += refused(streams, ticket="a", host="one")
@@ -250,17 +252,17 @@ def test_the_memory_of_tickets_is_bounded(clock, monkeypatch):
     assert streams._count_per_client == {}
 
 
-def test_delays_grow_with_those_in_front_and_with_the_time_that_streams_take(clock):
+def test_delays_grow_with_the_queue_and_the_duration_of_streams(clock):
     streams = StreamAdmission(10)
     calls = [entered(streams) for _ in range(10)]
-    soon = [refused(streams, ticket=str(index)) for index in range(2000)]
-    assert min(soon) == soon[0] == 0.05
-    assert soon == sorted(soon)
-    assert soon[-1] == 5
+    delays = [refused(streams, ticket=str(index)) for index in range(2000)]
+    assert min(delays) == delays[0] == 0.05
+    assert delays == sorted(delays)
+    assert delays[-1] == 5
     clock.now += 1
     calls[0].leave()
     entered(streams, ticket="0")
-    assert soon[10] < refused(streams, ticket="10") <= 5
+    assert delays[10] < refused(streams, ticket="10") <= 5
 
 
 # A server that cannot be reached --------------------------------------------------------------------------------------
@@ -268,11 +270,11 @@ def test_delays_grow_with_those_in_front_and_with_the_time_that_streams_take(clo
 
 @pytest.fixture
 def policy_clock(monkeypatch):
-    return Clock(monkeypatch, _retry)
+    return Clock(monkeypatch, retry, deadline)
 
 
 def attempts(clock, retry, error, arrived=lambda index: 0, seconds=0.01, most=10_000):
-    """How many are made, and the times that they begin at."""
+    """The times at which attempts begin, and the error of the last."""
     begun = []
     while len(begun) < most:
         begun.append(clock.now)
@@ -284,52 +286,54 @@ def attempts(clock, retry, error, arrived=lambda index: 0, seconds=0.01, most=10
     return begun, None
 
 
-AWAY = seedbed.Unavailable("no Seedbed server answers")
+UNREACHABLE = seedbed.Unavailable("no Seedbed server answers")
 
 
-def test_patience_ends_and_is_told(policy_clock, caplog):
+def test_waiting_ends_and_is_logged(policy_clock, caplog):
     began = policy_clock.now
-    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 100.0), AWAY)
-    assert last is AWAY
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 100.0), UNREACHABLE)
+    assert last is UNREACHABLE
     assert 99 < policy_clock.now - began < 102
     assert max(np.diff(begun)) <= 5.02
     assert 20 < len(begun) < 100
-    told = [record.getMessage() for record in caplog.records]
+    log = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(
         r"host:1 cannot be reached \(no Seedbed server answers\); waiting up to 100 s for it; wait=0 gives up at once",
-        told[0],
+        log[0],
     )
-    assert 3 <= len(told) <= 4
-    assert all("host:1 still cannot be reached after" in text for text in told[1:])
+    assert 3 <= len(log) <= 4
+    assert all("host:1 still cannot be reached after" in text for text in log[1:])
 
 
-def test_without_patience_there_are_three_quick_attempts(policy_clock, caplog):
+def test_without_waiting_there_are_three_quick_attempts(policy_clock, caplog):
     began = policy_clock.now
-    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), AWAY)
-    assert (len(begun), last) == (3, AWAY)
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), UNREACHABLE)
+    assert (len(begun), last) == (3, UNREACHABLE)
     assert policy_clock.now - began < 0.5
     assert not caplog.records
 
 
-def test_progress_renews_patience(policy_clock):
-    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), AWAY, lambda index: index, most=50)
+def test_progress_restarts_the_wait(policy_clock):
+    begun, last = attempts(
+        policy_clock, Retry(Deadline(None), "host:1", 0.0), UNREACHABLE, lambda index: index, most=50
+    )
     assert (len(begun), last) == (50, None)
 
 
-def test_one_slow_attempt_is_told_of_at_once(policy_clock, caplog):
-    attempts(policy_clock, Retry(Deadline(None), "host:1", 100.0), AWAY, seconds=2, most=1)
+def test_a_slow_attempt_is_logged_at_once(policy_clock, caplog):
+    attempts(policy_clock, Retry(Deadline(None), "host:1", 100.0), UNREACHABLE, seconds=2, most=1)
     assert len(caplog.records) == 1
 
 
-def test_garbage_is_asked_for_a_few_times(policy_clock):
+def test_corrupted_responses_are_retried_a_few_times(policy_clock):
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), seedbed.Corrupted("odd"))
     assert len(begun) == 5
-    assert str(last).startswith("host:1 sent what was not asked for, 5 times in a row: odd;")
+    assert str(last).startswith("host:1 sent corrupt data 5 times in a row: odd;")
 
 
-def test_what_time_does_not_mend_is_not_waited_for(policy_clock):
+def test_permanent_errors_are_not_waited_for(policy_clock):
     details = "failed to connect: Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: certificate has expired"
-    expired = errors._distrusted(errors.tls_problem(details, "host:1"), details)
+    expired = errors._unreachable(errors.tls_problem(details, "host:1"), details)
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), expired)
     assert (len(begun), last) == (3, expired)
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), seedbed.ResourceExhausted("memory"))
@@ -337,20 +341,20 @@ def test_what_time_does_not_mend_is_not_waited_for(policy_clock):
 
 
 @pytest.mark.parametrize("delay", [-1.0, 0.0, 0.5, 1e9])
-def test_a_full_server_is_no_failure_however_often(policy_clock, delay):
-    fully = seedbed.ResourceExhausted("full")
-    fully._come_back_in = delay
-    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), fully, most=200)
+def test_a_full_server_is_retried_indefinitely(policy_clock, delay):
+    full = seedbed.ResourceExhausted("full")
+    full._retry_after = delay
+    begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), full, most=200)
     assert last is None
-    wanted = min(max(delay, 0.05), 60)
-    assert min(np.diff(begun)) >= wanted
-    assert max(np.diff(begun)) <= 1.25 * wanted + 0.011
+    least = min(max(delay, 0.05), 60)
+    assert min(np.diff(begun)) >= least
+    assert max(np.diff(begun)) <= 1.25 * least + 0.011
 
 
 @pytest.mark.parametrize("delay", [None, 5.0])
-def test_all_of_the_time_is_used_and_no_more(policy_clock, delay):
-    error = AWAY if delay is None else seedbed.ResourceExhausted("full")
-    error._come_back_in = delay
+def test_attempts_use_the_whole_deadline(policy_clock, delay):
+    error = UNREACHABLE if delay is None else seedbed.ResourceExhausted("full")
+    error._retry_after = delay
     began = policy_clock.now
     begun, last = attempts(policy_clock, Retry(Deadline(3.0), "host:1", 300.0), error, seconds=0.001)
     assert isinstance(last, seedbed.DeadlineExceeded)
@@ -369,20 +373,20 @@ def test_a_server_that_starts_after_its_client(start_server, fetch, caplog):
     starting.join()
     with seedbed.connect("local:") as local:
         assert array.tobytes() == local.init(SMALL).tobytes()
-    [told] = [record.getMessage() for record in caplog.records if record.name == "seedbed"]
-    assert f"127.0.0.1:{port} cannot be reached (no Seedbed server answers" in told
+    [warning] = [record.getMessage() for record in caplog.records if record.name == "seedbed"]
+    assert f"127.0.0.1:{port} cannot be reached (no Seedbed server answers" in warning
 
 
 @pytest.mark.parametrize("connect", [seedbed.connect, seedbed.aio.connect])
 @pytest.mark.parametrize("value", [-1, float("nan"), -float("inf"), "5", True])
-def test_no_time_to_wait(connect, value):
+def test_invalid_waits(connect, value):
     with pytest.raises(seedbed.InvalidRequest, match=r"^wait: .*(no time to wait; give seconds|not a valid number)"):
         connect("localhost:1", wait=value)
 
 
 @pytest.mark.parametrize("connect", [seedbed.connect, seedbed.aio.connect])
 @pytest.mark.parametrize("text", ["-1", "nan", "soon"])
-def test_a_variable_that_is_no_time_to_wait(connect, text, monkeypatch):
+def test_an_invalid_variable_for_the_wait(connect, text, monkeypatch):
     monkeypatch.setenv("SEEDBED_WAIT", text)
     with pytest.raises(seedbed.InvalidRequest) as caught:
         connect("localhost:1")
@@ -392,19 +396,19 @@ def test_a_variable_that_is_no_time_to_wait(connect, text, monkeypatch):
     assert connect("localhost:1", wait=3).wait == 3
 
 
-def test_the_argument_counts_before_the_variable_and_that_before_the_default(monkeypatch):
-    assert _arguments.patience(None) == 300
+def test_the_argument_overrides_the_variable_and_the_variable_the_default(monkeypatch):
+    assert arguments.patience(None) == 300
     monkeypatch.setenv("SEEDBED_WAIT", " 7.5 ")
-    assert _arguments.patience(None) == 7.5
-    assert _arguments.patience(0) == 0
-    assert _arguments.patience(float("inf")) == float("inf")
+    assert arguments.patience(None) == 7.5
+    assert arguments.patience(0) == 0
+    assert arguments.patience(float("inf")) == float("inf")
 
 
 # The command line
 
 
 def command(*arguments):
-    # -u: what it says shall be seen when it says it
+    # -u: unbuffered output
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "seedbed.cli", *arguments],
         stderr=subprocess.PIPE,
@@ -413,7 +417,7 @@ def command(*arguments):
     )
 
 
-def test_the_command_line_tells_at_once_what_it_waits_for(start_server, tmp_path):
+def test_the_command_line_says_at_once_what_it_waits_for(start_server, tmp_path):
     target = f"127.0.0.1:{free_port()}"
     get = command(
         "get",
@@ -428,10 +432,10 @@ def test_the_command_line_tells_at_once_what_it_waits_for(start_server, tmp_path
         "60",
         "--no-progress",
     )
-    told = get.stderr.readline()
+    line = get.stderr.readline()
     assert get.poll() is None
-    assert told.startswith(f"seedbed: {target} cannot be reached (no Seedbed server answers at {target};")
-    assert "waiting up to 60 s for it; wait=0 gives up at once" in told
+    assert line.startswith(f"seedbed: {target} cannot be reached (no Seedbed server answers at {target};")
+    assert "waiting up to 60 s for it; wait=0 gives up at once" in line
     start_server(listen=[target])
     assert get.wait(60) == 0
     get.communicate()
@@ -447,7 +451,7 @@ def test_a_health_check_that_waits(start_server):
     assert health.returncode == 0
 
 
-def test_a_health_check_does_not_wait_because_of_a_variable(seedbed_command, monkeypatch):
+def test_a_health_check_ignores_the_variable_for_the_wait(seedbed_command, monkeypatch):
     monkeypatch.setenv("SEEDBED_WAIT", "60")
     began = time.monotonic()
     assert seedbed_command("health", "--target", f"127.0.0.1:{free_port()}")[0] == 1
@@ -499,11 +503,11 @@ print(json.dumps(outcomes))
 
 
 def storm(handle, processes, kind, ranks, byte_count):
-    """What became of all ranks, the slowest health check in seconds, and the most memory that the server had."""
+    """Runs all ranks; returns the slowest health check in seconds, and the server's peak memory."""
     with seedbed.connect("local:") as local:
         values = local.uniform((byte_count // 4,), seed=7, name="w")
         last = values[-min(byte_count, MIB) // 4 :]  # a server's last chunk
-        right = f"{len(values) - len(last)} {crc32c.crc32c(last)}"
+        expected = f"{len(values) - len(last)} {crc32c.crc32c(last)}"
     arguments = [sys.executable, "-c", STORM, handle.target, kind, str(ranks // processes), str(byte_count)]
     began = time.monotonic()
     running = [
@@ -514,9 +518,9 @@ def storm(handle, processes, kind, ranks, byte_count):
     with grpc.insecure_channel(handle.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         while any(one.poll() is None for one in running):
-            asked_at = time.monotonic()
+            sent_at = time.monotonic()
             assert check(b"", timeout=10) == _health._SERVING
-            slowest = max(slowest, time.monotonic() - asked_at)
+            slowest = max(slowest, time.monotonic() - sent_at)
             memory = max(memory, handle.rss())
             time.sleep(0.1)
     outcomes = collections.Counter()
@@ -525,9 +529,9 @@ def storm(handle, processes, kind, ranks, byte_count):
     seconds = time.monotonic() - began
     print(
         f"{ranks} {kind} of {byte_count >> 10} KiB: {seconds:.1f} s, "
-        f"slowest health check {1000 * slowest:.0f} ms, most memory {memory >> 20} MiB"
+        f"slowest health check {1000 * slowest:.0f} ms, peak memory {memory >> 20} MiB"
     )
-    assert outcomes == {right: ranks}
+    assert outcomes == {expected: ranks}
     return slowest, memory
 
 
@@ -541,7 +545,7 @@ def test_more_clients_than_places(start_server, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "ranks", "mebibytes"), [("threads", 400, 16), ("tasks", 2000, 2)])
 def test_a_storm_of_ranks(start_server, kind, ranks, mebibytes):
-    """At the server's defaults: all are served, and nobody has to tell anybody to come slower."""
+    """With the server's defaults, all are served, and no limit has to be raised."""
     slowest, memory = storm(start_server(backend="numba"), 4, kind, ranks, mebibytes * MIB)
     assert slowest < 5
     assert memory < 1200 * MIB

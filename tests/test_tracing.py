@@ -1,4 +1,4 @@
-"""Spans of requests, over sockets, to a collector that runs here."""
+"""Spans of requests, over sockets, exported to a collector in this process."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def exporter():
 
 @pytest.fixture
 def serve(exporter):
-    """Starts servers whose spans come to the exporter; gives clients of them."""
+    """Starts servers whose spans go to the exporter; returns a client of each."""
     running = []
 
     def start_one(backend=None):
@@ -59,10 +59,10 @@ def test_the_span_of_a_tensor(serve, exporter):
     assert span.name == "seedbed.v1.InitService/InitTensor"
     assert span.kind is trace.SpanKind.SERVER
     assert span.status.status_code is trace.StatusCode.UNSET
-    told = dict(span.attributes)
-    assert told.pop("seedbed.peer").startswith("ipv4:127.0.0.1:")
-    assert 24 < told.pop("seedbed.bytes") < 200
-    assert told == {
+    attributes = dict(span.attributes)
+    assert attributes.pop("seedbed.peer").startswith("ipv4:127.0.0.1:")
+    assert 24 < attributes.pop("seedbed.bytes") < 200
+    assert attributes == {
         "rpc.system": "grpc", "rpc.service": "seedbed.v1.InitService", "rpc.method": "InitTensor",
         "rpc.grpc.status_code": 0, "seedbed.tensors": 1, "seedbed.scheme": "zeros", "seedbed.dtype": "bfloat16",
         "seedbed.elements": 12, "seedbed.name": "w",
@@ -70,7 +70,7 @@ def test_the_span_of_a_tensor(serve, exporter):
     assert 0 < span.end_time - span.start_time < 5e9
 
 
-def test_the_clients_mistake_is_no_error_of_the_server(serve, exporter):
+def test_a_client_error_is_not_an_error_of_the_span(serve, exporter):
     with pytest.raises(seedbed.InvalidRequest):
         serve().describe(TensorSpec(shape=[3], zeros=Zeros(), algorithm_version=99))
     [span] = spans(exporter)
@@ -78,7 +78,7 @@ def test_the_clients_mistake_is_no_error_of_the_server(serve, exporter):
     assert span.status.status_code is trace.StatusCode.UNSET
 
 
-def test_the_servers_error_is_one(serve, exporter):
+def test_a_server_error_is_an_error_of_the_span(serve, exporter):
     with pytest.raises(seedbed.InternalError):
         serve(FakeBackend(error=RuntimeError("a secret"))).zeros((3,))
     [span] = spans(exporter)
@@ -86,8 +86,8 @@ def test_the_servers_error_is_one(serve, exporter):
     assert re.fullmatch(r"internal error [0-9a-f]{8}; .*", span.status.description)
 
 
-def test_it_is_the_child_of_the_callers_span(serve, exporter):
-    """OpenTelemetry's own instrumentation of gRPC does the client's side."""
+def test_the_span_is_a_child_of_the_callers(serve, exporter):
+    """OpenTelemetry's own gRPC instrumentation makes the caller's span."""
     provider = TracerProvider()
     GrpcInstrumentorClient().instrument(tracer_provider=provider)
     try:
@@ -121,14 +121,14 @@ def collector():
     server.stop(0)
 
 
-def test_a_process_sends_them_to_a_collector(collector):
+def test_a_process_exports_spans_to_a_collector(collector):
     child = process("serve", "--listen", "127.0.0.1:0", "--backend", "numpy", "--traces", collector.url)
     target = re.search(r"serving on ([^;]+);", child.stdout.readline())[1]
     with seedbed.connect(target, timeout=20) as client:
         client.normal((100,), name="w")
-    child.terminate()  # what was not sent yet is sent now
+    child.terminate()  # exports the remaining spans
     assert child.communicate(timeout=30)[1] == ""
-    [resource] = [one for request in collector.requests for one in request.resource_spans]
+    [resource] = [spans for request in collector.requests for spans in request.resource_spans]
     named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
     assert (named["service.name"], named["service.version"]) == ("seedbed", seedbed.__version__)
     assert [span.name for scope in resource.scope_spans for span in scope.spans] == [
@@ -137,7 +137,7 @@ def test_a_process_sends_them_to_a_collector(collector):
 
 
 @pytest.mark.slow
-def test_a_collector_that_is_not_there_keeps_nobody_waiting(start_server):
+def test_a_missing_collector_delays_no_call(start_server):
     handle = start_server(traces="http://127.0.0.1:1")
     with seedbed.connect(handle.target, timeout=20) as client:
         begin = time.monotonic()
@@ -153,14 +153,14 @@ def start_exporting(endpoint):
         pass
 
 
-def test_what_is_not_a_url():
+def test_malformed_endpoints():
     with pytest.raises(
         ValueError, match=r"^traces: 'localhost:4317' is not a URL; give the collector's, such as http:"
     ):
         start_exporting("localhost:4317")
 
 
-def test_without_the_extra_it_is_named():
+def test_without_the_extra_the_error_names_it():
     code = """
 import sys
 sys.modules["opentelemetry"] = None
@@ -170,5 +170,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert re.fullmatch(r"traces: OpenTelemetry is not installed \(.*\); run: pip install 'seedbed\[traces\]'\n", told)
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(
+        r"traces: OpenTelemetry is not installed \(.*\); run: pip install 'seedbed\[traces\]'\n", output
+    )

@@ -1,4 +1,4 @@
-"""Turns at sampling: so many at once, in the order in which they came, and none is lost."""
+"""The fair semaphore: its limit, its order, and that no turn is lost."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ from seedbed_server.service.turns import Turns
 
 
 def test_turns_come_in_order():
-    """Whoever asks again stands behind those that wait."""
+    """A thread that asks again queues behind the threads that wait."""
     turns, order = Turns(1), []
 
     def take(name, times):
@@ -31,7 +31,7 @@ def test_turns_come_in_order():
     assert sorted(order) == sorted("abc" * 3)
 
 
-def test_no_more_than_so_many_at_once():
+def test_turns_are_limited():
     turns, within, most = Turns(3), [], []
 
     def take():
@@ -39,7 +39,7 @@ def test_no_more_than_so_many_at_once():
             with turns:
                 within.append(1)
                 most.append(len(within))
-                time.sleep(0.001)  # for the others to come
+                time.sleep(0.001)  # let the other threads arrive
                 within.pop()
 
     threads = [threading.Thread(target=take) for _ in range(8)]
@@ -52,7 +52,7 @@ def test_no_more_than_so_many_at_once():
 
 
 def test_an_interrupted_wait_takes_no_turn():
-    """As when Ctrl-C ends a program that samples in its own process."""
+    """Ctrl-C may interrupt a program that samples in its own process."""
     turns = Turns(1)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
@@ -68,9 +68,9 @@ def test_an_interrupted_wait_takes_no_turn():
     assert not turn.is_alive(), "the turn went to the wait that was interrupted"
 
 
-def test_a_turn_that_comes_with_the_interrupt_goes_to_the_next():
+def test_a_turn_that_arrives_with_the_interrupt_is_passed_on():
     turns = Turns(1)
     turns.__enter__()
-    turns._give_up(threading.Lock())  # one that is not among the waiting any more
+    turns._give_up(threading.Lock())  # a turn that is no longer in the queue
     with turns:
         pass

@@ -300,7 +300,7 @@ ERRORS = {
     "a wrong rank": ({"scheme": "dirac", "shape": "3,3"}, "shape", "3, 4, or 5 dimensions"),
     "no number": ({"scheme": "normal", "shape": "3", "std": "x"}, "std", "'x' is not a number"),
     "a negative std": ({"scheme": "normal", "shape": "3", "std": "-1"}, "std", ""),
-    "an exchange": ({"scheme": "uniform", "shape": "3", "a": "2"}, "a", "exchange them"),
+    "an exchange": ({"scheme": "uniform", "shape": "3", "a": "2"}, "a", "swap them"),
     "a seed beyond": ({"scheme": "normal", "shape": "3", "seed": str(2**64)}, "seed", "outside 0 .. 2^64 - 1"),
     "a dtype": ({"scheme": "normal", "shape": "3", "dtype": "int8"}, "dtype", "float16"),
     "a choice": ({"scheme": "kaiming_normal", "shape": "3,3", "mode": "fan_avg"}, "mode", "fan_out"),

@@ -11,6 +11,7 @@ from seedbed import dtypes
 from seedbed._ask import arguments, literals, regions
 from seedbed._ask.schemes import nonlinearity_of
 from seedbed._types import ModelLike, Outputs, RegionLike
+from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import (
     CalculateGainRequest,
@@ -113,7 +114,7 @@ def named(model: ModelLike, out: Outputs | None) -> list[TensorSlice]:
                 "give each a name of its own, and where one is to hold the other's values a stream, or make two calls"
             )
             refusal = f"{name!r} is the name of an earlier tensor, too, {scheme} of shape {shape}; {remedy}"
-            raise InvalidRequest(f"tensors[{index}].spec.name", refusal)
+            raise InvalidRequest(f"{fields.of_tensor(index)}.spec.name", refusal)
         if other != index and isinstance(out, Mapping):
             remedy = "give a function, which is asked for each"
             raise InvalidRequest(
@@ -135,7 +136,7 @@ def label_of(spec: TensorSpec) -> str:
 
 
 def _slice(item: object, index: int) -> TensorSlice:
-    field = f"tensors[{index}]"
+    field = fields.of_tensor(index)
     wanted = TensorSlice()
     if isinstance(item, TensorSlice):
         wanted.CopyFrom(item)
@@ -146,5 +147,5 @@ def _slice(item: object, index: int) -> TensorSlice:
     try:
         dtypes.numpy_dtype(wanted.spec.dtype)
     except InvalidRequest as error:
-        raise InvalidRequest(f"{field}.{error.field}", error.description) from None
+        raise fields.in_model(error, index) from None
     return wanted

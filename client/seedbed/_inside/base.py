@@ -11,6 +11,7 @@ from seedbed._ask import literals
 from seedbed._client.sync import Client
 from seedbed._inside.engine import Engine
 from seedbed._inside.transport import InsideTransport
+from seedbed.common import fields
 from seedbed.common.deadline import Deadline
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec, Zeros
 
@@ -41,7 +42,7 @@ class InsideClient(Client, Generic[_Engine]):
         """What the parts wanted resolve to; literals, which may be larger than a service takes, are described here."""
         here = {index: part for index, part in enumerate(wanted) if literals.is_literal(part)}
         for index, part in here.items():
-            literals.check(part, f"tensors[{index}]." if method == "InitModel" else "")
+            literals.check(part, f"{fields.of_tensor(index)}." if method == "InitModel" else "")
         parts = [_without_values(part) for part in wanted] if here else wanted
         descriptions = self.transport.call(partial(self._engine.describe, parts, method, first), deadline)
         for index, part in here.items():

@@ -16,6 +16,7 @@ from seedbed._inside.base import InsideClient, Spans
 from seedbed._inside.engine import Engine, open_engine
 from seedbed._receive import arrays
 from seedbed._types import Array, ModelLike, Outputs, Progress, RegionLike, Timeout
+from seedbed.common import fields
 from seedbed.common.deadline import Deadline
 from seedbed.common.memory import keep_freed_memory
 from seedbed.common.threads import Shared, run_together
@@ -151,7 +152,7 @@ class LocalClient(InsideClient[Engine]):
         try:
             self.transport.call(make, deadline)
         except InvalidRequest as error:
-            raise _within("InitModel", piece.tensor, error) from error
+            raise fields.in_model(error, piece.tensor) from error
         return values
 
     def _tensors(
@@ -174,7 +175,7 @@ class LocalClient(InsideClient[Engine]):
                 yield from self._filled(group, meter, deadline)
                 group = _Group()
                 if is_alone:
-                    self._fill(part, description, array, meter, partial(_within, method, index), deadline)
+                    self._fill(part, description, array, meter, index if method == "InitModel" else None, deadline)
                     yield result
                 else:
                     group.add(description, array, result, is_new=given is None)
@@ -194,10 +195,10 @@ class LocalClient(InsideClient[Engine]):
         description: TensorDescription,
         array: Array,
         meter: _Meter,
-        located: Callable[[InvalidRequest], InvalidRequest],
+        index: int | None,
         deadline: Deadline,
     ) -> None:
-        """Fills one array."""
+        """Fills one array; ``index`` is the number of its tensor in a model."""
         if description.law.HasField("literal"):
             array[...] = literals.values(wanted).reshape(array.shape)
             meter.add(array.nbytes)
@@ -208,7 +209,9 @@ class LocalClient(InsideClient[Engine]):
             else:
                 self._fill_boxes(description, array, meter, deadline)
         except InvalidRequest as error:
-            raise located(error) from error
+            if index is None:
+                raise
+            raise fields.in_model(error, index) from error
 
     def _fill_contiguous(
         self, description: TensorDescription, elements: Array, meter: _Meter, deadline: Deadline
@@ -354,8 +357,3 @@ def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[slice | int, ...]]:
     for outer in itertools.product(*map(range, shape[: axis - 1])):
         for begin in range(0, shape[axis - 1], step):
             yield *outer, slice(begin, begin + step)
-
-
-def _within(method: str, index: int, error: InvalidRequest) -> InvalidRequest:
-    """An error about a tensor as one about the tensors of a model."""
-    return error if method == "InitTensor" else InvalidRequest(f"tensors[{index}].{error.field}", error.description)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import crc32c
@@ -23,6 +22,7 @@ from seedbed._ask import regions
 from seedbed._types import Array
 from seedbed._wire import rerouting
 from seedbed._wire.transport import StreamCall
+from seedbed.common import fields
 from seedbed.errors import Corrupted, InvalidRequest
 from seedbed.v1 import (
     DATA_TYPE_FLOAT32,
@@ -39,7 +39,6 @@ from seedbed.v1 import (
 
 _MAX_REQUEST_BYTES = (4 << 20) - 64  # what servers take, without the point to resume at
 _PART_OVERHEAD = 12  # a tensor's tag and length in the request, and the version of the stream, which is pinned later
-OF_TENSOR = re.compile(r"tensors\[(\d+)\]")
 
 
 class Piece(NamedTuple):
@@ -235,7 +234,7 @@ class ModelAssembler(Assembler):
         super().__init__(wanted, connection=connection)
         for index, part in enumerate(wanted):
             if _literals.is_literal(part):
-                _literals.check(part, f"tensors[{index}].")
+                _literals.check(part, f"{fields.of_tensor(index)}.")
         self._windows = _windows([wanted[index] for index in self._asked])
         self._unchecked = self._windows[1:]
 
@@ -258,15 +257,7 @@ class ModelAssembler(Assembler):
             super().finish()
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        return renumbered(error, lambda index: self._asked[self._window.start + index])
-
-
-def renumbered(error: InvalidRequest, number: Callable[[int], int]) -> InvalidRequest:
-    """An error about one of a request's tensors as one about all tensors, in which it has another number."""
-    match = OF_TENSOR.match(error.field)
-    if match is None:
-        return error
-    return InvalidRequest(f"tensors[{number(int(match[1]))}]{error.field[match.end() :]}", error.description)
+        return fields.renumbered(error, lambda index: self._asked[self._window.start + index])
 
 
 def _windows(wanted: Sequence[TensorSlice]) -> list[range]:

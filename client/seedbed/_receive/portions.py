@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from seedbed._ask import regions
 from seedbed._receive import stripes
-from seedbed._receive.assembler import ModelAssembler, renumbered
+from seedbed._receive.assembler import ModelAssembler
+from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import Region, TensorSlice
 
@@ -34,7 +35,7 @@ class Portion(NamedTuple):
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
         """An error about one of its tensors as one about all tensors."""
-        return renumbered(error, lambda index: self.tensor + index)
+        return fields.renumbered(error, lambda index: self.tensor + index)
 
 
 def portions(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:

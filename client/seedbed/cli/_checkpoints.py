@@ -98,7 +98,7 @@ def _is_of(content: SafetensorsFile, shard: Shard) -> bool:
     if content.metadata.get(provenance.CHECKPOINT) != shard.checkpoint:
         return False
     try:
-        return provenance.made_by(content) == shard.model
+        return provenance.read_request(content) == shard.model
     except FileFormatError:
         return False
 

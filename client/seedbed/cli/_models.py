@@ -38,6 +38,7 @@ from seedbed.cli._options import (
     target_options,
 )
 from seedbed.cli._progress import Report, adder, progress
+from seedbed.common import fields
 from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 
 _BLOCK_BYTES = 16 << 20  # what is read of a file at once
@@ -60,7 +61,7 @@ def load_model(path: Path) -> Model:
         raise click.ClickException(f"{path}: not a model file: {error}") from error
     names: set[str] = set()
     for index, spec in enumerate(model.tensors):
-        field = f"{path}: tensors[{index}].name"
+        field = f"{path}: {fields.of_tensor(index)}.name"
         if not spec.name:
             raise click.ClickException(f"{field}: is missing; a tensor in a file needs a name")
         if spec.name in names:
@@ -79,25 +80,25 @@ def model_lines(model: Model) -> Iterator[str]:
 
 
 def _parse_model(text: bytes) -> Model:
-    fields = strict_json.loads(text)
+    content = strict_json.loads(text)
     try:
-        return strict_json.to_message(dtypes.in_contract(fields), Model())
+        return strict_json.to_message(dtypes.in_contract(content), Model())
     except seedbed.InvalidRequest:  # tells where by itself
         raise
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
     except ValueError as error:
-        raise ValueError(_located(error, fields)) from error
+        raise ValueError(_located(error, content)) from error
 
 
-def _located(error: ValueError, fields: Any) -> str:  # noqa: ANN401 - JSON can be anything
+def _located(error: ValueError, content: Any) -> str:  # noqa: ANN401 - JSON can be anything
     """Says which tensor an error is about, which the parser does not always tell."""
-    tensors = fields.get("tensors") if isinstance(fields, dict) else None
+    tensors = content.get("tensors") if isinstance(content, dict) else None
     for index, tensor in enumerate(tensors if isinstance(tensors, list) else []):
         try:
             strict_json.to_message(tensor, TensorSpec())
         except ValueError as its_error:
-            return f"tensors[{index}]: {its_error}"
+            return f"{fields.of_tensor(index)}: {its_error}"
     return str(error)
 
 
@@ -134,11 +135,10 @@ def _named(
     """
     field = error.field.replace(".spec", "", 1)
     name = ""
-    match = re.match(r"tensors\[(\d+)\]", field)
-    if match:
-        spec = asked[int(match[1])]
+    if place := fields.split(field):
+        spec = asked[place[0]]
         index = [tensor.name for tensor in model.tensors].index(spec.name)
-        field = f"tensors[{index}]{field[match.end() :]}"
+        field = f"{fields.of_tensor(index)}{place[1]}"
         name = f" (tensor {spec.name!r})"
     return click.ClickException(f"{path}: {field}: {error.description}{name}")
 
@@ -334,7 +334,7 @@ def _describe(client: seedbed.Client, file: Path, wanted: Model, index: int) -> 
         return client.describe(wanted.tensors[index])
     except seedbed.InvalidRequest as error:
         field = error.field.removeprefix("spec").removeprefix(".")
-        refusal = seedbed.InvalidRequest(f"tensors[{index}].{field}", error.description)
+        refusal = seedbed.InvalidRequest(f"{fields.of_tensor(index)}.{field}", error.description)
         raise _named(file, wanted, wanted.tensors, refusal) from error
 
 
@@ -358,7 +358,7 @@ def plot_file(
     """  # noqa: D301
     plot = import_plot(output)
     content = read_safetensors(file)
-    made = provenance.made_by(content)
+    made = provenance.read_request(content)
     wanted = {
         name: part
         for name, part in provenance.slices(made).items()

@@ -180,14 +180,14 @@ def _weight_map(index: object) -> dict[str, str]:
 
 
 def _shard(file: SafetensorsFile) -> Shard:
-    specs = [part.spec for part in provenance.slices(provenance.made_by(file)).values()]
+    specs = [part.spec for part in provenance.slices(provenance.read_request(file)).values()]
     return Shard(file.path.name, Model(tensors=specs), _size(file), file.metadata.get(provenance.CHECKPOINT))
 
 
 def _open(path: Path) -> SafetensorsFile:
     """Reads a file's header, and compares the layout that it tells with that of the tensors in its metadata."""
     file = read_safetensors(path)
-    wanted = provenance.slices(provenance.made_by(file))
+    wanted = provenance.slices(provenance.read_request(file))
     for name in file.tensors:
         if name not in wanted:
             raise Differs(f"{path}: tensor {name!r} is in the file, but not in its metadata")
@@ -205,7 +205,7 @@ def _open(path: Path) -> SafetensorsFile:
 
 
 def _check_tensors(client: seedbed.Client, file: SafetensorsFile, add: Add) -> None:
-    parts = provenance.slices(provenance.made_by(file))
+    parts = provenance.slices(provenance.read_request(file))
     with file.path.open("rb") as data:
         comparison = _Comparison(file, list(parts), data.fileno(), add)
         client.visit(list(parts.values()), comparison.compare, timeout=patience(client, _size(file)))

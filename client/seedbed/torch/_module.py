@@ -17,9 +17,9 @@ from seedbed import dtypes
 from seedbed._ask import arguments, outputs, schemes
 from seedbed._client.sync import Client
 from seedbed._inside.cuda import CudaClient
-from seedbed._receive.assembler import OF_TENSOR
 from seedbed._show import bars
 from seedbed._types import Array, Progress
+from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.torch._shards import check_not_copied, global_shape, local_parts
 from seedbed.v1 import Model, Recipe, TensorSlice, TensorSpec
@@ -79,7 +79,7 @@ def init_module(
     (True, 0.2)
     """
     if progress is True:
-        bars.check()  # on every rank: otherwise the others would wait for the one that fails
+        bars.check_rich()  # on every rank: otherwise the others would wait for the one that fails
     specs = specs_of(module, seed, model, rules, only)
     _check_buffers(module, specs, only)
     tensors = tensors_of(module)
@@ -347,11 +347,11 @@ def _fill(slots: Sequence[_Slot], client: Client, progress: Progress | bool | No
             if isinstance(array, np.ndarray) and not _is_in_reach(memory):
                 memory.copy_(as_tensor(array))
     except InvalidRequest as error:
-        match = OF_TENSOR.match(error.field)
-        if match is None:
+        if (place := fields.split(error.field)) is None:
             raise
-        name = slots[int(match[1])].part.spec.name
-        raise InvalidRequest(name + error.field[match.end() :].removeprefix(".spec"), error.description) from None
+        index, rest = place
+        name = slots[index].part.spec.name
+        raise InvalidRequest(name + rest.removeprefix(".spec"), error.description) from None
 
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or an object that CuPy accepts as one

@@ -73,8 +73,8 @@ class ChunkPipeline:
         def make(offset: int) -> bytes:
             stop_if(cancelled)
             with turns:
-                piece = self._begin(source, offset)
-                return self._message(head if offset == first_element else later_head, piece)
+                chunk = self._begin(source, offset)
+                return self._message(head if offset == first_element else later_head, chunk)
 
         if turns is self._turns:
             yield from self._read_ahead.messages(make, offsets)
@@ -83,7 +83,7 @@ class ChunkPipeline:
 
     def _asynchronous(self, source: _Source, offsets: range, head: bytes, later_head: bytes) -> Iterator[bytes]:
         """The messages of a device that samples several chunks ahead while earlier ones are sent."""
-        in_progress: deque[_Piece] = deque()
+        in_progress: deque[_PendingChunk] = deque()
         try:
             for offset in offsets:
                 stop_if(source.cancelled)
@@ -102,28 +102,30 @@ class ChunkPipeline:
         """What to sample within; a matrix or reduction may take minutes, and must not hold a turn that long."""
         return contextlib.nullcontext() if engine.whole_elements(description) else self._turns
 
-    def _begin(self, source: _Source, offset: int) -> _Piece:
+    def _begin(self, source: _Source, offset: int) -> _PendingChunk:
         buffer = self._take_buffer()
         payload = buffer[: min(source.step, source.end - offset) * source.dtype.itemsize]
         try:
-            return _Piece(offset, payload, buffer, source.sampler(offset, payload.view(source.dtype), source.cancelled))
+            return _PendingChunk(
+                offset, payload, buffer, source.sampler(offset, payload.view(source.dtype), source.cancelled)
+            )
         except BaseException:
             self._idle_buffers.append(buffer)
             raise
 
-    def _message(self, head: bytes, piece: _Piece) -> bytes:
+    def _message(self, head: bytes, chunk: _PendingChunk) -> bytes:
         try:
-            piece.wait()
-            return codec.with_chunk(head, piece.offset, piece.payload.data)
+            chunk.wait()
+            return codec.with_chunk(head, chunk.offset, chunk.payload.data)
         finally:
-            self._idle_buffers.append(piece.buffer)
+            self._idle_buffers.append(chunk.buffer)
 
-    def _abandon(self, in_progress: Iterable[_Piece]) -> None:
+    def _abandon(self, in_progress: Iterable[_PendingChunk]) -> None:
         """Waits until nothing writes into the buffers any more."""
-        for piece in in_progress:
+        for chunk in in_progress:
             with contextlib.suppress(Exception):  # the error that ended the stream is the one to report
-                piece.wait()
-            self._idle_buffers.append(piece.buffer)
+                chunk.wait()
+            self._idle_buffers.append(chunk.buffer)
 
     def _take_buffer(self) -> NDArray[np.uint8]:
         try:
@@ -144,7 +146,7 @@ class _Source(NamedTuple):
     cancelled: Callable[[], bool]
 
 
-class _Piece(NamedTuple):
+class _PendingChunk(NamedTuple):
     """A chunk that is being sampled."""
 
     offset: int

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from seedbed.common import fields
 from seedbed.common.status import ServiceError
 from seedbed.v1 import TensorDescription, TensorSlice
 from seedbed_server import engine
@@ -69,9 +70,11 @@ class LocalService:
         Raises:
             ServiceError: One of them cannot be served, or not from there on.
         """
-        prefix = "" if method == "InitTensor" else "tensors[{}]."
         with _as_service_errors():
-            descriptions = [self._servicer.describe(part, prefix.format(i)) for i, part in enumerate(wanted)]
+            descriptions = [
+                self._servicer.describe(part, f"{fields.of_tensor(index)}." if method == "InitModel" else "")
+                for index, part in enumerate(wanted)
+            ]
             if first_element:
                 within(first_element, descriptions[0].element_count, "first_element", "the region")
         return descriptions

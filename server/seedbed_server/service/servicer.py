@@ -9,6 +9,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from seedbed._version import __version__
+from seedbed.common import fields
 from seedbed.v1 import (
     CalculateGainRequest,
     CalculateGainResponse,
@@ -102,7 +103,7 @@ class InitServicer:
         elements_at_resume = byte_count = 0
         for index, tensor in enumerate(request.tensors):
             stop_if(cancelled)
-            description = self.describe(tensor, f"tensors[{index}].")
+            description = self.describe(tensor, f"{fields.of_tensor(index)}.")
             if index == resume.tensor_index:
                 elements_at_resume = description.element_count
                 byte_count = _bytes_from(description, resume.first_element)
@@ -196,7 +197,7 @@ class InitServicer:
             try:
                 yield from self._chunks.messages(description, first_element, head, later_head, cancelled)
             except engine.InvalidSpec as error:  # an expression whose values turned out not to be finite
-                raise engine.InvalidSpec(f"tensors[{index}].{error.field}", error.description) from error
+                raise engine.InvalidSpec(f"{fields.of_tensor(index)}.{error.field}", error.description) from error
             first_element = 0
 
 
