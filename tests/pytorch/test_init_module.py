@@ -302,10 +302,10 @@ def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
         seedbed.torch.init_module(expected, local, seed=3, rules=RULES[1:])
     with emulated_cupy() as cupy, seedbed.connect("local:cuda") as client:
         stream = cupy.cuda.Stream()
-        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)
-        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)
+        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)  # type: ignore[attr-defined]
+        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)  # type: ignore[attr-defined]
         begun = []
-        engine = client._engine
+        engine = client._engine  # type: ignore[attr-defined]
         write_all = engine.write_all
         monkeypatch.setattr(engine, "write_all", lambda jobs, *how: (begun.append(len(jobs)), write_all(jobs, *how)))
         seedbed.torch.init_module(net, client, seed=3, rules=RULES[1:])
