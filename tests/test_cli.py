@@ -229,13 +229,13 @@ REFUSALS = {
     "an invalid timeout": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),
     "a negative wait": (
         ("get", "ones", "--shape", "3", "-o", "w.npy", "--wait", "-1"),
-        "wait: -1.0 is no time to wait;",
+        "wait: must be 0 or more seconds, such as 300, not -1.0;",
     ),
     "a wait that is not a number": (
         ("get", "ones", "--shape", "3", "-o", "w.npy", "--wait", "nan"),
-        "wait: nan is no time",
+        "wait: must be 0 or more seconds, such as 300, not nan;",
     ),
-    "health, with a negative wait": (("health", "--wait", "-1"), "wait: -1.0 is no time to wait;"),
+    "health, with a negative wait": (("health", "--wait", "-1"), "wait: must be 0 or more seconds"),
     "another image format": (("plot", "ones", "--shape", "3", "-o", "w.gif"), ".png"),
     "no file": (("verify", "no.safetensors"), "no.safetensors: No such file or directory"),
 }

@@ -177,7 +177,7 @@ def test_grpcs_own_credentials(serve, files):
     credentials = grpc.ssl_channel_credentials(files.ca.read_bytes())
     with seedbed.connect(serve(**files.server()), credentials=credentials) as client:
         assert works(client)
-    with pytest.raises(seedbed.InvalidRequest, match="token: is given beside credentials="):
+    with pytest.raises(seedbed.InvalidRequest, match="token: is given together with credentials="):
         seedbed.connect("localhost:1", credentials=credentials, token=TOKEN)
 
 
@@ -264,7 +264,9 @@ def test_mutual_tls(serve, files, tmp_path):
     for stranger in ({}, Files(tmp_path / "other").issue("client")):
         with seedbed.connect(address, ca=files.ca, wait=0, **stranger) as client:
             messages = refusals(client, seedbed.Unavailable)
-            assert all("a certificate from an authority that it knows (cert=, key=)" in text for text in messages)
+            assert all(
+                "a client certificate from an authority that it trusts (cert=, key=)" in text for text in messages
+            )
 
 
 def test_the_log_names_the_owner_of_the_certificate(serve, files, caplog):
@@ -516,7 +518,9 @@ def test_which_addresses_are_local():
 def test_a_client_that_would_expose_its_token(tmp_path, monkeypatch):
     for target in ("10.0.0.1:1", "localhost:1,10.0.0.1:1", "ipv4:10.0.0.1:1", "dns:///localhost.example:1"):
         for connect in (seedbed.connect, seedbed.aio.connect):
-            with pytest.raises(seedbed.InvalidRequest, match=f"token: would travel to {target} in the clear") as caught:
+            with pytest.raises(
+                seedbed.InvalidRequest, match=f"token: would be sent to {target} in plaintext"
+            ) as caught:
                 connect(target, token=TOKEN)
             assert TOKEN not in str(caught.value)
             connect(target, token=TOKEN, tls=True)
@@ -524,7 +528,7 @@ def test_a_client_that_would_expose_its_token(tmp_path, monkeypatch):
         seedbed.connect(target, token=TOKEN).close()
         assert ("grpc.enable_http_proxy", 0) in targets.parse(target).options, "a proxy is another machine"
     monkeypatch.setenv("SEEDBED_TOKEN", TOKEN)
-    with pytest.raises(seedbed.InvalidRequest, match="in the clear"):
+    with pytest.raises(seedbed.InvalidRequest, match="in plaintext"):
         seedbed.connect("10.0.0.1:1")
     seedbed.connect("10.0.0.1:1", token="").close()
     seedbed.connect("local:").close()

@@ -391,7 +391,7 @@ def test_an_invalid_variable_for_the_wait(connect, text, monkeypatch):
     with pytest.raises(seedbed.InvalidRequest) as caught:
         connect("localhost:1")
     assert str(caught.value) == (
-        f"SEEDBED_WAIT: '{text}' is no time to wait; give seconds, such as 300, or 0 to give up at once"
+        f"SEEDBED_WAIT: must be 0 or more seconds, such as 300, not '{text}'; 0 gives up at once"
     )
     assert connect("localhost:1", wait=3).wait == 3
 

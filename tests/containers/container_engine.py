@@ -92,12 +92,13 @@ def _problem(program: str) -> str | None:
 
 @functools.cache
 def _kind(program: str) -> str:
-    """The engine behind a command; Fedora's and Debian's package podman-docker installs podman as ``docker``."""
+    """``docker`` or ``podman``. The package podman-docker installs podman as ``docker``."""
+    if "podman" in program:
+        return "podman"
     try:
-        is_podman = "podman" in _probe(program, "--version").stdout
+        return "podman" if "podman" in _probe(program, "--version").stdout else "docker"
     except subprocess.TimeoutExpired:
-        is_podman = "podman" in program
-    return "podman" if is_podman else "docker"
+        return "docker"
 
 
 def _probe(*command: str) -> subprocess.CompletedProcess[str]:

@@ -16,14 +16,14 @@ from container_engine import Engine
 
 NAME = "server"
 WATCH = f"""
-import socket, time
+import socket, sys, time
 while True:
     start = time.time()
     try:
         result = " ".join(sorted({{place[0] for *_, place in socket.getaddrinfo({NAME!r}, None, socket.AF_INET)}}))
     except OSError as error:
         result = "! " + error.strerror
-    print(start, time.time(), result, flush=True)
+    sys.stdout.write(f"{{start}} {{time.time()}} {{result}}\\n")  # in one piece, unlike print, so that no line is torn
     time.sleep(0.5)
 """
 
@@ -50,7 +50,7 @@ class NameWatch:
 
     def latest(self) -> Lookup | None:
         """The last lookup that has ended; None if there is none yet."""
-        lookups = self._lookups("--tail", "1")
+        lookups = self._lookups("--tail", "3")
         return lookups[-1] if lookups else None
 
     def lists(self, addresses: set[str]) -> bool:
@@ -58,17 +58,24 @@ class NameWatch:
         latest = self.latest()
         return latest is not None and not latest.addresses.isdisjoint(addresses)
 
+    def summary(self) -> str:
+        """How often and how long the name did not resolve."""
+        failures = [group[-1].end - group[0].start for group in self._groups() if group[0].error]
+        if not failures:
+            return "no failures"
+        return f"{len(failures)} failure{'' if len(failures) == 1 else 's'}, up to {max(failures):.0f} s"
+
     def report(self) -> str:
-        """All lookups, those with the same outcome as one line, and how long the name did not resolve."""
-        groups = [list(group) for _, group in itertools.groupby(self._lookups(), lambda lookup: lookup.outcome)]
-        lines = [f"  {_clock(group[0].start)}  {len(group):4} lookups  {group[0].outcome}" for group in groups]
-        failed = [group[-1].end - group[0].start for group in groups if group[0].error]
-        summary = f"{len(failed)} failures of the name service" + (f", up to {max(failed):.0f} s" if failed else "")
-        return "\n".join([f"the name `{NAME}`, as another container resolved it ({summary}):", *lines])
+        """All lookups, consecutive ones with the same outcome as one line."""
+        lines = [f"  {_clock(group[0].start)}  {len(group):4} lookups  {group[0].outcome}" for group in self._groups()]
+        return "\n".join([f"the name `{NAME}`, as another container resolved it ({self.summary()}):", *lines])
+
+    def _groups(self) -> list[list[Lookup]]:
+        return [list(group) for _, group in itertools.groupby(self._lookups(), lambda lookup: lookup.outcome)]
 
     def _lookups(self, *options: str) -> list[Lookup]:
         lines = self._engine("logs", *options, self._container, code=None).splitlines()
-        return [_parsed(line) for line in lines]
+        return [_parsed(line) for line in lines if line.count(" ") >= 2]
 
 
 @contextlib.contextmanager

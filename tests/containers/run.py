@@ -35,8 +35,8 @@ from container_engine import ROOT, Engine, FailedError, UnusableError, find_comp
 from name_watch import NAME, NameWatch, watching
 
 PROJECT = f"seedbed-{uuid.uuid4().hex[:8]}"
-GIVEN_IMAGE = os.environ.get("SEEDBED_IMAGE", "")
-IMAGE = GIVEN_IMAGE or f"localhost/{PROJECT}:cpu"
+READY_IMAGE = os.environ.get("SEEDBED_IMAGE", "")
+IMAGE = READY_IMAGE or f"localhost/{PROJECT}:cpu"
 PROMETHEUS = os.environ.get("PROMETHEUS_IMAGE", "")
 RESTARTS = int(os.environ.get("RESTARTS") or 1)
 REPLICAS = 3
@@ -150,7 +150,7 @@ def test_one_container(engine: Engine) -> None:
         check("SIGTERM ends it with 0", engine.state(name)["ExitCode"] == 0, f"{time.monotonic() - start:.1f} s")
     with lone_server(engine, "--env", "NUMBA_CPU_NAME=generic") as (_, other_seconds):
         say("ok", "it starts on a processor other than the one that built the image", f"{other_seconds:.1f} s")
-    if not GIVEN_IMAGE:
+    if not READY_IMAGE:
         check("the image's kernels make the start fast", seconds < other_seconds / 2, f"{seconds:.1f} s")
 
 
@@ -360,7 +360,7 @@ def models() -> Iterator[str]:
 @contextlib.contextmanager
 def image(engine: Engine) -> Iterator[None]:
     """Builds the image and removes it afterwards, unless SEEDBED_IMAGE names one."""
-    if GIVEN_IMAGE:
+    if READY_IMAGE:
         yield
         return
     base = os.environ.get("BASE_IMAGE")
@@ -388,6 +388,7 @@ def test_all(engine: Engine) -> None:
         for turn in range(1, RESTARTS + 1):
             test_rolling_restart(engine, watch, replicas)
             say("ok", f"no trainer was lost in rolling restart {turn} of {RESTARTS}")
+        say("ok", f"the name `{NAME}` meanwhile", watch.summary())
 
 
 def main() -> int:

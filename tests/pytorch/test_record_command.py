@@ -27,7 +27,7 @@ def build():
 
 
 class Net(nn.Module):
-    """A scheme, parts, an expression and given values."""
+    """A scheme, parts, an expression and computed values."""
 
     def __init__(self):
         super().__init__()
@@ -106,7 +106,7 @@ def recorded(command, *arguments):
 
 @pytest.fixture
 def refusal(seedbed_command, tmp_path):
-    """What a command is refused with, which writes nothing."""
+    """The error of a command that is refused, and writes nothing."""
 
     def run(*arguments):
         before = sorted(tmp_path.iterdir())
@@ -163,7 +163,7 @@ def test_copies(seedbed_command):
 
 
 def test_check(refusal, seedbed_command):
-    assert "bias: is initialised in another way each time that the code runs" in refusal("own.code:entropy", "--check")
+    assert "bias: is initialised differently each time that the code runs" in refusal("own.code:entropy", "--check")
     recorded(seedbed_command, "own.code:entropy")
     recorded(seedbed_command, "own.code:Net", "--check")
 
@@ -237,8 +237,8 @@ def test_a_seed_checkpoint(seedbed_command, ok, tmp_path, fields, kind):
     (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     recorded(seedbed_command, "--hf-config", "config.json", "--seed", "7")
     ok("model", "model.json", "-o", "model.safetensors")
-    loaded, told = kind.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(told.values())
+    loaded, report = kind.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     with seedbed.connect("local:") as client:
         built = seedbed.torch.build(lambda: kind._from_config(config), client, seed=7).state_dict()

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seedbed._ask import recipes, schemes
-from seedbed._ask.recipes import Parts, Value
+from seedbed._ask import values as _values
+from seedbed._ask.recipes import Parts
+from seedbed._ask.values import Value
 from seedbed._record.boxes import Box, Shape, row_major, sorted_box, whole
 from seedbed._record.nodes import (
     ELEMENTWISE,
@@ -231,14 +233,14 @@ class Emitter(abc.ABC):
 
     def _made(self, node: Node, use: object) -> Value:  # noqa: PLR0911 - a case for each kind of node
         if isinstance(node, Full):
-            return recipes.as_value(float(node.value.real))
+            return _values.as_value(float(node.value.real))
         if isinstance(node, Literal):
             return self._literal(node)
         if isinstance(node, Draw):
             return self._draw(node, use)
         arguments = tuple(self._values[id(argument)] for argument in node.arguments)
         if isinstance(node, Apply):
-            return recipes.apply(node.function, *arguments)
+            return _values.apply(node.function, *arguments)
         if isinstance(node, Cast):
             return arguments[0].astype(self.served(node.dtype)) if self.is_float(node.dtype) else arguments[0]
         if isinstance(node, Viewed):
@@ -248,7 +250,7 @@ class Emitter(abc.ABC):
             return Value(Step(assembly=assembly), arguments, node.shape)
         if isinstance(node, Reduce):
             p = node.p if node.reducer == "norm" else None
-            reduction = Reduction(reducer=recipes.REDUCERS[node.reducer], axes=node.axes, p=p)
+            reduction = Reduction(reducer=_values.REDUCERS[node.reducer], axes=node.axes, p=p)
             source = _with_shape(arguments[0], node.source.shape)  # a scalar constant counts for each element
             return Value(Step(reduction=reduction), (source,), node.shape)
         raise AssertionError(f"a {type(node).__name__} has no step")
@@ -260,12 +262,12 @@ class Emitter(abc.ABC):
             return self._made(known, None) if not known.arguments else self._value(known)
         values = self.array(node)
         if values.dtype.kind == "c":  # no expression broadcasts them
-            return recipes.literal(values)
+            return _values.literal(values)
         for axis in range(values.ndim):
             first = values[(slice(None),) * axis + (slice(0, 1),)]
             if bool((values == first).all()):
                 values = first
-        literal = recipes.literal(np.ascontiguousarray(values))
+        literal = _values.literal(np.ascontiguousarray(values))
         return literal if values.shape == node.shape else literal.broadcast_to(node.shape)
 
     def _draw(self, draw: Draw, use: object) -> Value:
@@ -273,7 +275,7 @@ class Emitter(abc.ABC):
             return self._reflected(draw)
         scheme, parameters = _law(draw)
         stream = "" if scheme in _CERTAIN else self._names.stream(self._tensor, draw, use)
-        return recipes.draw(scheme, draw.shape, stream=stream, dtype=self.served(draw.dtype), **parameters)
+        return _values.draw(scheme, draw.shape, stream=stream, dtype=self.served(draw.dtype), **parameters)
 
     def _reflected(self, draw: Draw) -> Value:
         """The values of a mirrored draw: those of the law, reflected in its middle."""

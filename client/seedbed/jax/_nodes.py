@@ -106,7 +106,7 @@ def is_few_numbers(node: Node) -> bool:
     return isinstance(node, Full) or (isinstance(node, Boxes) and all(isinstance(part, Full) for _, part in node.parts))
 
 
-def spoilt(cause: Problem, shape: Shape, dtype: DType) -> Problem:
+def propagated(cause: Problem, shape: Shape, dtype: DType) -> Problem:
     """What is computed from a problem: marked with the same text, so that the first reason is kept."""
     return Problem(shape, dtype, cause.text, cause.site)
 
@@ -220,7 +220,7 @@ class _Views(Views):
             if signs is not None:
                 return dataclasses.replace(node, shape=box.shape, box=signs)
         if isinstance(node, (Signs, Factor)):
-            return spoilt(node, box.shape, node.dtype)
+            return propagated(node, box.shape, node.dtype)
         return super().of_problem(node, box)
 
 
@@ -231,7 +231,7 @@ def boxes(shape: Shape, dtype: DType, places: Sequence[tuple[Box, Node]]) -> Nod
     """Nodes, placed in boxes of an array."""
     for _, node in places:
         if isinstance(node, Problem):
-            return spoilt(node, shape, dtype)
+            return propagated(node, shape, dtype)
     parts = [(box, node) for box, node in places if box.size]
     if len(parts) == 1 and parts[0][0].shape == shape and is_same(parts[0][0], whole(shape)):
         return parts[0][1]
@@ -327,7 +327,7 @@ def apply(function: str, *arguments: Node | float, dtype: DType | None = None) -
     )
     for operand in operands:
         if isinstance(operand, Problem):
-            return spoilt(operand, shape, dtype)
+            return propagated(operand, shape, dtype)
     if any(operand.dtype.kind == "c" for operand in operands):
         return _apply_complex(function, operands, shape, dtype)
     others = [operand for operand in operands if not isinstance(operand, Full)]

@@ -48,16 +48,16 @@ def _formula(function: Callable[..., Node]) -> Rule:
 
 def _multiply(call: Call) -> Node:
     a, b = call.arguments
-    for one, other in ((a, b), (b, a)):
-        if isinstance(one, _nodes.Factor) and isinstance(other, _nodes.Signs):
-            law = _nodes.uniform_matrices(one, other, call.drawings)
+    for factor, other in ((a, b), (b, a)):
+        if isinstance(factor, _nodes.Factor) and isinstance(other, _nodes.Signs):
+            law = _nodes.uniform_matrices(factor, other, call.drawings)
             return law or call.problem(_NOT_HAAR)
-        if isinstance(one, _nodes.Angle) and not one.is_logarithm and one.angle is not None:
+        if isinstance(factor, _nodes.Angle) and not factor.is_logarithm and factor.angle is not None:
             modulus = _nodes.as_real(other)
-            law = None if modulus is None else _nodes.disk(modulus, one.angle, call.drawings)
+            law = None if modulus is None else _nodes.disk(modulus, factor.angle, call.drawings)
             return law or call.problem(_nodes.NOT_COMPLEX)
         if call.dtype.kind == "c" and isinstance(other, Full) and not other.value.real and other.value.imag:
-            angle = _nodes.as_real(one)
+            angle = _nodes.as_real(factor)
             if isinstance(angle, Draw) and _is_round(angle, other.value.imag):
                 return _nodes.Angle(call.shape, call.dtype, _nodes.NOT_COMPLEX, angle=angle)
     return apply("multiply", a, b, dtype=call.dtype)
@@ -227,9 +227,9 @@ def _stacked(call: Call) -> Node:
 def _tiled(call: Call) -> Node:
     (x,) = call.arguments
     strides = row_major(x.shape)
-    apart = [one for pair in zip(call.parameters["reps"], x.shape, strict=True) for one in pair]
-    along = [one for stride in strides for one in (0, stride)]
-    return viewed(viewed(x, Box(tuple(apart), tuple(along))), whole(call.shape))
+    extents = [extent for pair in zip(call.parameters["reps"], x.shape, strict=True) for extent in pair]
+    steps = [step for stride in strides for step in (0, stride)]
+    return viewed(viewed(x, Box(tuple(extents), tuple(steps))), whole(call.shape))
 
 
 def _padded(call: Call) -> Node:
@@ -265,7 +265,9 @@ class _Places(NamedTuple):
         """Positions in the array, from those in a small one, whose axes that are taken whole have size 1."""
         strides = row_major(shape)
         coordinates = np.unravel_index(numbers, small) if small else ()
-        places = sum((one * stride for one, stride in zip(coordinates, strides, strict=True)), np.zeros_like(numbers))
+        places = sum(
+            (index * stride for index, stride in zip(coordinates, strides, strict=True)), np.zeros_like(numbers)
+        )
         return cls(places, {axis: (shape[of], strides[of]) for axis, of in slices.items()})
 
     @property
@@ -328,7 +330,7 @@ def _one_by_one(x: Node, places: _Places, call: Call) -> Node:
         rows = [row for row in found if row is not None]
         if len(rows) < size:
             continue
-        slices = {other - (other > axis): one for other, one in places.slices.items()}
+        slices = {other - (other > axis): kept for other, kept in places.slices.items()}
         within = places._replace(slices=slices)
         parts = []
         for index, row in enumerate(rows):
@@ -344,12 +346,12 @@ _MOST_ROWS = 4096
 def _diagonal(signs: _nodes.Signs, call: Call) -> Node:
     """The diagonal of R, if these elements are it."""
     if signs.box is not None or math.prod(signs.shape) > _MOST_INDICES:
-        return _nodes.spoilt(signs, call.shape, call.dtype)
+        return _nodes.propagated(signs, call.shape, call.dtype)
     places = np.asarray(call.bind(_numbered(signs.shape), _known(call.arguments[1]), **call.parameters))
     rows = signs.shape[-1]
     offsets = np.arange(math.prod(signs.shape[:-2])).reshape(*signs.shape[:-2], 1) * math.prod(signs.shape[-2:])
     is_diagonal = np.array_equal(places, offsets + np.arange(rows) * (rows + 1))
-    return diagonal_of(signs) if is_diagonal else _nodes.spoilt(signs, call.shape, call.dtype)
+    return diagonal_of(signs) if is_diagonal else _nodes.propagated(signs, call.shape, call.dtype)
 
 
 def diagonal_of(signs: _nodes.Signs) -> Node:
@@ -375,9 +377,9 @@ def _as_box(places: Array) -> Box | None:
 
 def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> tuple[slice, ...] | None:
     """A dynamic slice, clamped to the array as JAX does it; None if its start is drawn."""
-    if any(is_drawn(one) for one in starts):
+    if any(map(is_drawn, starts)):
         return None
-    numbers = [int(_nodes.evaluated(one)) for one in starts]
+    numbers = [int(_nodes.evaluated(start)) for start in starts]
     sizes = zip(numbers, shape, extents, strict=True)
     firsts = [max(0, min(number, size - extent)) for number, size, extent in sizes]
     return tuple(slice(first, first + extent) for first, extent in zip(firsts, extents, strict=True))
@@ -461,7 +463,7 @@ def _reduced(reducer: str) -> Rule:
 def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: DType) -> Node:
     """A node, reduced along axes, which are dropped."""
     if isinstance(x, Problem):
-        return _nodes.spoilt(x, shape, dtype)
+        return _nodes.propagated(x, shape, dtype)
     if x.dtype.kind == "c":
         return Problem(shape, dtype, _nodes.NOT_COMPLEX)
     if not axes:

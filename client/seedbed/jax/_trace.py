@@ -1,7 +1,7 @@
 """Runs an init function's jaxpr: on keys and other known values for real, on drawn values as nodes.
 
-JAX's samplers appear in a jaxpr as jitted functions of its own, which are recognised by their names and files; so it
-makes no difference by which name the model's code has imported them. All other functions are looked into.
+JAX's samplers appear in a jaxpr as jitted functions of JAX, which are recognised by their names and files; so the name
+by which the model's code imports them does not matter. All other functions are followed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _on_cpu() -> Iterator[None]:
     """Keeps the work on keys, which is small, off accelerators, which would compile it."""
     try:
         device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to use others only
+    except RuntimeError:  # JAX is restricted to other platforms
         yield
         return
     with jax.default_device(device):
@@ -118,9 +118,9 @@ class _Interpreter:
         for equation in jaxpr.eqns:
             if not equation.outvars:
                 continue  # run for an effect, such as printing
-            results = self._result(equation, [read(one) for one in equation.invars], site or Site(equation))
+            results = self._result(equation, [read(variable) for variable in equation.invars], site or Site(equation))
             values.update(zip(equation.outvars, results, strict=True))
-        return [read(one) for one in jaxpr.outvars]
+        return [read(variable) for variable in jaxpr.outvars]
 
     def _result(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401, PLR0911
         name = equation.primitive.name
@@ -128,7 +128,7 @@ class _Interpreter:
             return self._called(equation, arguments, site)
         if name in _rules.IDENTITIES:
             return arguments
-        are_known = not any(isinstance(one, Node) for one in arguments)
+        are_known = not any(isinstance(argument, Node) for argument in arguments)
         draws = name in _DRAWING or _draws(equation.params)
         if name in _LOOPS and (draws or not are_known):
             return _LOOPS[name](self, equation, arguments, site)
@@ -136,9 +136,9 @@ class _Interpreter:
             return _problems(equation, _UNKNOWN.get(name, f"draws within {name}, where the law is unknown"), site)
         if are_known:
             return _full(equation, arguments) or _bound(equation, arguments)
-        if not any(isinstance(one, Node) and is_drawn(one) for one in arguments):
+        if not any(isinstance(argument, Node) and is_drawn(argument) for argument in arguments):
             return self._constant(equation, arguments)
-        return [_located(one, site) for one in self._drawn(equation, arguments, site)]
+        return [_located(result, site) for result in self._drawn(equation, arguments, site)]
 
     def _called(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
         inner = _inner(equation.params)
@@ -170,10 +170,10 @@ class _Interpreter:
     def _constant(self, equation: Any, arguments: list[Any]) -> list[Any]:  # noqa: ANN401
         """The results of an equation on constants, some of which may be large."""
         name, out = equation.primitive.name, equation.outvars[0].aval
-        nodes = [_nodes.of_array(one) for one in arguments] if not any(map(_is_key, arguments)) else []
+        nodes = list(map(_nodes.of_array, arguments)) if not any(map(_is_key, arguments)) else []
         is_single = len(equation.outvars) == 1
-        if is_single and nodes and all(isinstance(one, Full) for one in nodes) and name in _OF_NUMBERS:
-            numbers = [jax.numpy.asarray(one.value) for one in nodes if isinstance(one, Full)]
+        if is_single and nodes and all(isinstance(node, Full) for node in nodes) and name in _OF_NUMBERS:
+            numbers = [jax.numpy.asarray(node.value) for node in nodes if isinstance(node, Full)]
             parameters = {**equation.params, **({"sharding": None} if "sharding" in equation.params else {})}
             value = np.asarray(equation.primitive.bind(*numbers, **parameters))
             return [_nodes.full(tuple(out.shape), out.dtype, value)]
@@ -182,17 +182,17 @@ class _Interpreter:
             moved = _rules.RULES[name](call)
             if not isinstance(moved, Problem):
                 return [moved]
-        return _bound(equation, [_nodes.evaluated(one) if isinstance(one, Node) else one for one in arguments])
+        return _bound(equation, list(map(_known, arguments)))
 
     def _drawn(self, equation: Any, arguments: list[Any], site: Site) -> list[Node]:  # noqa: ANN401, PLR0911
         name = equation.primitive.name
         if any(map(_is_key, arguments)) or name.startswith("random_"):
             return _problems(equation, "computes a key from drawn values", site)
-        call = self._call(equation, [_nodes.of_array(one) for one in arguments])
-        shapes = [(tuple(one.aval.shape), one.aval.dtype) for one in equation.outvars]
-        earlier = next((one for one in call.arguments if type(one) is Problem), None)
+        call = self._call(equation, map(_nodes.of_array, arguments))
+        shapes = [(tuple(variable.aval.shape), variable.aval.dtype) for variable in equation.outvars]
+        earlier = next((argument for argument in call.arguments if type(argument) is Problem), None)
         if earlier is not None:
-            return [_nodes.spoilt(earlier, *one) for one in shapes]
+            return [_nodes.propagated(earlier, *shape) for shape in shapes]
         if name == "qr":
             return _rules.decomposed(call, shapes)
         if name == "split":
@@ -222,7 +222,7 @@ class _Interpreter:
         if isinstance(index, Node) and is_drawn(index):
             return _problems(equation, "branches on drawn values", site)
         branches = equation.params["branches"]
-        number = int(np.clip(int(_nodes.evaluated(index) if isinstance(index, Node) else index), 0, len(branches) - 1))
+        number = int(np.clip(int(_known(index)), 0, len(branches) - 1))
         return self.run(branches[number].jaxpr, branches[number].consts, rest, None)
 
     def _while(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
@@ -231,10 +231,10 @@ class _Interpreter:
         of_condition, of_body = arguments[:first], arguments[first : first + second]
         carry = arguments[first + second :]
         for _ in range(_MOST_TURNS):
-            [goes_on] = self.run(condition.jaxpr, condition.consts, [*of_condition, *carry], None)
-            if isinstance(goes_on, Node) and is_drawn(goes_on):
+            [is_next] = self.run(condition.jaxpr, condition.consts, [*of_condition, *carry], None)
+            if isinstance(is_next, Node) and is_drawn(is_next):
                 return _problems(equation, "loops until drawn values end it", site)
-            if not bool(_nodes.evaluated(goes_on) if isinstance(goes_on, Node) else goes_on):
+            if not bool(_known(is_next)):
                 return carry
             carry = self.run(body.jaxpr, body.consts, [*of_body, *carry], None)
         return _problems(equation, f"loops more than {_MOST_TURNS} times around draws", site)
@@ -252,21 +252,22 @@ class _Interpreter:
         turns: list[list[Any]] = [[] for _ in equation.outvars[params["num_carry"] :]]
         order = range(length)[::-1] if params["reverse"] else range(length)
         for index in order:
-            results = self.run(body.jaxpr, body.consts, [*consts, *carry, *(_item(one, index) for one in along)], None)
+            slices = [_item(array, index) for array in along]
+            results = self.run(body.jaxpr, body.consts, [*consts, *carry, *slices], None)
             carry, each = results[: params["num_carry"]], results[params["num_carry"] :]
-            for turn, one in zip(turns, each, strict=True):
-                turn.append(one)
+            for turn, result in zip(turns, each, strict=True):
+                turn.append(result)
         if params["reverse"]:
             turns = [turn[::-1] for turn in turns]
-        shapes = [one.aval for one in equation.outvars[params["num_carry"] :]]
+        shapes = [variable.aval for variable in equation.outvars[params["num_carry"] :]]
         return [*carry, *(self._stacked(turn, aval) for turn, aval in zip(turns, shapes, strict=True))]
 
     def _stacked(self, turns: list[Any], aval: Any) -> Any:  # noqa: ANN401
         if not turns:
             return _nodes.full(tuple(aval.shape), aval.dtype, 0)
-        if not any(isinstance(one, Node) for one in turns):
-            return jax.numpy.stack([jax.numpy.asarray(one) if not _is_key(one) else one for one in turns])
-        return _nodes.stacked([_nodes.of_array(one) for one in turns], self.drawings)
+        if not any(isinstance(turn, Node) for turn in turns):
+            return jax.numpy.stack([turn if _is_key(turn) else jax.numpy.asarray(turn) for turn in turns])
+        return _nodes.stacked([_nodes.of_array(turn) for turn in turns], self.drawings)
 
 
 _LOOPS: Final[dict[str, Callable[..., list[Any]]]] = {
@@ -378,7 +379,7 @@ def _located(node: Any, site: Site) -> Any:  # noqa: ANN401
 
 
 def _problems(equation: Any, text: str, site: Site) -> list[Node]:  # noqa: ANN401
-    return [Problem(tuple(one.aval.shape), one.aval.dtype, text, site) for one in equation.outvars]
+    return [Problem(tuple(variable.aval.shape), variable.aval.dtype, text, site) for variable in equation.outvars]
 
 
 def _inner(parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - JAX's ClosedJaxpr
@@ -411,20 +412,20 @@ def _draws(parameters: dict[str, Any]) -> bool:
 
 def _drawn_shapes(parameters: dict[str, Any]) -> list[Shape]:
     """The shapes that the inner equations of an equation with these parameters draw, for each key."""
-    return [tuple(one.params["shape"]) for one in _within(parameters) if one.primitive.name == "random_bits"]
+    return [tuple(inner.params["shape"]) for inner in _within(parameters) if inner.primitive.name == "random_bits"]
 
 
 def _within(parameters: dict[str, Any]) -> Iterator[Any]:
     """All inner equations of an equation with these parameters."""
     pending = list(parameters.values())
     while pending:
-        one = pending.pop()
-        if isinstance(one, (tuple, list)):
-            pending += one
-        elif isinstance(one, jax.extend.core.ClosedJaxpr):
-            pending.append(one.jaxpr)
-        elif isinstance(one, jax.extend.core.Jaxpr):
-            for equation in one.eqns:
+        parameter = pending.pop()
+        if isinstance(parameter, (tuple, list)):
+            pending += parameter
+        elif isinstance(parameter, jax.extend.core.ClosedJaxpr):
+            pending.append(parameter.jaxpr)
+        elif isinstance(parameter, jax.extend.core.Jaxpr):
+            for equation in parameter.eqns:
                 yield equation
                 pending += equation.params.values()
 
@@ -451,6 +452,11 @@ def _bound(equation: Any, arguments: list[Any]) -> list[Any]:  # noqa: ANN401
 def _is_key(value: Any) -> bool:  # noqa: ANN401
     is_array = isinstance(value, jax.Array)
     return is_array and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _known(value: Any) -> Any:  # noqa: ANN401
+    """The value of a node in which nothing is drawn; anything else as it is."""
+    return _nodes.evaluated(value) if isinstance(value, Node) else value
 
 
 def _item(value: Any, index: int) -> Any:  # noqa: ANN401

@@ -31,10 +31,10 @@ Operation = Callable[[Arguments, Shape, torch.dtype], Node]
 """Makes a node from the arguments, the result's shape and its dtype."""
 
 
-def _function(name: str, *names: str) -> Operation:
-    """One of the contract's functions."""
+def _function(function: str, *names: str) -> Operation:
+    """One of the contract's functions, of the arguments with these names; default ``self``."""
     names = names or ("self",)
-    return lambda arguments, shape, dtype: apply(name, *(arguments[name] for name in names), dtype=dtype)
+    return lambda arguments, shape, dtype: apply(function, *(arguments[name] for name in names), dtype=dtype)
 
 
 def _negated(node: Node) -> Node:
@@ -198,7 +198,7 @@ def _reduced(
     axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     axes = tuple(sorted({axis % rank for axis in axes})) if rank else ()
     if isinstance(node, _nodes.Problem):
-        return _nodes.spoilt(node, shape, dtype)
+        return _nodes.propagated(node, shape, dtype)
     if not axes:
         return viewed(node, whole(shape))
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(node.shape))
@@ -371,9 +371,9 @@ def _rolled(node: Node, shift: int, dim: int) -> Node:
     before = (slice(None),) * (dim % len(node.shape))
     places = []
     for begin, end, to in ((0, size - shift % size, shift % size), (size - shift % size, size, 0)):
-        taken = box_by(node.shape, lambda array, b=begin, e=end: array[(*before, slice(b, e))])  # type: ignore[misc]
-        laid = box_by(node.shape, lambda array, t=to, n=end - begin: array[(*before, slice(t, t + n))])  # type: ignore[misc]
-        places.append((laid, viewed(node, taken)))
+        source = box_by(node.shape, lambda array, b=begin, e=end: array[(*before, slice(b, e))])  # type: ignore[misc]
+        target = box_by(node.shape, lambda array, t=to, n=end - begin: array[(*before, slice(t, t + n))])  # type: ignore[misc]
+        places.append((target, viewed(node, source)))
     return _placed(places, node.shape, node.dtype)
 
 
@@ -413,9 +413,9 @@ def _indexed(node: Node, dim: int, index: Node, shape: Shape, dtype: torch.dtype
     sizes = (*node.shape[:dim], len(numbers), *node.shape[dim + 1 :])
     before, places = (slice(None),) * dim, []
     for position, number in enumerate(numbers.tolist()[: MAX_PIECES + 1]):
-        taken = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
-        laid = box_by(sizes, lambda array, p=position: array[(*before, p, ...)])  # type: ignore[misc]
-        places.append((laid, viewed(node, taken)))
+        source = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
+        target = box_by(sizes, lambda array, p=position: array[(*before, p, ...)])  # type: ignore[misc]
+        places.append((target, viewed(node, source)))
     return viewed(_placed(places, sizes, dtype), whole(shape))
 
 
@@ -488,7 +488,7 @@ def _pad(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 def _diag(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     node, k = arguments["self"], arguments.get("diagonal", arguments.get("offset", 0))
     if isinstance(node, _nodes.Signs):
-        return _nodes.spoilt(node, shape, dtype)
+        return _nodes.propagated(node, shape, dtype)
     if len(node.shape) == 2 and len(shape) == 1:
         return viewed(node, box_by(node.shape, lambda array: np.diagonal(array, k)))
     if len(node.shape) != 1:

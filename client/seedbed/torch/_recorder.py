@@ -282,7 +282,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape, dtype = tuple(tensor.shape), tensor.dtype
         for source in call.read:
             if self.is_symbolic(source) and (problem := problem_of(self.value(source))):
-                return _nodes.spoilt(problem, shape, dtype)
+                return _nodes.propagated(problem, shape, dtype)
         operation = f"{call.name} of drawn values" if call.tensors else call.name
         text = f"is computed by {operation}, which is not served; draw the final values directly"
         return _nodes.Problem(shape, dtype, text, site())
