@@ -32,7 +32,7 @@ test-fast: .venv/dev.stamp .venv/node.stamp  ## run the fast half of the tests
 test-zoo: .venv-zoo/stamp  ## record and fill 900 models of transformers, timm, torchvision and torchtitan (EVERY=5: a fifth)
 	HF_HUB_OFFLINE=1 SEEDBED_THREADS=1 ZOO_EVERY=$(EVERY) .venv-zoo/bin/python -m pytest --noconftest tests/zoo
 
-test-containers:  ## build the image and run the containers for real (ENGINE=docker or podman)
+test-containers:  ## build the image and test it in containers (ENGINE=podman, RESTARTS=10: repeat the rolling restart)
 	$(PYTHON) tests/containers/run.py
 
 # On AArch64 itself in our environment; elsewhere the guest gets its own.

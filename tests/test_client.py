@@ -382,10 +382,12 @@ def test_arrays_that_memory_cannot_hold(local):
 
 def test_messages_over_a_limit(server):
     with seedbed.connect(server, options=[("grpc.max_receive_message_length", 1000)]) as client:
-        with pytest.raises(seedbed.ResourceExhausted, match="sends larger messages than this client takes; allow them"):
+        with pytest.raises(
+            seedbed.ResourceExhausted, match="sends larger messages than this client accepts; allow them"
+        ):
             client.ones(1000)
         limit = client.server_info().limits.max_request_bytes
-        with pytest.raises(seedbed.ResourceExhausted, match=r"more bytes than .* takes"):
+        with pytest.raises(seedbed.ResourceExhausted, match=r"more bytes than .* accepts"):
             client.ones((), name="x" * limit)
 
 

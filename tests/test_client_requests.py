@@ -162,11 +162,11 @@ def test_dtypes_have_the_names_of_all_libraries(ours, theirs):
 @pytest.mark.parametrize(
     ("dtype", "refusal_of_it"),
     [
-        ("int8", "dtype int8 is not served; use one of float32, float16, bfloat16, float64, complex64"),
-        ("torch.int8", "dtype int8 is not served;"),
-        (ml_dtypes.float8_e4m3fn, "dtype float8_e4m3fn is not served;"),
-        (complex, "dtype complex128 is not served;"),
-        (int, "dtype int64 is not served;"),
+        ("int8", "dtype int8 is not supported; use one of float32, float16, bfloat16, float64, complex64"),
+        ("torch.int8", "dtype int8 is not supported;"),
+        (ml_dtypes.float8_e4m3fn, "dtype float8_e4m3fn is not supported;"),
+        (complex, "dtype complex128 is not supported;"),
+        (int, "dtype int64 is not supported;"),
         ("F8_E4M3", "unknown dtype F8_E4M3; use one of float32,"),
         ("bflot16", "unknown dtype bflot16; did you mean bfloat16? use one of float32,"),
         ("", "unknown dtype ; use one of"),
@@ -201,7 +201,7 @@ REFUSED = [
         (3,),
         {"dtype": "int32"},
         "spec.dtype",
-        "dtype int32 is not served; use one of float32, float16, bfloat16, float64, complex64",
+        "dtype int32 is not supported; use one of float32, float16, bfloat16, float64, complex64",
     ),
     ("ones", (3,), {"dtype": None}, "spec.dtype", "unknown dtype None"),
     ("ones", (3,), {"dtype": ">f4"}, "spec.dtype", "dtype >f4 is not in this machine's byte order"),
@@ -309,7 +309,11 @@ def test_unknown_schemes_and_arguments(client):
         ("uniform", "low", "did you mean 'a'?"),
         ("constant", "fill_value", "did you mean 'val'?"),
         ("ones", "generator", "did you mean 'seed'?"),
-        ("ones", "low", "it takes shape, seed, name, dtype, algorithm_version, stream, region, out, progress, timeout"),
+        (
+            "ones",
+            "low",
+            "it accepts shape, seed, name, dtype, algorithm_version, stream, region, out, progress, timeout",
+        ),
     ],
 )
 def test_keywords_of_others_are_told_with_ours(client, scheme, keyword, hint):
@@ -409,14 +413,14 @@ def read_only(shape):
 
 
 BAD_OUTPUTS = [
-    (np.empty((2, 3), np.float32), "has shape (2, 3) for tensor 'w'; give one of shape (3, 2), the region's"),
+    (np.empty((2, 3), np.float32), "has shape (2, 3) for tensor 'w'; give one of the region's shape, (3, 2)"),
     (np.empty(6, np.float32), "has shape (6,)"),
     (np.empty((3, 2), np.float64), "has dtype float64 for tensor 'w'; give one of dtype float32"),
     (np.empty((3, 2), ">f4"), "has dtype >f4 for tensor 'w', of the other byte order; give float32"),
     (as_strided(np.empty(9, np.float32), (3, 2), (4, 4)), "has elements that share memory for tensor 'w'"),
     (as_strided(np.empty(9, np.float32), (3, 2), (0, 4)), "has elements that share memory for tensor 'w'"),
-    (read_only((3, 2)), "cannot be written for tensor 'w'; give a writable array"),
-    (np.broadcast_to(np.float32(1), (3, 2)), "cannot be written"),
+    (read_only((3, 2)), "is read-only for tensor 'w'; give a writable array"),
+    (np.broadcast_to(np.float32(1), (3, 2)), "is read-only"),
     ([[0.0] * 2] * 3, "is a list for tensor 'w'; give a NumPy array"),
 ]
 
@@ -452,18 +456,16 @@ def test_tensors_of_one_name_are_one_tensor(client):
     part = TensorSlice(spec=one, region=Region(start=[0, 0], stop=[1, 3]))
     error = refusal(client.init_model, [seedbed.spec("ones", 3, name="v"), one, other])
     assert error.field == "tensors[2].spec.name"
-    assert error.description.startswith(
-        "'w' is the name of an earlier tensor, too, normal of shape (4, 3); give each a"
-    )
+    assert error.description.startswith("'w' is also the name of an earlier tensor, normal of shape (4, 3); give them")
     assert client.init_model([one, part, one, seedbed.spec("ones", 3), seedbed.spec("zeros", 3)])
     array = np.empty((4, 3), np.float32)
     error = refusal(client.init_model, [one, one], out={"w": array})
     assert error.field == "out"
-    assert error.description.startswith(
-        "has one array for tensors[0] and tensors[1], both of the name 'w'; give a func"
-    )
+    assert error.description.startswith("has one array for tensors[0] and tensors[1], both named 'w'; give a func")
     assert client.init_model([one, one], out=lambda _: array)
-    assert refusal(client.init_model, {"w": one}).description == "is a dict; give its values, whose names are their own"
+    assert (
+        refusal(client.init_model, {"w": one}).description == "is a dict; give its values, which have their own names"
+    )
 
 
 def test_spec_arguments(client):
@@ -539,12 +541,12 @@ class Failure(grpc.RpcError):
         ("UNKNOWN", "Stream removed", seedbed.Unavailable, "no Seedbed server answers"),
         ("UNKNOWN", "Exception calling application: boom", seedbed.InternalError, "host:1 failed"),
         ("INTERNAL", "Exception deserializing", seedbed.InternalError, "host:1 failed"),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", seedbed.DeadlineExceeded, "no complete answer from host:1"),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", seedbed.DeadlineExceeded, "no complete response from host:1"),
         ("UNAUTHENTICATED", "token expired", seedbed.Unauthenticated, "token expired"),
-        ("PERMISSION_DENIED", "", seedbed.PermissionDenied, "host:1 refuses"),
+        ("PERMISSION_DENIED", "", seedbed.PermissionDenied, "host:1 does not permit"),
         ("RESOURCE_EXHAUSTED", "over 4 MiB", seedbed.ResourceExhausted, "over 4 MiB"),
-        ("UNIMPLEMENTED", "Method not found!", seedbed.SeedbedError, "no Seedbed server, or an older one"),
-        ("DATA_LOSS", "", seedbed.Corrupted, "data was lost"),
+        ("UNIMPLEMENTED", "Method not found!", seedbed.SeedbedError, "an older Seedbed server or another service"),
+        ("DATA_LOSS", "", seedbed.Corrupted, "data loss"),
         ("INVALID_ARGUMENT", "what?", seedbed.InvalidRequest, "what?"),
         ("FAILED_PRECONDITION", "x", seedbed.InternalError, "host:1 failed"),
     ],

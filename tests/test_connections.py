@@ -163,7 +163,7 @@ def test_bad_counts(connect, value):
 @pytest.mark.parametrize("text", ["0", "many", "-1", "2.5"])
 def test_bad_counts_in_the_environment(monkeypatch, text):
     monkeypatch.setenv("SEEDBED_CONNECTIONS", text)
-    with pytest.raises(seedbed.InvalidRequest, match=f"SEEDBED_CONNECTIONS: '{text}' is no number of connections"):
+    with pytest.raises(seedbed.InvalidRequest, match=f"SEEDBED_CONNECTIONS: must be 1 to 64, not '{text}'"):
         seedbed.connect("localhost:1")
 
 

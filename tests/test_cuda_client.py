@@ -349,7 +349,7 @@ def outs_refused(cupy):
     return [
         ([[0.0] * 3] * 2, "is a list for tensor 'w'; give a CuPy array, or another with DLPack"),
         (np.empty((2, 3), np.float32), "is not in a GPU's memory for tensor 'w'; give an array in GPU 0's, or connect"),
-        (cupy.empty((3, 2), np.float32), "has shape (3, 2) for tensor 'w'; give one of shape (2, 3), the region's"),
+        (cupy.empty((3, 2), np.float32), "has shape (3, 2) for tensor 'w'; give one of the region's shape, (2, 3)"),
         (cupy.empty((2, 3), np.float16), "has dtype float16 for tensor 'w'; give one of dtype float32"),
         (Tensor(cupy, (2, 3), np.float64), "has dtype float64 for tensor 'w'; give one of dtype float32"),
         (expanded(), "has elements that share memory for tensor 'w'"),
@@ -538,7 +538,7 @@ def test_a_closed_client(cupy):
 
 def test_a_timeout(client):
     for call in (client.init, lambda *args, **options: list(client.iter_chunks(*args, **options))):
-        with pytest.raises(seedbed.DeadlineExceeded, match="no complete answer from local:cuda within 1e-09 s"):
+        with pytest.raises(seedbed.DeadlineExceeded, match="no complete response from local:cuda within 1e-09 s"):
             call(NORMAL, timeout=1e-9)
 
 
@@ -579,9 +579,7 @@ def test_without_a_gpu(cupy, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "0")
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith(
-        '"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that'
-    )
+    assert description.startswith('"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; check')
 
 
 def test_a_gpu_that_is_not_there(cupy):
@@ -603,7 +601,7 @@ def test_without_cupy_or_the_server(monkeypatch):
 def test_targets_that_are_none(target):
     field, description = refusal(seedbed.connect, target)
     assert field == "target"
-    assert description.startswith(f"{target!r} is no address; give HOST:PORT")
+    assert description.startswith(f"{target!r} is not an address; give HOST:PORT")
     assert "local:cuda" in description
 
 
@@ -618,7 +616,7 @@ def test_coroutines_are_refused():
 def test_the_command_line_refuses_it(command, capsys):
     assert run([*command, "--target", "local:cuda"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "local:cuda makes arrays on the GPU, for programs in Python; give local:" in message
+    assert "local:cuda fills arrays on the GPU, for Python programs only; give local:" in message
 
 
 def test_nothing_is_imported_before_it_is_asked_for():

@@ -268,7 +268,7 @@ def test_an_orthogonal_matrix_tells_how_far_it_has_come_before_it_is_there():
     """No row is whole before the last strip of columns is."""
     told = []
     with seedbed.connect("local:") as client:
-        client.init(seedbed.spec("orthogonal", (600, 500)), progress=lambda done, total: told.append((done, total)))
+        client.init(seedbed.spec("orthogonal", (1500, 1400)), progress=lambda done, total: told.append((done, total)))
     assert len(told) > 1
     assert told == sorted(set(told))
-    assert told[-1] == (600 * 500 * 4, 600 * 500 * 4)
+    assert told[-1] == (1500 * 1400 * 4, 1500 * 1400 * 4)

@@ -58,7 +58,7 @@ def test_bad_lists(target):
 
 
 def test_hosts_that_nobody_knows():
-    with pytest.raises(seedbed.Unavailable, match=r"none of the hosts of a\.invalid:1,b\.invalid:1 is known"):
+    with pytest.raises(seedbed.Unavailable, match=r"none of the hosts of a\.invalid:1,b\.invalid:1 can be resolved"):
         seedbed.connect("a.invalid:1,b.invalid:1")
 
 

@@ -177,7 +177,7 @@ def test_grpcs_own_credentials(serve, files):
     credentials = grpc.ssl_channel_credentials(files.ca.read_bytes())
     with seedbed.connect(serve(**files.server()), credentials=credentials) as client:
         assert works(client)
-    with pytest.raises(seedbed.InvalidRequest, match="token: is given beside credentials="):
+    with pytest.raises(seedbed.InvalidRequest, match="token: is given together with credentials="):
         seedbed.connect("localhost:1", credentials=credentials, token=TOKEN)
 
 
@@ -188,10 +188,14 @@ def date(days):
 @pytest.mark.parametrize(
     ("issue", "ask", "text"),
     [
-        ({}, {"ca": None, "tls": True}, r"an authority unknown here; give the authority's with ca= \(SEEDBED_TLS_CA\)"),
-        ({"not_before": date(-9), "not_after": date(-1)}, {}, "has expired; have it renewed"),
+        (
+            {},
+            {"ca": None, "tls": True},
+            r"an authority that is not trusted here; give the authority's with ca= \(SEEDBED_TLS_CA\)",
+        ),
+        ({"not_before": date(-9), "not_after": date(-1)}, {}, "has expired; renew it"),
         ({"not_before": date(5), "not_after": date(9)}, {}, "is not valid yet; check the clocks"),
-        ({}, {"server_name": "elsewhere.example"}, "is for another name; correct the address, or give the name with"),
+        ({}, {"server_name": "elsewhere.example"}, "is for another name; correct the address, or give that name with"),
     ],
 )
 def test_untrusted_certificates(serve, files, issue, ask, text):
@@ -210,16 +214,16 @@ def test_an_authority_that_did_not_issue_it(serve, files, tmp_path):
 
 def test_only_one_side_uses_tls(serve, files):
     with seedbed.connect(serve(**files.server()), wait=0) as client:
-        assert "hangs up on this client; check whether it wants TLS" in refusals(client, seedbed.Unavailable)[0]
+        assert "closes the connection; check whether it requires TLS" in refusals(client, seedbed.Unavailable)[0]
     with seedbed.connect(serve(), ca=files.ca) as client:
-        assert "does not speak TLS; leave tls=, ca=" in refusals(client, seedbed.Unavailable)[0]
+        assert "does not speak TLS; omit tls=, ca=" in refusals(client, seedbed.Unavailable)[0]
 
 
 def test_certificate_errors_of_older_grpc():
     message = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
     failed = "Ssl handshake failed: SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
     for words, text in [
-        (f"{failed}CERTIFICATE_VERIFY_FAILED", "not to be trusted: expired, or from an authority unknown"),
+        (f"{failed}CERTIFICATE_VERIFY_FAILED", "is not trusted: it has expired, or its authority is not trusted"),
         (f"{failed}WRONG_VERSION_NUMBER", "does not speak TLS"),
         ("Peer name foo is not in peer certificate", "for another name"),
     ]:
@@ -397,7 +401,7 @@ def test_health_needs_no_token(serve, tokens, files, seedbed_command):
     assert seedbed_command("health", "--target", secure, "--tls-ca", files.ca) == (0, "serving\n", "")
     code, _, err = seedbed_command("health", "--target", secure, "--tls")
     assert code == 1
-    assert f"not serving: the certificate of {secure} is from an authority unknown here" in err
+    assert f"not serving: the certificate of {secure} is from an authority that is not trusted here" in err
 
 
 def test_a_signal_reloads_tokens(serve_process, tokens, files):
@@ -512,7 +516,9 @@ def test_which_addresses_are_local():
 def test_a_client_that_would_expose_its_token(tmp_path, monkeypatch):
     for target in ("10.0.0.1:1", "localhost:1,10.0.0.1:1", "ipv4:10.0.0.1:1", "dns:///localhost.example:1"):
         for connect in (seedbed.connect, seedbed.aio.connect):
-            with pytest.raises(seedbed.InvalidRequest, match=f"token: would travel to {target} in the clear") as caught:
+            with pytest.raises(
+                seedbed.InvalidRequest, match=f"token: would be sent to {target} in plaintext"
+            ) as caught:
                 connect(target, token=TOKEN)
             assert TOKEN not in str(caught.value)
             connect(target, token=TOKEN, tls=True)
@@ -520,7 +526,7 @@ def test_a_client_that_would_expose_its_token(tmp_path, monkeypatch):
         seedbed.connect(target, token=TOKEN).close()
         assert ("grpc.enable_http_proxy", 0) in targets.parse(target).options, "a proxy is another machine"
     monkeypatch.setenv("SEEDBED_TOKEN", TOKEN)
-    with pytest.raises(seedbed.InvalidRequest, match="in the clear"):
+    with pytest.raises(seedbed.InvalidRequest, match="in plaintext"):
         seedbed.connect("10.0.0.1:1")
     seedbed.connect("10.0.0.1:1", token="").close()
     seedbed.connect("local:").close()

@@ -612,7 +612,7 @@ def test_out_of_gpu_memory_fails_only_that_call(start_server, monkeypatch):
             client.normal((100_000,))
         assert client.normal((1000,), name="small").std() > 0.9
         info = client.server_info()
-    assert (info.backend, info.backend_reason) == ("cupy", "asked for")
+    assert (info.backend, info.backend_reason) == ("cupy", "requested")
     assert info.device == "Emulated GPU (device 0, compute capability 9.0)"
 
 

@@ -133,7 +133,7 @@ def test_the_deadline_passes_while_the_server_is_full(full, fetch, caplog):
         fetch(full.addresses[0], timeout=1, wait=0)
     assert 0.8 < time.monotonic() - began < 3
     assert re.fullmatch(
-        r"no complete answer from 127\S+ within 1 s; give a longer timeout, or timeout=None to wait for ever "
+        r"no complete response from 127\S+ within 1 s; give a longer timeout, or timeout=None to wait for ever "
         r"\(the server was full: the server is at its limit of 1 streams; retry later\)",
         str(caught.value),
     )
@@ -328,12 +328,12 @@ def test_a_slow_attempt_is_logged_at_once(policy_clock, caplog):
 def test_corrupted_responses_are_retried_a_few_times(policy_clock):
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), seedbed.Corrupted("odd"))
     assert len(begun) == 5
-    assert str(last).startswith("host:1 sent what was not asked for, 5 times in a row: odd;")
+    assert str(last).startswith("host:1 sent corrupt data 5 times in a row: odd;")
 
 
 def test_permanent_errors_are_not_waited_for(policy_clock):
     details = "failed to connect: Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: certificate has expired"
-    expired = errors._distrusted(errors.tls_problem(details, "host:1"), details)
+    expired = errors._unreachable(errors.tls_problem(details, "host:1"), details)
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), expired)
     assert (len(begun), last) == (3, expired)
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 300.0), seedbed.ResourceExhausted("memory"))
@@ -343,7 +343,7 @@ def test_permanent_errors_are_not_waited_for(policy_clock):
 @pytest.mark.parametrize("delay", [-1.0, 0.0, 0.5, 1e9])
 def test_a_full_server_is_retried_indefinitely(policy_clock, delay):
     full = seedbed.ResourceExhausted("full")
-    full._come_back_in = delay
+    full._retry_after = delay
     begun, last = attempts(policy_clock, Retry(Deadline(None), "host:1", 0.0), full, most=200)
     assert last is None
     least = min(max(delay, 0.05), 60)
@@ -354,7 +354,7 @@ def test_a_full_server_is_retried_indefinitely(policy_clock, delay):
 @pytest.mark.parametrize("delay", [None, 5.0])
 def test_attempts_use_the_whole_deadline(policy_clock, delay):
     error = UNREACHABLE if delay is None else seedbed.ResourceExhausted("full")
-    error._come_back_in = delay
+    error._retry_after = delay
     began = policy_clock.now
     begun, last = attempts(policy_clock, Retry(Deadline(3.0), "host:1", 300.0), error, seconds=0.001)
     assert isinstance(last, seedbed.DeadlineExceeded)
@@ -391,7 +391,7 @@ def test_an_invalid_variable_for_the_wait(connect, text, monkeypatch):
     with pytest.raises(seedbed.InvalidRequest) as caught:
         connect("localhost:1")
     assert str(caught.value) == (
-        f"SEEDBED_WAIT: '{text}' is no time to wait; give seconds, such as 300, or 0 to give up at once"
+        f"SEEDBED_WAIT: must be 0 or more seconds, such as 300, not '{text}'; 0 gives up at once"
     )
     assert connect("localhost:1", wait=3).wait == 3
 

@@ -19,10 +19,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 from seedbed import dtypes
-from seedbed._ask.recipes import (
-    Parts,
+from seedbed._ask.recipes import Parts, box, parts, spec
+from seedbed._ask.schemes import SCHEMES, Schemes
+from seedbed._ask.values import (
     Value,
-    box,
     clamp,
     concatenate,
     cos,
@@ -38,18 +38,15 @@ from seedbed._ask.recipes import (
     log1p,
     maximum,
     minimum,
-    parts,
     rsqrt,
     sigmoid,
     sin,
     softplus,
-    spec,
     sqrt,
     stack,
     tanh,
     where,
 )
-from seedbed._ask.schemes import SCHEMES, Schemes
 from seedbed._client.sync import Client
 from seedbed._connect import connect
 from seedbed._show import descriptions

@@ -1,4 +1,4 @@
-"""The types of arguments that several modules name."""
+"""Types of arguments that several modules share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Shape = SupportsIndex | Iterable[SupportsIndex]
 """The global shape; one integer means one dimension."""
 
 RegionLike = Region | slice | EllipsisType | tuple[slice | EllipsisType, ...]
-"""A part of a tensor: what ``np.s_[...]`` makes of slices, or a message."""
+"""The region of a tensor: slices, as ``np.s_[...]`` makes them, or a message."""
 
 FanModeName = Literal["fan_in", "fan_out", "fan_avg", "fan_geo_avg"]
-"""Which fan a variance is scaled by."""
+"""The fan that scales a variance."""
 
 TorchFanModeName = Literal["fan_in", "fan_out"]
-"""The fans that ``torch.nn.init`` knows."""
+"""The fan modes of ``torch.nn.init``."""
 
 NonlinearityName = Literal[
     "linear",
@@ -41,7 +41,7 @@ NonlinearityName = Literal[
     "leaky_relu",
     "selu",
 ]
-"""What follows a layer, as ``torch.nn.init.calculate_gain`` names it."""
+"""A nonlinearity, by its name in ``torch.nn.init.calculate_gain``."""
 
 DistributionName = Literal["uniform", "normal", "truncated_normal"]
 """A distribution of ``jax.nn.initializers.variance_scaling``."""
@@ -50,14 +50,14 @@ BoundsName = Literal["absolute", "sigma"]
 """The unit of a truncated normal's bounds."""
 
 ModelLike = Model | Iterable[TensorSpec | TensorSlice]
-"""Tensors, in the order wanted."""
+"""Tensors, in the order in which they are served."""
 
 Progress = Callable[[int, int], object]
 """Called as ``progress(done_bytes, total_bytes)`` after each chunk."""
 
 
 class TorchDType(Protocol):
-    """``torch.dtype``, by which torch is not imported."""
+    """``torch.dtype``, described here so that torch is not imported."""
 
     @property
     def is_complex(self) -> bool:
@@ -69,10 +69,10 @@ class TorchDType(Protocol):
 
 
 DTypeLike = npt.DTypeLike | TorchDType
-"""An element type: what `seedbed.dtypes.data_type` takes."""
+"""An element type, in any form that `seedbed.dtypes.data_type` accepts."""
 
 Outputs = Mapping[str, np.ndarray[Any, Any]] | Callable[[str], np.ndarray[Any, Any] | None]
-"""The array that each tensor of a model goes into, by the tensor's name."""
+"""The array to fill for each tensor of a model, by the tensor's name."""
 
 Timeout = float | EllipsisType | None
-"""Seconds for a whole call; None waits for ever, ``...`` means the client's."""
+"""Seconds for the whole call; None waits for ever, ``...`` is the client's timeout."""

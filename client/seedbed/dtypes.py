@@ -1,4 +1,4 @@
-"""Element types: their names, here and elsewhere, their NumPy dtypes and their numbers in the contract."""
+"""Element types: their names and aliases, their NumPy dtypes, and their values in the contract."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _NAMES: dict[int, str] = {DATA_TYPE_UNSPECIFIED: "float32", **{number: name for 
 NAMES = tuple(_NUMPY)
 """The names of all element types."""
 
-# What they are called elsewhere, in any case: by NumPy, torch and C, XLA and safetensors, and in the configurations of
-# trainers. NumPy's codes of one letter are not here, for "f" and "F" are two types of its.
+# Case-insensitive aliases from NumPy, torch, C, XLA, safetensors and the configurations of trainers. NumPy's one-letter
+# codes are missing, because its "f" and "F" are different types.
 _ALIASES = {
-    # To torch and C "float" is this. To NumPy it is Python's float, of 64 bits, and so is that type itself to all.
+    # As in torch and C. For NumPy, "float" is Python's float of 64 bits; the type `float` means that to all of them.
     "float32": ("float", "single", "fp32", "f32", "f4"),
     "float16": ("half", "fp16", "f16", "f2"),
     "bfloat16": ("bf16",),
@@ -46,16 +46,16 @@ _BY_ALIAS = {alias: name for name, aliases in _ALIASES.items() for alias in (nam
 
 
 def data_type(dtype: object) -> DataType:
-    """The contract's number of an element type.
+    """The contract's value for an element type.
 
     Args:
-        dtype: What NumPy, torch, JAX, safetensors or the configuration of a trainer calls it: text, such as
-            ``"bfloat16"``, ``"bf16"``, ``"BF16"``, ``"torch.bfloat16"``, ``"half"`` or ``"f4"``; a dtype or scalar
-            type of theirs, such as ``torch.bfloat16``, ``jnp.bfloat16``, ``np.float32`` or that of an array. The text
-            ``"float"`` is float32, as in torch and in C; the type ``float`` is float64, as in NumPy and torch.
+        dtype: A name that NumPy, torch, JAX, safetensors or the configuration of a trainer uses, such as
+            ``"bfloat16"``, ``"bf16"``, ``"BF16"``, ``"torch.bfloat16"``, ``"half"`` or ``"f4"``; or a dtype or scalar
+            type, such as ``torch.bfloat16``, ``jnp.bfloat16``, ``np.float32`` or ``array.dtype``. The name ``"float"``
+            is float32, as in torch and C; the type ``float`` is float64, as in NumPy and torch.
 
     Raises:
-        InvalidRequest: If it is not an element type of Seedbed's, or not in native byte order.
+        InvalidRequest: The element type is not supported, or not in native byte order.
 
     >>> from seedbed.v1 import DATA_TYPE_FLOAT16
     >>> data_type("fp16") == data_type("torch.half") == data_type(np.float16) == DATA_TYPE_FLOAT16
@@ -65,13 +65,13 @@ def data_type(dtype: object) -> DataType:
 
 
 def in_contract(fields: Any) -> Any:  # noqa: ANN401 - JSON can be anything
-    """The JSON of a message, parsed, with element types by the contract's names, whatever they are called in it.
+    """Replace the names of element types in a message's parsed JSON by the contract's names.
 
     Args:
-        fields: What `json.loads` gives.
+        fields: The result of `json.loads`.
 
     Raises:
-        InvalidRequest: If one is not an element type of Seedbed's.
+        InvalidRequest: An element type is not supported.
 
     >>> in_contract({"tensors": [{"name": "w", "dtype": "bf16"}]})
     {'tensors': [{'name': 'w', 'dtype': 'DATA_TYPE_BFLOAT16'}]}
@@ -94,28 +94,28 @@ def _name(dtype: object) -> str:
         dtype = str(dtype).removeprefix("torch.")
         if name := _BY_ALIAS.get(dtype.lower()):
             return name
-    found = _of_numpy(dtype)
-    for name, known in _NUMPY.items():
-        if found is not None and found == known:
+    numpy_type = _of_numpy(dtype)
+    for name, supported in _NUMPY.items():
+        if numpy_type is not None and numpy_type == supported:
             return name
-    raise InvalidRequest("spec.dtype", _refusal(dtype, found))
+    raise InvalidRequest("spec.dtype", _refusal(dtype, numpy_type))
 
 
-def _of_numpy(dtype: Any) -> np.dtype | None:  # noqa: ANN401 - what it can be is NumPy's to say
+def _of_numpy(dtype: Any) -> np.dtype | None:  # noqa: ANN401 - NumPy decides what it accepts
     try:
-        return None if dtype is None else np.dtype(dtype)  # of None, NumPy makes float64
+        return None if dtype is None else np.dtype(dtype)  # NumPy would make float64 of None
     except (TypeError, ValueError):
         return None
 
 
-def _refusal(dtype: object, found: np.dtype | None) -> str:
-    listed = f"use one of {', '.join(NAMES)}"
-    if found is None:
+def _refusal(dtype: object, numpy_type: np.dtype | None) -> str:
+    remedy = f"use one of {', '.join(NAMES)}"
+    if numpy_type is None:
         near = difflib.get_close_matches(str(dtype).lower(), _BY_ALIAS, 1, 0.75)
-        return f"unknown dtype {dtype}; {f'did you mean {near[0]}? ' if near else ''}{listed}"
-    if found.newbyteorder("=") in _NUMPY.values():
-        return f"dtype {dtype} is not in this machine's byte order; {listed}"
-    return f"dtype {found} is not served; {listed}"
+        return f"unknown dtype {dtype}; {f'did you mean {near[0]}? ' if near else ''}{remedy}"
+    if numpy_type.newbyteorder("=") in _NUMPY.values():
+        return f"dtype {dtype} is not in this machine's byte order; {remedy}"
+    return f"dtype {numpy_type} is not supported; {remedy}"
 
 
 def numpy_dtype(data_type: int) -> np.dtype:
@@ -125,7 +125,7 @@ def numpy_dtype(data_type: int) -> np.dtype:
         data_type: A value of the enumeration ``seedbed.v1.DataType``.
 
     Raises:
-        InvalidRequest: If it is none.
+        InvalidRequest: There is no such value.
 
     >>> from seedbed.v1 import DATA_TYPE_BFLOAT16
     >>> numpy_dtype(DATA_TYPE_BFLOAT16)
@@ -141,7 +141,7 @@ def name_of(data_type: int) -> str:
         data_type: A value of the enumeration ``seedbed.v1.DataType``.
 
     Raises:
-        InvalidRequest: If it is none.
+        InvalidRequest: There is no such value.
 
     >>> name_of(DataType.DATA_TYPE_UNSPECIFIED)
     'float32'

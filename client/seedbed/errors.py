@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by what there is to do about it.
+"""The errors that Seedbed raises, one class for each remedy.
 
 >>> import seedbed
 >>> try:
@@ -33,15 +33,15 @@ __all__ = [
 
 
 class SeedbedError(Exception):
-    """Anything that Seedbed reports; the base of all others."""
+    """The base class of all errors that Seedbed raises."""
 
 
 class InvalidRequest(SeedbedError, ValueError):  # noqa: N818 - the names say what happened, as gRPC's codes do
-    """The request cannot be served, now or later: it has to be changed.
+    """The request is invalid: sent again unchanged, it fails again.
 
     Attributes:
         field: The path of the offending field or argument, such as ``spec.uniform.b`` or ``out``.
-        description: A sentence with the value and the remedy.
+        description: A sentence that names the value and the remedy.
     """
 
     def __init__(self, field: str, description: str) -> None:
@@ -54,13 +54,13 @@ class InvalidRequest(SeedbedError, ValueError):  # noqa: N818 - the names say wh
 
 
 class Unavailable(SeedbedError):  # noqa: N818
-    """No server answers, or it went away and did not come back while it was waited for."""
+    """No server could be reached within the time that the call waits for one."""
 
-    _may_pass = True  # false of a certificate that is not to be trusted: time does not mend it
+    _is_transient = True  # False for an untrusted certificate, which waiting does not mend
 
 
 class DeadlineExceeded(SeedbedError, TimeoutError):  # noqa: N818
-    """The call took longer than its ``timeout``; if it waited for a server, the message tells why."""
+    """The call took longer than its ``timeout``. If it waited for a server, the message says why."""
 
 
 class Cancelled(SeedbedError):  # noqa: N818
@@ -68,119 +68,121 @@ class Cancelled(SeedbedError):  # noqa: N818
 
 
 class Unauthenticated(SeedbedError):  # noqa: N818
-    """The server wants credentials and got none that it knows."""
+    """The server requires credentials, and these are missing or unknown to it."""
 
 
 class PermissionDenied(SeedbedError):  # noqa: N818
-    """The server knows who asks, and refuses."""
+    """The server recognises the caller, but does not permit the call."""
 
 
 class ResourceExhausted(SeedbedError):  # noqa: N818
-    """The request is over a limit of the server, or of this client. Of a server that is merely full, calls wait."""
+    """The request exceeds a limit of the server or of this client. Calls wait for a server that is merely full."""
 
-    _come_back_in: float | None = None  # seconds, of a server that is full
+    _retry_after: float | None = None  # seconds; set if the server is merely full
 
 
 class Corrupted(SeedbedError):  # noqa: N818
-    """What arrived is not what was asked for, again and again; nothing of it was handed out as complete."""
+    """Corrupt data arrived on every attempt; none of it was returned as complete."""
 
 
 class Mismatch(SeedbedError):  # noqa: N818
-    """A module holds other values than its model; the message names the first tensor and element that differ."""
+    """A module's values differ from its model's; the message names the first tensor and element that differ."""
 
 
 class InternalError(SeedbedError):
     """The server failed; its log has the details."""
 
 
-# The codes of gRPC that are told apart, as in google.rpc.Code.
+# The gRPC codes that errors distinguish, numbered as in google.rpc.Code.
 _CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _DEADLINE_EXCEEDED = 1, 2, 3, 4
 _PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _ABORTED, _UNIMPLEMENTED = 7, 8, 10, 12
 _INTERNAL, _UNAVAILABLE, _DATA_LOSS, _UNAUTHENTICATED = 13, 14, 15, 16
 
-_NO_ANSWER = (
+_UNREACHED = (
     Unavailable,
-    "no Seedbed server answers at {target}; start one with `seedbed serve`, or check the address and whether it wants "
-    "TLS (tls=True or ca=)",
+    "no Seedbed server answers at {target}; start one with `seedbed serve`, or check the address and whether it "
+    "requires TLS (tls=True or ca=)",
 )
-_FAILURE = (InternalError, "{target} failed in a way of its own; its log may tell more")
+_FAILURE = (InternalError, "{target} failed unexpectedly; see its log")
 _MEANINGS: dict[int, tuple[type[SeedbedError], str]] = {
-    # The caller's own cancelling never comes here: this is a server that stops, which breaks the streams it has.
-    _CANCELLED: _NO_ANSWER,
-    _ABORTED: _NO_ANSWER,
-    _UNAVAILABLE: _NO_ANSWER,
-    _DEADLINE_EXCEEDED: (DeadlineExceeded, "no complete answer from {target} in time; give a longer timeout"),
+    # Never the caller's own cancellation: a server that stops breaks its streams with this code.
+    _CANCELLED: _UNREACHED,
+    _ABORTED: _UNREACHED,
+    _UNAVAILABLE: _UNREACHED,
+    _DEADLINE_EXCEEDED: (DeadlineExceeded, "no complete response from {target} in time; give a longer timeout"),
     _RESOURCE_EXHAUSTED: (
         ResourceExhausted,
-        "the request is over a limit of {target}; see client.server_info().limits",
+        "the request exceeds a limit of {target}; see client.server_info().limits",
     ),
-    _UNAUTHENTICATED: (Unauthenticated, "{target} wants a token; give token= or SEEDBED_TOKEN"),
-    _PERMISSION_DENIED: (PermissionDenied, "{target} refuses this to these credentials"),
+    _UNAUTHENTICATED: (Unauthenticated, "{target} requires a token; give token= or SEEDBED_TOKEN"),
+    _PERMISSION_DENIED: (PermissionDenied, "{target} does not permit this call with these credentials"),
     _UNIMPLEMENTED: (
         SeedbedError,
-        "{target} does not know this call: it is no Seedbed server, or an older one; check the address",
+        "{target} does not implement this call: it is an older Seedbed server or another service; check the address",
     ),
-    _DATA_LOSS: (Corrupted, "{target} reports that data was lost"),
+    _DATA_LOSS: (Corrupted, "{target} reports data loss"),
 }
 
-# How gRPC words that a message is over the limit of whoever receives it; it names the server if it is the server.
+# What gRPC says of a message over the receiver's limit. It names the server if the server is the receiver.
 _TOO_LARGE = "Received message larger than max"
 _REQUEST_TOO_LARGE = (
-    "the request has more bytes than {target} takes, client.server_info().limits.max_request_bytes; "
-    "ask for fewer tensors in one call"
+    "the request has more bytes than {target} accepts (client.server_info().limits.max_request_bytes); "
+    "request fewer tensors in one call"
 )
-_ANSWER_TOO_LARGE = (
-    "{target} sends larger messages than this client takes; allow them with "
+_RESPONSE_TOO_LARGE = (
+    "{target} sends larger messages than this client accepts; allow them with "
     'connect(..., options=[("grpc.max_receive_message_length", BYTES)])'
 )
 
 _WRONG_NAME = (
-    "the certificate of {target} is for another name; correct the address, or give the name with server_name= "
+    "the certificate of {target} is for another name; correct the address, or give that name with server_name= "
     "(SEEDBED_TLS_SERVER_NAME)"
 )
-# How gRPC words, in this order, what kept it from connecting; its older versions do not tell why a certificate failed.
+# What gRPC says of a failed connection, most specific first. Its older versions do not say why a certificate failed.
 _TLS_FAILURES = (
-    ("certificate has expired", "the certificate of {target} has expired; have it renewed"),
-    ("not yet valid", "the certificate of {target} is not valid yet; check the clocks"),
+    ("certificate has expired", "the certificate of {target} has expired; renew it"),
+    ("not yet valid", "the certificate of {target} is not valid yet; check the clocks of both machines"),
     (
         "unable to get local issuer certificate",
-        "the certificate of {target} is from an authority unknown here; give the authority's with ca= (SEEDBED_TLS_CA)",
+        "the certificate of {target} is from an authority that is not trusted here; give the authority's with ca= "
+        "(SEEDBED_TLS_CA)",
     ),
     (
         "self signed certificate",
-        "{target} made its own certificate, or its authority is unknown here; give it with ca= (SEEDBED_TLS_CA)",
+        "the certificate of {target} is self-signed, or its authority is not trusted here; give it with ca= "
+        "(SEEDBED_TLS_CA)",
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
-        "the certificate of {target} is not to be trusted: expired, or from an authority unknown here; "
+        "the certificate of {target} is not trusted: it has expired, or its authority is not trusted here; "
         "give the authority's with ca= (SEEDBED_TLS_CA)",
     ),
     ("Hostname Verification", _WRONG_NAME),
     ("is not in peer certificate", _WRONG_NAME),
     (
         "WRONG_VERSION_NUMBER",
-        "{target} does not speak TLS; leave tls=, ca= and their variables out, or correct the port",
+        "{target} does not speak TLS; omit tls=, ca= and their variables, or correct the port",
     ),
-    ("handshake failed", "{target} and this client could not agree on how to speak TLS"),
+    ("handshake failed", "the TLS handshake with {target} failed"),
     (
         "Socket closed",
-        "{target} hangs up on this client; check whether it wants TLS (tls=True or ca=) or a certificate from an "
-        "authority that it knows (cert=, key=)",
+        "{target} closes the connection; check whether it requires TLS (tls=True or ca=) or a client certificate "
+        "from an authority that it trusts (cert=, key=)",
     ),
 )
-# Of these, the ones that a server which starts, stops or has too many connections causes, too.
-_PASSING = ("handshake failed", "Socket closed")
+# Also caused by a server that starts, stops or has too many connections.
+_TRANSIENT = ("handshake failed", "Socket closed")
 
-# gRPC reports a reset connection under INTERNAL or UNKNOWN too; by these words it can be told from a server's failure.
+# gRPC reports a reset connection as INTERNAL or UNKNOWN, too; these words distinguish it from a failure of the server.
 _RESETS = ("RST_STREAM", "Stream removed", "Connection reset", "Socket closed", "GOAWAY")
 
 
 def from_rpc(error: grpc.RpcError, target: str) -> SeedbedError:
-    """The error that a failed call means, with what there is to do about it.
+    """Map the error of a gRPC call to one of ours, whose message names the remedy.
 
     Args:
-        error: What a synchronous or asynchronous gRPC call raised.
-        target: Whom the call asked, for the message.
+        error: The exception of a synchronous or asynchronous gRPC call.
+        target: The server's address, for the message.
     """
     call: Any = error
     code = int(call.code().value[0])
@@ -194,43 +196,43 @@ def from_rpc(error: grpc.RpcError, target: str) -> SeedbedError:
         return InvalidRequest("", details or f"{target} refused the request")
     if code == _RESOURCE_EXHAUSTED and _TOO_LARGE in details:
         return ResourceExhausted(
-            (_REQUEST_TOO_LARGE if "SERVER" in details else _ANSWER_TOO_LARGE).format(target=target)
+            (_REQUEST_TOO_LARGE if "SERVER" in details else _RESPONSE_TOO_LARGE).format(target=target)
         )
     if code == _UNAVAILABLE and (problem := tls_problem(details, target)):
-        return _distrusted(problem, details)
-    # These codes are set by people, whose words help; the others' are gRPC's own and mean nothing to the caller.
-    told = code in (_UNAUTHENTICATED, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED)
-    return _error(code, details if told else "", target)
+        return _unreachable(problem, details)
+    # The service or a proxy words these; the details of other codes are gRPC's own and mean nothing to the caller.
+    is_worded = code in (_UNAUTHENTICATED, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED)
+    return _error(code, details if is_worded else "", target)
 
 
 def tls_problem(details: str, target: str) -> str | None:
-    """What keeps gRPC from a connection, if that may be TLS.
+    """The TLS problem that may have kept gRPC from connecting, or None.
 
     Args:
-        details: What gRPC says of the call.
-        target: Whom the call asked, for the message.
+        details: gRPC's details of the failed call.
+        target: The server's address, for the message.
     """
     if "failed to connect" not in details:
         return None
     return next((meaning.format(target=target) for words, meaning in _TLS_FAILURES if words in details), None)
 
 
-def may_pass(error: Unavailable) -> bool:
-    """Whether it is worth waiting for the server."""
-    return error._may_pass
+def is_transient(error: Unavailable) -> bool:
+    """Whether the server may become reachable without a change by the user."""
+    return error._is_transient
 
 
-def come_back_in(error: SeedbedError) -> float | None:
-    """Seconds after which a server that is full wants to be asked again; None if it is another error."""
-    return error._come_back_in if isinstance(error, ResourceExhausted) else None
+def retry_after(error: SeedbedError) -> float | None:
+    """Seconds after which to retry a server that is full; None for any other error."""
+    return error._retry_after if isinstance(error, ResourceExhausted) else None
 
 
 def from_status(status: status_pb2.Status, target: str) -> SeedbedError:
-    """The error that a ``google.rpc.Status`` means.
+    """Map a ``google.rpc.Status`` to one of our errors.
 
     Args:
-        status: What the service made of its failure.
-        target: Whom the call asked, for the message.
+        status: The status with which the service ended the call.
+        target: The server's address, for the message.
     """
     if status.code == _INVALID_ARGUMENT:
         return _invalid_request(status)
@@ -240,7 +242,7 @@ def from_status(status: status_pb2.Status, target: str) -> SeedbedError:
 
 
 def _parse_status(value: str | bytes, code: int, details: str) -> status_pb2.Status:
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - google.rpc is slow to import, failures are rare
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - google.rpc is slow to import, and failures are rare
     from google.rpc import status_pb2  # noqa: PLC0415
 
     try:
@@ -254,7 +256,7 @@ def _invalid_request(status: status_pb2.Status) -> InvalidRequest:
     from google.rpc import error_details_pb2  # noqa: PLC0415
 
     bad_request = error_details_pb2.BadRequest()
-    with contextlib.suppress(DecodeError):  # then the plain message tells
+    with contextlib.suppress(DecodeError):  # then the plain message has to do
         for detail in status.details:
             if detail.Unpack(bad_request) and bad_request.field_violations:
                 first = bad_request.field_violations[0]
@@ -270,13 +272,13 @@ def _resource_exhausted(status: status_pb2.Status, target: str) -> SeedbedError:
     retry_info = error_details_pb2.RetryInfo()
     with contextlib.suppress(DecodeError):
         if isinstance(error, ResourceExhausted) and any(detail.Unpack(retry_info) for detail in status.details):
-            error._come_back_in = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9
+            error._retry_after = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9
     return error
 
 
-def _distrusted(problem: str, details: str) -> Unavailable:
+def _unreachable(problem: str, details: str) -> Unavailable:
     error = Unavailable(problem)
-    error._may_pass = next(words for words, _ in _TLS_FAILURES if words in details) in _PASSING
+    error._is_transient = next(words for words, _ in _TLS_FAILURES if words in details) in _TRANSIENT
     return error
 
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Numba loads compiled kernels only from a writable directory, and writes new ones there if the processor is not the one
-# that built the image. The image's root may be read-only, so this script copies the kernels to a writable place: /tmp
-# if it is a tmpfs, else /dev/shm, which every container has. Set NUMBA_CACHE_DIR to keep them elsewhere.
+# Numba loads compiled kernels only from a directory that it can write to, because it compiles new ones there on a
+# processor other than the one that built the image. The image's root may be read-only, so the kernels are copied to /tmp
+# if that is writable, or else to /dev/shm, which every container has. Set NUMBA_CACHE_DIR to use another directory.
 set -eu
 
 copied() {

@@ -95,7 +95,7 @@ def _assembler(request: Message) -> Assembler:
     if isinstance(request, InitTensorRequest):
         return TensorAssembler(_wanted(request)[0], request.first_element)
     assembler = ModelAssembler(_wanted(request))
-    assembler._place = assembler._index = request.resume.tensor_index
+    assembler._next = assembler._index = request.resume.tensor_index
     assembler._position = request.resume.first_element
     return assembler
 

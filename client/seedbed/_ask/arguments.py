@@ -1,6 +1,6 @@
-"""Python arguments into what a message can carry.
+"""Python arguments into values that a message can carry.
 
-Only what a protobuf message cannot carry is refused here; all else is the server's to judge.
+Only what a message cannot carry is refused here. The server validates the rest.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ UINT32 = range(2**32)
 INT64 = range(-(2**63), 2**63)
 UINT64 = range(2**64)
 DEFAULT_WAIT = 300.0
-"""Seconds that a call waits for a server that cannot be reached; torch's TCPStore waits as long."""
+"""Seconds that a call waits for an unreachable server, as long as torch's TCPStore does."""
 
+_WAIT_REFUSAL = "must be 0 or more seconds, such as 300, not {value}; 0 gives up at once"
 _JOBS = range(1, 1025)
 _CONNECTIONS = range(1, 65)
-_CONNECTIONS_ALLOWED = "give 1 to 64"
-_MOST_BY_DEFAULT = 4
-"""On 16 cores, a process with 1, 2 and 4 connections got 1.0, 1.9 and 2.8 GB/s. A connection keeps about one core of
-the client busy, so more of them than cores bring nothing."""
+_DEFAULT_CONNECTIONS = 4
+"""On 16 cores, a process with 1, 2 and 4 connections received 1.0, 1.9 and 2.8 GB/s. Each connection keeps about one of
+the client's cores busy, so more connections than cores gain nothing."""
 
 _T = TypeVar("_T")
 
 
 def number(value: object, field: str, what: str) -> float:
-    """A float64; booleans, text and arrays with dimensions are refused in torch's words."""
+    """A float64. Booleans, text and arrays with dimensions are refused, with torch's messages."""
     plain = scalar(value, field, what)
     if isinstance(plain, bool) or (not hasattr(plain, "__float__") and not hasattr(plain, "__index__")):
         raise InvalidRequest(field, f"{what} {value} not a valid number")
     try:
-        return float(plain)  # type: ignore[arg-type]  # as was just asked
+        return float(plain)  # type: ignore[arg-type]  # just checked
     except OverflowError:
         raise InvalidRequest(field, f"{what} {value} is beyond the range of float64") from None
-    except (TypeError, ValueError):  # such as of sympy's symbols
+    except (TypeError, ValueError):  # such as a symbol of sympy
         raise InvalidRequest(field, f"{what} {value} not a valid number") from None
 
 
 def scalar(value: object, field: str, what: str) -> object:
-    """What an array without dimensions holds, of NumPy, torch, JAX or others; anything else as it is.
+    """Unwrap a 0-dimensional array of NumPy, torch, JAX or another library; return anything else as it is.
 
     Raises:
-        InvalidRequest: If it is an array with dimensions, which may have an element but is none, or one that holds
-            nothing yet, such as in a traced function of JAX or on torch's meta device.
+        InvalidRequest: The array has dimensions, or it has no values, such as in a traced function of JAX or on torch's
+            meta device.
     """
     shape, item = getattr(value, "shape", None), getattr(value, "item", None)
     if not isinstance(shape, tuple) or not callable(item):
@@ -61,17 +61,19 @@ def scalar(value: object, field: str, what: str) -> object:
     try:
         plain: object = item()
     except (RuntimeError, TypeError, ValueError):
-        raise InvalidRequest(field, f"{what} {value} not a valid number: it has no value here; give one") from None
+        raise InvalidRequest(
+            field, f"{what} {value} not a valid number: it has no value here; give a concrete number"
+        ) from None
     return plain
 
 
 def integer(value: object, field: str, what: str, allowed: range) -> int:
-    """An integer that the message's field can hold."""
+    """An integer within a range, usually that of the message's field."""
     value = scalar(value, field, what)
     if isinstance(value, bool):
         raise InvalidRequest(field, f"{what} {value} not a valid number; give an integer")
     try:
-        result = operator.index(value)  # type: ignore[arg-type]  # refusing what has no index is the point
+        result = operator.index(value)  # type: ignore[arg-type]  # raises for what has no index
     except TypeError:
         raise InvalidRequest(field, f"{what} {value!r} is not an integer") from None
     if result not in allowed:
@@ -85,18 +87,18 @@ def _span(allowed: range) -> str:
 
 
 def text(value: object, field: str) -> str:
-    """Text that UTF-8 can hold."""
+    """Text that UTF-8 can encode."""
     if not isinstance(value, str):
         raise InvalidRequest(field, f"{value!r} is a {type(value).__name__}; give text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(field, f"{value!r} cannot be written in UTF-8; remove the lone surrogates") from None
+        raise InvalidRequest(field, f"{value!r} cannot be encoded in UTF-8; remove the lone surrogates") from None
     return value
 
 
 def shape(value: Shape) -> list[int]:
-    """The dimensions; one integer means one dimension."""
+    """A list of dimensions; a single integer means one dimension."""
     sizes = items(value)
     if sizes is None:
         sizes = [value]
@@ -104,7 +106,7 @@ def shape(value: Shape) -> list[int]:
 
 
 def axes(value: SupportsIndex | Iterable[SupportsIndex], field: str) -> Axes:
-    """A list of axes; one integer means one axis."""
+    """A list of axes; a single integer means one axis."""
     values = items(value)
     if values is None:
         values = [value]
@@ -112,7 +114,7 @@ def axes(value: SupportsIndex | Iterable[SupportsIndex], field: str) -> Axes:
 
 
 def items(value: object) -> list[object] | None:
-    """What an iterable gives; None if the value is none, or text."""
+    """The items of an iterable; None if the value is text or not iterable."""
     if isinstance(value, (str, bytes)):
         return None
     try:
@@ -122,13 +124,13 @@ def items(value: object) -> list[object] | None:
 
 
 def choice(value: object, choices: Mapping[str, _T], field: str, refusal: str) -> _T:
-    """The member of an enumeration that has this name.
+    """The member of an enumeration with this name.
 
     Args:
         value: The name.
-        choices: All names.
+        choices: The members by name.
         field: The field's path.
-        refusal: What is said of another value, with ``{value}`` and ``{names}`` in it.
+        refusal: The error for any other value, with the placeholders ``{value}`` and ``{names}``.
     """
     if not isinstance(value, str) or value not in choices:
         raise InvalidRequest(field, refusal.format(value=value, names=list(choices)))
@@ -136,22 +138,24 @@ def choice(value: object, choices: Mapping[str, _T], field: str, refusal: str) -
 
 
 def seconds(timeout: float | None) -> float | None:
-    """A positive number of seconds; None, and infinity, mean no limit."""
+    """A positive number of seconds; None and infinity mean no limit."""
     if timeout is None:
         return None
     result = number(timeout, "timeout", "timeout")
     if not result > 0:
-        raise InvalidRequest("timeout", f"{timeout} is no time; give seconds above 0, or None to wait for ever")
+        raise InvalidRequest(
+            "timeout", f"must be a positive number of seconds, or None to wait for ever, not {timeout}"
+        )
     return None if math.isinf(result) else result
 
 
 def patience(wait: float | None) -> float:
-    """Seconds to wait for a server that cannot be reached; of None, what SEEDBED_WAIT says."""
+    """Seconds to wait for an unreachable server; None means SEEDBED_WAIT, or the default."""
     if wait is None:
         return _patience_of_environment()
     result = number(wait, "wait", "wait")
     if not result >= 0:
-        raise InvalidRequest("wait", f"{wait} is no time to wait; give seconds, such as 300, or 0 to give up at once")
+        raise InvalidRequest("wait", _WAIT_REFUSAL.format(value=wait))
     return result
 
 
@@ -164,36 +168,34 @@ def _patience_of_environment() -> float:
     except ValueError:
         result = math.nan
     if not result >= 0:
-        raise InvalidRequest(
-            "SEEDBED_WAIT", f"{text!r} is no time to wait; give seconds, such as 300, or 0 to give up at once"
-        )
+        raise InvalidRequest("SEEDBED_WAIT", _WAIT_REFUSAL.format(value=repr(text)))
     return result
 
 
 def jobs(count: int | None, default: int) -> int:
-    """How many pieces to make at a time."""
+    """The number of pieces to make at a time."""
     if count is None:
         return default
     result = integer(count, "jobs", "count", INT64)
     if result not in _JOBS:
-        raise InvalidRequest("jobs", f"{count} is no number of jobs; give 1 to {_JOBS[-1]}, or None")
+        raise InvalidRequest("jobs", f"must be 1 to {_JOBS[-1]}, or None, not {count}")
     return result
 
 
 def connections(count: int | None) -> int:
-    """How many connections a large tensor may take; of None, what SEEDBED_CONNECTIONS says."""
+    """The number of connections for a large tensor; None means SEEDBED_CONNECTIONS, or the default."""
     if count is None:
         return _connections_of_environment()
     result = integer(count, "connections", "count", INT64)
     if result not in _CONNECTIONS:
-        raise InvalidRequest("connections", f"{count} is no number of connections; {_CONNECTIONS_ALLOWED}")
+        raise InvalidRequest("connections", f"must be 1 to {_CONNECTIONS[-1]}, not {count}")
     return result
 
 
 def _connections_of_environment() -> int:
     text = os.environ.get("SEEDBED_CONNECTIONS", "").strip()
     if not text:
-        return min(_MOST_BY_DEFAULT, cores.cores_of_rank())
+        return min(_DEFAULT_CONNECTIONS, cores.cores_of_rank())
     if not (text.isascii() and text.isdigit() and int(text) in _CONNECTIONS):
-        raise InvalidRequest("SEEDBED_CONNECTIONS", f"{text!r} is no number of connections; {_CONNECTIONS_ALLOWED}")
+        raise InvalidRequest("SEEDBED_CONNECTIONS", f"must be 1 to {_CONNECTIONS[-1]}, not {text!r}")
     return int(text)

@@ -49,11 +49,11 @@ class SchemeMethods(Generic[R]):
             shape: The global shape.
             val: The value; finite and within the range of the dtype.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -72,11 +72,11 @@ class SchemeMethods(Generic[R]):
         Args:
             shape: The global shape.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -94,11 +94,11 @@ class SchemeMethods(Generic[R]):
         Args:
             shape: The global shape.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -116,11 +116,11 @@ class SchemeMethods(Generic[R]):
         Args:
             shape: The global shape; 2 dimensions, which need not be equal.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -142,11 +142,11 @@ class SchemeMethods(Generic[R]):
             shape: The global shape, ``(out_channels, in_channels / groups, kernel...)``; 3 to 5 dimensions.
             groups: Groups of the convolution; at least 1 and a divisor of ``shape[0]``.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -170,11 +170,11 @@ class SchemeMethods(Generic[R]):
             a: Lower bound, included.
             b: Upper bound, excluded unless it equals ``a``.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -195,11 +195,11 @@ class SchemeMethods(Generic[R]):
             mean: Mean.
             std: Standard deviation; at least 0.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -234,11 +234,11 @@ class SchemeMethods(Generic[R]):
             bounds: The unit of ``a`` and ``b``: "absolute" as in torch, or "sigma" (standard deviations from the mean)
                 as in JAX and Keras.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -260,11 +260,11 @@ class SchemeMethods(Generic[R]):
             shape: The global shape; at least 2 dimensions.
             gain: Factor on the standard deviation; at least 0. See `Client.calculate_gain`.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -286,11 +286,11 @@ class SchemeMethods(Generic[R]):
             shape: The global shape; at least 2 dimensions.
             gain: Factor on the standard deviation; at least 0. See `Client.calculate_gain`.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -319,18 +319,18 @@ class SchemeMethods(Generic[R]):
 
         Args:
             shape: The global shape; at least 2 dimensions.
-            a: Negative slope of leaky_relu; not read for another nonlinearity.
+            a: Negative slope of leaky_relu; ignored for other nonlinearities.
             mode: "fan_in" (preserves variance in the forward pass) or "fan_out" (in the backward pass).
-            nonlinearity: What follows the layer; decides the gain. One of linear, identity, conv1d, conv2d, conv3d,
-                conv_transpose1d, conv_transpose2d, conv_transpose3d, sigmoid, tanh, relu, leaky_relu, selu. See
-                `Client.calculate_gain`.
-            gain: If given, used instead of the nonlinearity's gain; at least 0.
+            nonlinearity: The nonlinearity after the layer, which determines the gain. One of linear, identity, conv1d,
+                conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, sigmoid, tanh, relu, leaky_relu,
+                selu. See `Client.calculate_gain`.
+            gain: Replaces the nonlinearity's gain, if given; at least 0.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -361,23 +361,23 @@ class SchemeMethods(Generic[R]):
 
         Args:
             shape: The global shape; at least 2 dimensions.
-            a: Negative slope of leaky_relu; not read for another nonlinearity.
+            a: Negative slope of leaky_relu; ignored for other nonlinearities.
             mode: "fan_in" (preserves variance in the forward pass) or "fan_out" (in the backward pass).
-            nonlinearity: What follows the layer; decides the gain. One of linear, identity, conv1d, conv2d, conv3d,
-                conv_transpose1d, conv_transpose2d, conv_transpose3d, sigmoid, tanh, relu, leaky_relu, selu. See
-                `Client.calculate_gain`.
-            gain: If given, used instead of the nonlinearity's gain; at least 0.
+            nonlinearity: The nonlinearity after the layer, which determines the gain. One of linear, identity, conv1d,
+                conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, sigmoid, tanh, relu, leaky_relu,
+                selu. See `Client.calculate_gain`.
+            gain: Replaces the nonlinearity's gain, if given; at least 0.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
 
-        A shard is the same numbers as that part of the whole:
+        A shard has the same values as that region of the tensor:
 
         >>> import numpy as np, seedbed
         >>> with seedbed.connect("local:") as client:
@@ -392,20 +392,21 @@ class SchemeMethods(Generic[R]):
         )
 
     def disk(self, shape: Shape, radius: float = 1.0, std: float | None = None, **options: Unpack[Options]) -> R:
-        """Complex numbers of any angle and of modulus ``radius`` at most; of dtype "complex64".
+        """Complex numbers with modulus at most ``radius`` and uniform angle; the dtype must be "complex64".
 
-        They are uniform on the disk, or normal. JAX's ``variance_scaling`` draws these where a dtype is complex.
+        Uniform on the disk, or normal and cut at its edge. JAX's ``variance_scaling`` draws these for complex dtypes.
 
         Args:
             shape: The global shape.
-            radius: The greatest modulus; at least 0.
-            std: If given, makes it a normal of this standard deviation before the cut; at most 16 times the radius.
+            radius: Largest modulus; at least 0.
+            std: If given, the distribution is normal with this standard deviation before the cut; at most 16 times the
+                radius.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -419,23 +420,23 @@ class SchemeMethods(Generic[R]):
         return self._make("disk", shape, {"radius": radius, "std": std}, options)
 
     def orthogonal(self, shape: Shape, gain: float = 1.0, axis: SupportsIndex = 0, **options: Unpack[Options]) -> R:
-        """A random (semi-)orthogonal matrix, uniform by Haar's measure, times gain.
+        """A random (semi-)orthogonal matrix, uniform by the Haar measure, times gain.
 
-        Its rows are the indices of one axis, its columns those of all others.
+        One axis indexes the rows of the matrix; all other axes together index its columns.
 
         From Saxe et al., «Exact solutions to the nonlinear dynamics of learning in deep linear neural networks» (2013).
 
         Args:
-            shape: The global shape; at least 2 dimensions, and not more elements than
-                ``server_info().limits.max_orthogonal_elements``.
+            shape: The global shape; at least 2 dimensions, and at most ``server_info().limits.max_orthogonal_elements``
+                elements.
             gain: Factor; at least 0.
-            axis: The axis of the rows: 0 as in torch, -1 as in JAX and Keras, whose columns it has.
+            axis: The axis of the rows: 0 as in torch; -1 for what JAX and Keras call columns.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -456,7 +457,7 @@ class SchemeMethods(Generic[R]):
         in_axis: SupportsIndex = 1,
         **options: Unpack[Options],
     ) -> R:
-        """A convolution's kernel that is 0 but at its centre, where there is an orthogonal matrix, times gain.
+        """A convolution kernel that is 0 except at its centre, which is an orthogonal matrix times gain.
 
         From Xiao et al., «Dynamical isometry and a mean field theory of CNNs» (2018).
 
@@ -467,11 +468,11 @@ class SchemeMethods(Generic[R]):
             out_axis: The axis of the outputs: 0 as in torch, -1 as in JAX.
             in_axis: The axis of the inputs: 1 as in torch, -2 as in JAX.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -485,7 +486,7 @@ class SchemeMethods(Generic[R]):
         return self._make("delta_orthogonal", shape, {"gain": gain, "out_axis": out_axis, "in_axis": in_axis}, options)
 
     def sparse(self, shape: Shape, sparsity: float, std: float = 0.01, **options: Unpack[Options]) -> R:
-        """Normal with mean 0, and ceil(sparsity * rows) elements of each column 0.
+        """Normal with mean 0, with ceil(sparsity * rows) elements of each column set to 0.
 
         From Martens, «Deep learning via Hessian-free optimization» (2010).
 
@@ -494,11 +495,11 @@ class SchemeMethods(Generic[R]):
             sparsity: The fraction of each column that is 0; in [0, 1].
             std: Standard deviation of the other elements; at least 0.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -526,26 +527,26 @@ class SchemeMethods(Generic[R]):
     ) -> R:
         """Variance gain^2 * scale / n, where n is a fan: ``jax.nn.initializers.variance_scaling``.
 
-        JAX's and Keras's others are ``(scale, mode)`` of it: lecun is ``(1, "fan_in")``, he is ``(2, "fan_in")``,
-        glorot is ``(1, "fan_avg")``; their ``*_normal`` have the distribution "truncated_normal", ``*_uniform``
-        "uniform".
+        JAX's and Keras's other initialisers are special cases, by ``(scale, mode)``: lecun is ``(1, "fan_in")``, he is
+        ``(2, "fan_in")``, glorot is ``(1, "fan_avg")``. The distribution of their ``*_normal`` is "truncated_normal",
+        that of ``*_uniform`` is "uniform".
 
         Args:
             shape: The global shape, in JAX's order ``(..., in, out)`` unless the axes say otherwise.
             scale: Factor on the variance; at least 0.
-            mode: Which fan is n: "fan_in", "fan_out", "fan_avg" (their mean) or "fan_geo_avg" (their geometric mean).
+            mode: The fan n: "fan_in", "fan_out", "fan_avg" (their mean) or "fan_geo_avg" (their geometric mean).
             distribution: "uniform", "normal", or "truncated_normal" (cut at two standard deviations, widened so that
                 the variance is right after the cut).
             in_axis: Input axis or axes.
             out_axis: Output axis or axes.
-            batch_axis: Axes that count neither for the fans nor for the receptive field.
+            batch_axis: Axes that count towards neither the fans nor the receptive field.
             gain: Factor on the standard deviation, for depth or width scaling; at least 0.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
@@ -572,16 +573,16 @@ class SchemeMethods(Generic[R]):
         )
 
     def permutation(self, shape: Shape, **options: Unpack[Options]) -> R:
-        """The numbers 0 .. n - 1 in random order, n the number of elements.
+        """The numbers 0 .. n - 1 in random order, where n is the number of elements.
 
         Args:
             shape: The global shape.
             seed: Any integer in 0 .. 2^64 - 1.
-            name: The tensor's name; tensors of other names are independent of it.
+            name: The tensor's name; tensors of different names are independent.
             dtype: float32, float16, bfloat16, float64 or complex64; see `dtypes.data_type` for its names.
             algorithm_version: The version of the stream; 0 means the server's newest.
-            stream: The name that is hashed in place of the tensor's own, so that a copy holds what it copies.
-            region: The part wanted, as ``np.s_[...]`` slices; default all of it.
+            stream: The name to hash instead of the tensor's own, so that a copy has the same values as its original.
+            region: The region to return, as ``np.s_[...]`` slices; default all of the tensor.
             out: An array of the region's shape and of this dtype to fill; default a new one.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.

@@ -1,6 +1,6 @@
-"""What a scheme is described by: its parameters, their kinds, and the options that all schemes take.
+"""The types of the table of schemes: schemes, their parameters and kinds, and the options of all schemes.
 
-A kind of parameter knows the Python type, how a value becomes one that a message can carry, and how text is read.
+A kind of parameter defines its Python type, the conversion to a value for the message, and the parsing of text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from seedbed._ask import arguments, texts
 
 REQUIRED: Final = object()
-"""The default of a parameter that has none."""
+"""Marks a parameter without a default."""
 
 
 class Kind(Protocol):
@@ -26,29 +26,29 @@ class Kind(Protocol):
 
     @property
     def metavar(self) -> str:
-        """What stands for a value in the help of a command."""
+        """The placeholder for a value in the help of a command."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it allows, if they have names."""
+        """The names of the allowed values, if they have names."""
 
     def convert(self, value: Any, field: str, label: str) -> Any:  # noqa: ANN401 - each kind has its own types
-        """A Python value as the message's field holds it.
+        """Convert a Python value to one that the message's field can hold.
 
         Args:
             value: The value.
             field: The field's path, for errors.
-            label: What errors call the value.
+            label: The value's name in errors.
 
         Raises:
             InvalidRequest: The field cannot hold it.
         """
 
     def read(self, text: str) -> Any:  # noqa: ANN401
-        """A Python value from text that a person typed.
+        """Parse text that a user typed.
 
         Raises:
-            ValueError: The text cannot be read; says what to give.
+            ValueError: The text is invalid; the message says what to give.
         """
 
 
@@ -100,13 +100,13 @@ class Axes:
 
 @dataclass(frozen=True)
 class Choice:
-    """A name out of several, each of which is a value of an enumeration.
+    """One of the names of an enumeration's values.
 
     Args:
         annotation: The ``Literal`` type of the names in `seedbed._types`.
         numbers: The enumeration's values by name.
-        refusal: What errors say of another value, with ``{value}`` and ``{names}`` in it.
-        is_any_case: Whether "FAN_IN" is "fan_in", too, as in torch.
+        refusal: The error for any other value, with the placeholders ``{value}`` and ``{names}``.
+        is_any_case: Whether "FAN_IN" also means "fan_in", as in torch.
     """
 
     annotation: str
@@ -133,13 +133,13 @@ class Parameter:
 
     Attributes:
         name: Its name, in Python and in the contract.
-        kind: What values it takes.
+        kind: The kind of its values.
         meaning: A phrase without a full stop.
-        default: Its default; None leaves the field unset, `REQUIRED` means that there is no default.
-        allowed: The range within its kind, which the server enforces; for people.
-        is_keyword_only: Whether Python takes it by name alone.
-        see: A reference for readers of the Python documentation.
-        label: What errors call it, where they speak as torch's do; else its name.
+        default: Its default; None leaves the field unset, `REQUIRED` means that there is none.
+        allowed: The allowed range, which the server enforces, as a phrase.
+        is_keyword_only: Whether it is keyword-only in Python.
+        see: A reference for the Python documentation.
+        label: Its name in errors, where torch's differs from ours; default its name.
     """
 
     name: str
@@ -165,13 +165,13 @@ class Parameter:
 
     @property
     def default_text(self) -> str:
-        """Its default for people; nothing if it has none, or if unset is the default."""
+        """Its default as text; empty if there is none, or if the default leaves the field unset."""
         if self.is_required or self.default is None:
             return ""
         return "none" if self.default == () else str(self.default)
 
     def convert(self, value: object, scheme: str) -> Any:  # noqa: ANN401 - as `Kind.convert`
-        """A value as the message holds it, None for an unset field."""
+        """Convert a value for the message; None leaves the field unset."""
         if value is None and self.default is None:
             return None
         return self.kind.convert(value, f"spec.{scheme}.{self.name}", self.label or self.name)
@@ -179,18 +179,18 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword that every scheme takes.
+    """A keyword of every scheme.
 
     Attributes:
         name: Its name.
         default: Its default in Python.
-        meaning: A sentence of the Python documentation.
-        is_in_message: Whether the TensorSpec holds it.
-        text_meaning: A sentence for the command line and the web page, where they have it.
+        meaning: A sentence for the Python documentation.
+        is_in_message: Whether it is a field of TensorSpec.
+        text_meaning: A sentence for the command line and the web page, if they have the option.
         text_default: Its default there.
-        metavar: What stands for a value in the help of a command.
-        read: Reads a text; None keeps the text.
-        choices: The names to choose from, if it has such.
+        metavar: The placeholder for a value in the help of a command.
+        read: Parses text; None keeps the text.
+        choices: The names to choose from, if it is a choice.
     """
 
     name: str
@@ -210,12 +210,12 @@ class Scheme:
 
     Attributes:
         name: Its name: the method, the subcommand, and the field of TensorSpec.
-        summary: What it makes, in one sentence.
-        shape: What its shape must be, beside being the global shape.
-        parameters: Its own parameters, in the order of the method's signature.
+        summary: A sentence about its values.
+        shape: The requirements on its shape.
+        parameters: Its parameters, in the order of the method's signature.
         details: Further sentences.
-        source: The publication that it comes from.
-        command: The options of an example on the command line, as texts by name.
+        source: The publication that introduced it.
+        command: The options of an example on the command line, by name.
         example: A doctest.
     """
 
@@ -230,18 +230,18 @@ class Scheme:
 
     @property
     def text(self) -> str:
-        """What it makes, in paragraphs."""
+        """Its description, in paragraphs."""
         source = f"From {self.source}." if self.source else ""
         return "\n\n".join(filter(None, (self.summary, self.details, source)))
 
     @property
     def shape_meaning(self) -> str:
-        """What its shape is, as a phrase without a full stop."""
+        """The meaning of its shape, as a phrase without a full stop."""
         if not self.shape:
             return "The global shape"
         return f"The global shape{', ' if self.shape.startswith(('`', 'in ')) else '; '}{self.shape}"
 
 
 def numbers_of(enum: EnumTypeWrapper, prefix: str) -> dict[str, Any]:
-    """The values of an enumeration by their names in Python, without the unspecified one."""
+    """The values of an enumeration by their Python names, without the unspecified one."""
     return {name.removeprefix(prefix).lower(): value for name, value in enum.items() if value}

@@ -1,4 +1,4 @@
-"""The arguments of the clients' methods as messages: parts of tensors, models, requests that have one response."""
+"""The arguments of the clients' methods as messages: slices of tensors, models, and unary requests."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ _Response = TypeVar("_Response", bound=Message)
 
 
 class UnaryCall(NamedTuple, Generic[_Response]):
-    """A request that has one response."""
+    """A request with a single response."""
 
     method: str
     request: Message
     response: type[_Response]
 
 
-def describe(part: TensorSlice) -> UnaryCall[DescribeTensorResponse]:
-    """Asks what a part of a tensor resolves to."""
-    request = DescribeTensorRequest(spec=part.spec, region=part.region if part.HasField("region") else None)
+def describe(tensor_slice: TensorSlice) -> UnaryCall[DescribeTensorResponse]:
+    """The call that describes a slice of a tensor."""
+    region = tensor_slice.region if tensor_slice.HasField("region") else None
+    request = DescribeTensorRequest(spec=tensor_slice.spec, region=region)
     return UnaryCall("DescribeTensor", request, DescribeTensorResponse)
 
 
 def calculate_gain(nonlinearity: str, param: float | None) -> UnaryCall[CalculateGainResponse]:
-    """Asks for a gain.
+    """The call that calculates a gain.
 
     Raises:
-        InvalidRequest: A message cannot carry an argument.
+        InvalidRequest: The message cannot carry an argument.
     """
     request = CalculateGainRequest(
         nonlinearity=nonlinearity_of(nonlinearity, "nonlinearity"),
@@ -57,39 +58,41 @@ def calculate_gain(nonlinearity: str, param: float | None) -> UnaryCall[Calculat
 
 
 def server_info() -> UnaryCall[GetServerInfoResponse]:
-    """Asks a server about itself."""
+    """The call that asks for a server's versions and limits."""
     return UnaryCall("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse)
 
 
-def described_here(part: TensorSlice) -> TensorDescription | None:
-    """The description of a literal, whose values need not travel for it; None for any other tensor.
+def described_here(tensor_slice: TensorSlice) -> TensorDescription | None:
+    """The description of a literal, made here to spare sending its values; None for any other tensor.
 
     Raises:
         InvalidRequest: The literal is invalid.
     """
-    if not literals.is_literal(part):
+    if not literals.is_literal(tensor_slice):
         return None
-    literals.check(part)
-    return literals.describe(part)
+    literals.check(tensor_slice)
+    return literals.describe(tensor_slice)
 
 
 def tensor_slice(spec: TensorSpec, region: RegionLike | None) -> TensorSlice:
-    """A message of our own, so that the caller may change theirs while the call runs."""
+    """A copy of the spec with its region, so that the caller may change theirs during the call."""
     if not isinstance(spec, TensorSpec):
-        raise InvalidRequest("spec", f"is a {type(spec).__name__}; give a TensorSpec, such as seedbed.spec(...) makes")
-    dtypes.numpy_dtype(spec.dtype)  # an array of an unknown type could not be made
+        raise InvalidRequest(
+            "spec", f"is a {type(spec).__name__}; give a TensorSpec, such as seedbed.spec(...) returns"
+        )
+    dtypes.numpy_dtype(spec.dtype)  # refuses an unknown dtype, of which there is no array
     return TensorSlice(spec=spec, region=regions.resolve(region, spec.shape))
 
 
 def slices(model: ModelLike) -> list[TensorSlice]:
-    """The parts of a model, as messages of our own.
+    """The slices of a model, as copies.
 
     Raises:
-        InvalidRequest: If it is no model.
+        InvalidRequest: The argument is not a model.
     """
     items = arguments.items(model.tensors if isinstance(model, Model) else model)
     if isinstance(model, Mapping):
-        raise InvalidRequest("tensors", f"is a {type(model).__name__}; give its values, whose names are their own")
+        raise InvalidRequest("tensors", f"is a {type(model).__name__}; give its values, which have their own names")
     if items is None:
         raise InvalidRequest(
             "tensors", f"is a {type(model).__name__}; give a Model, or a list of TensorSpec or TensorSlice"
@@ -98,54 +101,50 @@ def slices(model: ModelLike) -> list[TensorSlice]:
 
 
 def named(model: ModelLike, out: Outputs | None) -> list[TensorSlice]:
-    """The parts of a model whose names tell its tensors apart.
+    """The slices of a model whose names identify its tensors, as copies.
 
     Raises:
-        InvalidRequest: If it is no model, if tensors share a name that are not the same one, or if a mapping ``out``
-            has one array for several parts.
+        InvalidRequest: The argument is not a model, different tensors share a name, or a mapping ``out`` has one array
+            for several slices of a tensor.
     """
-    wanted = slices(model)
+    result = slices(model)
     first: dict[str, int] = {}
-    for index, part in enumerate(wanted):
-        name, other = part.spec.name, first.setdefault(part.spec.name, index)
-        if name and other != index and part.spec != wanted[other].spec:
-            shape, scheme = tuple(wanted[other].spec.shape), wanted[other].spec.WhichOneof("scheme")
-            remedy = (
-                "give each a name of its own, and where one is to hold the other's values a stream, or make two calls"
-            )
-            refusal = f"{name!r} is the name of an earlier tensor, too, {scheme} of shape {shape}; {remedy}"
+    for index, item in enumerate(result):
+        name, other = item.spec.name, first.setdefault(item.spec.name, index)
+        if name and other != index and item.spec != result[other].spec:
+            shape, scheme = tuple(result[other].spec.shape), result[other].spec.WhichOneof("scheme")
+            remedy = "give them different names, and a common stream if they share values; or make two calls"
+            refusal = f"{name!r} is also the name of an earlier tensor, {scheme} of shape {shape}; {remedy}"
             raise InvalidRequest(f"{fields.of_tensor(index)}.spec.name", refusal)
         if other != index and isinstance(out, Mapping):
-            remedy = "give a function, which is asked for each"
-            raise InvalidRequest(
-                "out", f"has one array for tensors[{other}] and tensors[{index}], both of the name {name!r}; {remedy}"
-            )
-    return wanted
+            refusal = f"has one array for tensors[{other}] and tensors[{index}], both named {name!r}"
+            raise InvalidRequest("out", f"{refusal}; give a function, which is called for each")
+    return result
 
 
-def label(model: ModelLike, wanted: Sequence[TensorSlice]) -> str:
-    """What to call a model."""
+def label(model: ModelLike, slices: Sequence[TensorSlice]) -> str:
+    """The label of a model's progress bar."""
     if isinstance(model, Model) and model.name:
         return model.name
-    return f"{len(wanted):,} tensor{'' if len(wanted) == 1 else 's'}"
+    return f"{len(slices):,} tensor{'' if len(slices) == 1 else 's'}"
 
 
 def label_of(spec: TensorSpec) -> str:
-    """What to call a tensor; an empty text if it is none."""
+    """The label of a tensor's progress bar; empty for anything else."""
     return spec.name or spec.WhichOneof("scheme") or "" if isinstance(spec, TensorSpec) else ""
 
 
 def _slice(item: object, index: int) -> TensorSlice:
     field = fields.of_tensor(index)
-    wanted = TensorSlice()
+    result = TensorSlice()
     if isinstance(item, TensorSlice):
-        wanted.CopyFrom(item)
+        result.CopyFrom(item)
     elif isinstance(item, TensorSpec):
-        wanted.spec.CopyFrom(item)
+        result.spec.CopyFrom(item)
     else:
         raise InvalidRequest(field, f"is a {type(item).__name__}; give a TensorSpec or a TensorSlice")
     try:
-        dtypes.numpy_dtype(wanted.spec.dtype)
+        dtypes.numpy_dtype(result.spec.dtype)
     except InvalidRequest as error:
         raise fields.in_model(error, index) from None
-    return wanted
+    return result

@@ -1,7 +1,7 @@
-"""Arguments of a scheme's method, or of `seedbed.spec`, into a TensorSpec.
+"""The arguments of a scheme's method, or of `seedbed.spec`, as a TensorSpec.
 
-`Schemes` has a method for each scheme, generic in what the method returns: an array from `seedbed.Client`, a coroutine
-from `seedbed.aio.AsyncClient`, the message itself from `spec`.
+`Schemes` has a method for each scheme, and is generic in its result: an array for `seedbed.Client`, a coroutine for
+`seedbed.aio.AsyncClient`, the message itself for `spec`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ OPTIONS = {option.name: option for option in table.OPTIONS}
 
 
 class Schemes(SchemeMethods[R]):
-    """One method for each scheme, named and parameterised as in ``torch.nn.init``.
+    """One method for each scheme, with the names and parameters of ``torch.nn.init``.
 
-    Each returns a NumPy array of the region's shape, bfloat16 through ml_dtypes, or ``out``; a coroutine of
-    `seedbed.aio.AsyncClient` does so when it is awaited. Each raises `InvalidRequest` before any sampling if an
-    argument cannot be served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. Fans
-    come from the shape, never from the region.
+    Each returns ``out``, or a NumPy array of the region's shape; ml_dtypes provides bfloat16. Those of
+    `seedbed.aio.AsyncClient` are coroutines. Each raises `InvalidRequest` before any sampling if an argument is
+    invalid, and other errors of `seedbed.errors` if the server cannot be reached or fails. Fans come from the shape,
+    never from the region.
     """
 
     def _run(
@@ -74,8 +74,8 @@ def _scheme_message(scheme: str, values: Mapping[str, object]) -> Message:
     return message(**{name: value for name, value in converted.items() if value is not None})
 
 
-def _spell_options_out() -> None:
-    """Shows the options in place of ``**options`` to ``help()`` and `inspect`."""
+def _show_options() -> None:
+    """Replace ``**options`` by the options in the signatures that ``help()`` and `inspect` show."""
     types = Options.__annotations__
     shared = [
         inspect.Parameter(
@@ -93,11 +93,11 @@ def _spell_options_out() -> None:
         method.__signature__ = signature.replace(parameters=own + shared)
 
 
-_spell_options_out()
+_show_options()
 
 
 class _Specs(Schemes[TensorSpec]):
-    """Hands the message out as it is."""
+    """Returns the message itself."""
 
     def _run(self, spec: TensorSpec, **call: object) -> TensorSpec:
         for name in call:
@@ -106,16 +106,16 @@ class _Specs(Schemes[TensorSpec]):
 
 
 def spec(scheme: str, shape: Shape, **parameters: object) -> TensorSpec:
-    """The message for a scheme; `seedbed.spec` takes Values and parts, too.
+    """The message for a scheme; `seedbed.spec` accepts Values and parts, too.
 
     Args:
         scheme: One of `SCHEMES`.
         shape: The global shape.
-        **parameters: Those of the scheme's method, and the options that a message has.
+        **parameters: The parameters of the scheme's method, and the options that are in the message.
 
     Raises:
-        InvalidRequest: If the scheme is unknown, or a message cannot carry a parameter.
-        TypeError: If the scheme has no such parameter.
+        InvalidRequest: The scheme is unknown, or a message cannot carry a parameter.
+        TypeError: The scheme has no such parameter.
     """
     if scheme not in SCHEMES:
         raise InvalidRequest("spec.scheme", f"unknown scheme {scheme}; {_hint(scheme)}use one of {', '.join(SCHEMES)}")
@@ -123,8 +123,8 @@ def spec(scheme: str, shape: Shape, **parameters: object) -> TensorSpec:
     return message
 
 
-# What others call our parameters: NumPy, JAX, Keras and torch.
-_ELSEWHERE = {
+# The names of our parameters in NumPy, JAX, Keras and torch.
+_FOREIGN_NAMES = {
     "std": ("stddev", "sigma", "scale"),
     "mean": ("loc", "mu"),
     "a": ("low", "lower", "minval", "negative_slope"),
@@ -137,32 +137,36 @@ _ELSEWHERE = {
 
 
 def _unexpected(method: str, name: str) -> str:
-    """What is said of a keyword that a scheme does not take."""
-    taken = [parameter for parameter in inspect.signature(getattr(Schemes, method)).parameters if parameter != "self"]
-    near = next((ours for ours, theirs in _ELSEWHERE.items() if name in theirs and ours in taken), _near(name, taken))
+    """The message about a keyword that a scheme does not have."""
+    accepted = [
+        parameter for parameter in inspect.signature(getattr(Schemes, method)).parameters if parameter != "self"
+    ]
+    near = next(
+        (ours for ours, theirs in _FOREIGN_NAMES.items() if name in theirs and ours in accepted), _near(name, accepted)
+    )
     hint = f"; did you mean {near!r}?" if near else ""
-    return f"{method}() got an unexpected keyword argument {name!r}{hint or '; it takes ' + ', '.join(taken)}"
+    return f"{method}() got an unexpected keyword argument {name!r}{hint or '; it accepts ' + ', '.join(accepted)}"
 
 
-_IN_JAX = {"lecun": (1, "fan_in"), "he": (2, "fan_in"), "glorot": (1, "fan_avg")}  # and in Keras
-_DISTRIBUTIONS_IN_JAX = {"normal": "truncated_normal", "uniform": "uniform"}
+_VARIANCE_SCALING_NAMES = {"lecun": (1, "fan_in"), "he": (2, "fan_in"), "glorot": (1, "fan_avg")}  # of JAX and Keras
+_VARIANCE_SCALING_DISTRIBUTIONS = {"normal": "truncated_normal", "uniform": "uniform"}
 
 
 def _hint(scheme: object) -> str:
-    """What was probably meant by a name that is no scheme's."""
+    """The scheme that an unknown name probably means."""
     prefix, _, kind = str(scheme).partition("_")
-    if prefix in _IN_JAX and kind in _DISTRIBUTIONS_IN_JAX:
-        scale, mode = _IN_JAX[prefix]
-        return f"it is variance_scaling with {scale}, {mode!r}, {_DISTRIBUTIONS_IN_JAX[kind]!r}; "
+    if prefix in _VARIANCE_SCALING_NAMES and kind in _VARIANCE_SCALING_DISTRIBUTIONS:
+        scale, mode = _VARIANCE_SCALING_NAMES[prefix]
+        return f"it is variance_scaling with {scale}, {mode!r}, {_VARIANCE_SCALING_DISTRIBUTIONS[kind]!r}; "
     near = _near(scheme, SCHEMES)
     return f"did you mean {near}? " if near else ""
 
 
 def _near(name: object, names: Sequence[str]) -> str | None:
-    """The name that was probably meant."""
+    """The closest of these names, or None."""
     return next(iter(difflib.get_close_matches(str(name), names, 1, 0.75)), None)
 
 
 def nonlinearity_of(name: str, field: str) -> Nonlinearity:
-    """The contract's number of a nonlinearity."""
+    """The contract's value for a nonlinearity."""
     return table.NONLINEARITY.convert(name, field, "nonlinearity")  # type: ignore[return-value]  # of this enumeration

@@ -1,4 +1,4 @@
-"""The schemes, as data: from here come the methods of the clients, their checks, the commands, the web form, the docs.
+"""The schemes, as data. The clients' methods, their checks, the commands, the web form and the docs follow from it.
 
 ``make schemes`` writes `seedbed._ask.methods` from this table. A new scheme is an entry here and a message in the
 contract.
@@ -15,7 +15,7 @@ from seedbed._ask.parameters import Axes, Choice, Integer, Number, Option, Param
 from seedbed.v1 import BoundsUnit, Distribution, FanMode, Nonlinearity
 
 _FAN_MODES: Final = numbers_of(FanMode, "FAN_MODE_")
-_MODE_REFUSAL: Final = "Mode {value} not supported, please use one of {names}"  # in torch's words, as others below
+_MODE_REFUSAL: Final = "Mode {value} not supported, please use one of {names}"  # torch's message, as are others below
 
 NUMBER: Final = Number()
 AXIS: Final = Integer(INT32)
@@ -52,9 +52,9 @@ OPTIONS: Final = (
     Option(
         "name",
         "",
-        "The tensor's name; tensors of other names are independent of it.",
+        "The tensor's name; tensors of different names are independent.",
         is_in_message=True,
-        text_meaning="The tensor's name; tensors of other names are independent of it.",
+        text_meaning="The tensor's name; tensors of different names are independent.",
         text_default="none",
     ),
     Option(
@@ -80,17 +80,17 @@ OPTIONS: Final = (
     Option(
         "stream",
         "",
-        "The name that is hashed in place of the tensor's own, so that a copy holds what it copies.",
+        "The name to hash instead of the tensor's own, so that a copy has the same values as its original.",
         is_in_message=True,
-        text_meaning="The name that is hashed in place of the tensor's own.",
+        text_meaning="The name to hash instead of the tensor's own.",
         text_default="its own",
     ),
     Option(
         "region",
         None,
-        "The part wanted, as ``np.s_[...]`` slices; default all of it.",
-        text_meaning="The part wanted: a range for each dimension, as in 0:10,: or 5:,...",
-        text_default="all of it",
+        "The region to return, as ``np.s_[...]`` slices; default all of the tensor.",
+        text_meaning="The region to return: a range for each dimension, such as 0:10,: or 5:,...",
+        text_default="all of the tensor",
         metavar="START:STOP,…",
         read=texts.region,
     ),
@@ -98,7 +98,7 @@ OPTIONS: Final = (
     Option("progress", None, "Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar."),
     Option("timeout", ..., "Seconds for the whole call; None waits for ever; default the client's."),
 )
-"""The keywords that every scheme takes."""
+"""The keywords of every scheme."""
 
 _ALL: Final = (
     Scheme(
@@ -295,7 +295,7 @@ True
             Parameter(
                 "a",
                 NUMBER,
-                "Negative slope of leaky_relu; not read for another nonlinearity",
+                "Negative slope of leaky_relu; ignored for other nonlinearities",
                 0.0,
                 label="negative_slope",
             ),
@@ -308,14 +308,14 @@ True
             Parameter(
                 "nonlinearity",
                 NONLINEARITY,
-                "What follows the layer; decides the gain",
+                "The nonlinearity after the layer, which determines the gain",
                 "leaky_relu",
                 see="`Client.calculate_gain`",
             ),
             Parameter(
                 "gain",
                 NUMBER,
-                "If given, used instead of the nonlinearity's gain",
+                "Replaces the nonlinearity's gain, if given",
                 None,
                 allowed="at least 0",
                 is_keyword_only=True,
@@ -339,7 +339,7 @@ True
             Parameter(
                 "a",
                 NUMBER,
-                "Negative slope of leaky_relu; not read for another nonlinearity",
+                "Negative slope of leaky_relu; ignored for other nonlinearities",
                 0.0,
                 label="negative_slope",
             ),
@@ -352,14 +352,14 @@ True
             Parameter(
                 "nonlinearity",
                 NONLINEARITY,
-                "What follows the layer; decides the gain",
+                "The nonlinearity after the layer, which determines the gain",
                 "leaky_relu",
                 see="`Client.calculate_gain`",
             ),
             Parameter(
                 "gain",
                 NUMBER,
-                "If given, used instead of the nonlinearity's gain",
+                "Replaces the nonlinearity's gain, if given",
                 None,
                 allowed="at least 0",
                 is_keyword_only=True,
@@ -368,7 +368,7 @@ True
         source="He et al., «Delving deep into rectifiers» (2015)",
         command={"shape": "4096,4096", "mode": "fan_out", "nonlinearity": "relu", "seed": "7", "region": "1024:2048,:"},
         example=r"""
-A shard is the same numbers as that part of the whole:
+A shard has the same values as that region of the tensor:
 
 >>> import numpy as np, seedbed
 >>> with seedbed.connect("local:") as client:
@@ -381,19 +381,20 @@ True
     ),
     Scheme(
         "disk",
-        'Complex numbers of any angle and of modulus ``radius`` at most; of dtype "complex64".',
+        'Complex numbers with modulus at most ``radius`` and uniform angle; the dtype must be "complex64".',
         parameters=(
-            Parameter("radius", NUMBER, "The greatest modulus", 1.0, allowed="at least 0"),
+            Parameter("radius", NUMBER, "Largest modulus", 1.0, allowed="at least 0"),
             Parameter(
                 "std",
                 NUMBER,
-                "If given, makes it a normal of this standard deviation before the cut",
+                "If given, the distribution is normal with this standard deviation before the cut",
                 None,
                 allowed="at most 16 times the radius",
             ),
         ),
         details=(
-            "They are uniform on the disk, or normal. JAX's ``variance_scaling`` draws these where a dtype is complex."
+            "Uniform on the disk, or normal and cut at its edge. JAX's ``variance_scaling`` draws these for complex "
+            "dtypes."
         ),
         command={"shape": "4096,4096", "radius": "0.02", "dtype": "complex64", "seed": "7"},
         example=r"""
@@ -406,15 +407,13 @@ True
     ),
     Scheme(
         "orthogonal",
-        "A random (semi-)orthogonal matrix, uniform by Haar's measure, times gain.",
-        shape="at least 2 dimensions, and not more elements than ``server_info().limits.max_orthogonal_elements``",
+        "A random (semi-)orthogonal matrix, uniform by the Haar measure, times gain.",
+        shape="at least 2 dimensions, and at most ``server_info().limits.max_orthogonal_elements`` elements",
         parameters=(
             Parameter("gain", NUMBER, "Factor", 1.0, allowed="at least 0"),
-            Parameter(
-                "axis", AXIS, "The axis of the rows: 0 as in torch, -1 as in JAX and Keras, whose columns it has", 0
-            ),
+            Parameter("axis", AXIS, "The axis of the rows: 0 as in torch; -1 for what JAX and Keras call columns", 0),
         ),
-        details="Its rows are the indices of one axis, its columns those of all others.",
+        details="One axis indexes the rows of the matrix; all other axes together index its columns.",
         source=(
             "Saxe et al., «Exact solutions to the nonlinear dynamics of learning in deep linear neural networks» (2013)"
         ),
@@ -429,7 +428,7 @@ True
     ),
     Scheme(
         "delta_orthogonal",
-        "A convolution's kernel that is 0 but at its centre, where there is an orthogonal matrix, times gain.",
+        "A convolution kernel that is 0 except at its centre, which is an orthogonal matrix times gain.",
         shape=(
             "``(out_channels, in_channels, kernel...)`` unless the axes say otherwise; 3 to 5 dimensions, at "
             "least as many outputs as inputs"
@@ -451,7 +450,7 @@ True
     ),
     Scheme(
         "sparse",
-        "Normal with mean 0, and ceil(sparsity * rows) elements of each column 0.",
+        "Normal with mean 0, with ceil(sparsity * rows) elements of each column set to 0.",
         shape="2 dimensions",
         parameters=(
             Parameter("sparsity", NUMBER, "The fraction of each column that is 0", allowed="in [0, 1]"),
@@ -476,7 +475,7 @@ True
             Parameter(
                 "mode",
                 FAN_MODE,
-                ('Which fan is n: "fan_in", "fan_out", "fan_avg" (their mean) or "fan_geo_avg" (their geometric mean)'),
+                ('The fan n: "fan_in", "fan_out", "fan_avg" (their mean) or "fan_geo_avg" (their geometric mean)'),
             ),
             Parameter(
                 "distribution",
@@ -488,7 +487,7 @@ True
             ),
             Parameter("in_axis", AXES, "Input axis or axes", -2),
             Parameter("out_axis", AXES, "Output axis or axes", -1),
-            Parameter("batch_axis", AXES, "Axes that count neither for the fans nor for the receptive field", ()),
+            Parameter("batch_axis", AXES, "Axes that count towards neither the fans nor the receptive field", ()),
             Parameter(
                 "gain",
                 NUMBER,
@@ -499,9 +498,9 @@ True
             ),
         ),
         details=(
-            "JAX's and Keras's others are ``(scale, mode)`` of it: lecun is ``(1, \"fan_in\")``, he is ``(2, "
-            '"fan_in")``, glorot is ``(1, "fan_avg")``; their ``*_normal`` have the distribution '
-            '"truncated_normal", ``*_uniform`` "uniform".'
+            "JAX's and Keras's other initialisers are special cases, by ``(scale, mode)``: lecun is "
+            '``(1, "fan_in")``, he is ``(2, "fan_in")``, glorot is ``(1, "fan_avg")``. The distribution of their '
+            '``*_normal`` is "truncated_normal", that of ``*_uniform`` is "uniform".'
         ),
         command={"shape": "768,3072", "scale": "1", "mode": "fan_in", "distribution": "truncated_normal", "seed": "7"},
         example=r"""
@@ -514,7 +513,7 @@ True
     ),
     Scheme(
         "permutation",
-        "The numbers 0 .. n - 1 in random order, n the number of elements.",
+        "The numbers 0 .. n - 1 in random order, where n is the number of elements.",
         command={"shape": "50257", "seed": "7"},
         example=r"""
 >>> import seedbed

@@ -1,4 +1,4 @@
-"""Values that people type, on the command line and in the web form, as Python values.
+"""Parsers of the text that users type on the command line and in the web form.
 
 Each function raises ``ValueError`` with a message that says what to give.
 """
@@ -15,7 +15,7 @@ Slices = tuple[slice | EllipsisType, ...]
 
 
 def shape(text: str) -> tuple[int, ...]:
-    """Dimensions; no text is a scalar's shape.
+    """Parse a shape; empty text is a scalar's shape.
 
     >>> shape("4096,4096"), shape("")
     ((4096, 4096), ())
@@ -28,17 +28,17 @@ def shape(text: str) -> tuple[int, ...]:
 
 
 def region(text: str) -> Slices:
-    """A region in NumPy's notation.
+    """Parse a region in NumPy's notation.
 
     >>> region("0:10,:")
     (slice(0, 10, None), slice(None, None, None))
     """
     plain = _plain(text)
-    return tuple(_slice(part) for part in plain.split(",")) if plain else ()
+    return tuple(_slice(item) for item in plain.split(",")) if plain else ()
 
 
 def axes(text: str) -> tuple[int, ...]:
-    """Axes.
+    """Parse a list of axes.
 
     >>> axes("-2"), axes("0,1")
     ((-2,), (0, 1))
@@ -51,7 +51,7 @@ def axes(text: str) -> tuple[int, ...]:
 
 
 def seed(text: str) -> int:
-    """A seed, decimal or hexadecimal.
+    """Parse a seed, decimal or hexadecimal.
 
     >>> seed("7"), seed("0xff")
     (7, 255)
@@ -66,7 +66,7 @@ def seed(text: str) -> int:
 
 
 def integer(text: str) -> int:
-    """An integer."""
+    """Parse an integer."""
     try:
         return int(text)
     except ValueError:
@@ -74,7 +74,7 @@ def integer(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """A float64."""
+    """Parse a float64."""
     try:
         return float(text)
     except ValueError:
@@ -82,7 +82,7 @@ def number(text: str) -> float:
 
 
 def dtype(text: str) -> str:
-    """Our name of an element type, of any of its names."""
+    """Parse an element type; any alias becomes our name."""
     try:
         return dtypes.name_of(dtypes.data_type(text))
     except InvalidRequest as error:
@@ -102,6 +102,6 @@ def _slice(text: str) -> slice | EllipsisType:
 
 
 def _plain(text: str) -> str:
-    """The text without brackets around it, and without spaces, except between digits, where they are a mistake."""
+    """Strip enclosing brackets and all spaces but those between digits, where they are a mistake."""
     inner = re.fullmatch(r"\s*[(\[](.*)[)\]]\s*", text, re.DOTALL)
     return re.sub(r"\s*([,:]|^|$)\s*", r"\1", inner[1] if inner else text)

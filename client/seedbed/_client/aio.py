@@ -30,7 +30,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
     """A client of one server for one event loop; made by `connect`, closed by ``async with`` or `close`.
 
     Its methods are those of `seedbed.Client`, as coroutines and asynchronous iterators, with the same arguments,
-    results and errors. It can be pickled as that one can, and belongs to the event loop that first uses it.
+    results and errors. It can be pickled like that client, and belongs to the event loop that first uses it.
     """
 
     def _open(self) -> AioTransport:
@@ -46,8 +46,8 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection; calls still running end with `Cancelled`."""
-        if transport := self._opening.closed():
+        """Close the connections; running calls end with `Cancelled`."""
+        if transport := self._opening.close():
             await transport.close()
 
     def init(
@@ -58,7 +58,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
-        """Makes one tensor, or a region of it; see `seedbed.Client.init`."""
+        """Initialise one tensor, or a region of it; see `seedbed.Client.init`."""
         return self._run(spec, region=region, out=out, progress=progress, timeout=timeout)
 
     def iter_chunks(
@@ -68,7 +68,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         first_element: int = 0,
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[int, Array], None]:
-        """Makes one tensor, or a region of it, chunk by chunk; see `seedbed.Client.iter_chunks`."""
+        """Initialise one tensor, or a region of it, chunk by chunk; see `seedbed.Client.iter_chunks`."""
         assembler = arrays.chunk_call(spec, region, first_element)
         return self._chunks(assembler, self._seconds(timeout))
 
@@ -79,19 +79,19 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[str, Array], None]:
-        """Makes many tensors in one stream; see `seedbed.Client.init_model`."""
-        wanted = requests.named(model, out)
-        report = bars.reporter(progress, requests.label(model, wanted))
-        return bars.of_arrays_to_come(report, self._model(wanted, out, report, self._seconds(timeout)))
+        """Initialise many tensors in one stream; see `seedbed.Client.init_model`."""
+        slices = requests.named(model, out)
+        report = bars.reporter(progress, requests.label(model, slices))
+        return bars.of_arrays_to_come(report, self._model(slices, out, report, self._seconds(timeout)))
 
     async def describe(
         self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
     ) -> TensorDescription:
-        """Tells what a tensor resolves to, without sampling; see `seedbed.Client.describe`."""
-        seconds, wanted = self._seconds(timeout), requests.tensor_slice(spec, region)
-        if literal := requests.described_here(wanted):
+        """Resolve a tensor without sampling it; see `seedbed.Client.describe`."""
+        seconds, tensor_slice = self._seconds(timeout), requests.tensor_slice(spec, region)
+        if literal := requests.described_here(tensor_slice):
             return literal
-        return (await self._unary(requests.describe(wanted), Deadline(seconds))).description
+        return (await self._unary(requests.describe(tensor_slice), Deadline(seconds))).description
 
     async def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity; see `seedbed.Client.calculate_gain`."""
@@ -121,61 +121,61 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         progress: Progress | None,
         seconds: float | None,
     ) -> Callable[[], Coroutine[Any, Any, Array]]:
-        """What makes one tensor, once its arguments are checked."""
-        return partial(self._made, arrays.tensor_call(spec, region, out, progress), out, progress, seconds)
+        """Validate the arguments; return the coroutine function that makes the tensor."""
+        return partial(self._filled, arrays.tensor_call(spec, region, out, progress), out, progress, seconds)
 
-    async def _made(
+    async def _filled(
         self, call: arrays.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
     ) -> Array:
         deadline = Deadline(seconds)
-        if wanted := arrays.large_part(call):
-            connections = await asyncio.to_thread(self._transport.connections)  # it may have to ask the name service
+        if large := arrays.large_slice(call):
+            connections = await asyncio.to_thread(self._transport.connections)  # it may resolve a name
             if len(connections) > 1:
-                return await self._striped(wanted, connections, out, progress, deadline)
-        [(_, array)] = [finished async for finished in self._arrays(call, deadline)]
+                return await self._striped(large, connections, out, progress, deadline)
+        [(_, array)] = [completed async for completed in self._arrays(call, deadline)]
         return array
 
     async def _striped(
         self,
-        wanted: TensorSlice,
+        tensor_slice: TensorSlice,
         connections: Sequence[int],
         out: Array | None,
         progress: Progress | None,
         deadline: Deadline,
     ) -> Array:
-        """A large tensor over several connections at once."""
-        description = (await self._unary(requests.describe(wanted), deadline)).description
-        array, calls = arrays.striped_calls(description, wanted, out, progress, connections)
-        stripes = [asyncio.create_task(self._finished(call, deadline)) for call in calls]
+        """Receive a large tensor in stripes, over several connections at once."""
+        description = (await self._unary(requests.describe(tensor_slice), deadline)).description
+        array, calls = arrays.striped_calls(description, tensor_slice, out, progress, connections)
+        tasks = [asyncio.create_task(self._consume(call, deadline)) for call in calls]
         try:
-            await asyncio.gather(*stripes)
+            await asyncio.gather(*tasks)
         finally:
-            for stripe in stripes:
-                stripe.cancel()  # those that an error of another left behind
-            await asyncio.gather(*stripes, return_exceptions=True)
+            for task in tasks:
+                task.cancel()  # after a failure, the others still run
+            await asyncio.gather(*tasks, return_exceptions=True)
         return array
 
-    async def _finished(self, call: arrays.ArrayCall, deadline: Deadline) -> None:
+    async def _consume(self, call: arrays.ArrayCall, deadline: Deadline) -> None:
         async for _ in self._arrays(call, deadline):
             pass
 
     def _model(
-        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+        self, slices: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, seconds: float | None
     ) -> AsyncGenerator[tuple[str, Array], None]:
-        return self._arrays_within(arrays.model_call(wanted, out, report), seconds)
+        return self._arrays_within(arrays.model_call(slices, out, progress), seconds)
 
     async def _arrays_within(
         self, call: arrays.ArrayCall, seconds: float | None
     ) -> AsyncGenerator[tuple[str, Array], None]:
         async with contextlib.aclosing(self._arrays(call, Deadline(seconds))) as arrays:
-            async for finished in arrays:
-                yield finished
+            async for completed in arrays:
+                yield completed
 
     async def _arrays(self, call: arrays.ArrayCall, deadline: Deadline) -> AsyncGenerator[tuple[str, Array], None]:
         async with contextlib.aclosing(self._pieces(call.assembler, deadline)) as pieces:
             async for piece in pieces:
-                if finished := call.accept(piece):
-                    yield finished
+                if completed := call.accept(piece):
+                    yield completed
 
     async def _chunks(self, assembler: Assembler, seconds: float | None) -> AsyncGenerator[tuple[int, Array], None]:
         async with contextlib.aclosing(self._pieces(assembler, Deadline(seconds))) as pieces:
@@ -184,7 +184,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
                     yield piece.offset, piece.values
 
     async def _pieces(self, assembler: Assembler, deadline: Deadline) -> AsyncGenerator[Piece, None]:
-        """All that the assembler waits for, over as many streams as it takes."""
+        """Yield the pieces of a call, from as many streams as it needs."""
         attempts = self._attempts(assembler, deadline)
         while (call := attempts.next_stream()) is not None:
             try:

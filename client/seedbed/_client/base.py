@@ -1,4 +1,4 @@
-"""What the clients have in common: where they connect, how long their calls take, and how they are pickled."""
+"""The base of all clients: the target, timeouts, retries and pickling."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Transport = TypeVar("Transport", bound=Closable)
 
 
 class BaseClient(Schemes[R], Generic[R, Transport]):
-    """A client, whose transport opens when it is first used.
+    """A client, whose transport opens on first use.
 
     Args:
-        origin: What it was made of.
+        origin: The arguments of `connect`.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -33,7 +33,7 @@ class BaseClient(Schemes[R], Generic[R, Transport]):
         self._opening: Opening[Transport] = Opening(origin.target, self._open)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Origin]]:
-        return type(self), (self._origin.sent(self.timeout, self.wait),)
+        return type(self), (self._origin.for_pickle(self.timeout, self.wait),)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.target}, timeout={self.timeout}>"

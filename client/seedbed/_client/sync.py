@@ -1,4 +1,4 @@
-"""The synchronous client."""
+"""The client for threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from seedbed.common.threads import Shared, run_together
 from seedbed.errors import InvalidRequest, SeedbedError
 from seedbed.v1 import GetServerInfoResponse, TensorDescription, TensorSlice, TensorSpec
 
-_VISITING_STREAMS = 4  # one client process of one server gains by more, but hardly beyond that
+_VISIT_STREAMS = 4  # with one client process and one server, more gain hardly anything
 
 _Response = TypeVar("_Response", bound=Message)
 
@@ -33,20 +33,20 @@ _Response = TypeVar("_Response", bound=Message)
 class Client(BaseClient[Array, Transport]):
     """A client of a service; made by `connect`, closed by ``with`` or `close`.
 
-    Of several replicas, those that answer and say that they serve take turns: each call is another's, and so is the
-    rest of a stream that broke. `init` and the methods of the schemes ask all of them at once, each for a part, if a
-    tensor has 32 MiB or more. All give the same bits. One server is asked over several connections then: gRPC passes a
-    third of what a server makes over one.
+    Calls are distributed round-robin over the replicas that are ready. If a stream breaks, another replica resumes it.
+    `init` and the methods of the schemes divide a tensor of 32 MiB or more into stripes, which come from all replicas
+    at once, or over several connections to a single server: one gRPC connection carries only a third of what a server
+    samples. All replicas serve the same bits.
 
-    It may be used from many threads at once. Each method raises `InvalidRequest` if it is asked for what cannot be
-    served, and the other errors of `seedbed.errors` if the server cannot be reached or fails. A call waits for a server
-    that cannot be reached, as long as `connect` was told, and for one that is full; a stream that breaks is resumed
-    where it broke. All of that is within the call's timeout, and told to the logger ``seedbed``.
+    A client may be used on many threads at once. Each method raises `InvalidRequest` if the request is invalid, and
+    other errors of `seedbed.errors` if the server cannot be reached or fails. A call waits for an unreachable server,
+    for the ``wait`` of `connect`, and for one that is full. A broken stream is resumed where it broke. The call's
+    timeout includes all of this; the logger ``seedbed`` reports it.
 
-    It can be pickled, for the workers of Ray, ``multiprocessing`` or a data loader: what arrives connects with the same
-    arguments when it is first used there, ``local:`` and ``local:cuda`` within the process where it arrives. Files,
-    SEEDBED_TOKEN_FILE's too, are read there from the same paths, and SEEDBED_TOKEN has to be set there: a client with
-    ``token=`` or ``credentials=`` refuses.
+    A client can be pickled, for the workers of Ray, ``multiprocessing`` or a data loader. The copy connects with the
+    same arguments on first use; ``local:`` and ``local:cuda`` mean the process it is in then. Files, including
+    SEEDBED_TOKEN_FILE, are read there from the same paths, and SEEDBED_TOKEN has to be set there, too. A client with
+    ``token=`` or ``credentials=`` cannot be pickled.
     """
 
     def _open(self) -> Transport:
@@ -62,8 +62,8 @@ class Client(BaseClient[Array, Transport]):
         self.close()
 
     def close(self) -> None:
-        """Closes the connections; calls still running end with `Cancelled`."""
-        if transport := self._opening.closed():
+        """Close the connections; running calls end with `Cancelled`."""
+        if transport := self._opening.close():
             transport.close()
 
     def init(
@@ -74,14 +74,14 @@ class Client(BaseClient[Array, Transport]):
         progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Array:
-        """Makes one tensor, or a region of it.
+        """Initialise one tensor, or a region of it.
 
         Args:
-            spec: The tensor, such as `seedbed.spec` makes.
-            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it. Dimensions that
-                are left out are wanted whole, as in NumPy.
+            spec: The tensor, such as `seedbed.spec` returns.
+            region: The region, as ``np.s_[...]`` slices or a Region message; default all of the tensor. Omitted
+                dimensions are complete, as in NumPy.
             out: An array of the region's shape and the spec's dtype to fill, memory-mapped or not; default a new one.
-                If the call fails, a part of it may have been filled.
+                If the call fails, it may be partly filled.
             progress: Called as ``progress(done_bytes, total_bytes)`` after each chunk; True draws a bar.
             timeout: Seconds for the whole call; None waits for ever; default the client's.
 
@@ -104,18 +104,18 @@ class Client(BaseClient[Array, Transport]):
         first_element: int = 0,
         timeout: Timeout = ...,
     ) -> Generator[tuple[int, Array], None, None]:
-        """Makes one tensor, or a region of it, chunk by chunk: for tensors that no memory holds.
+        """Initialise one tensor, or a region of it, chunk by chunk, for tensors that do not fit into memory.
 
         Args:
-            spec: The tensor, such as `seedbed.spec` makes.
-            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it.
-            first_element: The position within the region, in elements of its row-major order, to begin at.
-            timeout: Seconds until the last chunk, with all that is done between; None waits for ever; default the
-                client's.
+            spec: The tensor, such as `seedbed.spec` returns.
+            region: The region, as ``np.s_[...]`` slices or a Region message; default all of the tensor.
+            first_element: The position within the region, in row-major order, at which to begin.
+            timeout: Seconds until the last chunk, including the caller's work in between; None waits for ever; default
+                the client's.
 
         Returns:
-            An iterator of the position of a chunk's first element and its elements, a read-only 1-D array. Chunks
-            follow each other without a gap; the server decides on their size. Closing the iterator ends the call.
+            An iterator of pairs: the position of a chunk's first element, and the chunk, a read-only 1-D array. Chunks
+            are consecutive; the server chooses their size. Closing the iterator ends the call.
 
         >>> import seedbed
         >>> with seedbed.connect("local:") as client:
@@ -132,21 +132,21 @@ class Client(BaseClient[Array, Transport]):
         progress: Progress | bool | None = None,
         timeout: Timeout = ...,
     ) -> Generator[tuple[str, Array], None, None]:
-        """Makes many tensors in one stream.
+        """Initialise many tensors in one stream.
 
         Args:
-            model: A Model message, or TensorSpec or TensorSlice messages, in the order wanted. Several of one name have
-                to be parts of one tensor, and come under its name; those without a name are told by their order.
-            out: The array that each tensor goes into: a mapping of all names, or a function of the name, which is asked
-                when the tensor begins and gives None for a new array. Default new arrays. Of several parts of one
-                name, a function is asked for each.
+            model: A Model message, or TensorSpec or TensorSlice messages, in the order in which to serve them. Those of
+                the same name have to be slices of the same tensor; those without a name are identified by their order.
+            out: The array to fill for each tensor: a mapping of all names, or a function of the name, which is called
+                when the tensor begins, and may return None for a new array. It is called for each slice of a tensor.
+                Default new arrays.
             progress: Called as ``progress(done_bytes, total_bytes)`` of the whole model after each chunk; True draws a
                 bar.
-            timeout: Seconds until the last tensor, with all that is done between; None waits for ever; default the
-                client's.
+            timeout: Seconds until the last tensor, including the caller's work in between; None waits for ever;
+                default the client's.
 
         Returns:
-            An iterator of names and complete arrays, in the order asked for. Closing the iterator ends the call.
+            An iterator of names and complete arrays, in the model's order. Closing the iterator ends the call.
 
         >>> import seedbed
         >>> specs = [seedbed.spec("normal", (4, 3), name="weight"), seedbed.spec("zeros", (4,), name="bias")]
@@ -155,14 +155,14 @@ class Client(BaseClient[Array, Transport]):
         >>> state["bias"]
         array([0., 0., 0., 0.], dtype=float32)
         """
-        wanted = requests.named(model, out)
-        report = bars.reporter(progress, requests.label(model, wanted))
-        return bars.of_arrays(report, self._model(wanted, out, report, self._seconds(timeout)))
+        slices = requests.named(model, out)
+        report = bars.reporter(progress, requests.label(model, slices))
+        return bars.of_arrays(report, self._model(slices, out, report, self._seconds(timeout)))
 
     def _model(
-        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+        self, slices: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, seconds: float | None
     ) -> Generator[tuple[str, Array], None, None]:
-        return self._arrays_within(arrays.model_call(wanted, out, report), seconds)
+        return self._arrays_within(arrays.model_call(slices, out, progress), seconds)
 
     def visit(
         self,
@@ -171,35 +171,35 @@ class Client(BaseClient[Array, Transport]):
         jobs: int | None = None,
         timeout: Timeout = ...,
     ) -> None:
-        """Makes many tensors piece by piece, several pieces at a time: for what is written or compared on the way.
+        """Initialise many tensors piece by piece, several at a time, for writing or comparing them on the fly.
 
-        No memory is needed but the pieces'. They come in no particular order, and those of one tensor from several
-        threads at a time.
+        Only the pieces need memory. They come in no particular order, and those of one tensor may come on several
+        threads at once.
 
         Args:
-            model: A Model message, or TensorSpec or TensorSlice messages, of any names.
-            use: Called as ``use(index, first_element, values)``, on several threads at a time: which of the tensors,
-                the position of the first value within its region, in row-major order, and the values, a 1-D array that
-                holds them until it returns. What it raises ends the call.
-            jobs: How many pieces at a time; over a socket, so many streams. Default 4 streams, or as many as
-                there are connections; with ``local:`` as many as the backend has threads.
-            timeout: Seconds until the last piece, with all that is done between; None waits for ever; default the
+            model: A Model message, or TensorSpec or TensorSlice messages, with any names.
+            use: Called as ``use(index, first_element, values)``, on several threads at once, with the tensor's index,
+                the position of the first value within the region, in row-major order, and the values, a 1-D array that
+                is valid until ``use`` returns. An exception of ``use`` ends the call.
+            jobs: The number of pieces at a time: over a socket, the number of streams. Default 4, or the number of
+                connections if that is larger; with ``local:``, the number of the backend's threads.
+            timeout: Seconds until the last piece, including the calls of ``use``; None waits for ever; default the
                 client's.
 
         >>> import seedbed
-        >>> counts = []  # and no sum: adding is no single step, and these are threads
+        >>> counts = []  # appending is atomic, and adding to a sum is not
         >>> with seedbed.connect("local:") as client:
         ...     model = [seedbed.spec("ones", (1000, 1000)), seedbed.spec("zeros", (7,))]
         ...     client.visit(model, lambda index, first, values: counts.append((index, len(values))))
         >>> sum(count for index, count in counts if index == 0)
         1000000
         """
-        deadline, wanted = Deadline(self._seconds(timeout)), requests.slices(model)
+        deadline, slices = Deadline(self._seconds(timeout)), requests.slices(model)
         connections = self._transport.connections()
-        streams = arguments.jobs(jobs, max(_VISITING_STREAMS, len(connections)))
-        for nothing in _portions.nothing_of(wanted):
-            self._visit(nothing, 0, use, deadline)  # all are judged before any is made
-        portions = Shared(_portions.portions(wanted))
+        streams = arguments.jobs(jobs, max(_VISIT_STREAMS, len(connections)))
+        for portion in _portions.empty_portions(slices):
+            self._visit(portion, 0, use, deadline)  # validates all tensors before any is sampled
+        portions = Shared(_portions.portions(slices))
 
         def work(connection: int) -> None:
             for portion in portions:
@@ -208,13 +208,13 @@ class Client(BaseClient[Array, Transport]):
         run_together([partial(work, connections[i % len(connections)]) for i in range(streams)], deadline)
 
     def describe(self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...) -> TensorDescription:
-        """Tells what a tensor resolves to, without sampling: its law, fans, gain, elements and bytes.
+        """Resolve a tensor without sampling it: its law, fans, gain, elements and bytes.
 
-        The message shows itself as ``seedbed describe`` prints it; ``str`` of it is protobuf's text.
+        The message's ``repr`` is the output of ``seedbed describe``; its ``str`` is protobuf's text format.
 
         Args:
-            spec: The tensor, such as `seedbed.spec` makes.
-            region: The part wanted, as ``np.s_[...]`` slices or a Region message; default all of it.
+            spec: The tensor, such as `seedbed.spec` returns.
+            region: The region, as ``np.s_[...]`` slices or a Region message; default all of the tensor.
             timeout: Seconds; None waits for ever; default the client's.
 
         >>> import seedbed
@@ -223,10 +223,10 @@ class Client(BaseClient[Array, Transport]):
         >>> description.fan_in, description.gain, round(description.law.normal.std, 4)
         (75, 1.6666666666666667, 0.1925)
         """
-        seconds, wanted = self._seconds(timeout), requests.tensor_slice(spec, region)
-        if literal := requests.described_here(wanted):
+        seconds, tensor_slice = self._seconds(timeout), requests.tensor_slice(spec, region)
+        if literal := requests.described_here(tensor_slice):
             return literal
-        return self._unary(requests.describe(wanted), Deadline(seconds)).description
+        return self._unary(requests.describe(tensor_slice), Deadline(seconds)).description
 
     def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
         """The recommended gain of a nonlinearity, as ``torch.nn.init.calculate_gain``.
@@ -234,7 +234,7 @@ class Client(BaseClient[Array, Transport]):
         Args:
             nonlinearity: linear, identity, conv1d to conv3d, conv_transpose1d to conv_transpose3d, sigmoid, tanh, relu,
                 leaky_relu or selu.
-            param: The negative slope of leaky_relu, 0.01 by default; not read for another nonlinearity.
+            param: The negative slope of leaky_relu, 0.01 by default; ignored for other nonlinearities.
             timeout: Seconds; None waits for ever; default the client's.
 
         >>> import seedbed
@@ -279,30 +279,30 @@ class Client(BaseClient[Array, Transport]):
         seconds: float | None,
     ) -> Array:
         call, deadline = arrays.tensor_call(spec, region, out, progress), Deadline(seconds)
-        if (wanted := arrays.large_part(call)) and len(connections := self._transport.connections()) > 1:
-            return self._striped(wanted, connections, out, progress, deadline)
+        if (large := arrays.large_slice(call)) and len(connections := self._transport.connections()) > 1:
+            return self._striped(large, connections, out, progress, deadline)
         [(_, array)] = self._arrays(call, deadline)
         return array
 
     def _striped(
         self,
-        wanted: TensorSlice,
+        tensor_slice: TensorSlice,
         connections: Sequence[int],
         out: Array | None,
         progress: Progress | None,
         deadline: Deadline,
     ) -> Array:
-        """A large tensor over several connections at once."""
-        description = self._unary(requests.describe(wanted), deadline).description
-        array, calls = arrays.striped_calls(description, wanted, out, progress, connections)
+        """Receive a large tensor in stripes, over several connections at once."""
+        description = self._unary(requests.describe(tensor_slice), deadline).description
+        array, calls = arrays.striped_calls(description, tensor_slice, out, progress, connections)
         run_together([partial(list, self._arrays(call, deadline)) for call in calls], deadline)
         return array
 
     def _arrays(self, call: arrays.ArrayCall, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
         with contextlib.closing(self._pieces(call.assembler, deadline)) as pieces:
             for piece in pieces:
-                if finished := call.accept(piece):
-                    yield finished
+                if completed := call.accept(piece):
+                    yield completed
 
     def _visit(
         self,
@@ -329,7 +329,7 @@ class Client(BaseClient[Array, Transport]):
                     yield piece.offset, piece.values
 
     def _pieces(self, assembler: Assembler, deadline: Deadline) -> Generator[Piece, None, None]:
-        """All that the assembler waits for, over as many streams as it takes."""
+        """Yield the pieces of a call, from as many streams as it needs."""
         attempts = self._attempts(assembler, deadline)
         while (call := attempts.next_stream()) is not None:
             try:

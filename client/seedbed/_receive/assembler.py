@@ -1,8 +1,8 @@
-"""What a stream delivers: parsed without copying, verified, and resumable. No input or output happens here.
+"""Streams into pieces: parsed without copying, verified, and resumable. This module does no input or output.
 
-An `Assembler` takes the messages of one stream after another, until all elements have arrived once each. The payloads
-stay views of the messages, to be copied once, into the caller's array. Literals are not asked for: they are in what was
-wanted, and come in their turn.
+An `Assembler` takes the messages of one stream after another, until every element has arrived once. Payloads stay views
+of the messages, so that they are copied only once, into the caller's array. Literals are not requested, because the
+call already holds them; their pieces are inserted in order.
 """
 
 from __future__ import annotations
@@ -37,126 +37,126 @@ from seedbed.v1 import (
     codec,
 )
 
-_MAX_REQUEST_BYTES = (4 << 20) - 64  # what servers take, without the point to resume at
-_PART_OVERHEAD = 12  # a tensor's tag and length in the request, and the version of the stream, which is pinned later
+_MAX_REQUEST_BYTES = (4 << 20) - 64  # a server's limit, less the ResumePoint
+_SLICE_OVERHEAD = 12  # its tag and length in the request, and the version of the stream, which is pinned later
 
 
 class Piece(NamedTuple):
-    """Elements that have arrived and were verified."""
+    """Verified elements."""
 
     tensor_index: int
-    """Which of the tensors asked for they belong to."""
+    """The index of their slice within the call."""
     offset: int
-    """The position of the first within the region, in elements."""
+    """The position of the first element within the region."""
     values: Array
-    """1-D, read-only, a view of the message; without elements if the tensor has none (more)."""
+    """1-D, read-only, a view of the message; empty if no elements are left."""
     is_last: bool
-    """Whether the tensor is complete with them."""
+    """Whether they complete the slice."""
 
 
 class Assembler:
     """The state of a call: which elements have arrived.
 
     Args:
-        wanted: What was asked for.
-        first_element: The position within the first tensor's region at which the caller wants to begin.
-        connection: Which of the client's connections its streams are to go over.
+        slices: The slices of tensors to receive.
+        first_element: The position within the first region at which to begin.
+        connection: The client's connection for its streams.
 
     Raises:
-        InvalidRequest: If one is a literal that there cannot be.
+        InvalidRequest: A literal is invalid.
     """
 
     method: str
     _response: codec.Response
 
-    def __init__(self, wanted: Sequence[TensorSlice], first_element: int = 0, connection: int = 0) -> None:
+    def __init__(self, slices: Sequence[TensorSlice], first_element: int = 0, connection: int = 0) -> None:
         self.connection = connection
-        self._wanted = wanted
-        self._is_literal = [*map(_literals.is_literal, wanted), False]  # looked at twice for each message
-        self._asked = [index for index in range(len(wanted)) if not self._is_literal[index]]
-        self._window = range(len(self._asked))  # the tensors that the last request asked for, among those
-        self._place = 0  # among those, of the first that is not complete
-        self._index = 0
+        self._slices = slices
+        self._is_literal = [*map(_literals.is_literal, slices), False]  # read twice for each message, so kept
+        self._remote = [index for index in range(len(slices)) if not self._is_literal[index]]
+        self._window = range(len(self._remote))  # of _remote: those in the last request
+        self._next = 0  # of _remote: the first that is not complete
+        self._index = 0  # of _slices: the first that is not complete
         self._position = first_element
         self._description: TensorDescription | None = None
         self.arrived = 0
-        """Elements and tensors that have arrived; it grows whenever something does."""
+        """The number of elements and slices that have arrived; grows with all progress."""
         self._ticket = os.urandom(8).hex()
 
     def stream_call(self) -> StreamCall:
-        """The stream that brings what is missing, or as much of it as one request can hold."""
+        """The next stream: for what is missing, or as much of it as one request can hold."""
         self._description = None  # a new stream describes its first tensor again
-        route = rerouting.Route(self.connection, rerouting.moves(self._wanted[i] for i in self._asked), self._ticket)
+        route = rerouting.Route(self.connection, rerouting.moves(self._slices[i] for i in self._remote), self._ticket)
         return StreamCall(self.method, self.request(), route)
 
     def request(self) -> InitTensorRequest | InitModelRequest:
-        """The next request: for what is missing, or as much of it as a request can hold."""
+        """The next request: for what is missing, or as much of it as one request can hold."""
         raise NotImplementedError
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        """The error that a request got, with the field as it is in all that is wanted."""
+        """Replace the field's path within the request by its path within the call."""
         return error
 
     @property
     def asks(self) -> bool:
-        """Whether a server has to be asked for what is missing; without tensors one is, as for all others."""
-        return self._place < len(self._asked) or not self._wanted
+        """Whether a server has to send what is missing. It also validates a call without tensors."""
+        return self._next < len(self._remote) or not self._slices
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is missing."""
-        return self._index == len(self._wanted)
+        return self._index == len(self._slices)
 
     def pieces(self, message: bytes) -> Iterator[Piece]:
-        """Takes the stream's next message, with the literals before and after; see `feed`."""
+        """Accept the stream's next message; yield its piece, with the literals before and after. See `feed`."""
         yield from self.literals()
         yield self.feed(message)
         yield from self.literals()
 
     def literals(self) -> Iterator[Piece]:
-        """The literals that are due now."""
+        """Yield the literals that come next."""
         while self._is_literal[self._index]:
-            values = _literals.values(self._wanted[self._index])[self._position :]
+            values = _literals.values(self._slices[self._index])[self._position :]
             piece = Piece(self._index, self._position, values, is_last=True)
             self._count(piece)
             yield piece
 
     def feed(self, message: bytes) -> Piece:
-        """Takes the stream's next message.
+        """Accept the stream's next message.
 
         Raises:
-            Corrupted: If it is not what a correct server would send now; it is as if it had not come.
+            Corrupted: No correct server would send it now. The state is unchanged.
         """
         try:
             parsed = codec.parse(message, self._response)
         except ValueError as error:
-            raise Corrupted(f"a message cannot be read ({error})") from error
+            raise Corrupted(f"a message is malformed ({error})") from error
         description = self._described(parsed)
         piece = self._piece(parsed.chunk, description)
         self._advance(piece, description)
         return piece
 
     def finish(self) -> None:
-        """The stream has ended without an error.
+        """Accept the end of the stream.
 
         Raises:
-            Corrupted: If something is missing of what was asked for.
+            Corrupted: Something that was requested is missing.
         """
-        if self._place != self._window.stop:
+        if self._next != self._window.stop:
             raise Corrupted(f"the stream ended early, at element {self._position} of {self._label()}")
 
     def _described(self, message: codec.StreamMessage) -> TensorDescription:
-        if self._place == self._window.stop:
-            raise Corrupted("more tensors came than were asked for")
-        if (place := self._window.start + message.tensor_index) != self._place:
-            raise Corrupted(f"tensor {place} came where tensor {self._place} was due")
+        if self._next == self._window.stop:
+            raise Corrupted("more tensors arrived than were requested")
+        if (number := self._window.start + message.tensor_index) != self._next:
+            raise Corrupted(f"tensor {number} arrived instead of tensor {self._next}")
         if (message.description is None) == (self._description is None):
-            what = "no description came before" if self._description is None else "a second description came with"
-            raise Corrupted(f"{what} the elements of {self._label()}")
+            problem = "no description preceded" if self._description is None else "a second description came with"
+            raise Corrupted(f"{problem} the elements of {self._label()}")
         if message.description is None:
             assert self._description is not None  # for mypy: not both are None
             return self._description
-        check_description(message.description, self._wanted[self._index])
+        check_description(message.description, self._slices[self._index])
         return message.description
 
     def _piece(self, chunk: codec.ReceivedChunk | None, description: TensorDescription) -> Piece:
@@ -164,22 +164,22 @@ class Assembler:
         dtype = dtypes.numpy_dtype(description.spec.dtype)
         if chunk is None:
             if position != count:
-                raise Corrupted(f"a message without elements came at element {position} of {self._label()}")
+                raise Corrupted(f"a message without elements arrived at element {position} of {self._label()}")
             return Piece(self._index, position, np.empty(0, dtype), is_last=True)
         if chunk.element_offset != position:
-            raise Corrupted(f"element {chunk.element_offset} came where {position} was due in {self._label()}")
-        arriving, odd_bytes = divmod(len(chunk.payload), dtype.itemsize)
-        if odd_bytes or arriving > count - position or (arriving == 0 and position != count):
-            raise Corrupted(f"{len(chunk.payload)} bytes came at element {position} of {count} of {self._label()}")
+            raise Corrupted(f"element {chunk.element_offset} arrived instead of {position} in {self._label()}")
+        count_here, odd_bytes = divmod(len(chunk.payload), dtype.itemsize)
+        if odd_bytes or count_here > count - position or (count_here == 0 and position != count):
+            raise Corrupted(f"{len(chunk.payload)} bytes arrived at element {position} of {count} of {self._label()}")
         if crc32c.crc32c(chunk.payload) != chunk.crc32c:
             raise Corrupted(f"the checksum is wrong at element {position} of {self._label()}")
-        values = np.frombuffer(chunk.payload, dtype) if arriving else np.empty(0, dtype)
-        return Piece(self._index, position, values, is_last=position + arriving == count)
+        values = np.frombuffer(chunk.payload, dtype) if count_here else np.empty(0, dtype)
+        return Piece(self._index, position, values, is_last=position + count_here == count)
 
     def _advance(self, piece: Piece, description: TensorDescription) -> None:
         self._pin(description.spec.algorithm_version)
         self._description = description
-        self._place += piece.is_last
+        self._next += piece.is_last
         self._count(piece)
 
     def _count(self, piece: Piece) -> None:
@@ -192,14 +192,14 @@ class Assembler:
             self._description = None
 
     def _pin(self, version: int) -> None:
-        """Whoever resumes this call, perhaps a newer server, shall go on with the same version of the stream."""
-        if self._wanted[self._index].spec.algorithm_version:
+        """Fix the version of the stream, so that a newer server resumes the call with the same one."""
+        if self._slices[self._index].spec.algorithm_version:
             return
-        for wanted in self._wanted[self._index :]:
-            wanted.spec.algorithm_version = wanted.spec.algorithm_version or version
+        for tensor_slice in self._slices[self._index :]:
+            tensor_slice.spec.algorithm_version = tensor_slice.spec.algorithm_version or version
 
     def _label(self) -> str:
-        return f"tensor {self._wanted[self._index].spec.name!r}"
+        return f"tensor {self._slices[self._index].spec.name!r}"
 
 
 class TensorAssembler(Assembler):
@@ -208,83 +208,83 @@ class TensorAssembler(Assembler):
     method = "InitTensor"
     _response = InitTensorResponse
 
-    def __init__(self, wanted: TensorSlice, first_element: int = 0, connection: int = 0) -> None:
-        super().__init__([wanted], first_element, connection)
-        if not self._asked:
-            _literals.check(wanted)
-            _literals.check_first(wanted, first_element)
+    def __init__(self, tensor_slice: TensorSlice, first_element: int = 0, connection: int = 0) -> None:
+        super().__init__([tensor_slice], first_element, connection)
+        if not self._remote:
+            _literals.check(tensor_slice)
+            _literals.check_first(tensor_slice, first_element)
 
     def request(self) -> InitTensorRequest:
-        wanted = self._wanted[0]
-        region = wanted.region if wanted.HasField("region") else None
-        return InitTensorRequest(spec=wanted.spec, region=region, first_element=self._position)
+        [tensor_slice] = self._slices
+        region = tensor_slice.region if tensor_slice.HasField("region") else None
+        return InitTensorRequest(spec=tensor_slice.spec, region=region, first_element=self._position)
 
 
 class ModelAssembler(Assembler):
     """A call of InitModel, or several if one request cannot hold all tensors.
 
-    A server validates a request before it samples. So the later requests are first made as if they were to be resumed
-    at their ends: then nothing is sent.
+    A server validates a request before it samples. So later requests are first sent with a resume point at their ends,
+    to which the server sends no elements: all tensors are validated before any is sampled.
     """
 
     method = "InitModel"
     _response = InitModelResponse
 
-    def __init__(self, wanted: Sequence[TensorSlice], connection: int = 0) -> None:
-        super().__init__(wanted, connection=connection)
-        for index, part in enumerate(wanted):
-            if _literals.is_literal(part):
-                _literals.check(part, f"{fields.of_tensor(index)}.")
-        self._windows = _windows([wanted[index] for index in self._asked])
-        self._unchecked = self._windows[1:]
+    def __init__(self, slices: Sequence[TensorSlice], connection: int = 0) -> None:
+        super().__init__(slices, connection=connection)
+        for index, tensor_slice in enumerate(slices):
+            if _literals.is_literal(tensor_slice):
+                _literals.check(tensor_slice, f"{fields.of_tensor(index)}.")
+        self._windows = _windows([slices[index] for index in self._remote])
+        self._unvalidated = self._windows[1:]
 
     def request(self) -> InitModelRequest:
-        if self._unchecked:
-            window = self._window = self._unchecked[0]
+        if self._unvalidated:
+            window = self._window = self._unvalidated[0]
             resume: ResumePoint | None = ResumePoint(tensor_index=len(window))
         else:
-            window = self._window = next(window for window in self._windows if self._place in window or not window)
-            index = self._place - window.start
-            begun = index or self._position
-            resume = ResumePoint(tensor_index=index, first_element=self._position) if begun else None
-        asked = [self._wanted[index] for index in self._asked[window.start : window.stop]]
-        return InitModelRequest(tensors=asked, resume=resume)
+            window = self._window = next(window for window in self._windows if self._next in window or not window)
+            index = self._next - window.start
+            has_begun = index or self._position
+            resume = ResumePoint(tensor_index=index, first_element=self._position) if has_begun else None
+        tensors = [self._slices[index] for index in self._remote[window.start : window.stop]]
+        return InitModelRequest(tensors=tensors, resume=resume)
 
     def finish(self) -> None:
-        if self._unchecked:
-            self._unchecked = self._unchecked[1:]
+        if self._unvalidated:
+            self._unvalidated = self._unvalidated[1:]
         else:
             super().finish()
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        return fields.renumbered(error, lambda index: self._asked[self._window.start + index])
+        return fields.renumbered(error, lambda index: self._remote[self._window.start + index])
 
 
-def _windows(wanted: Sequence[TensorSlice]) -> list[range]:
-    """Consecutive tensors whose requests are within a server's limit."""
+def _windows(slices: Sequence[TensorSlice]) -> list[range]:
+    """Ranges of slices whose requests are within the server's limit."""
     windows, begin, size = [], 0, 0
-    for index, part in enumerate(wanted):
-        part_size = part.ByteSize() + _PART_OVERHEAD
-        if index > begin and size + part_size > _MAX_REQUEST_BYTES:
+    for index, tensor_slice in enumerate(slices):
+        slice_size = tensor_slice.ByteSize() + _SLICE_OVERHEAD
+        if index > begin and size + slice_size > _MAX_REQUEST_BYTES:
             windows.append(range(begin, index))
             begin, size = index, 0
-        size += part_size
-    return [*windows, range(begin, len(wanted))]
+        size += slice_size
+    return [*windows, range(begin, len(slices))]
 
 
-def check_description(description: TensorDescription, wanted: TensorSlice) -> None:
-    """Refuses the description of anything but what was asked for.
+def check_description(description: TensorDescription, tensor_slice: TensorSlice) -> None:
+    """Check that a description is of this slice.
 
     Raises:
-        Corrupted: It is of something else.
+        Corrupted: It describes something else.
     """
-    spec = wanted.spec
+    spec = tensor_slice.spec
     if not (spec.dtype and spec.algorithm_version):
         spec = TensorSpec()
-        spec.CopyFrom(wanted.spec)
+        spec.CopyFrom(tensor_slice.spec)
         spec.dtype = spec.dtype or DATA_TYPE_FLOAT32
         spec.algorithm_version = spec.algorithm_version or description.spec.algorithm_version
-    start, stop = regions.bounds(wanted)
+    start, stop = regions.bounds(tensor_slice)
     count = math.prod(map(operator.sub, stop, start))
     agrees = (
         description.spec == spec
@@ -295,4 +295,4 @@ def check_description(description: TensorDescription, wanted: TensorSlice) -> No
         and description.byte_count == count * dtypes.numpy_dtype(spec.dtype).itemsize
     )
     if not agrees:
-        raise Corrupted(f"the description that came for tensor {spec.name!r} is not of what was asked for")
+        raise Corrupted(f"the description of tensor {spec.name!r} does not match the request")

@@ -1,4 +1,4 @@
-"""The streams that one call takes, without input and output: what both clients do between opening and sleeping."""
+"""The streams of one call, without input and output: the part of the retry loop that both clients share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from seedbed.errors import InvalidRequest, SeedbedError
 
 
 class Attempts:
-    """Decides which stream to open next, and whether to go on after a failure.
+    """The streams to open for one call, and the delays after failures.
 
-    A client opens the streams of `next_stream` one after another until there is none. It feeds their messages to the
-    assembler, and sleeps for as long as `delay` says after a failure.
+    A client opens the streams of `next_stream` one after another until there is none, and feeds their messages to the
+    assembler. After a failure it sleeps for `delay` seconds.
 
     Args:
-        assembler: What the streams have to bring.
-        deadline: When the call has to end.
+        assembler: What the streams have to deliver.
+        deadline: The call's deadline.
         target: The server's address, for messages.
         wait: Seconds to wait for a server that cannot be reached.
     """
@@ -28,19 +28,19 @@ class Attempts:
         self._is_first = True
 
     def next_stream(self) -> StreamCall | None:
-        """The stream to open now; None if no server has to send anything more."""
-        is_over = self._assembler.is_complete and not self._is_first  # a call for nothing is validated, too
+        """The stream to open now; None if nothing is missing."""
+        is_done = self._assembler.is_complete and not self._is_first  # a call for no elements is validated, too
         self._is_first = False
-        return None if is_over or not self._assembler.asks else self._assembler.stream_call()
+        return None if is_done or not self._assembler.asks else self._assembler.stream_call()
 
     def delay(self, error: SeedbedError) -> float:
-        """Seconds to wait before the next attempt, after a stream that failed.
+        """Seconds to wait before the next attempt.
 
         Raises:
-            SeedbedError: There should be no next attempt.
+            SeedbedError: There is no next attempt.
         """
         if self._assembler.is_complete:
-            return 0.0  # only the stream's end was lost
+            return 0.0  # only the end of the stream was lost
         if isinstance(error, InvalidRequest):
             raise self._assembler.renamed(error) from error
         return self._retry.delay(error, self._assembler.arrived)

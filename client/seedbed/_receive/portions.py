@@ -1,4 +1,4 @@
-"""Many tensors in portions, each of which a stream of its own brings."""
+"""Portions of a model for `visit`, one stream each."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import Region, TensorSlice
 
-_BYTES = 64 << 20
-"""Of a portion: worth a stream, and little enough that streams end at about the same time."""
+_MAX_BYTES = 64 << 20
+"""Enough to be worth a stream, and little enough that all streams end at about the same time."""
 
-_TENSORS = 1_000
-"""The most of a portion: a request has to stay smaller than what a server takes."""
+_MAX_TENSORS = 1_000
+"""Keeps a portion's request within the server's limit."""
 
 
 class Portion(NamedTuple):
-    """Tensors that follow each other, or a stripe of one."""
+    """Consecutive slices of a model, or a stripe of one."""
 
     tensor: int
-    """Which of all tensors is the first."""
-    parts: list[TensorSlice]
+    """The index of the first slice within the model."""
+    slices: list[TensorSlice]
     first_element: int = 0
-    """Of a stripe: the position, within the part that was wanted, of its first element."""
+    """The position of a stripe's first element within its slice."""
 
     def assembler(self, connection: int) -> ModelAssembler:
-        """What follows its stream, over one of a transport's connections."""
-        return ModelAssembler(self.parts, connection)
+        """The assembler of its stream over this connection."""
+        return ModelAssembler(self.slices, connection)
 
     def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        """An error about one of its tensors as one about all tensors."""
+        """Replace the tensor's index within the portion by its index within the model."""
         return fields.renumbered(error, lambda index: self.tensor + index)
 
 
-def portions(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:
-    """Divides tensors, of sound shapes, into portions of about as many bytes."""
+def portions(slices: Sequence[TensorSlice]) -> Iterator[Portion]:
+    """Divide slices, whose regions are valid, into portions of about the same size."""
     first, group, size = 0, list[TensorSlice](), 0
-    for index, part in enumerate(wanted):
-        byte_count = regions.byte_count(part)
-        if group and (size + byte_count > _BYTES or len(group) == _TENSORS):
+    for index, tensor_slice in enumerate(slices):
+        byte_count = regions.byte_count(tensor_slice)
+        if group and (size + byte_count > _MAX_BYTES or len(group) == _MAX_TENSORS):
             yield Portion(first, group)
             group, size = [], 0
-        if byte_count > _BYTES:
-            yield from _stripes_of(index, part, byte_count)
+        if byte_count > _MAX_BYTES:
+            yield from _striped(index, tensor_slice, byte_count)
             continue
         if not group:
             first = index
-        group.append(part)
+        group.append(tensor_slice)
         size += byte_count
     if group:
         yield Portion(first, group)
 
 
-def nothing_of(wanted: Sequence[TensorSlice]) -> Iterator[Portion]:
-    """Empty regions of the same tensors: who asks for them has all judged, and gets no elements.
+def empty_portions(slices: Sequence[TensorSlice]) -> Iterator[Portion]:
+    """Empty regions of the same tensors, with which a server validates all specs without sending elements.
 
-    A region that was given is left out, and judged when it is asked for.
+    It validates the slices' own regions later, when it serves them.
     """
-    for first in range(0, len(wanted), _TENSORS):
-        parts = wanted[first : first + _TENSORS]
-        yield Portion(first, [TensorSlice(spec=part.spec, region=_empty(len(part.spec.shape))) for part in parts])
+    for first in range(0, len(slices), _MAX_TENSORS):
+        specs = [tensor_slice.spec for tensor_slice in slices[first : first + _MAX_TENSORS]]
+        yield Portion(first, [TensorSlice(spec=spec, region=_empty(len(spec.shape))) for spec in specs])
 
 
 def _empty(rank: int) -> Region:
     return Region(start=[0] * rank, stop=[0] * rank)
 
 
-def _stripes_of(index: int, part: TensorSlice, byte_count: int) -> Iterator[Portion]:
+def _striped(index: int, tensor_slice: TensorSlice, byte_count: int) -> Iterator[Portion]:
     first_element = 0
-    for stripe in stripes.split(part, -(-byte_count // _BYTES)):
-        yield Portion(index, [stripe.wanted], first_element)
-        first_element += math.prod(regions.extents(stripe.wanted))
+    for stripe in stripes.split(tensor_slice, -(-byte_count // _MAX_BYTES)):
+        yield Portion(index, [stripe.tensor_slice], first_element)
+        first_element += math.prod(regions.extents(stripe.tensor_slice))

@@ -1,4 +1,4 @@
-"""When to try again after a failure, and when to give up."""
+"""When to retry after a failure, and when to give up."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from seedbed.errors import Corrupted, DeadlineExceeded, SeedbedError, Unavailabl
 
 _log = logging.getLogger("seedbed")
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
+_FIRST_DELAY, _MAX_DELAY = 0.1, 5.0  # seconds, like all that follow
 _QUICK_ATTEMPTS = 3
-"""Made whatever the patience, within a third of a second: a connection that ended is no server that went away."""
-_ATTEMPTS_OF_GARBAGE = 5
+"""Made even if ``wait`` is 0, within a third of a second: a lost connection need not mean a lost server."""
+_CORRUPT_ATTEMPTS = 5
 _REPORT_INTERVAL = 30.0
-_LONG_ATTEMPT = 1.0  # after one that failed so late, or later, the user has waited long enough to be told
-_LEAST_PLACE_DELAY, _LONGEST_PLACE_DELAY = 0.05, 60.0  # whatever a server says
-_PLACE_JITTER = 0.25
-_LEAST_REMAINING = 0.02  # seconds; nothing can be asked in less
+_LONG_ATTEMPT = 1.0  # a user who has waited for one failed attempt this long gets a warning at once
+_MIN_FULL_DELAY, _MAX_FULL_DELAY = 0.05, 60.0  # whatever a full server says
+_FULL_JITTER = 0.25
+_MIN_REMAINING = 0.02  # no call succeeds in less
 
 
 class Retry:
-    """The attempts of one call.
+    """The retries of one call.
 
     Args:
-        deadline: When the call has to end.
-        target: Whom it asks, for messages.
-        wait: Seconds to wait for a server that cannot be reached, counted anew whenever something arrives.
+        deadline: The call's deadline.
+        target: The server's address, for messages.
+        wait: Seconds to wait for a server that cannot be reached, counted afresh whenever something arrives.
     """
 
     def __init__(self, deadline: Deadline, target: str, wait: float) -> None:
@@ -37,99 +37,99 @@ class Retry:
         self._target = target
         self._wait = wait
         self._arrived = 0
-        self._began = time.monotonic()  # the attempt that failed last
-        self._waits_for = ""
-        self._knows_full = False
-        self._reach_again()
+        self._attempt_began = time.monotonic()
+        self._reason = ""  # for waiting, in the error at the deadline
+        self._has_reported_full = False
+        self._reset()
 
     def delay(self, error: SeedbedError, arrived: int = 0) -> float:
         """Seconds to wait before the next attempt.
 
         Args:
-            error: Why the last attempt failed.
-            arrived: How much had arrived by then, in all attempts together; it grows if there was progress.
+            error: The error of the last attempt.
+            arrived: A measure of what has arrived in all attempts together; it has grown if there was progress.
 
         Raises:
-            SeedbedError: If there should be no next attempt: the error itself, or that time is up.
+            SeedbedError: There is no next attempt: the error itself, or DeadlineExceeded.
         """
         if arrived > self._arrived:
             self._arrived = arrived
-            self._waits_for = ""
-            self._reach_again()
-        delay = self._within_deadline(self._wanted_delay(error), error)
-        self._began = time.monotonic() + delay
+            self._reason = ""
+            self._reset()
+        delay = self._within_deadline(self._delay_after(error), error)
+        self._attempt_began = time.monotonic() + delay
         return delay
 
-    def _reach_again(self) -> None:
-        self._failures = self._garbage = 0
-        self._unreached_since = 0.0
-        self._told: float | None = None
+    def _reset(self) -> None:
+        self._failures = self._corrupt = 0
+        self._unreachable_since = 0.0
+        self._reported_at: float | None = None
 
-    def _wanted_delay(self, error: SeedbedError) -> float:
-        if isinstance(error, DeadlineExceeded) and self._waits_for:
-            raise self._deadline.exceeded(self._target, self._waits_for) from error
-        if (come_back_in := errors.come_back_in(error)) is not None:
-            return self._until_place(come_back_in, error)
+    def _delay_after(self, error: SeedbedError) -> float:
+        if isinstance(error, DeadlineExceeded) and self._reason:
+            raise self._deadline.exceeded(self._target, self._reason) from error
+        if (retry_after := errors.retry_after(error)) is not None:
+            return self._delay_when_full(retry_after, error)
         if isinstance(error, Corrupted):
-            return self._after_garbage(error)
+            return self._delay_when_corrupt(error)
         if isinstance(error, Unavailable):
-            return self._until_reached(error)
+            return self._delay_when_unreachable(error)
         raise error
 
-    def _until_place(self, come_back_in: float, error: SeedbedError) -> float:
-        """The server is full: it tells when there may be a place. That is no failure, however often."""
-        self._reach_again()
-        self._waits_for = f"the server was full: {error}"
-        if not self._knows_full:
+    def _delay_when_full(self, retry_after: float, error: SeedbedError) -> float:
+        """Wait for as long as the server says. That is not a failure, however often it happens."""
+        self._reset()
+        self._reason = f"the server was full: {error}"
+        if not self._has_reported_full:
             _log.warning("%s is full (%s); waiting for a place", self._target, error)
-            self._knows_full = True
-        delay = min(max(come_back_in, _LEAST_PLACE_DELAY), _LONGEST_PLACE_DELAY)
-        return delay * random.uniform(1.0, 1.0 + _PLACE_JITTER)  # not earlier: it is not expected then
+            self._has_reported_full = True
+        delay = min(max(retry_after, _MIN_FULL_DELAY), _MAX_FULL_DELAY)
+        return delay * random.uniform(1.0, 1.0 + _FULL_JITTER)  # never earlier than the server says
 
-    def _after_garbage(self, error: Corrupted) -> float:
-        self._garbage += 1
-        if self._garbage == _ATTEMPTS_OF_GARBAGE:
+    def _delay_when_corrupt(self, error: Corrupted) -> float:
+        self._corrupt += 1
+        if self._corrupt == _CORRUPT_ATTEMPTS:
             raise Corrupted(
-                f"{self._target} sent what was not asked for, {self._garbage} times in a row: {error}; "
-                "check what lies between it and here, and its version"
+                f"{self._target} sent corrupt data {self._corrupt} times in a row: {error}; "
+                "check its version, and any proxy between it and this client"
             ) from error
-        return self._back_off(self._garbage)
+        return self._back_off(self._corrupt)
 
-    def _until_reached(self, error: Unavailable) -> float:
+    def _delay_when_unreachable(self, error: Unavailable) -> float:
         now = time.monotonic()
         self._failures += 1
         if self._failures == 1:
-            self._unreached_since = now
-        self._waits_for = f"the server could not be reached: {error}"
-        patience = self._unreached_since + self._wait - now if errors.may_pass(error) else 0.0
+            self._unreachable_since = now
+        self._reason = f"the server could not be reached: {error}"
+        patience = self._unreachable_since + self._wait - now if errors.is_transient(error) else 0.0
         is_quick = self._failures < _QUICK_ATTEMPTS
         if patience <= 0 and not is_quick:
             raise error
-        if patience > 0 and (not is_quick or now - self._began >= _LONG_ATTEMPT):
+        if patience > 0 and (not is_quick or now - self._attempt_began >= _LONG_ATTEMPT):
             self._report(error, now, patience)
         delay = self._back_off(self._failures)
         return delay if is_quick else min(delay, patience)
 
     def _report(self, error: Unavailable, now: float, patience: float) -> None:
-        if self._told is None:
+        if self._reported_at is None:
             text = "%s cannot be reached (%s); waiting up to %.0f s for it; wait=0 gives up at once"
             _log.warning(text, self._target, error, patience)
-        elif now - self._told >= _REPORT_INTERVAL:
+        elif now - self._reported_at >= _REPORT_INTERVAL:
             text = "%s still cannot be reached after %.0f s (%s); waiting up to %.0f s more"
-            _log.warning(text, self._target, now - self._unreached_since, error, patience)
+            _log.warning(text, self._target, now - self._unreachable_since, error, patience)
         else:
             return
-        self._told = now
+        self._reported_at = now
 
     def _back_off(self, failures: int) -> float:
-        """Drawn from all of the range, so that clients which lost a server together do not come back together."""
-        return random.uniform(0.0, min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 10)))
+        """Exponential back-off with full jitter, so that clients that lost a server together do not return together."""
+        return random.uniform(0.0, min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 10)))
 
     def _within_deadline(self, delay: float, error: SeedbedError) -> float:
-        """The last attempts come closer together, so that none of the time is given away."""
+        """Halve the remaining time if the delay would exceed it, so that the last attempts use all of it."""
         remaining = self._deadline.remaining()
         if remaining is None or delay < remaining / 2:
             return delay
-        if remaining <= _LEAST_REMAINING:
-            raise self._deadline.exceeded(self._target, self._waits_for) from error
+        if remaining <= _MIN_REMAINING:
+            raise self._deadline.exceeded(self._target, self._reason) from error
         return remaining / 2

@@ -1,4 +1,4 @@
-"""How requests travel under asyncio; the counterpart of `seedbed._wire.transport`."""
+"""gRPC for asyncio; the counterpart of `seedbed._wire.transport`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedbed._wire import channels, credentials, rerouting
 from seedbed._wire.transport import (
     StreamCall,
     closed,
-    of_rpc,
+    map_error,
     path,
     serialize,
 )
@@ -31,26 +31,26 @@ class AioTransport(Protocol):
     """Moves messages within an event loop."""
 
     async def unary(self, call: UnaryCall[_Response], deadline: Deadline) -> _Response:
-        """Sends a request that has one response."""
+        """Send a request with a single response."""
 
     def stream(self, call: StreamCall, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         """The messages of a stream; closing the iterator cancels it."""
 
     def connections(self) -> Sequence[int]:
-        """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
+        """The connection for each stream of a large tensor; a single item means that one stream is enough."""
 
     async def close(self) -> None:
-        """Ends all calls."""
+        """End all calls."""
 
 
 class AioGrpcTransport:
     """The connections to a server.
 
     Args:
-        target: Its address.
-        security: Whether over TLS, and with which token.
-        options: Channel arguments of gRPC, which take the place of ours.
-        connections: The most to open.
+        target: The server's address.
+        security: TLS and the token.
+        options: Channel arguments of gRPC, which override ours.
+        connections: The maximum number of connections.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class AioGrpcTransport:
         keep_freed_memory()
         self._wire = credentials.wire(target, security, options)
         self._target = target
-        self._most = connections
+        self._max_connections = connections
         self._connections = rerouting.Connections(self._connect)
         self._is_closed = False
 
@@ -72,7 +72,7 @@ class AioGrpcTransport:
                 timeout = deadline.remaining()
                 response: _Response = await send(call.request, timeout=timeout, metadata=self._wire.metadata)
         except grpc.aio.AioRpcError as error:
-            raise of_rpc(error, self._target, deadline) from error
+            raise map_error(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
             self._raise_if_closed(error)
             raise
@@ -80,16 +80,16 @@ class AioGrpcTransport:
 
     async def stream(self, call: StreamCall, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         route = call.route
-        left = route.moves if self._wire.target.is_one_server() else 0
+        moves_left = route.moves if self._wire.target.is_one_server() else 0
         while True:
             async with self._connected(route.connection) as connected:
                 try:
-                    attempt = self._attempt(connected.channel, call, deadline, route._replace(moves=left))
+                    attempt = self._attempt(connected.channel, call, deadline, route._replace(moves=moves_left))
                     async with contextlib.aclosing(attempt) as messages:
                         async for message in messages:
                             yield message
                 except rerouting.Moved:
-                    left -= 1
+                    moves_left -= 1
                     self._connections.replace(route.connection, connected)
                 else:
                     return
@@ -97,10 +97,10 @@ class AioGrpcTransport:
     async def _attempt(
         self, channel: grpc.aio.Channel, call: StreamCall, deadline: Deadline, route: rerouting.Route
     ) -> AsyncGenerator[bytes, None]:
-        """The stream from whichever worker the connection leads to.
+        """The stream, from the worker at the connection's other end.
 
         Raises:
-            Moved: It is to be asked for anew.
+            Moved: Send the call again, over a new connection.
         """
         import grpc.aio  # noqa: PLC0415 - as in seedbed._wire.transport
 
@@ -112,17 +112,17 @@ class AioGrpcTransport:
                 has_begun = True
                 yield message
         except grpc.aio.AioRpcError as error:
-            if route.moves and not has_begun and rerouting.is_told(error):
+            if route.moves and not has_begun and rerouting.is_move(error):
                 raise rerouting.Moved from error
-            raise of_rpc(error, self._target, deadline) from error
+            raise map_error(error, self._target, deadline) from error
         except asyncio.CancelledError as error:
             self._raise_if_closed(error)
             raise
         finally:
-            stream.cancel()  # after an ordinary end, this does nothing
+            stream.cancel()  # does nothing after an ordinary end
 
     def connections(self) -> Sequence[int]:
-        return self._wire.target.spread(self._most)
+        return self._wire.target.spread(self._max_connections)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -131,7 +131,7 @@ class AioGrpcTransport:
 
     @contextlib.asynccontextmanager
     async def _connected(self, connection: int) -> AsyncIterator[rerouting.Connection[grpc.aio.Channel]]:
-        """A connection, made when it is first used: it belongs to the loop that runs then."""
+        """A connection, opened on first use, because it belongs to the event loop that runs then."""
         connected = self._connections.take(connection)
         if connected is None:
             raise closed(self._target)
@@ -145,7 +145,7 @@ class AioGrpcTransport:
         return channels.open_aio_channel(self._wire)
 
     def _raise_if_closed(self, error: asyncio.CancelledError) -> None:
-        """Tells a call that `close` ended from a task that somebody cancelled, which has to end as cancelled."""
+        """Raise Cancelled if `close` ended the call; a task that was cancelled has to end as cancelled."""
         task = asyncio.current_task()
         if self._is_closed and not (task and task.cancelling()):
             raise closed(self._target) from error

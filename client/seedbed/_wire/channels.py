@@ -1,4 +1,4 @@
-"""The one place where gRPC channels are opened."""
+"""The factory of gRPC channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_channel(wire: Wire) -> grpc.Channel:
-    """A channel for threads."""
+    """Open a channel for threads."""
     import grpc  # noqa: PLC0415 - `import seedbed` stays fast
 
     channel: grpc.Channel = _open(grpc, wire)
@@ -19,7 +19,7 @@ def open_channel(wire: Wire) -> grpc.Channel:
 
 
 def open_aio_channel(wire: Wire) -> grpc.aio.Channel:
-    """A channel for the event loop that runs now."""
+    """Open a channel for the running event loop."""
     import grpc.aio  # noqa: PLC0415 - `import seedbed` stays fast
 
     channel: grpc.aio.Channel = _open(grpc.aio, wire)

@@ -1,4 +1,4 @@
-"""How a client tells the right server from others, and says who it is: by arguments, else by the environment."""
+"""TLS and tokens, from arguments or else from the environment."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _TOKEN: Final = re.compile(r"[!-~]+")
 _NAME_OPTION: Final = "grpc.ssl_target_name_override"
 
 
-@dataclasses.dataclass(frozen=True, repr=False)  # what holds a token does not show itself
+@dataclasses.dataclass(frozen=True, repr=False)  # no repr, since it may hold a token
 class Security:
-    """The arguments of `seedbed.connect` that have these names, and what the environment had in place of a token.
+    """The arguments of `seedbed.connect` with these names, and where the environment provides the token.
 
     Attributes:
         token_file: The file that holds the token.
-        is_token_in_environment: Whether SEEDBED_TOKEN holds it.
+        is_token_in_environment: Whether SEEDBED_TOKEN holds the token.
     """
 
     credentials: grpc.ChannelCredentials | None = None
@@ -45,12 +45,12 @@ class Security:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Wire:
-    """What gRPC takes to reach a server.
+    """The arguments with which gRPC reaches a server.
 
     Attributes:
-        target: The address, and the channel's arguments.
+        target: The address, and the channel arguments.
         credentials: For TLS; None means plaintext.
-        metadata: What each call carries: the token.
+        metadata: The metadata of each call, with the token.
     """
 
     target: Target
@@ -59,9 +59,9 @@ class Wire:
 
 
 def with_environment(security: Security) -> Security:
-    """The same, with what the environment says in place of what is None: what has to hold in another process, too.
+    """Replace each None by the environment's setting, so that a pickled client means the same in another process.
 
-    Secrets stay where they are: files by their paths, and SEEDBED_TOKEN by being named.
+    Secrets are not read: files are kept as paths, and SEEDBED_TOKEN as a flag.
 
     Raises:
         InvalidRequest: Arguments contradict each other.
@@ -82,37 +82,37 @@ def with_environment(security: Security) -> Security:
 
 
 def check_by_reference(security: Security) -> None:
-    """Refuses what a pickle would have to hold as it is.
+    """Refuse secrets that a pickle would contain.
 
     Raises:
-        InvalidRequest: It has a token, or credentials of gRPC's.
+        InvalidRequest: There is a token, or gRPC credentials.
     """
     if security.token:
         raise InvalidRequest(
             "token",
-            "is given by value, and would be readable in the pickle; give it by SEEDBED_TOKEN or SEEDBED_TOKEN_FILE, "
-            "here and where the client goes, or connect there",
+            "would be readable in the pickle; set SEEDBED_TOKEN or SEEDBED_TOKEN_FILE here and in the other process "
+            "instead, or connect there",
         )
     if security.credentials is not None:
         raise InvalidRequest(
             "credentials",
-            "are gRPC's own, which cannot be pickled; give tls=, ca=, cert= and key=, and a token by SEEDBED_TOKEN or "
-            "SEEDBED_TOKEN_FILE, or connect where the client goes",
+            "cannot be pickled; give tls=, ca=, cert= and key=, and the token in SEEDBED_TOKEN or SEEDBED_TOKEN_FILE, "
+            "or connect in the other process",
         )
 
 
 def wire(target: object, security: Security, options: Sequence[tuple[str, Any]] = ()) -> Wire:
-    """What gRPC takes to reach a target securely, or in the clear if nothing asks for more.
+    """Resolve a target and its security into gRPC's arguments; without any TLS setting, plaintext.
 
     Args:
         target: As for `seedbed.connect`.
-        security: Arguments; those that are None are read from the environment.
-        options: Channel arguments of gRPC, which take the place of ours.
+        security: Arguments; the environment replaces those that are None.
+        options: Channel arguments of gRPC, which override ours.
 
     Raises:
-        InvalidRequest: The target is no address, arguments contradict each other, a file cannot be used, or a token
-            would travel in the clear.
-        Unavailable: The target names several hosts, and none is known.
+        InvalidRequest: The target is not an address, arguments contradict each other, a file cannot be used, or a token
+            would be sent in plaintext.
+        Unavailable: The target names several hosts, and none resolves.
     """
     parsed = targets.parse(target, options)
     if security.credentials is not None:
@@ -123,18 +123,18 @@ def wire(target: object, security: Security, options: Sequence[tuple[str, Any]] 
     if credentials is None and token and not targets.is_on_this_machine(str(target)):
         raise InvalidRequest(
             "token",
-            f"would travel to {target} in the clear, for all on the way to read; give tls=True or ca=... "
-            "(SEEDBED_TLS=1 or SEEDBED_TLS_CA), or token='' for none",
+            f"would be sent to {target} in plaintext; give tls=True or ca=... (SEEDBED_TLS=1 or SEEDBED_TLS_CA), "
+            "or token='' to send none",
         )
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     return Wire(parsed if credentials is None else _named(parsed, str(target), security), credentials, metadata)
 
 
 def read_token(path: PathLike) -> str:
-    """Reads a file that holds a token and nothing else.
+    """Read a file that holds a token and nothing else.
 
     Raises:
-        InvalidRequest: It cannot be read, or is empty.
+        InvalidRequest: The file cannot be read, or is empty.
     """
     try:
         token = Path(path).read_text(encoding="ascii", errors="replace").strip()
@@ -156,17 +156,17 @@ def _token(security: Security) -> str:
             token = read_token(path)
     if not token and security.is_token_in_environment:
         raise InvalidRequest(
-            "token", "was in SEEDBED_TOKEN where this client comes from; set it, or SEEDBED_TOKEN_FILE, here too"
+            "token", "was in SEEDBED_TOKEN where this client was pickled; set it, or SEEDBED_TOKEN_FILE, here too"
         )
     if token and not _TOKEN.fullmatch(token):
-        raise InvalidRequest("token", "has a space or another character that no token has; give it as it was printed")
+        raise InvalidRequest("token", "has a space or another invalid character; give it as `seedbed token` printed it")
     return token
 
 
 def _refuse_beside_credentials(security: Security) -> None:
     for name in ("tls", "ca", "cert", "key", "token"):
         if getattr(security, name) is not None:
-            raise InvalidRequest(name, "is given beside credentials=, which take the place of it; give one of them")
+            raise InvalidRequest(name, "is given together with credentials=, which replace it; omit one of them")
 
 
 def _channel_credentials(security: Security) -> grpc.ChannelCredentials | None:
@@ -181,7 +181,7 @@ def _tls_files(security: Security) -> dict[str, PathLike | None] | None:
     if tls is None:
         tls = True if any(files.values()) else _flag("SEEDBED_TLS")
     elif not tls and any(files.values()):
-        raise InvalidRequest("tls", "is False, but ca=, cert= or key= is given; leave one of them out")
+        raise InvalidRequest("tls", "is False, but ca=, cert= or key= is given; omit one of them")
     if tls is False:
         return None
     files = {name: path or os.environ.get(f"SEEDBED_TLS_{name.upper()}") or None for name, path in files.items()}
@@ -198,11 +198,11 @@ def _flag(variable: str) -> bool | None:
 def _ssl_credentials(ca: PathLike | None, cert: PathLike | None, key: PathLike | None) -> grpc.ChannelCredentials:
     import grpc  # noqa: PLC0415 - `import seedbed` stays fast
 
-    from seedbed.common import pem  # noqa: PLC0415 - as is ssl, only for TLS
+    from seedbed.common import pem  # noqa: PLC0415 - imports ssl, which only TLS needs
 
     if (cert is None) != (key is None):
-        given, missing = ("cert", "key") if key is None else ("key", "cert")
-        raise InvalidRequest(missing, f"is missing; {given}= (SEEDBED_TLS_{given.upper()}) needs it")
+        present, missing = ("cert", "key") if key is None else ("key", "cert")
+        raise InvalidRequest(missing, f"is missing; {present}= (SEEDBED_TLS_{present.upper()}) needs it")
     try:
         roots = pem.authorities(trusted) if (trusted := ca or pem.system_authorities()) else None
         pair = pem.key_pair(cert, key) if cert and key else (None, None)
@@ -212,7 +212,7 @@ def _ssl_credentials(ca: PathLike | None, cert: PathLike | None, key: PathLike |
 
 
 def _named(parsed: Target, target: str, security: Security) -> Target:
-    """The target with the name that certificates are checked against, where gRPC cannot tell it from the address."""
+    """Add the name to check certificates against, if gRPC cannot derive it from the address."""
     name = security.server_name or os.environ.get("SEEDBED_TLS_SERVER_NAME") or targets.host_to_check(target)
     if name is None or _NAME_OPTION in dict(parsed.options):
         return parsed

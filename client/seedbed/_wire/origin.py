@@ -1,4 +1,4 @@
-"""What a client is made of: with it, the same client is made in another process."""
+"""The origin of a client: the arguments from which another process can make the same client."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from seedbed._wire.credentials import Security, check_by_reference, with_environ
 from seedbed._wire.transport import closed
 
 
-@dataclasses.dataclass(frozen=True, repr=False)  # as Security, which may hold a token
+@dataclasses.dataclass(frozen=True, repr=False)  # no repr, since Security may hold a token
 class Origin:
-    """The arguments of `seedbed.connect`, checked, with what the environment said in place of those not given.
+    """The validated arguments of `seedbed.connect`, with the environment's settings for omitted ones.
 
-    The number of connections is for each process to tell, by its cores.
+    The default number of connections is left open, because it depends on each process's cores.
     """
 
     target: str
@@ -27,15 +27,15 @@ class Origin:
     security: Security
     options: tuple[tuple[str, Any], ...]
 
-    def sent(self, timeout: float | None, wait: float) -> Origin:
-        """What may travel to another process.
+    def for_pickle(self, timeout: float | None, wait: float) -> Origin:
+        """A copy to pickle, without secrets.
 
         Args:
-            timeout: The client's, which may have been changed.
-            wait: The client's.
+            timeout: The client's current timeout.
+            wait: The client's current wait.
 
         Raises:
-            InvalidRequest: Secrets would travel.
+            InvalidRequest: The copy would contain secrets.
         """
         check_by_reference(self.security)
         return dataclasses.replace(self, timeout=timeout, wait=wait)
@@ -49,7 +49,7 @@ def origin(
     security: Security,
     options: Sequence[tuple[str, Any]],
 ) -> Origin:
-    """Checks the arguments of `seedbed.connect`.
+    """Validate the arguments of `seedbed.connect`.
 
     Raises:
         InvalidRequest: An argument is invalid, or arguments contradict each other.
@@ -65,33 +65,33 @@ class Closable(Protocol):
     """A transport."""
 
     def close(self) -> object:
-        """Ends all calls."""
+        """End all calls."""
 
 
 _Transport = TypeVar("_Transport", bound=Closable)
 
 
 class Opening(Generic[_Transport]):
-    """A transport, opened when it is first used, by one of the threads that use it.
+    """A transport that opens on first use, on whichever thread that is.
 
     Args:
-        target: What errors call it.
-        open_it: Opens it.
+        target: The server's address, for errors.
+        open_transport: The function that opens the transport.
     """
 
-    def __init__(self, target: str, open_it: Callable[[], _Transport]) -> None:
+    def __init__(self, target: str, open_transport: Callable[[], _Transport]) -> None:
         self._target = target
-        self._open_it = open_it
+        self._open_transport = open_transport
         self._lock = threading.Lock()
         self._transport: _Transport | None = None
         self._is_closed = False
 
     def get(self) -> _Transport:
-        """The transport.
+        """The transport, opened on the first call.
 
         Raises:
-            Cancelled: It was closed before it was opened.
-            InvalidRequest: It cannot be opened.
+            Cancelled: `close` was called before.
+            InvalidRequest: The transport cannot be opened.
         """
         if self._transport is not None:
             return self._transport
@@ -99,15 +99,11 @@ class Opening(Generic[_Transport]):
             if self._is_closed:
                 raise closed(self._target)
             if self._transport is None:
-                self._transport = self._open_it()
+                self._transport = self._open_transport()
             return self._transport
 
-    def closed(self) -> _Transport | None:
-        """Opens it no more.
-
-        Returns:
-            The transport, if it was opened; it is to be closed.
-        """
+    def close(self) -> _Transport | None:
+        """Prevent the transport from being opened; return it for the caller to close if it is open."""
         with self._lock:
             self._is_closed = True
             return self._transport

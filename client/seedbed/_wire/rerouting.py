@@ -1,6 +1,6 @@
-"""How a call that a busy worker of a server refuses comes to another one: by a new connection, dealt anew.
+"""Rerouting: a call that a busy worker refuses is sent again over a new connection, which may reach another worker.
 
-The client tells with a call how often it may be sent on; whoever cannot be is served where it came.
+The request's metadata say how often the call may move. A call that may not is served where it arrived.
 """
 
 from __future__ import annotations
@@ -14,52 +14,52 @@ from seedbed._ask import regions
 from seedbed.v1 import TensorSlice
 from seedbed.v1 import metadata as keys
 
-_MOST: Final = 32
-"""After so many, one of 8 workers that has fewer streams than the others was missed once in 70 times."""
-_BYTES_EACH: Final = 8 << 20
-"""What takes several times as long to send as a new connection takes to make."""
+_MAX_MOVES: Final = 32
+"""After this many, a call had missed the least busy of 8 workers once in 70 times."""
+_BYTES_PER_MOVE: Final = 8 << 20
+"""Takes several times as long to send as opening a connection."""
 
 Channel = TypeVar("Channel")
 
 
-def moves(wanted: Iterable[TensorSlice]) -> int:
-    """How often a call for these may move without being much slower."""
+def moves(slices: Iterable[TensorSlice]) -> int:
+    """How often a call for these slices may move without becoming much slower."""
     byte_count = 0
-    for part in wanted:
-        byte_count += regions.byte_count(part) if regions.is_sound(part) else 0
-        if byte_count >= _MOST * _BYTES_EACH:
-            return _MOST
-    return byte_count // _BYTES_EACH
+    for tensor_slice in slices:
+        byte_count += regions.byte_count(tensor_slice) if regions.is_sound(tensor_slice) else 0
+        if byte_count >= _MAX_MOVES * _BYTES_PER_MOVE:
+            return _MAX_MOVES
+    return byte_count // _BYTES_PER_MOVE
 
 
 class Route(NamedTuple):
-    """How a stream is asked for."""
+    """The way of a stream's request."""
 
     connection: int = 0
-    """The number of the connection, of those that `Transport.connections` gives."""
+    """The connection, one of `Transport.connections`."""
     moves: int = 0
-    """How many times more a worker may send the call on to another, before it begins."""
+    """How many more times a busy worker may have the call sent again, before the stream begins."""
     ticket: str = ""
-    """By which a full server knows who asks again."""
+    """Lets a full server recognise a call that it refused before."""
 
 
 def metadata(route: Route) -> tuple[tuple[str, str], ...]:
-    """What a call carries that goes this way."""
+    """The metadata of a call with this route."""
     return *(((keys.MAY_MOVE, str(route.moves)),) if route.moves else ()), (keys.TICKET, route.ticket)
 
 
-def is_told(error: Any) -> bool:  # noqa: ANN401 - what gRPC raises, with or without asyncio
-    """Whether a call failed because it is to move."""
+def is_move(error: Any) -> bool:  # noqa: ANN401 - an exception of grpc or grpc.aio
+    """Whether a worker refused the call to have it sent again."""
     return any(key == keys.MOVE for key, _ in error.trailing_metadata() or ())
 
 
-class Moved(Exception):  # noqa: N818 - it is no failure
-    """A call was sent on to another worker."""
+class Moved(Exception):  # noqa: N818 - not a failure
+    """A worker refused the call, which has to be sent again over another connection."""
 
 
 @dataclass(eq=False)
 class Connection(Generic[Channel]):
-    """A channel, which shares its connection with none."""
+    """A channel with its own connection."""
 
     channel: Channel
     calls: int = 0
@@ -67,10 +67,10 @@ class Connection(Generic[Channel]):
 
 
 class Connections(Generic[Channel]):
-    """The connections of a client: each is made when it is first used, and may be replaced while calls run on it.
+    """The connections of a client; each is opened on first use, and may be replaced while calls run on it.
 
     Args:
-        connect: Makes a channel.
+        connect: The function that opens a channel.
     """
 
     def __init__(self, connect: Callable[[], Channel]) -> None:
@@ -78,10 +78,10 @@ class Connections(Generic[Channel]):
         self._lock = threading.Lock()
         self._current: dict[int, Connection[Channel]] = {}
         self._is_closed = False
-        self._replaced: set[Connection[Channel]] = set()  # those on which calls still run
+        self._replaced: set[Connection[Channel]] = set()  # those with calls that still run
 
     def take(self, index: int) -> Connection[Channel] | None:
-        """The connection of this number, for a call; None if all are closed."""
+        """Take the connection of this index for a call; None if all are closed."""
         with self._lock:
             if self._is_closed:
                 return None
@@ -91,7 +91,7 @@ class Connections(Generic[Channel]):
             return self._current[index]
 
     def replace(self, index: int, connection: Connection[Channel]) -> None:
-        """Lets the next call have another one, unless it would have another one anyway."""
+        """Make the next call open a new connection, unless the connection has been replaced already."""
         with self._lock:
             if self._current.get(index) is connection:
                 del self._current[index]
@@ -99,10 +99,10 @@ class Connections(Generic[Channel]):
                 self._replaced.add(connection)
 
     def give_back(self, connection: Connection[Channel]) -> Channel | None:
-        """The call has ended.
+        """Give back a connection after a call.
 
         Returns:
-            The channel, if it is to be closed.
+            The channel, if the caller has to close it.
         """
         with self._lock:
             connection.calls -= 1
@@ -112,10 +112,10 @@ class Connections(Generic[Channel]):
             return connection.channel
 
     def close(self) -> list[Channel]:
-        """Makes no further ones.
+        """Refuse further calls.
 
         Returns:
-            The channels, which are to be closed.
+            The channels, which the caller has to close.
         """
         with self._lock:
             self._is_closed = True

@@ -1,4 +1,4 @@
-"""Whom to ask: what a target means to gRPC."""
+"""Server addresses: parse targets, and resolve them for gRPC."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ LOCAL: Final = "local:"
 
 _MIB: Final = 1 << 20
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
-    # Chunks are 1 MiB by default; this leaves room for larger ones, but not for a server that floods us.
+    # Chunks are 1 MiB by default. This allows larger ones, but protects the client's memory from a faulty server.
     ("grpc.max_receive_message_length", 17 * _MIB),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A long computation, such as a large orthogonal matrix, sends nothing for minutes; the pings are what tells it from
-    # a dead peer.
+    # A long computation, such as a large orthogonal matrix, sends nothing for minutes. Pings tell it from a dead peer.
     ("grpc.http2.max_pings_without_data", 0),
-    # Without it, clients of one process would share one connection, and its bandwidth.
+    # Otherwise, all clients in a process would share one connection and its bandwidth.
     ("grpc.use_local_subchannel_pool", 1),
-    # gRPC would let two minutes pass between attempts to connect, and fail our own, 5 s apart at most, meanwhile.
+    # By default, gRPC waits up to two minutes between connection attempts, and fails our retries in between.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # It would ask for the addresses of a name twice a minute at most, and replicas may be replaced faster.
+    # By default, gRPC resolves a name at most every 30 s, and replicas may be replaced faster.
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 )
-# Calls take turns among the replicas that are connected and say that they serve.
-_SEVERAL: Final = {
+# Calls are distributed round-robin over the connected replicas that report SERVING.
+_REPLICA_CONFIG: Final = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": "seedbed.v1.InitService"},
 }
@@ -46,20 +45,20 @@ _FORMS: Final = (
 
 
 class Target(NamedTuple):
-    """An address as gRPC takes it."""
+    """An address for gRPC."""
 
     address: str
     options: list[tuple[str, Any]]
     """All channel arguments."""
 
     def spread(self, connections: int) -> list[int]:
-        """Which connection each stream of a large tensor takes.
+        """The connection of each stream of a large tensor.
 
-        A connection leads to all replicas, which take turns on it. So a connection has a stream for each of them before
-        the next one is opened.
+        A connection reaches all replicas in turn. So it carries a stream for each replica before the next one is
+        opened.
 
         Args:
-            connections: The most that a client may open to one server.
+            connections: The maximum number of connections to one server.
         """
         replicas = self.replicas()
         return [stream // replicas for stream in range(max(replicas, connections))]
@@ -69,7 +68,7 @@ class Target(NamedTuple):
         return not self.address.startswith(_SCHEMES)
 
     def replicas(self) -> int:
-        """How many servers there are, as far as can be told before one is asked."""
+        """The number of servers, as far as the address and the name service show it."""
         if self.address.startswith(("ipv4:", "ipv6:")):
             return self.address.count(",") + 1
         if match := _DNS.fullmatch(self.address):
@@ -83,12 +82,12 @@ def is_cuda(target: object) -> bool:
 
 
 def is_on_this_machine(target: str) -> bool:
-    """Whether an address is this machine's by its looks; what a name service says does not count."""
+    """Whether an address is a loopback address or a Unix socket, without asking a name service."""
     return target.startswith("unix:") or all(map(_LOOPBACK.fullmatch, target.split(",")))
 
 
 def host_to_check(target: str) -> str | None:
-    """The name for certificates where gRPC finds none in the address: of a socket, numbers, or the first of several."""
+    """The host to check certificates against, for sockets, IP addresses and lists, where gRPC cannot derive it."""
     if target.startswith("unix:"):
         return "localhost"
     if "," not in target and not target.startswith(("ipv4:", "ipv6:")):
@@ -98,22 +97,22 @@ def host_to_check(target: str) -> str | None:
 
 
 def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
-    """What gRPC makes of a target.
+    """Parse a target.
 
     Args:
         target: As for `seedbed.connect`.
-        options: Channel arguments, which take the place of ours.
+        options: Channel arguments, which override ours.
 
     Raises:
-        InvalidRequest: It is no address; says what addresses look like.
-        Unavailable: It names several hosts, and none is known.
+        InvalidRequest: The target is not an address; the message shows the accepted forms.
+        Unavailable: The target names several hosts, and none resolves.
     """
     address = _address(target)
     ours = dict(_OPTIONS)
     if is_on_this_machine(str(target)):
         ours["grpc.enable_http_proxy"] = 0
     if address.startswith(_SCHEMES):
-        ours["grpc.service_config"] = json.dumps(_SEVERAL)
+        ours["grpc.service_config"] = json.dumps(_REPLICA_CONFIG)
     return Target(address, list({**ours, **dict(options)}.items()))
 
 
@@ -126,35 +125,35 @@ def _address(target: object) -> str:
         return target
     if target.startswith(_SCHEMES):
         return target
-    places = [_host_and_port(part, target) for part in target.split(",")]
-    return target if len(places) == 1 else _of_several(places, target)
+    endpoints = [_host_and_port(item, target) for item in target.split(",")]
+    return target if len(endpoints) == 1 else _joined(endpoints, target)
 
 
-def _host_and_port(part: str, target: str) -> tuple[str, str]:
-    match = _HOST_PORT.fullmatch(part.strip())
+def _host_and_port(endpoint: str, target: str) -> tuple[str, str]:
+    match = _HOST_PORT.fullmatch(endpoint.strip())
     if match is None:
-        raise InvalidRequest("target", f"{target!r} is no address; {_FORMS}")
+        raise InvalidRequest("target", f"{target!r} is not an address; {_FORMS}")
     if not 0 < int(match["port"]) < 2**16:
         raise InvalidRequest("target", f"port {match['port']} is outside 1 .. 65535; {_FORMS}")
     return match["host"], match["port"]
 
 
-def _of_several(places: list[tuple[str, str]], target: str) -> str:
-    """One address for gRPC, which takes a list of numbers but not of names."""
-    found = list(dict.fromkeys(address for place in places for address in _resolved(*place)))
-    if not found:
-        raise Unavailable(f"none of the hosts of {target} is known; check their names")
-    if all(family == socket.AF_INET for family, _, _ in found):
-        return "ipv4:" + ",".join(f"{host}:{port}" for _, host, port in found)
-    mapped = [host if family == socket.AF_INET6 else f"::ffff:{host}" for family, host, _ in found]
-    return "ipv6:" + ",".join(f"[{host}]:{port}" for host, (_, _, port) in zip(mapped, found, strict=True))
+def _joined(endpoints: list[tuple[str, str]], target: str) -> str:
+    """A single address for gRPC, which accepts lists of IP addresses but not of names."""
+    addresses = list(dict.fromkeys(address for endpoint in endpoints for address in _resolved(*endpoint)))
+    if not addresses:
+        raise Unavailable(f"none of the hosts of {target} can be resolved; check their names")
+    if all(family == socket.AF_INET for family, _, _ in addresses):
+        return "ipv4:" + ",".join(f"{host}:{port}" for _, host, port in addresses)
+    mapped = [host if family == socket.AF_INET6 else f"::ffff:{host}" for family, host, _ in addresses]
+    return "ipv6:" + ",".join(f"[{host}]:{port}" for host, (_, _, port) in zip(mapped, addresses, strict=True))
 
 
 def _resolved(host: str, port: str) -> list[tuple[int, str, int]]:
-    """The addresses of a host; none if it is not known. Of ``localhost``, which has two for one machine, one."""
+    """The addresses of a host, or none; only one of ``localhost``, whose two mean one machine."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        records = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    addresses = [(int(family), str(place[0]), int(place[1])) for family, _, _, _, place in found]
+    addresses = [(int(family), str(address[0]), int(address[1])) for family, _, _, _, address in records]
     return sorted(addresses)[:1] if host == "localhost" else addresses

@@ -1,4 +1,4 @@
-"""Moves messages over gRPC and turns failures into `seedbed.errors`; does not retry, or look into stream messages."""
+"""gRPC for threads: sends messages, and maps failures to `seedbed.errors`. It neither retries nor parses streams."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ class StreamCall(NamedTuple):
 
 
 class Transport(Protocol):
-    """Moves messages synchronously; safe to use from many threads."""
+    """Sends messages synchronously; safe for use on many threads."""
 
     def unary(self, call: UnaryCall[_Response], deadline: Deadline) -> _Response:
-        """Sends a request that has one response."""
+        """Send a request with a single response."""
 
     def stream(self, call: StreamCall, deadline: Deadline) -> Generator[bytes, None]:
         """The messages of a stream; closing the iterator cancels it."""
 
     def connections(self) -> Sequence[int]:
-        """Which connection each stream of a large tensor is best asked for over; one item means that one is enough."""
+        """The connection for each stream of a large tensor; a single item means that one stream is enough."""
 
     def close(self) -> None:
-        """Ends all calls."""
+        """End all calls."""
 
 
 class GrpcTransport:
     """The connections to a server.
 
     Args:
-        target: Its address.
-        security: Whether over TLS, and with which token.
-        options: Channel arguments of gRPC, which take the place of ours.
-        connections: The most to open.
+        target: The server's address.
+        security: TLS and the token.
+        options: Channel arguments of gRPC, which override ours.
+        connections: The maximum number of connections.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class GrpcTransport:
     ) -> None:
         keep_freed_memory()
         self._wire = credentials.wire(target, security, options)
-        import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does without
+        import grpc  # noqa: PLC0415 - `import seedbed` stays fast, and "local:" does not need it
 
-        self._failures = (grpc.RpcError, ValueError)  # the latter from a channel that was closed
+        self._failures = (grpc.RpcError, ValueError)  # a closed channel raises the latter
         self._target = target
         self._is_closed = False
-        self._most = connections
+        self._max_connections = connections
         self._connections = rerouting.Connections(self._connect)
         with self._connected(0):
-            pass  # what is wrong with the options is to be told now
+            pass  # raises at once if the options are invalid
 
     def connections(self) -> Sequence[int]:
-        return self._wire.target.spread(self._most)
+        return self._wire.target.spread(self._max_connections)
 
     def unary(self, call: UnaryCall[_Response], deadline: Deadline) -> _Response:
         try:
@@ -84,13 +84,13 @@ class GrpcTransport:
 
     def stream(self, call: StreamCall, deadline: Deadline) -> Generator[bytes, None, None]:
         route = call.route
-        left = route.moves if self._wire.target.is_one_server() else 0
+        moves_left = route.moves if self._wire.target.is_one_server() else 0
         while True:
             with self._connected(route.connection) as connected:
                 try:
-                    yield from self._attempt(connected.channel, call, deadline, route._replace(moves=left))
+                    yield from self._attempt(connected.channel, call, deadline, route._replace(moves=moves_left))
                 except rerouting.Moved:
-                    left -= 1
+                    moves_left -= 1
                     self._connections.replace(route.connection, connected)
                 else:
                     return
@@ -98,10 +98,10 @@ class GrpcTransport:
     def _attempt(
         self, channel: grpc.Channel, call: StreamCall, deadline: Deadline, route: rerouting.Route
     ) -> Generator[bytes, None, None]:
-        """The stream from whichever worker the connection leads to.
+        """The stream, from the worker at the connection's other end.
 
         Raises:
-            Moved: It is to be asked for anew.
+            Moved: Send the call again, over a new connection.
         """
         stream, has_begun = None, False
         try:
@@ -113,12 +113,12 @@ class GrpcTransport:
                     has_begun = True
                     yield message
         except self._failures as error:
-            if route.moves and not has_begun and not isinstance(error, ValueError) and rerouting.is_told(error):
+            if route.moves and not has_begun and not isinstance(error, ValueError) and rerouting.is_move(error):
                 raise rerouting.Moved from error
             raise self._mapped(error, deadline) from error
         finally:
             if stream is not None:
-                stream.cancel()  # type: ignore[no-untyped-call]  # after an ordinary end, this does nothing
+                stream.cancel()  # type: ignore[no-untyped-call]  # does nothing after an ordinary end
 
     def close(self) -> None:
         self._is_closed = True
@@ -144,11 +144,11 @@ class GrpcTransport:
             return closed(self._target)
         if isinstance(error, ValueError):
             raise error
-        return of_rpc(error, self._target, deadline)
+        return map_error(error, self._target, deadline)
 
 
 def serialize(request: Message) -> bytes:
-    """The encoding of a request."""
+    """Serialise a request."""
     return request.SerializeToString()
 
 
@@ -158,11 +158,11 @@ def path(method: str) -> str:
 
 
 def closed(target: str) -> Cancelled:
-    """The error of a call on a client that was closed before or while it ran."""
+    """The error of a call on a client that was closed before or during the call."""
     return Cancelled(f"this client of {target} is closed; connect again")
 
 
-def of_rpc(error: grpc.RpcError, target: str, deadline: Deadline) -> SeedbedError:
-    """The error that a failed call means, with the timeout if that was why."""
+def map_error(error: grpc.RpcError, target: str, deadline: Deadline) -> SeedbedError:
+    """Map the error of a gRPC call, with the timeout in the message if it has passed."""
     mapped = errors.from_rpc(error, target)
     return deadline.exceeded(target) if isinstance(mapped, errors.DeadlineExceeded) else mapped

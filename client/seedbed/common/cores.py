@@ -1,4 +1,4 @@
-"""How much of this machine a process may use."""
+"""The number of cores that a process may use."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import os
 from pathlib import Path
 from typing import Final
 
-_CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")  # microseconds of processor time in how many, as a container sees it
+_CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")  # of this container: "QUOTA PERIOD", in microseconds
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on, and, in a container, how many of them it may keep busy."""
+    """The number of cores that this process may run on, at most the CPU quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _CPU_LIMIT.read_text(encoding="ascii").split()
         return min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # there are no control groups, or no limit: "max"
+    except (OSError, ValueError):  # no control groups, or no limit: "max"
         return cores
 
 
 def cores_of_rank() -> int:
-    """This process's share of the usable cores, if it is one of several ranks of a trainer on this machine.
+    """This process's share of the usable cores, if it is one of several ranks on this machine.
 
-    torchrun says how many there are in LOCAL_WORLD_SIZE. Who bound each rank to cores of its own has divided already.
+    torchrun sets LOCAL_WORLD_SIZE to the number of ranks. A rank that is already pinned to cores gets all of them.
     """
     cores, ranks = usable_cores(), os.environ.get("LOCAL_WORLD_SIZE", "")
     is_bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)

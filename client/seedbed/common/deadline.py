@@ -1,4 +1,4 @@
-"""When a call has to end."""
+"""The deadline of a call."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from seedbed.errors import DeadlineExceeded
 
 
 class Deadline:
-    """The end of a call, all its attempts included.
+    """The deadline of a call and all its attempts.
 
     Args:
-        timeout: Seconds from now; None means that there is no end.
+        timeout: Seconds from now; None means no limit.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -24,9 +24,9 @@ class Deadline:
 
     @contextlib.contextmanager
     def ending(self, cancel: Callable[[], object]) -> Iterator[None]:
-        """Within the block, `end` calls ``cancel``; the block does, if that was before it."""
+        """Make `end` call ``cancel`` within the block; entering the block calls it if `end` was called before."""
         self._cancels.add(cancel)
-        if self._is_ended:  # only now, or an end in between would be missed
+        if self._is_ended:  # checked after the registration, or a concurrent `end` would be missed
             cancel()
         try:
             yield
@@ -34,14 +34,14 @@ class Deadline:
             self._cancels.discard(cancel)
 
     def end(self) -> None:
-        """Ends the call now, in whatever threads it runs."""
+        """End the call now, on all threads that run it."""
         self._end = time.monotonic()
         self._is_ended = True
         for cancel in tuple(self._cancels):
             cancel()
 
     def remaining(self) -> float | None:
-        """Seconds left, at least 0; None if there is no end."""
+        """Seconds left, at least 0; None if there is no limit."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def has_passed(self) -> bool:
@@ -49,9 +49,9 @@ class Deadline:
         return self._end is not None and time.monotonic() >= self._end
 
     def exceeded(self, target: str, reason: str = "") -> DeadlineExceeded:
-        """The error that says so, and what was waited for if anything was."""
+        """The error to raise, with the reason for waiting if there is one."""
         within = "in time" if self._timeout is None else f"within {self._timeout:g} s"
         return DeadlineExceeded(
-            f"no complete answer from {target} {within}; give a longer timeout, or timeout=None to wait for ever"
+            f"no complete response from {target} {within}; give a longer timeout, or timeout=None to wait for ever"
             + (f" ({reason})" if reason else "")
         )

@@ -16,7 +16,7 @@ def of_tensor(index: int) -> str:
 
 
 def split(field: str) -> tuple[int, str] | None:
-    """The tensor that a path begins with, and the rest; None if it begins with none.
+    """Split a path into the tensor's index and the rest; None if it does not begin with a tensor.
 
     >>> split("tensors[3].spec.shape"), split("resume")
     ((3, '.spec.shape'), None)
@@ -26,14 +26,14 @@ def split(field: str) -> tuple[int, str] | None:
 
 
 def in_model(error: InvalidRequest, index: int) -> InvalidRequest:
-    """An error about a tensor as one about a model's tensor."""
+    """Prefix an error's field with the path of the model's tensor."""
     return InvalidRequest(f"{of_tensor(index)}.{error.field}", error.description)
 
 
-def renumbered(error: InvalidRequest, number: Callable[[int], int]) -> InvalidRequest:
-    """An error about one of a request's tensors with the tensor's number in the whole model."""
+def renumbered(error: InvalidRequest, to_model: Callable[[int], int]) -> InvalidRequest:
+    """Replace the tensor's index within a request by its index within the whole model."""
     parts = split(error.field)
     if parts is None:
         return error
     index, rest = parts
-    return InvalidRequest(f"{of_tensor(number(index))}{rest}", error.description)
+    return InvalidRequest(f"{of_tensor(to_model(index))}{rest}", error.description)

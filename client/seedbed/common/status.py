@@ -1,4 +1,4 @@
-"""How a service in the client's own process reports failures."""
+"""The error that the engine in this process raises in place of a gRPC status."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class ServiceError(Exception):
-    """A call that failed, with the status by which a server would end it.
+    """A failed call, with the status that a server would send.
 
     Attributes:
-        status: The code and message, and among the details a ``google.rpc.BadRequest`` for INVALID_ARGUMENT, and a
+        status: The code and the message. The details contain a ``google.rpc.BadRequest`` for INVALID_ARGUMENT, and a
             ``google.rpc.RetryInfo`` if the server is full.
     """
 

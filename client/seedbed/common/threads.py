@@ -1,4 +1,4 @@
-"""Work on several threads, which ends together."""
+"""Work on several threads that start and end together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Item = TypeVar("_Item")
 
 
 class Shared(Generic[_Item]):
-    """An iterator that several threads take items of."""
+    """An iterator that several threads may share."""
 
     def __init__(self, items: Iterator[_Item]) -> None:
         self._items = items
@@ -28,11 +28,11 @@ class Shared(Generic[_Item]):
 
 
 def run_together(work: Sequence[Callable[[], object]], deadline: Deadline) -> None:
-    """Runs functions, each on a thread of its own, until all have ended; the first failure ends the others' calls.
+    """Run each function on its own thread, and return when all have ended; the first failure ends the deadline.
 
     Args:
         work: The functions.
-        deadline: That of the calls that they make.
+        deadline: The deadline of the calls that they make.
     """
 
     def run(function: Callable[[], object]) -> None:
@@ -45,9 +45,9 @@ def run_together(work: Sequence[Callable[[], object]], deadline: Deadline) -> No
     failures: list[BaseException] = []
     with ThreadPoolExecutor(len(work), "seedbed") as pool:
         try:
-            for running in [pool.submit(run, function) for function in work]:
-                running.result()
-        except BaseException:  # the interrupt of the caller
+            for future in [pool.submit(run, function) for function in work]:
+                future.result()
+        except BaseException:  # an interrupt of this thread
             deadline.end()
             raise
     if failures:

@@ -1,11 +1,9 @@
-"""Records how each leaf of a JAX model's parameters is initialised, from the model's own init function."""
+"""Records how each parameter of a JAX model is initialised, from the model's own init function."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,60 +11,57 @@ import jax
 import numpy as np
 
 from seedbed._ask import arguments as _arguments
+from seedbed._record.emit import Held, warn_of_literals
+from seedbed._record.nodes import Full, Literal, Node, Problem, is_drawn, leaves, problem_of, site_of_draw
 from seedbed.errors import InvalidRequest
 from seedbed.jax import _emit, _nodes, _trace
-from seedbed.jax._nodes import Full, Given, Node, Problem
 from seedbed.v1 import Model
-
-_LARGE_LITERALS: Final = 64 << 20
-"""Bytes of literals over which a model's user is told."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recorded:
-    """What `record` returns."""
+    """The result of `record`."""
 
     model: Model
     """A message of all tensors, for `seedbed.Client.init_model` or a model file."""
 
     specs: Any
-    """What the init function returns, with a TensorSpec in the place of each array, for `init_tree`."""
+    """The tree that the init function returns, with a TensorSpec in place of each array, for `init_tree`."""
 
     def __repr__(self) -> str:
         return f"<Recorded {self.model.name}, {len(self.model.tensors)} tensors>"
 
 
 def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> Recorded:  # noqa: ANN401
-    """The initial values of a model, read off its own init function: what fills each array of the tree it returns.
+    """Records how a model's own init function fills each array of the tree that it returns.
 
-    ``init`` is traced once, as `jax.eval_shape` does it, and then followed: keys are split and folded as JAX does it,
-    nothing is drawn, and what no parameter needs, such as the model's outputs, is not computed. Recorded is what JAX
-    would compute, whichever library calls it: draws of `jax.random`, arithmetic on them, slices, transposes,
-    concatenations, loops and `jax.vmap` over keys. What is a law in the end is recorded as one scheme; all else as
-    parts, literals and expressions. Draws with the same key, law, shape and dtype are equal in JAX, and so they are
-    here.
+    ``init`` is traced once, as by `jax.eval_shape`, and then interpreted: keys are split and folded as in JAX, nothing
+    is drawn, and values that no parameter needs, such as the model's outputs, are not computed. The recording follows
+    what JAX would compute, whichever library calls it: draws of `jax.random`, arithmetic on them, slices, transposes,
+    concatenations, loops and `jax.vmap` over keys. Values that follow one law are recorded as one scheme; all others as
+    parts, literals and expressions. Draws with the same key, law, shape and dtype are equal, as in JAX.
 
-    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` has it; an
-    array that is no tree is "array".
-    Leaves that are not drawn and not of a type that is served stay what they are: counters, keys, masks, functions,
-    Python's numbers. So `init_tree` makes the whole tree.
+    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` returns it;
+    the name of a single array is "array".
+    Leaves that are not drawn and whose type is not served stay as they are: counters, keys, masks, functions, Python's
+    numbers. So `init_tree` makes the whole tree.
 
     Args:
         init: Returns the tree: such as ``model.init`` of Flax's linen or of Haiku, ``lambda: nnx.split(Model(...))[1]``
-            for nnx, or what makes an Equinox module.
-        *args: Its arguments, as they are; instead of an array that no value hangs on, such as the model's input, a
-            `jax.ShapeDtypeStruct` will do.
-        seed: The seed of every tensor. It has nothing to do with the keys in ``args``.
-        **kwargs: More of its arguments, such as Equinox's ``key``.
+            for nnx, or the constructor of an Equinox module.
+        *args: Its arguments; for an array on which no parameter depends, such as the model's input, a
+            `jax.ShapeDtypeStruct` is enough.
+        seed: The seed of every tensor. It is unrelated to the keys in ``args``.
+        **kwargs: Its keyword arguments, such as Equinox's ``key``.
 
     Returns:
         The model as a message, and the tree of specs.
 
     Raises:
-        InvalidRequest: If a leaf's initial values cannot be said; names it, the operation, and the line of the code.
+        InvalidRequest: If no recipe describes a leaf; names the leaf, the operation, and the line of the code.
 
     Warns:
-        UserWarning: If the model holds over 64 MiB of values that the code computes without drawing.
+        UserWarning: If the model holds more than 64 MiB of values that the code computes without drawing.
 
     >>> import jax, seedbed.jax
     >>> def init(key):
@@ -85,43 +80,43 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -
     if not callable(init):
         raise InvalidRequest("init", f"is a {type(init).__name__}; give a function, such as model.init")
     leaves, structure, values = _traced(init, args, kwargs)
-    held: list[_emit.Held] = []
+    held: list[Held] = []
     result: list[Any] = []
     for (path, leaf), value in zip(leaves, values, strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator=".") or "array"
         node = leaf if value is None else _leaf(name, value)
         if isinstance(node, Node):
-            held.append(_emit.Held(name, node))
+            held.append(Held(name, node, str(node.dtype)))
         result.append(node)
     _check_names(held)
     specs = _emit.specs(held, number)
-    _warn_of_literals(held)
+    warn_of_literals(held, stacklevel=2)
     placed = iter(specs)
-    tree = jax.tree.unflatten(structure, [next(placed) if isinstance(one, Node) else one for one in result])
+    tree = jax.tree.unflatten(structure, [next(placed) if isinstance(leaf, Node) else leaf for leaf in result])
     return Recorded(Model(name=_name_of(init), tensors=specs), tree)
 
 
 def _traced(
     init: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[list[tuple[Any, Any]], Any, list[Any]]:
-    """The leaves of what init returns, their tree, and the value of each that is an array."""
-    given, given_tree = jax.tree.flatten((args, kwargs))
-    unknown = [index for index, leaf in enumerate(given) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    """The leaves of what init returns, the tree's structure, and the value of each leaf that is an array."""
+    inputs, inputs_tree = jax.tree.flatten((args, kwargs))
+    unknown = [index for index, leaf in enumerate(inputs) if isinstance(leaf, jax.ShapeDtypeStruct)]
     kept: list[Any] = []
 
     def arrays(*values: Any) -> list[Any]:  # noqa: ANN401
-        arguments = list(given)
+        arguments = list(inputs)
         for index, value in zip(unknown, values, strict=True):
             arguments[index] = value
-        inputs, options = jax.tree.unflatten(given_tree, arguments)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*inputs, **options))
+        positional, keyword = jax.tree.unflatten(inputs_tree, arguments)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*positional, **keyword))
         kept[:] = [leaves, structure]
         return [leaf for _, leaf in leaves if _is_array(leaf)]
 
-    with jax.disable_jit(False):  # by the names of jitted functions samplers are known
-        closed = jax.make_jaxpr(arrays)(*(given[index] for index in unknown))
-    text = "hangs on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
-    values = iter(_trace.run(closed, [Problem(tuple(one.shape), one.dtype, text) for one in closed.in_avals]))
+    with jax.disable_jit(False):  # samplers are known by the names of jitted functions
+        closed = jax.make_jaxpr(arrays)(*(inputs[index] for index in unknown))
+    text = "depends on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
+    values = iter(_trace.run(closed, [Problem(tuple(aval.shape), aval.dtype, text) for aval in closed.in_avals]))
     leaves, structure = kept
     found = [next(values) if _is_array(leaf) else None for _, leaf in leaves]
     return [(path, None if _is_array(leaf) else leaf) for path, leaf in leaves], structure, found
@@ -132,30 +127,32 @@ def _is_array(leaf: object) -> bool:
 
 
 def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
-    """What a leaf holds, as a node; or as it is, if it is not served."""
+    """A leaf as a node; or as it is, if it is not served."""
     if not isinstance(value, Node):
         if not _is_served(value.dtype):
             return jax.numpy.asarray(value)
-        node = _nodes.given(np.asarray(value))
-    elif not _nodes.is_drawn(value):
+        node = _nodes.literal(np.asarray(value))
+    elif not is_drawn(value):
         if _is_served(value.dtype) and _nodes.is_few_numbers(value) and _are_finite(value):
             return value
-        node = _nodes.given(np.ascontiguousarray(_nodes.evaluated(value)))
+        node = _nodes.literal(np.ascontiguousarray(_nodes.evaluated(value)))
     else:
         return _drawn(name, value)
-    numbers = node.values if isinstance(node, Given) else node.value if isinstance(node, Full) else None
+    numbers = node.values if isinstance(node, Literal) else node.value if isinstance(node, Full) else None
     is_whole = _is_served(node.dtype) and bool(np.isfinite(np.asarray(numbers)).all())
     return node if is_whole else jax.numpy.asarray(value if not isinstance(value, Node) else _nodes.evaluated(value))
 
 
 def _drawn(name: str, node: Node) -> Node:
-    problem = _nodes.problem_of(node)
+    problem = problem_of(node)
     if problem is not None:
         site = str(problem.site) if problem.site is not None else ""
         where = f" ({site})" if site else ""
         raise InvalidRequest(name, f"{problem.text}{where}; {_REMEDY}")
     if not _are_finite(node):
-        raise InvalidRequest(name, f"is made of drawn values{_where(node)} and of such as are not finite; {_REMEDY}")
+        raise InvalidRequest(
+            name, f"is computed from drawn values{_where(node)} and from values that are not finite; {_REMEDY}"
+        )
     if not _is_served(node.dtype):
         raise InvalidRequest(
             name,
@@ -166,49 +163,37 @@ def _drawn(name: str, node: Node) -> Node:
 
 
 def _where(node: Node) -> str:
-    """Where something of it is drawn."""
-    sites = (str(leaf.drawing.site) for leaf in _nodes.leaves(node) if isinstance(leaf, _nodes.Draw))
-    return next((f" ({site})" for site in sites if site), "")
+    """The line that draws some of its values, in parentheses."""
+    site = site_of_draw(node)
+    return f" ({site})" if site else ""
 
 
 def _are_finite(node: Node) -> bool:
-    numbers = ((leaf.values if isinstance(leaf, Given) else leaf.value, leaf) for leaf in _constants(node))
+    numbers = ((leaf.values if isinstance(leaf, Literal) else leaf.value, leaf) for leaf in _constants(node))
     return all(bool(np.isfinite(number).all()) for number, leaf in numbers if leaf.dtype.kind not in "biu")
 
 
-def _constants(node: Node) -> list[Full | Given]:
-    return [leaf for leaf in _nodes.leaves(node) if isinstance(leaf, (Full, Given))]
+def _constants(node: Node) -> list[Full | Literal]:
+    return [leaf for leaf in leaves(node) if isinstance(leaf, (Full, Literal))]
 
 
-_REMEDY: Final = "make it from draws by arithmetic, or leave it out of what init returns and make it yourself"
+_REMEDY: Final = "compute it from draws by arithmetic, or leave it out of what init returns and compute it yourself"
 
 _SERVED: Final = (*_nodes.FLOATS, _nodes.COMPLEX)
 
 
 def _is_served(dtype: Any) -> bool:  # noqa: ANN401
-    return any(dtype == one for one in _SERVED)
+    return any(dtype == served for served in _SERVED)
 
 
-def _check_names(held: Sequence[_emit.Held]) -> None:
+def _check_names(held: Sequence[Held]) -> None:
     seen: set[str] = set()
-    for one in held:
-        if one.name in seen:
-            raise InvalidRequest(one.name, "names two leaves of the tree; let their paths differ without dots in keys")
-        seen.add(one.name)
-
-
-def _warn_of_literals(held: Sequence[_emit.Held]) -> None:
-    sizes: dict[str, int] = {}
-    for one in held:
-        given = [leaf for leaf in _nodes.leaves(one.node) if isinstance(leaf, Given)]
-        sizes[one.name] = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in given)
-    if (total := sum(sizes.values())) > _LARGE_LITERALS:
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        warnings.warn(
-            f"the model holds {total / 2**20:.0f} MiB of values that its code computes without drawing, "
-            f"most in {', '.join(largest)}; they are part of the model file",
-            stacklevel=3,
-        )
+    for tensor in held:
+        if tensor.name in seen:
+            raise InvalidRequest(
+                tensor.name, "names two leaves of the tree; use keys without dots, so that the paths differ"
+            )
+        seen.add(tensor.name)
 
 
 def _name_of(init: Callable[..., Any]) -> str:

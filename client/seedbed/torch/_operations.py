@@ -1,6 +1,6 @@
-"""torch's operations on values that are only noted: which node each makes of its arguments' nodes.
+"""torch's operations on symbolic tensors: the node that each computes from its arguments' nodes.
 
-An operation that is not here makes a `Problem`, which is told if it reaches a parameter or buffer.
+An operation that is missing here gives a `Problem`, an error once it reaches a parameter or buffer.
 """
 
 from __future__ import annotations
@@ -14,56 +14,57 @@ import numpy as np
 import torch
 
 from seedbed._record.boxes import Box, Shape, box_by, row_major, whole
+from seedbed._record.nodes import Full, Node, Reduce, is_drawn, with_dtype
 from seedbed.torch import _nodes
-from seedbed.torch._nodes import Full, Node, apply, viewed
+from seedbed.torch._nodes import apply, viewed
 
 MAX_PIECES = 4096
-"""Of what an operation takes together, as many as a tensor may have parts."""
+"""The most pieces that an operation joins: as many as a tensor may have parts."""
 
 MOST_FACTORS = 256
-"""Of a product, each of which is a step."""
+"""The most factors of a product; each is a step."""
 
-Given = Mapping[str, Any]
+Arguments = Mapping[str, Any]
 """An operation's arguments by name; tensors are nodes."""
 
-Operation = Callable[[Given, Shape, torch.dtype], Node]
+Operation = Callable[[Arguments, Shape, torch.dtype], Node]
 """Makes a node from the arguments, the result's shape and its dtype."""
 
 
-def _function(name: str, *names: str) -> Operation:
-    """One of the contract's functions."""
+def _function(function: str, *names: str) -> Operation:
+    """One of the contract's functions, of the arguments with these names; default ``self``."""
     names = names or ("self",)
-    return lambda given, shape, dtype: apply(name, *(given[one] for one in names), dtype=dtype)
+    return lambda arguments, shape, dtype: apply(function, *(arguments[name] for name in names), dtype=dtype)
 
 
 def _negated(node: Node) -> Node:
     return apply("subtract", 1.0, node)
 
 
-def _scaled(given: Given, name: str = "other") -> Node | float:
+def _scaled(arguments: Arguments, name: str = "other") -> Node | float:
     """An argument times ``alpha``."""
-    alpha: float = given.get("alpha", 1)
-    other: Node | float = given[name]
+    alpha: float = arguments.get("alpha", 1)
+    other: Node | float = arguments[name]
     if alpha == 1:
         return other
     return apply("multiply", other, alpha) if isinstance(other, Node) else other * alpha
 
 
-def _add(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("add", given["self"], _scaled(given), dtype=dtype)
+def _add(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("add", arguments["self"], _scaled(arguments), dtype=dtype)
 
 
-def _sub(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("subtract", given["self"], _scaled(given), dtype=dtype)
+def _sub(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("subtract", arguments["self"], _scaled(arguments), dtype=dtype)
 
 
-def _rsub(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("subtract", given["other"], _scaled(given, "self"), dtype=dtype)
+def _rsub(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("subtract", arguments["other"], _scaled(arguments, "self"), dtype=dtype)
 
 
-def _div(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    quotient = apply("divide", given["self"], given["other"], dtype=dtype)
-    mode = given.get("rounding_mode")
+def _div(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    quotient = apply("divide", arguments["self"], arguments["other"], dtype=dtype)
+    mode = arguments.get("rounding_mode")
     if mode == "floor":
         return apply("floor", quotient)
     return _trunc_of(quotient) if mode == "trunc" else quotient
@@ -74,18 +75,18 @@ def _trunc_of(node: Node) -> Node:
     return apply("where", apply("less", node, 0.0), up, apply("floor", node))
 
 
-def _remainder(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    a, b = given["self"], given["other"]
+def _remainder(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    a, b = arguments["self"], arguments["other"]
     return apply("subtract", a, apply("multiply", apply("floor", apply("divide", a, b)), b), dtype=dtype)
 
 
-def _fmod(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    a, b = given["self"], given["other"]
+def _fmod(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    a, b = arguments["self"], arguments["other"]
     return apply("subtract", a, apply("multiply", _trunc_of(apply("divide", a, b)), b), dtype=dtype)
 
 
-def _power(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    base, exponent = given["self"], given["exponent"]
+def _power(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    base, exponent = arguments["self"], arguments["exponent"]
     number = exponent.value if isinstance(exponent, Full) else exponent
     if isinstance(number, (int, float)):
         if number == 1:
@@ -99,47 +100,47 @@ def _power(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
     return apply("power", base, exponent, dtype=dtype)
 
 
-def _clamp(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    low, high = given.get("min"), given.get("max")
+def _clamp(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    low, high = arguments.get("min"), arguments.get("max")
     if low is None or high is None:
         name, bound = ("minimum", high) if low is None else ("maximum", low)
         assert bound is not None  # for mypy: torch refuses that
-        return apply(name, given["self"], bound, dtype=dtype)
-    return apply("clamp", given["self"], low, high, dtype=dtype)
+        return apply(name, arguments["self"], bound, dtype=dtype)
+    return apply("clamp", arguments["self"], low, high, dtype=dtype)
 
 
-def _hardtanh(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("clamp", given["self"], given["min_val"], given["max_val"], dtype=dtype)
+def _hardtanh(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("clamp", arguments["self"], arguments["min_val"], arguments["max_val"], dtype=dtype)
 
 
-def _where(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("where", given["condition"], given["self"], given["other"], dtype=dtype)
+def _where(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("where", arguments["condition"], arguments["self"], arguments["other"], dtype=dtype)
 
 
-def _masked_fill(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("where", given["mask"], given["value"], given["self"], dtype=dtype)
+def _masked_fill(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("where", arguments["mask"], arguments["value"], arguments["self"], dtype=dtype)
 
 
-def _lerp(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    step = apply("multiply", given["weight"], apply("subtract", given["end"], given["self"]))
-    return apply("add", given["self"], step, dtype=dtype)
+def _lerp(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    step = apply("multiply", arguments["weight"], apply("subtract", arguments["end"], arguments["self"]))
+    return apply("add", arguments["self"], step, dtype=dtype)
 
 
 def _addc(combine: str) -> Operation:
-    def operation(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-        product = apply(combine, given["tensor1"], given["tensor2"])
-        return apply("add", given["self"], apply("multiply", product, given.get("value", 1)), dtype=dtype)
+    def operation(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+        product = apply(combine, arguments["tensor1"], arguments["tensor2"])
+        return apply("add", arguments["self"], apply("multiply", product, arguments.get("value", 1)), dtype=dtype)
 
     return operation
 
 
 def _by(make: Callable[[Node], Node]) -> Operation:
-    """A function of ``self`` alone, written with those of the contract."""
-    return lambda given, shape, dtype: _nodes.with_dtype(make(given["self"]), dtype)
+    """A function of ``self`` alone, composed of the contract's."""
+    return lambda arguments, shape, dtype: with_dtype(make(arguments["self"]), dtype)
 
 
 def _by_two(make: Callable[[Any, Any], Node]) -> Operation:
-    return lambda given, shape, dtype: _nodes.with_dtype(make(given["self"], given["other"]), dtype)
+    return lambda arguments, shape, dtype: with_dtype(make(arguments["self"], arguments["other"]), dtype)
 
 
 def _tan(x: Node) -> Node:
@@ -152,9 +153,9 @@ def _sign(x: Node) -> Node:
     return apply("subtract", apply("less", 0.0, x), apply("less", x, 0.0))
 
 
-def _gelu(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    x = given["self"]
-    if given.get("approximate", "none") != "none":
+def _gelu(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    x = arguments["self"]
+    if arguments.get("approximate", "none") != "none":
         cube = apply("multiply", apply("multiply", x, x), x)
         inner = apply("multiply", math.sqrt(2 / math.pi), apply("add", x, apply("multiply", 0.044715, cube)))
         gate = apply("add", 1.0, apply("tanh", inner))
@@ -163,21 +164,21 @@ def _gelu(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
     return apply("multiply", apply("multiply", 0.5, x), gate, dtype=dtype)
 
 
-def _softplus(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    beta = given.get("beta", 1)
-    return apply("divide", apply("softplus", apply("multiply", given["self"], beta)), beta, dtype=dtype)
+def _softplus(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    beta = arguments.get("beta", 1)
+    return apply("divide", apply("softplus", apply("multiply", arguments["self"], beta)), beta, dtype=dtype)
 
 
-def _logit(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    x = given["self"]
-    if given.get("eps") is not None:
-        x = apply("clamp", x, given["eps"], 1 - given["eps"])
+def _logit(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    x = arguments["self"]
+    if arguments.get("eps") is not None:
+        x = apply("clamp", x, arguments["eps"], 1 - arguments["eps"])
     return apply("log", apply("divide", x, apply("subtract", 1.0, x)), dtype=dtype)
 
 
-def _round(given: Given, _shape: Shape, dtype: torch.dtype) -> Node:
-    scale = 10.0 ** given.get("decimals", 0)
-    return apply("divide", apply("round", apply("multiply", given["self"], scale)), scale, dtype=dtype)
+def _round(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
+    scale = 10.0 ** arguments.get("decimals", 0)
+    return apply("divide", apply("round", apply("multiply", arguments["self"], scale)), scale, dtype=dtype)
 
 
 def _hyperbolic(sign: str) -> Callable[[Node], Node]:
@@ -187,7 +188,7 @@ def _hyperbolic(sign: str) -> Callable[[Node], Node]:
     return function
 
 
-# Reductions. The contract's keep their axes; a view drops them.
+# Reductions. Those of the contract keep the axes; a view drops them.
 
 
 def _reduced(
@@ -197,37 +198,37 @@ def _reduced(
     axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     axes = tuple(sorted({axis % rank for axis in axes})) if rank else ()
     if isinstance(node, _nodes.Problem):
-        return _nodes.spoilt(node, shape, dtype)
+        return _nodes.propagated(node, shape, dtype)
     if not axes:
         return viewed(node, whole(shape))
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(node.shape))
-    return viewed(_nodes.Reduce(kept, dtype, reducer, axes, p, node), whole(shape))
+    return viewed(Reduce(kept, dtype, reducer, axes, node, p), whole(shape))
 
 
 def _reduction(reducer: str) -> Operation:
-    def operation(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-        return _reduced(given["self"], reducer, given.get("dim"), shape, dtype)
+    def operation(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+        return _reduced(arguments["self"], reducer, arguments.get("dim"), shape, dtype)
 
     return operation
 
 
-def _norm(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    p = given.get("ord", given.get("p", 2))
+def _norm(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    p = arguments.get("ord", arguments.get("p", 2))
     p = 2.0 if p is None else float(p)
-    node, dims = given["self"], given.get("dim")
+    node, dims = arguments["self"], arguments.get("dim")
     if math.isinf(p):
         return _reduced(apply("absolute", node), "maximum" if p > 0 else "minimum", dims, shape, dtype)
     if p <= 0:
-        return _nodes.problem(f"the {p:g}-norm of values that were drawn is not served", shape, dtype, node)
+        return _nodes.problem(f"is the {p:g}-norm of drawn values, which is not served", shape, dtype, node)
     return _reduced(node, "norm", dims, shape, dtype, p)
 
 
-def _variance(node: Node, given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    dims = given.get("dim")
+def _variance(node: Node, arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    dims = arguments.get("dim")
     count = math.prod(node.shape) // max(math.prod(shape), 1)
-    correction = given.get("correction")
+    correction = arguments.get("correction")
     if correction is None:
-        correction = 1 if given.get("unbiased", True) else 0
+        correction = 1 if arguments.get("unbiased", True) else 0
     rank = len(node.shape)
     axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     kept = tuple(1 if axis in {a % rank for a in axes} else size for axis, size in enumerate(node.shape))
@@ -236,23 +237,23 @@ def _variance(node: Node, given: Given, shape: Shape, dtype: torch.dtype) -> Nod
     return apply("divide", total, float(count - correction))
 
 
-def _var(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    return _variance(given["self"], given, shape, dtype)
+def _var(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    return _variance(arguments["self"], arguments, shape, dtype)
 
 
-def _std(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    return apply("sqrt", _variance(given["self"], given, shape, dtype))
+def _std(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    return apply("sqrt", _variance(arguments["self"], arguments, shape, dtype))
 
 
-def _softmax(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, dim = given["self"], given["dim"]
+def _softmax(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, dim = arguments["self"], arguments["dim"]
     kept = tuple(1 if axis == dim % len(shape) else size for axis, size in enumerate(shape))
     powers = apply("exp", apply("subtract", node, _reduced(node, "maximum", dim, kept, dtype)))
     return apply("divide", powers, _reduced(powers, "sum", dim, kept, dtype), dtype=dtype)
 
 
 def _product(a: Node, b: Node, axis: int, shape: Shape, dtype: torch.dtype) -> Node:
-    """The sum along an axis of what two nodes that are broadcast give together."""
+    """The sum, along an axis, of the product of two nodes, which are broadcast."""
     return _reduced(apply("multiply", a, b), "sum", axis, shape, dtype)
 
 
@@ -261,28 +262,30 @@ def _with_axis(node: Node, axis: int) -> Node:
     return viewed(node, box_by(node.shape, lambda array: np.expand_dims(array, axis)))
 
 
-def _matrix_product(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    a, b = given["self"], given["mat2"]
+def _matrix_product(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    a, b = arguments["self"], arguments["mat2"]
     return _product(_with_axis(a, -1), _with_axis(b, -3), -2, shape, dtype)
 
 
-def _cumsum(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    """Each element as the sum of those up to it: of as many products with 0 and 1 as there are pairs of them."""
-    node, dim = given["self"], given["dim"] % max(len(shape), 1)
+def _cumsum(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    """The sum of the elements up to each: of its products with 0 and 1."""
+    node, dim = arguments["self"], arguments["dim"] % max(len(shape), 1)
     size = shape[dim]
     order = torch.arange(size, dtype=torch.float64)
     axes = (slice(None),) * (len(shape) - dim - 1)
-    is_before = apply("less_equal", _nodes.given(order[None]), _nodes.given(order[:, None]))
+    is_before = apply("less_equal", _nodes.literal(order[None]), _nodes.literal(order[:, None]))
     trailing = viewed(is_before, box_by((size, size), lambda array: array[(..., *(None,) * len(axes))]))
     return _product(_with_axis(node, dim), trailing, dim + 1 - len(shape) - 1, shape, dtype)
 
 
-def _prod(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, dim = given["self"], given.get("dim")
+def _prod(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, dim = arguments["self"], arguments.get("dim")
     if dim is None:
         node, dim = viewed(node, whole((math.prod(node.shape),))), 0
     if not 0 < (size := node.shape[dim]) <= MOST_FACTORS:
-        return _nodes.problem(f"a product of {size} values that were drawn is not served", shape, dtype, node)
+        return _nodes.problem(
+            f"is a product of {size} drawn values; 1 to {MOST_FACTORS} are served", shape, dtype, node
+        )
     before = (slice(None),) * (dim % len(node.shape))
     factors = [
         viewed(node, box_by(node.shape, lambda array, n=n: array[(*before, n, ...)]))  # type: ignore[misc]
@@ -291,24 +294,24 @@ def _prod(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     return viewed(functools.reduce(functools.partial(apply, "multiply"), factors), whole(shape))
 
 
-# What moves elements.
+# Movement of elements.
 
 
 def _placed(places: Sequence[tuple[Box, Node]], shape: Shape, dtype: torch.dtype) -> Node:
-    """Nodes in boxes, which cover everything."""
+    """Nodes in boxes that cover everything."""
     if len(places) > MAX_PIECES:
-        return _nodes.problem(f"is put together of {len(places)} pieces, over the limit of {MAX_PIECES}", shape, dtype)
+        return _nodes.problem(f"is joined from {len(places)} pieces, over the limit of {MAX_PIECES}", shape, dtype)
     flat: Node = _nodes.unset((math.prod(shape),), dtype)
     for box, node in places:
         flat = _nodes.written(flat, box, _nodes.cast(node, dtype))
-    return viewed(_nodes.settled(flat), whole(shape))
+    return viewed(flat.settled(), whole(shape))
 
 
-def _cat(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    dim, begin, places = given.get("dim", 0) % max(len(shape), 1), 0, []
-    for node in given["tensors"]:
+def _cat(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    dim, begin, places = arguments.get("dim", 0) % max(len(shape), 1), 0, []
+    for node in arguments["tensors"]:
         if node.shape == (0,) and len(shape) != 1:
-            continue  # torch lets an empty one pass
+            continue  # torch skips empty tensors
         end = begin + node.shape[dim]
         index = (*(slice(None),) * dim, slice(begin, end))
         places.append((box_by(shape, lambda array, index=index: array[index]), node))  # type: ignore[misc]
@@ -316,16 +319,16 @@ def _cat(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     return _placed(places, shape, dtype)
 
 
-def _stack(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    dim, places = given.get("dim", 0) % len(shape), []
-    for position, node in enumerate(given["tensors"]):
+def _stack(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    dim, places = arguments.get("dim", 0) % len(shape), []
+    for position, node in enumerate(arguments["tensors"]):
         index = (*(slice(None),) * dim, position, ...)
         places.append((box_by(shape, lambda array, index=index: array[index]), node))  # type: ignore[misc]
     return _placed(places, shape, dtype)
 
 
-def _repeat(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, repeats = given["self"], given["repeats"]
+def _repeat(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, repeats = arguments["self"], arguments["repeats"]
     sizes = (1,) * (len(repeats) - len(node.shape)) + node.shape
     strides = row_major(sizes)
     spread = Box(
@@ -335,10 +338,11 @@ def _repeat(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     return viewed(viewed(node, spread), whole(shape))
 
 
-def _repeat_interleave(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, repeats, dim = given["self"], given["repeats"], given.get("dim")
+def _repeat_interleave(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, repeats, dim = arguments["self"], arguments["repeats"], arguments.get("dim")
     if not isinstance(repeats, int):
-        return _nodes.problem("repeat_interleave by a tensor is not served", shape, dtype, node)
+        text = "is computed by repeat_interleave with a tensor of repeats, which is not served"
+        return _nodes.problem(text, shape, dtype, node)
     if dim is None:
         node, dim = viewed(node, whole((math.prod(node.shape),))), 0
     sizes, strides = list(node.shape), list(row_major(node.shape))
@@ -347,17 +351,17 @@ def _repeat_interleave(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
     return viewed(viewed(node, Box(tuple(sizes), tuple(strides))), whole(shape))
 
 
-def _flip(given: Given, _shape: Shape, _dtype: torch.dtype) -> Node:
-    node = given["self"]
-    return viewed(node, box_by(node.shape, lambda array: np.flip(array, tuple(given["dims"]))))
+def _flip(arguments: Arguments, _shape: Shape, _dtype: torch.dtype) -> Node:
+    node = arguments["self"]
+    return viewed(node, box_by(node.shape, lambda array: np.flip(array, tuple(arguments["dims"]))))
 
 
-def _roll(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, dims = given["self"], given.get("dims") or []
+def _roll(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, dims = arguments["self"], arguments.get("dims") or []
     if not dims:
-        flat = _rolled(viewed(node, whole((math.prod(node.shape),))), given["shifts"][0], 0)
+        flat = _rolled(viewed(node, whole((math.prod(node.shape),))), arguments["shifts"][0], 0)
         return viewed(flat, whole(shape))
-    for shift, dim in zip(given["shifts"], dims, strict=True):
+    for shift, dim in zip(arguments["shifts"], dims, strict=True):
         node = _rolled(node, shift, dim)
     return node  # type: ignore[no-any-return]
 
@@ -367,41 +371,41 @@ def _rolled(node: Node, shift: int, dim: int) -> Node:
     before = (slice(None),) * (dim % len(node.shape))
     places = []
     for begin, end, to in ((0, size - shift % size, shift % size), (size - shift % size, size, 0)):
-        taken = box_by(node.shape, lambda array, b=begin, e=end: array[(*before, slice(b, e))])  # type: ignore[misc]
-        laid = box_by(node.shape, lambda array, t=to, n=end - begin: array[(*before, slice(t, t + n))])  # type: ignore[misc]
-        places.append((laid, viewed(node, taken)))
+        source = box_by(node.shape, lambda array, b=begin, e=end: array[(*before, slice(b, e))])  # type: ignore[misc]
+        target = box_by(node.shape, lambda array, t=to, n=end - begin: array[(*before, slice(t, t + n))])  # type: ignore[misc]
+        places.append((target, viewed(node, source)))
     return _placed(places, node.shape, node.dtype)
 
 
 def _triangle(is_lower: bool) -> Operation:
-    def operation(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-        rows = _nodes.given(torch.arange(shape[-2], dtype=torch.float64)[:, None] + given.get("diagonal", 0))
-        columns = _nodes.given(torch.arange(shape[-1], dtype=torch.float64)[None])
+    def operation(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+        rows = _nodes.literal(torch.arange(shape[-2], dtype=torch.float64)[:, None] + arguments.get("diagonal", 0))
+        columns = _nodes.literal(torch.arange(shape[-1], dtype=torch.float64)[None])
         is_kept = apply("less_equal", columns, rows) if is_lower else apply("less_equal", rows, columns)
-        return apply("where", is_kept, given["self"], 0.0, dtype=dtype)
+        return apply("where", is_kept, arguments["self"], 0.0, dtype=dtype)
 
     return operation
 
 
-def _index_select(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    return _indexed(given["self"], given["dim"], given["index"], shape, dtype)
+def _index_select(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    return _indexed(arguments["self"], arguments["dim"], arguments["index"], shape, dtype)
 
 
-def _embedding(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    return _indexed(given["weight"], 0, given["indices"], shape, dtype)
+def _embedding(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    return _indexed(arguments["weight"], 0, arguments["indices"], shape, dtype)
 
 
-def _index(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    used = [(dim, index) for dim, index in enumerate(given["indices"]) if index is not None]
+def _index(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    used = [(dim, index) for dim, index in enumerate(arguments["indices"]) if index is not None]
     if len(used) != 1:
-        return _nodes.problem("indexing by several tensors is not served", shape, dtype, given["self"])
-    return _indexed(given["self"], *used[0], shape, dtype)
+        return _nodes.problem("is indexed by several tensors, which is not served", shape, dtype, arguments["self"])
+    return _indexed(arguments["self"], *used[0], shape, dtype)
 
 
 def _indexed(node: Node, dim: int, index: Node, shape: Shape, dtype: torch.dtype) -> Node:
-    """Slices along one axis, by numbers that the code knows."""
-    if _nodes.is_drawn(index):
-        return _nodes.problem("indexing by values that were drawn is not served", shape, dtype, index)
+    """Slices along one axis, by indices that are known."""
+    if is_drawn(index):
+        return _nodes.problem("is indexed by drawn values, which is not served", shape, dtype, index)
     numbers = _nodes.evaluated(index).reshape(-1)
     if numbers.dtype == torch.bool:
         numbers = numbers.nonzero().reshape(-1)
@@ -409,23 +413,23 @@ def _indexed(node: Node, dim: int, index: Node, shape: Shape, dtype: torch.dtype
     sizes = (*node.shape[:dim], len(numbers), *node.shape[dim + 1 :])
     before, places = (slice(None),) * dim, []
     for position, number in enumerate(numbers.tolist()[: MAX_PIECES + 1]):
-        taken = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
-        laid = box_by(sizes, lambda array, p=position: array[(*before, p, ...)])  # type: ignore[misc]
-        places.append((laid, viewed(node, taken)))
+        source = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
+        target = box_by(sizes, lambda array, p=position: array[(*before, p, ...)])  # type: ignore[misc]
+        places.append((target, viewed(node, source)))
     return viewed(_placed(places, sizes, dtype), whole(shape))
 
 
-def _index_fill(given: Given, _shape: Shape, _dtype: torch.dtype) -> Node:
-    return _with_slices(given["self"], given["dim"], given["index"], given["value"])
+def _index_fill(arguments: Arguments, _shape: Shape, _dtype: torch.dtype) -> Node:
+    return _with_slices(arguments["self"], arguments["dim"], arguments["index"], arguments["value"])
 
 
 def _with_slices(node: Node, dim: int, index: Node, values: Node | float) -> Node:
-    """A node with other slices along an axis, at numbers that the code knows."""
-    if _nodes.is_drawn(index):
-        return _nodes.problem("indexing by values that were drawn is not served", node.shape, node.dtype, index)
+    """A node with other slices along an axis, at indices that are known."""
+    if is_drawn(index):
+        return _nodes.problem("is indexed by drawn values, which is not served", node.shape, node.dtype, index)
     numbers = _nodes.evaluated(index).reshape(-1)
     if len(numbers) > MAX_PIECES:
-        text = f"writes {len(numbers)} slices by their numbers, over the limit of {MAX_PIECES}"
+        text = f"is written in {len(numbers)} slices by their indices, over the limit of {MAX_PIECES}"
         return _nodes.problem(text, node.shape, node.dtype)
     size, before = node.shape[dim], (slice(None),) * (dim % len(node.shape))
     flat = viewed(node, whole((math.prod(node.shape),)))
@@ -444,58 +448,58 @@ def _slice_of(values: Node | float, position: int, dim: int, shape: Shape, dtype
     return _nodes.cast(broadcast(viewed(values, box_by(values.shape, lambda array: array[index])), shape), dtype)
 
 
-def _index_put(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, values = given["self"], given["values"]
-    used = [(dim, index) for dim, index in enumerate(given["indices"]) if index is not None]
-    if len(used) == 1 and not given.get("accumulate", False):
+def _index_put(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, values = arguments["self"], arguments["values"]
+    used = [(dim, index) for dim, index in enumerate(arguments["indices"]) if index is not None]
+    if len(used) == 1 and not arguments.get("accumulate", False):
         dim, index = used[0]
         if index.dtype == torch.bool and index.shape == node.shape and math.prod(values.shape) == 1:
             return apply("where", index, viewed(values, whole(())), node, dtype=dtype)
         if index.dtype != torch.bool and len(index.shape) == 1:
             return _with_slices(node, dim, index, values)
-    return _nodes.problem("writing at several indices is not served", shape, dtype, node)
+    return _nodes.problem("is written at several indices, which is not served", shape, dtype, node)
 
 
-def _index_copy(given: Given, _shape: Shape, _dtype: torch.dtype) -> Node:
-    return _with_slices(given["self"], given["dim"], given["index"], given["source"])
+def _index_copy(arguments: Arguments, _shape: Shape, _dtype: torch.dtype) -> Node:
+    return _with_slices(arguments["self"], arguments["dim"], arguments["index"], arguments["source"])
 
 
-def _fill_diagonal(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node = given["self"]
+def _fill_diagonal(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node = arguments["self"]
     size = min(shape)
     diagonal = Box((size,), (sum(row_major(shape)),))
     flat = viewed(node, whole((math.prod(shape),)))
-    return viewed(_nodes.written(flat, diagonal, Full((size,), dtype, float(given["fill_value"]))), whole(shape))
+    return viewed(_nodes.written(flat, diagonal, Full((size,), dtype, float(arguments["fill_value"]))), whole(shape))
 
 
-def _pad(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, pad = given["self"], given["pad"]
+def _pad(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, pad = arguments["self"], arguments["pad"]
     begin = [0] * len(shape)
     for index in range(len(pad) // 2):
         begin[-1 - index] = pad[2 * index]
     if any(n < 0 for n in pad):
-        return _nodes.problem("a padding below 0 is not served", shape, dtype, node)
+        return _nodes.problem("is padded by less than 0, which is not served", shape, dtype, node)
     part = tuple(slice(b, b + size) for b, size in zip(begin, node.shape, strict=True))
-    around: Node = Full((math.prod(shape),), dtype, float(given.get("value", 0)))
+    around: Node = Full((math.prod(shape),), dtype, float(arguments.get("value", 0)))
     inside = box_by(shape, lambda array: array[part])
     return viewed(_nodes.written(around, inside, node), whole(shape))
 
 
-def _diag(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-    node, k = given["self"], given.get("diagonal", given.get("offset", 0))
+def _diag(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+    node, k = arguments["self"], arguments.get("diagonal", arguments.get("offset", 0))
     if isinstance(node, _nodes.Signs):
-        return _nodes.spoilt(node, shape, dtype)
+        return _nodes.propagated(node, shape, dtype)
     if len(node.shape) == 2 and len(shape) == 1:
         return viewed(node, box_by(node.shape, lambda array: np.diagonal(array, k)))
     if len(node.shape) != 1:
-        return _nodes.problem("a diagonal of more than 2 dimensions is not served", shape, dtype, node)
+        return _nodes.problem("is a diagonal of more than 2 dimensions, which is not served", shape, dtype, node)
     around: Node = Full((math.prod(shape),), dtype, 0.0)
     return viewed(_nodes.written(around, box_by(shape, lambda array: np.diagonal(array, k)), node), whole(shape))
 
 
-def _same(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
+def _same(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     """A copy, converted and broadcast."""
-    node = given["self"]
+    node = arguments["self"]
     return _nodes.cast(broadcast(node, shape), dtype)
 
 
@@ -507,8 +511,8 @@ def broadcast(node: Node, shape: Shape) -> Node:
 
 
 def _full_like(value: float | None = None) -> Operation:
-    def operation(given: Given, shape: Shape, dtype: torch.dtype) -> Node:
-        return Full(shape, dtype, float(given["fill_value"] if value is None else value))
+    def operation(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
+        return Full(shape, dtype, float(arguments["fill_value"] if value is None else value))
 
     return operation
 
@@ -534,7 +538,7 @@ OPERATIONS: dict[str, Operation] = {
     "rsub": _rsub,
     "div": _div,
     "true_divide": _div,
-    "floor_divide": lambda given, shape, dtype: _div({**given, "rounding_mode": "floor"}, shape, dtype),
+    "floor_divide": lambda arguments, shape, dtype: _div({**arguments, "rounding_mode": "floor"}, shape, dtype),
     "remainder": _remainder,
     "fmod": _fmod,
     "cumsum": _cumsum,
@@ -593,9 +597,9 @@ OPERATIONS: dict[str, Operation] = {
     "var": _var,
     "std": _std,
     "_softmax": _softmax,
-    "mv": lambda given, shape, dtype: _product(given["self"], given["vec"], -1, shape, dtype),
-    "dot": lambda given, shape, dtype: _product(given["self"], given["tensor"], -1, shape, dtype),
-    "vdot": lambda given, shape, dtype: _product(given["self"], given["other"], -1, shape, dtype),
+    "mv": lambda arguments, shape, dtype: _product(arguments["self"], arguments["vec"], -1, shape, dtype),
+    "dot": lambda arguments, shape, dtype: _product(arguments["self"], arguments["tensor"], -1, shape, dtype),
+    "vdot": lambda arguments, shape, dtype: _product(arguments["self"], arguments["other"], -1, shape, dtype),
     "mm": _matrix_product,
     "bmm": _matrix_product,
     "cat": _cat,
@@ -618,7 +622,7 @@ OPERATIONS: dict[str, Operation] = {
     "diag_embed": _diag,
     "diagonal_copy": _diag,
     "clone": _same,
-    "copy": lambda given, shape, dtype: _nodes.cast(broadcast(given["src"], shape), dtype),
+    "copy": lambda arguments, shape, dtype: _nodes.cast(broadcast(arguments["src"], shape), dtype),
     "_to_copy": _same,
     "lift_fresh_copy": _same,
     "contiguous": _same,

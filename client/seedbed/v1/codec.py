@@ -1,9 +1,9 @@
-"""Stream messages, written and read without copying their payloads: the wire format of both sides.
+"""The codec of stream messages for both sides, which does not copy payloads needlessly.
 
 An ordinary protobuf message copies a payload three times before gRPC sees it: into its ``bytes`` field, into the
 serialised chunk, and into the serialised response. The payload is the last field of the last field, so all before it is
-a short header: `with_chunk` joins header and payload with a single copy, byte for byte as ``SerializeToString`` would,
-and `parse` gives the payload as a view of the message.
+a short header. `with_chunk` joins header and payload with a single copy, and writes the same bytes as
+``SerializeToString``. `parse` returns the payload as a view of the message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DESCRIPTION_TAGS: Final[dict[Response, int]] = {
 
 
 class StreamMessage(NamedTuple):
-    """An InitTensorResponse or InitModelResponse, read."""
+    """A parsed InitTensorResponse or InitModelResponse."""
 
     tensor_index: int
     description: TensorDescription | None
@@ -46,7 +46,7 @@ class StreamMessage(NamedTuple):
 
 
 class ReceivedChunk(NamedTuple):
-    """A Chunk, whose payload is a view of the message that it came in."""
+    """A parsed Chunk, whose payload is a view of the serialised message."""
 
     element_offset: int
     crc32c: int
@@ -57,7 +57,7 @@ _EMPTY_CHUNK: Final = ReceivedChunk(0, 0, memoryview(b""))
 
 
 def with_chunk(head: bytes, element_offset: int, payload: memoryview) -> bytes:
-    """Appends a chunk to a response that has none.
+    """Append a chunk to a response without one.
 
     Args:
         head: A serialised ``InitTensorResponse`` or ``InitModelResponse`` without its chunk.
@@ -83,7 +83,7 @@ def with_chunk(head: bytes, element_offset: int, payload: memoryview) -> bytes:
 
 
 def field(number: int, serialized: bytes) -> bytes:
-    """A serialised message as a field of another message; the field's number is below 16.
+    """Encode a serialised message as a field of another message; the field's number must be below 16.
 
     >>> from seedbed.v1 import InitTensorResponse, TensorDescription
     >>> serialized = TensorDescription(byte_count=8).SerializeToString()
@@ -94,11 +94,13 @@ def field(number: int, serialized: bytes) -> bytes:
 
 
 def parse(message: bytes, response: Response) -> StreamMessage:
-    """Reads a stream's message: the known fields, in any order; a field in parts is merged, as protobuf demands.
+    """Parse a stream's message.
+
+    Fields may come in any order, unknown ones are skipped, and repeated occurrences are merged, as protobuf demands.
 
     Args:
         message: A serialised response.
-        response: Which one.
+        response: The type of the response.
 
     Raises:
         ValueError: The message is malformed.
@@ -129,7 +131,7 @@ def _parse_chunk(content: memoryview, chunk: ReceivedChunk) -> ReceivedChunk:
     element_offset, checksum, payload = chunk
     for tag, value in _fields(content):
         if tag == _OFFSET_TAG:
-            element_offset = value & (2**64 - 1)  # a negative offset becomes one that no stream reaches
+            element_offset = value & (2**64 - 1)  # a negative offset becomes a huge one, which the assembler refuses
         elif tag == _CHECKSUM_TAG:
             checksum = int.from_bytes(value, "little")
         elif tag == _PAYLOAD_TAG:
@@ -138,7 +140,7 @@ def _parse_chunk(content: memoryview, chunk: ReceivedChunk) -> ReceivedChunk:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Each field's tag and content: the value of a varint, the bytes of anything else."""
+    """Yield each field's tag and content: the value of a varint, the bytes of any other."""
     position, end = 0, len(data)
     while position < end:
         tag, start = data[position], position + 1
@@ -163,7 +165,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _encoded(value: int) -> bytes:
-    """A number as a varint."""
+    """Encode a number as a varint."""
     if value < 0x80:
         return bytes((value,))
     encoded = bytearray()
@@ -175,7 +177,7 @@ def _encoded(value: int) -> bytes:
 
 
 def _decoded(data: memoryview, position: int) -> tuple[int, int]:
-    """The varint at a position, and the position after it."""
+    """Decode the varint at a position; return it and the position after it."""
     byte = data[position]
     if byte < 0x80:  # most are a single byte
         return byte, position + 1

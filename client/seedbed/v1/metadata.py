@@ -1,12 +1,12 @@
-"""The keys of the metadata that calls of the contract carry beside their messages."""
+"""The metadata keys of calls of the contract."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MAY_MOVE: Final = "seedbed-may-move"
-"""Of a call: how often a busy worker may ask to have it sent again over another connection."""
+"""Request: how often a busy worker may have the call sent again over another connection."""
 MOVE: Final = "seedbed-move"
-"""Of a trailer: this call is to be sent again over another connection."""
+"""Trailer: send this call again over another connection."""
 TICKET: Final = "seedbed-ticket"
-"""Of a call: by which a full server recognises a call that it refused before."""
+"""Request: lets a full server recognise a call that it refused before."""
