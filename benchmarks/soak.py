@@ -271,7 +271,7 @@ def _verdict(counts: dict[str, object], steady: list[float], health: list[float]
         f"p99 {_p99(health):.1f} ms"
     )
     print(f"memory after the warm-up: {first:.0f} MiB at the start, {last:.0f} MiB at the end; threads and files above")
-    for error in counts["errors"]:
+    for error in counts["errors"]:  # type: ignore[attr-defined]
         print(error)
     return int(has_grown or counts["wrong"] > 0 or counts["error_count"] > 0)
 

@@ -325,7 +325,7 @@ def _relative_errors(first, step, radius, cosine, sine):  # type: ignore[no-unty
 
 
 def _worst_words(sizes: Sizes) -> Iterator[Words]:
-    """Radii that are too large with all cosines and sines that are; likewise those that are too small; the worst ones."""
+    """Radii that are too large with all cosines and sines that are, then those that are too small; the worst ones."""
     count = min(sizes.words, 1 << 24)
     step, first = (1 << 32) // count, 5
     errors = np.empty((3, count))

@@ -178,7 +178,7 @@ def test_a_new_array_that_is_dropped_at_once_does_no_harm(client, local):
 
 def test_memory_that_cannot_be_had(client, limit):
     limit(MIB)
-    with pytest.raises(MemoryError, match=r"4\.0 GiB of GPU 0's memory for tensor 'w' is unavailable; ask"):
+    with pytest.raises(MemoryError, match=r"4\.0 GiB on GPU 0 for tensor 'w' is unavailable; request"):
         client.normal((1 << 30,), name="w")
 
 
@@ -347,15 +347,15 @@ def outs_refused(cupy):
         return cupy.ndarray(np.lib.stride_tricks.sliding_window_view(array._host[0], 3)[:2], array._block)
 
     return [
-        ([[0.0] * 3] * 2, "is a list for tensor 'w'; give a CuPy array, or another with DLPack"),
-        (np.empty((2, 3), np.float32), "is not in a GPU's memory for tensor 'w'; give an array in GPU 0's, or connect"),
+        ([[0.0] * 3] * 2, "is a list for tensor 'w'; give a CuPy array, or one that supports DLPack"),
+        (np.empty((2, 3), np.float32), "is not in a GPU's memory for tensor 'w'; give an array on GPU 0, or connect"),
         (cupy.empty((3, 2), np.float32), "has shape (3, 2) for tensor 'w'; give one of the region's shape, (2, 3)"),
         (cupy.empty((2, 3), np.float16), "has dtype float16 for tensor 'w'; give one of dtype float32"),
         (Tensor(cupy, (2, 3), np.float64), "has dtype float64 for tensor 'w'; give one of dtype float32"),
         (expanded(), "has elements that share memory for tensor 'w'"),
         (windows(), "has elements that share memory for tensor 'w'"),
         (Unshared(cupy, (2, 3)), "cannot be shared with CuPy for tensor 'w': not strided; give a CuPy array"),
-        (JaxArray(cupy, (2, 3)), "is a JAX array for tensor 'w', which cannot be written; omit it, and give"),
+        (JaxArray(cupy, (2, 3)), "is a JAX array for tensor 'w', which is read-only; omit it, and pass"),
     ]
 
 
@@ -558,18 +558,18 @@ def test_another_gpu(cupy, client, local, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "2")
     with seedbed.connect("local:cuda:1") as other:
         array = other.init(NORMAL)
-        assert array.device.id == 1
+        assert array.device.id == 1  # type: ignore[attr-defined]
         assert cupy.cuda.runtime.getDevice() == 0
-        assert_equal(array.get(), local.init(NORMAL))
+        assert_equal(array.get(), local.init(NORMAL))  # type: ignore[attr-defined]
         assert other.init(NORMAL, out=array) is array
-        words = "is in GPU 1's memory for tensor 'normal'; give one of GPU 0, or connect to local:cuda:1"
+        words = "is in GPU 1's memory for tensor 'normal'; give an array on GPU 0, or connect to local:cuda:1"
         assert refusal(client.init, NORMAL, out=array) == ("out", words)
         with cupy.cuda.Device(1):
             tensor = Tensor(cupy, (70, 71))
         assert refusal(client.init, NORMAL, out=tensor) == ("out", words)
-        assert_equal(other.init(NORMAL, out=tensor).read(), local.init(NORMAL))
+        assert_equal(other.init(NORMAL, out=tensor).read(), local.init(NORMAL))  # type: ignore[attr-defined]
     monkeypatch.setenv("SEEDBED_DEVICE", "1")
-    assert seedbed.connect("local:cuda").ones(1).device.id == 1
+    assert seedbed.connect("local:cuda").ones(1).device.id == 1  # type: ignore[attr-defined]
 
 
 # Targets that cannot be had.

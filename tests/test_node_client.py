@@ -19,7 +19,7 @@ from seedbed_server import engine
 from seedbed_server.service.server import start
 from seedbed_server.service.settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "node" / "client.mjs"
 GOLDEN = json.loads((Path(__file__).parent / "engine" / "golden" / "stream_v1.json").read_text())["tensors"]

@@ -264,7 +264,9 @@ def test_mutual_tls(serve, files, tmp_path):
     for stranger in ({}, Files(tmp_path / "other").issue("client")):
         with seedbed.connect(address, ca=files.ca, wait=0, **stranger) as client:
             messages = refusals(client, seedbed.Unavailable)
-            assert all("a certificate from an authority that it knows (cert=, key=)" in text for text in messages)
+            assert all(
+                "a client certificate from an authority that it trusts (cert=, key=)" in text for text in messages
+            )
 
 
 def test_the_log_names_the_owner_of_the_certificate(serve, files, caplog):

@@ -78,7 +78,7 @@ def _one_model(bench: Bench, name: str) -> list[Row]:
             "torch.nn.init": lambda: [work() for work in peers],
         }
         if module is not None:
-            works["init_module"] = lambda: seedbed.torch.init_module(module, client, model=model)
+            works["init_module"] = lambda: seedbed.torch.init_module(module, client, model=model)  # type: ignore[attr-defined]
         timed = {way: partial(bench.gpu.host_seconds, work) for way, work in bench.usable(works).items()}
         case = f"{name}, {sum(each.byte_count for each in descriptions) / 1e6:.0f} MB"
         rows = compare("a model", case, MILLISECONDS, bench.sizes.runs, timed)

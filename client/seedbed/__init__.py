@@ -1,7 +1,7 @@
 """Seedbed serves the initial weights of neural networks: the same bits on every device, for every sharding.
 
-A weight is a pure function of the seed, the tensor's name and the element's index; so any part of any tensor can be had
-from any server, and the parts fit together.
+A weight is a pure function of the seed, the tensor's name and the element's index. So any server can serve any region
+of any tensor, and the regions fit together.
 
 >>> import seedbed
 >>> with seedbed.connect("local:") as client:
@@ -9,8 +9,8 @@ from any server, and the parts fit together.
 >>> w.shape
 (256, 128)
 
-`connect` gives a `Client`, `seedbed.aio.connect` the same with coroutines; `spec` makes the messages that both take,
-of a scheme's name, or of a `Value` or `parts` that say how a tensor is made of draws and given values.
+`connect` returns a `Client`, and `seedbed.aio.connect` its counterpart for asyncio. `spec` makes the messages that both
+accept: from the name of a scheme, or from a recipe, a `Value` or `parts`, that combines draws and literals.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ descriptions.show_readably()
 
 
 def __getattr__(name: str) -> object:
-    """Imports what is slow to import when it is first used."""
+    """Import `seedbed.aio` on first use, because it is slow to import."""
     if name == "aio":
         return importlib.import_module("seedbed.aio")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """What is imported late, too."""
+    """List the names, including those that are imported late."""
     return sorted({*globals(), *__all__})

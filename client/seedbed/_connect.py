@@ -1,4 +1,4 @@
-"""From a target to the client that serves it."""
+"""`connect`: the client for a target."""
 
 from __future__ import annotations
 
@@ -31,40 +31,44 @@ def connect(
     credentials: grpc.ChannelCredentials | None = None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> Client:
-    """A client of one server, or of several replicas, which are first asked when the client is first used.
+    """Make a client of one server, or of several replicas; it connects on first use.
 
     Args:
-        target: ``host:port``; ``host1:port,host2:port`` or ``dns:///name:port``, replicas among which calls take turns
-            and large tensors are divided (see `Client`); ``unix:/path``; ``local:``, which serves within this process
-            (it needs ``pip install 'seedbed[server]'``, and obeys SEEDBED_BACKEND and SEEDBED_THREADS); or
-            ``local:cuda``, which samples straight into the memory of this process's NVIDIA GPU (it needs
-            ``pip install 'seedbed[gpu]'``). That is CuPy's current device, or SEEDBED_DEVICE's; ``local:cuda:1`` is
-            device 1. Its arrays are CuPy's, or what ``out`` gives, such as torch tensors, and its calls return before
-            the GPU is done: see `seedbed._inside.cuda.CudaClient`.
-        timeout: Seconds that a call may take, all waiting included; None waits for ever. Each call can have its own.
-        wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
-            0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
-            is waited for until the timeout.
-        connections: The most connections to open for one large tensor, each with a stream of a part of it. They are
-            opened when the first is asked for, of several servers to all of them in turn. Default SEEDBED_CONNECTIONS,
-            else 4, or as many as this process may use cores if those are fewer.
-        tls: Whether to encrypt, and to trust only a server with a certificate for its name. Default if one of the three
-            that follow is given, or SEEDBED_TLS is 1; else plaintext.
-        ca: A PEM file of the authorities that a server's certificate may come from. Default SEEDBED_TLS_CA, else those
-            that this machine trusts.
-        cert: A PEM file with the certificate to show to a server that asks for one. Default SEEDBED_TLS_CERT.
-        key: A PEM file with its key. Default SEEDBED_TLS_KEY.
-        token: What `seedbed token` printed, for a server that wants one; an empty one means none. It goes over TLS, to
-            this machine or to a Unix socket. Default SEEDBED_TOKEN, else what the file SEEDBED_TOKEN_FILE holds.
-        server_name: The name that a server's certificate has to be for. Default SEEDBED_TLS_SERVER_NAME, else the
-            target's host, of several the first.
-        credentials: gRPC's own, in place of tls, ca, cert, key, token and their variables.
-        options: Channel arguments of gRPC, in place of Seedbed's own.
+        target: One of:
+
+            - ``host:port``.
+            - ``host1:port,host2:port`` or ``dns:///name:port``: replicas, among which calls and large tensors are
+              distributed; see `Client`.
+            - ``unix:/path``: a Unix socket.
+            - ``local:``: the engine in this process. It requires ``pip install 'seedbed[server]'``; SEEDBED_BACKEND and
+              SEEDBED_THREADS configure it.
+            - ``local:cuda``: an NVIDIA GPU of this process, by default CuPy's current device or SEEDBED_DEVICE;
+              ``local:cuda:1`` is device 1. It requires ``pip install 'seedbed[gpu]'``. Its arrays are CuPy's, or the
+              caller's ``out``, such as torch tensors. Its calls return before the GPU is done; see
+              `seedbed._inside.cuda.CudaClient`.
+        timeout: Seconds that a call may take, including all waiting; None waits for ever. Each call can override it.
+        wait: Seconds of the timeout that a call waits for a server that is unreachable, or broke a stream; 0 gives up
+            after three attempts within half a second. Default SEEDBED_WAIT, else 300. A call waits for a full server
+            until the timeout.
+        connections: The maximum number of connections for one large tensor, each of which carries a stripe of it. They
+            are opened for the first such tensor. Default SEEDBED_CONNECTIONS, else 4, or the number of cores that this
+            process may use if that is smaller.
+        tls: Whether to use TLS, and verify the server's certificate and name. Default True if one of the next three is
+            given or SEEDBED_TLS is 1, else False.
+        ca: A PEM file of the authorities to trust. Default SEEDBED_TLS_CA, else those that this machine trusts.
+        cert: A PEM file of the client certificate, for a server that requires one. Default SEEDBED_TLS_CERT.
+        key: A PEM file of the client certificate's key. Default SEEDBED_TLS_KEY.
+        token: The token, as `seedbed token` prints it, for a server that requires one; "" sends none. It is sent over
+            TLS, to this machine or to a Unix socket only. Default SEEDBED_TOKEN, else the content of the file
+            SEEDBED_TOKEN_FILE.
+        server_name: The name to expect in the server's certificate. Default SEEDBED_TLS_SERVER_NAME, else the target's
+            host, or the first of several.
+        credentials: gRPC channel credentials, instead of tls, ca, cert, key, token and their variables.
+        options: gRPC channel arguments, which override Seedbed's.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` or ``local:cuda`` cannot be had, the timeout is not
-            above 0, the wait is below 0, there cannot be so many connections, a file cannot be used, or a token would
-            travel in the clear.
+        InvalidRequest: The target is not an address, ``local:`` or ``local:cuda`` is unavailable, an argument is out of
+            range, a file cannot be used, or a token would be sent in plaintext.
 
     >>> import seedbed
     >>> with seedbed.connect("local:") as client:

@@ -1,10 +1,10 @@
-"""The same client with coroutines.
+"""The client for asyncio.
 
 >>> import asyncio, seedbed
 >>> async def main():
 ...     async with seedbed.aio.connect("local:") as client:
-...         one, other = await asyncio.gather(
-...             client.normal((100, 100), seed=7, name="one"), client.normal((100, 100), seed=7, name="other")
+...         query, key = await asyncio.gather(
+...             client.normal((100, 100), seed=7, name="query"), client.normal((100, 100), seed=7, name="key")
 ...         )
 ...         async for name, array in client.init_model([seedbed.spec("zeros", (2,), name="bias")]):
 ...             print(name, array)
@@ -46,28 +46,28 @@ def connect(
     credentials: grpc.ChannelCredentials | None = None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> AsyncClient:
-    """A client of one server, which is first asked when the client is first used.
+    """Make a client for one event loop; it connects on first use.
+
+    The arguments are those of `seedbed.connect`, which describes them in full.
 
     Args:
-        target: ``host:port``; ``unix:/path``; or ``local:``, which serves within this process, in threads. See
-            `seedbed.connect`, which alone has ``local:cuda``: its calls return before the GPU is done.
-        timeout: Seconds that a call may take, all waiting included; None waits for ever. Each call can have its own.
-        wait: Seconds of these that a call waits for a server that cannot be reached, or one that broke off a stream;
-            0 gives up after three attempts within half a second. Default SEEDBED_WAIT, else 300. A server that is full
-            is waited for until the timeout.
-        connections: The most connections to open for one large tensor; as for `seedbed.connect`.
-        tls: Whether to encrypt; this and the five that follow are as for `seedbed.connect`.
-        ca: A PEM file of the authorities that a server's certificate may come from.
-        cert: A PEM file with the certificate to show to a server that asks for one.
-        key: A PEM file with its key.
-        token: What `seedbed token` printed, for a server that wants one.
-        server_name: The name that a server's certificate has to be for.
-        credentials: gRPC's own, in place of tls, ca, cert, key, token and their variables.
-        options: Channel arguments of gRPC, in place of Seedbed's own.
+        target: As for `seedbed.connect`, except ``local:cuda``, whose calls return before the GPU is done anyway.
+            ``local:`` works on threads of this process.
+        timeout: Seconds that a call may take, including all waiting; None waits for ever. Each call can override it.
+        wait: Seconds of the timeout that a call waits for a server that is unreachable, or broke a stream.
+        connections: The maximum number of connections for one large tensor.
+        tls: Whether to use TLS.
+        ca: A PEM file of the authorities to trust.
+        cert: A PEM file of the client certificate.
+        key: A PEM file of the client certificate's key.
+        token: The token, for a server that requires one.
+        server_name: The name to expect in the server's certificate.
+        credentials: gRPC channel credentials, instead of tls, ca, cert, key, token and their variables.
+        options: gRPC channel arguments, which override Seedbed's.
 
     Raises:
-        InvalidRequest: If the target is no address, ``local:`` cannot be had, the timeout is not above 0, the wait is
-            below 0, there cannot be so many connections, a file cannot be used, or a token would travel in the clear.
+        InvalidRequest: The target is not an address, ``local:`` is unavailable, an argument is out of range, a file
+            cannot be used, or a token would be sent in plaintext.
 
     >>> import asyncio, seedbed
     >>> async def main():

@@ -18,7 +18,7 @@ class Stream:
     def __init__(self, method, request, context):
         self.request = request
         self.context = context
-        self._parse = {"InitTensor": InitTensorResponse, "InitModel": InitModelResponse}[method].FromString
+        self._parse = {"InitTensor": InitTensorResponse, "InitModel": InitModelResponse}[method].FromString  # type: ignore[attr-defined]
         self.right = list(messages(method, request, CHUNK))
 
     def message(self, index):
@@ -42,7 +42,7 @@ class ScriptedServer:
                 grpc.method_handlers_generic_handler(
                     "seedbed.v1.InitService",
                     {
-                        name: grpc.unary_stream_rpc_method_handler(self._handler(name), kind.FromString, None)
+                        name: grpc.unary_stream_rpc_method_handler(self._handler(name), kind.FromString, None)  # type: ignore[attr-defined]
                         for name, kind in handlers.items()
                     },
                 )

@@ -32,8 +32,8 @@ def open_backend(name: str, threads: int) -> engine.Backend:
                 backend = engine.open_cupy(threads)
         else:
             backend = engine.open_backend(name, threads)
-            backend.grain = dict.fromkeys(backend.grain, 64)
-            backend.piece = 64
+            backend.grain = dict.fromkeys(backend.grain, 64)  # type: ignore[attr-defined]
+            backend.piece = 64  # type: ignore[attr-defined]
         _opened[name, threads] = backend
     return _opened[name, threads]
 

@@ -113,11 +113,11 @@ def test_masks_and_permutations_agree_at_any_elements(data) -> None:
     dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
     expected = np.linspace(1, 2, lengths.sum(), dtype=dtype)
     masked, reference, fast = expected.copy(), open_backend("numpy", 1), open_backend("numba", 1)
-    reference.mask(mask, seed, (starts, lengths), expected)
-    fast.mask(mask, seed, (starts, lengths), masked)
+    reference.mask(mask, seed, (starts, lengths), expected)  # type: ignore[attr-defined]
+    fast.mask(mask, seed, (starts, lengths), masked)  # type: ignore[attr-defined]
     assert bits(masked) == bits(expected)
     indices = starts % rows
-    assert bits(reference.places(mask, seed, indices)) == bits(fast.places(mask, seed, indices))
+    assert bits(reference.places(mask, seed, indices)) == bits(fast.places(mask, seed, indices))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ def test_a_busy_pool_delays_nothing() -> None:
     backend = open_backend("numba", 2)
     spec = TensorSpec(name="w", shape=[1000], normal=Normal())
     alone = sample(backend, spec)
-    assert backend._pool is not None
+    assert backend._pool is not None  # type: ignore[attr-defined]
     others = threading.Event()
     try:
-        busy = [backend._pool.submit(others.wait) for _ in range(backend.threads)]
+        busy = [backend._pool.submit(others.wait) for _ in range(backend.threads)]  # type: ignore[attr-defined]
         assert bits(sample(backend, spec)) == bits(alone)
         assert not any(future.done() for future in busy)
     finally:

@@ -15,7 +15,7 @@ import pytest
 from seedbed_server.engine.backends import cuda_kernels
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(sys.platform != "linux", reason="NVIDIA has a compiler for Linux and Windows only"),
 ]
 

@@ -63,7 +63,7 @@ BORDERS = {
 def points(name: str) -> np.ndarray:
     draws = np.random.default_rng(20)
     parts = [np.array(BORDERS[name]), np.nextafter(BORDERS[name], 1)]
-    for kind, low, high in REGIONS[name]:
+    for kind, low, high in REGIONS[name]:  # type: ignore[attr-defined]
         u = draws.uniform(low, high, COUNT)
         if kind != "flat":
             u = np.exp2(u) * (draws.choice([-1.0, 1.0], COUNT) if kind == "log" else 1.0)

@@ -115,14 +115,14 @@ def fused(code: str) -> list[str]:
     return re.findall(r"\bv?fn?m(?:add|sub|la|ls)\w*.*", code)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_laws_are_fused(assembly: dict[str, str]) -> None:
     assert assembly.keys() >= FUSED
     for name, code in assembly.items():
         assert bool(fused(code)) == (name in FUSED), name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_only_explicit_calls_are_fused(tmp_path: Path) -> None:
     """With each explicit multiply-add replaced by a multiplication and an addition, none is left."""
     code = compiled(tmp_path, UNFUSED="1")
@@ -131,14 +131,14 @@ def test_only_explicit_calls_are_fused(tmp_path: Path) -> None:
     assert all("mul" in code[name] for name in FUSED - {"fill32"})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the vector instructions of x86-64 only")
 def test_laws_of_float32_use_no_float64(assembly: dict[str, str]) -> None:
     for name in ("near_row32", "far_row32"):
         assert not re.search(r"\bv?(?:mul|add|sub|sqrt|fmadd\d+|cvtps2|cvtpd2)[ps]d\b", assembly[name]), name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the vector instructions of x86-64 only")
 @pytest.mark.parametrize(
     ("name", "packed"),
@@ -163,7 +163,7 @@ def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) 
     assert re.search(packed, assembly[name])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for processors of x86-64")
 @pytest.mark.parametrize(("processor", "is_wide"), [("skylake-avx512", False), ("sapphirerapids", True)])
 def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wide: bool) -> None:
@@ -181,7 +181,7 @@ TILES = {"haswell": ("+avx2,+fma", "%ymm", 12), "sapphirerapids": ("+avx512f,+av
 """Processors with their features, their widest registers, and the sums of a register tile."""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for processors of x86-64")
 @pytest.mark.parametrize("processor", TILES)
 def test_register_tiles_of_orthogonal_matrices_fill_the_registers(tmp_path: Path, processor: str) -> None:
@@ -209,7 +209,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not binding.get_host_cpu_features().get("avx2"), reason="runs machine code that needs AVX2")
 def test_bits_are_the_same_without_avx512(tmp_path: Path) -> None:
     """The golden vectors and large tensors, with code for Haswell, which has AVX2 and FMA but fewer registers."""

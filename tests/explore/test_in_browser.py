@@ -31,7 +31,7 @@ FLAGS = (
 IS_REQUIRED = os.environ.get("SEEDBED_TEST_BROWSER") == "1"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(
         not IS_REQUIRED and (CHROMIUM is None or DRIVER is None), reason="needs Debian's chromium and chromium-driver"
     ),

@@ -232,7 +232,7 @@ def test_torch_s_own_dtypes_and_numbers_are_taken(client):
     for refused in (torch.tensor([0.5]), torch.tensor(True), torch.tensor(1j), torch.tensor(0.5, device="meta")):
         with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: std "):
             client.normal((3,), std=refused)
-    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int8 is not served"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int8 is not supported"):
         client.normal((3,), dtype=torch.int8)
 
 
@@ -302,12 +302,12 @@ def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
         seedbed.torch.init_module(expected, local, seed=3, rules=RULES[1:])
     with emulated_cupy() as cupy, seedbed.connect("local:cuda") as client:
         stream = cupy.cuda.Stream()
-        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)
-        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)
+        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)  # type: ignore[attr-defined]
+        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)  # type: ignore[attr-defined]
         begun = []
-        backend = client._engine._backend
-        write_all = backend.write_all
-        monkeypatch.setattr(backend, "write_all", lambda jobs, how: (begun.append(len(jobs)), write_all(jobs, how)))
+        engine = client._engine  # type: ignore[attr-defined]
+        write_all = engine.write_all
+        monkeypatch.setattr(engine, "write_all", lambda jobs, *how: (begun.append(len(jobs)), write_all(jobs, *how)))
         seedbed.torch.init_module(net, client, seed=3, rules=RULES[1:])
         stream.synchronize()
     assert begun == [len(list(net.parameters()))]

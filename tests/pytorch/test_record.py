@@ -586,7 +586,7 @@ def test_copies_stay_copies(client, make):
         model = seedbed.torch.record(make, seed=3, **options)
         module = seedbed.torch.on_meta(make)
         seedbed.torch.init_module(module, client, model=model)
-        return [dict(part.named_parameters()) for part in module]
+        return [dict(part.named_parameters()) for part in module]  # type: ignore[attr-defined]
 
     for one, other in (make()[:2], filled()):
         one, other = (
@@ -717,7 +717,7 @@ def test_conversions(client, convert):
 def test_attributes_of_parameters_stay():
     def make():
         layer = nn.Linear(3, 2)
-        layer.weight.no_weight_decay = True
+        layer.weight.no_weight_decay = True  # type: ignore[attr-defined]
         layer.bias.requires_grad_(False)
         return layer
 

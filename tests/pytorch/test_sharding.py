@@ -107,7 +107,7 @@ def fill_a_large_module():
         small = nn.Linear(512, 512)
         seedbed.torch.init_module(small, client, model=seedbed.torch.record(lambda: nn.Linear(512, 512)))
         module = seedbed.torch.on_meta(build)
-        for layer in module:
+        for layer in module:  # type: ignore[attr-defined]
             fully_shard(layer, mesh=mesh)
         fully_shard(module, mesh=mesh)
         model = seedbed.torch.record(build)
@@ -115,7 +115,7 @@ def fill_a_large_module():
         if PEAK.exists():
             PEAK.write_text("5")
         seedbed.torch.init_module(module, client, model=model)
-    return memory("VmHWM") - before, sum(parameter.to_local().nbytes for parameter in module.parameters())
+    return memory("VmHWM") - before, sum(parameter.to_local().nbytes for parameter in module.parameters())  # type: ignore[attr-defined]
 
 
 def memory(what):

@@ -12,7 +12,7 @@ from torch import nn
 import seedbed
 import seedbed.torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 RULES = [("*", "ones", {})]
 

@@ -6,7 +6,7 @@ import torch
 import seedbed
 import seedbed.torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def make(kind, **options):

@@ -18,7 +18,7 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ray_checkpoint.py"
 FILES = 8
 SIZE = "16MB"

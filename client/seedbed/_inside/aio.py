@@ -1,4 +1,4 @@
-"""The client of the engine in this process for asyncio: it works in threads, so that the event loop goes on."""
+"""The asyncio client of the engine in this process; it works on threads, so that the event loop stays responsive."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _T = TypeVar("_T")
 
 
 class AsyncLocalClient(AsyncClient):
-    """What `seedbed.aio.connect` gives for ``local:``; see `seedbed._inside.cpu.LocalClient`.
+    """The client of `seedbed.aio.connect` for ``local:``; see `seedbed._inside.cpu.LocalClient`.
 
-    A task that is cancelled ends once nothing is written any more, within some hundredths of a second.
+    A cancelled task ends when no thread writes any more, within some hundredths of a second.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -41,13 +41,13 @@ class AsyncLocalClient(AsyncClient):
     ) -> AsyncGenerator[tuple[int, Array], None]:
         first = arguments.integer(first_element, "first_element", "element", arguments.INT64)
         deadline = Deadline(self._seconds(timeout))
-        return _each(self._client.chunks(requests.tensor_slice(spec, region), first, deadline), deadline)
+        return _iterate(self._client.chunks(requests.tensor_slice(spec, region), first, deadline), deadline)
 
     def _model(
-        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+        self, slices: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, seconds: float | None
     ) -> AsyncGenerator[tuple[str, Array], None]:
         deadline = Deadline(seconds)
-        return _each(self._client.model_arrays(wanted, out, report, deadline), deadline)
+        return _iterate(self._client.model_arrays(slices, out, progress, deadline), deadline)
 
     def _array(
         self,
@@ -58,28 +58,28 @@ class AsyncLocalClient(AsyncClient):
         seconds: float | None,
     ) -> Callable[[], Coroutine[Any, Any, Array]]:
         deadline = Deadline(seconds)
-        return partial(_in_thread, self._client.array_maker(spec, region, out, progress, deadline), deadline)
+        return partial(_run, self._client.array_maker(spec, region, out, progress, deadline), deadline)
 
 
-async def _in_thread(work: Callable[[], _T], deadline: Deadline) -> _T:
-    """What a function returns; a task that is cancelled ends the deadline, and waits for the function."""
-    step = asyncio.ensure_future(asyncio.to_thread(work))
+async def _run(work: Callable[[], _T], deadline: Deadline) -> _T:
+    """Run a function on a thread; a cancelled task ends the deadline, and waits for the function to return."""
+    future = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        return await asyncio.shield(step)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
         deadline.end()
-        await asyncio.wait([step])
-        if not step.cancelled():
-            step.exception()  # nobody waits for it any more
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # retrieved, or asyncio would log it
         raise
 
 
-async def _each(items: Generator[_T, None, None], deadline: Deadline) -> AsyncGenerator[_T, None]:
+async def _iterate(items: Generator[_T, None, None], deadline: Deadline) -> AsyncGenerator[_T, None]:
     end = object()
     try:
-        while (item := await _in_thread(lambda: next(items, end), deadline)) is not end:
+        while (item := await _run(lambda: next(items, end), deadline)) is not end:
             yield item  # type: ignore[misc]
-            del item  # or it would live on while the next is made
+            del item  # otherwise it would stay in memory while the next one is made
     finally:
         deadline.end()
         items.close()

@@ -1,4 +1,4 @@
-"""What the clients of this process's own engine share: nothing travels, and the caller's memory is filled in place."""
+"""The base of the clients of the engine in this process, which fill the caller's memory in place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class InsideClient(Client, Generic[_Engine]):
 
     @property
     def transport(self) -> InsideTransport[_Engine]:
-        """What calls the engine."""
+        """The transport, which calls the engine."""
         return cast("InsideTransport[_Engine]", self._transport)
 
     @property
@@ -37,27 +37,27 @@ class InsideClient(Client, Generic[_Engine]):
         raise NotImplementedError
 
     def _described(
-        self, method: str, wanted: Sequence[TensorSlice], deadline: Deadline, first: int = 0
+        self, method: str, slices: Sequence[TensorSlice], deadline: Deadline, first: int = 0
     ) -> list[TensorDescription]:
-        """What the parts wanted resolve to; literals, which may be larger than a service takes, are described here."""
-        here = {index: part for index, part in enumerate(wanted) if literals.is_literal(part)}
-        for index, part in here.items():
-            literals.check(part, f"{fields.of_tensor(index)}." if method == "InitModel" else "")
-        parts = [_without_values(part) for part in wanted] if here else wanted
-        descriptions = self.transport.call(partial(self._engine.describe, parts, method, first), deadline)
-        for index, part in here.items():
-            descriptions[index] = literals.describe(part)
+        """Validate and describe slices; literals are described here, since they may exceed the engine's limit."""
+        literal_slices = {index: item for index, item in enumerate(slices) if literals.is_literal(item)}
+        for index, item in literal_slices.items():
+            literals.check(item, f"{fields.of_tensor(index)}." if method == "InitModel" else "")
+        stand_ins = [_without_values(item) for item in slices] if literal_slices else slices
+        descriptions = self.transport.call(partial(self._engine.describe, stand_ins, method, first), deadline)
+        for index, item in literal_slices.items():
+            descriptions[index] = literals.describe(item)
         return descriptions
 
 
 class Spans:
-    """Spans of addresses, of which no two overlap."""
+    """A set of address spans that do not overlap."""
 
     def __init__(self) -> None:
-        self._bounds: list[int] = []  # where one begins, where it ends, where the next begins, and so on
+        self._bounds: list[int] = []  # sorted: begin and end of the first span, begin and end of the second, and so on
 
     def add(self, begin: int, end: int) -> bool:
-        """Adds one, unless it overlaps; whether it did not."""
+        """Add a span unless it overlaps another; return whether it was added."""
         if begin >= end:
             return True
         index = bisect.bisect_right(self._bounds, begin)
@@ -67,9 +67,9 @@ class Spans:
         return True
 
 
-def _without_values(wanted: TensorSlice) -> TensorSlice:
-    """A part of the same shape and dtype that the service describes in a literal's place."""
-    if not literals.is_literal(wanted):
-        return wanted
-    spec = TensorSpec(shape=wanted.spec.shape, dtype=wanted.spec.dtype, zeros=Zeros())
-    return TensorSlice(spec=spec, region=wanted.region if wanted.HasField("region") else None)
+def _without_values(tensor_slice: TensorSlice) -> TensorSlice:
+    """Replace a literal by zeros of the same shape and dtype, which the engine describes instead."""
+    if not literals.is_literal(tensor_slice):
+        return tensor_slice
+    spec = TensorSpec(shape=tensor_slice.spec.shape, dtype=tensor_slice.spec.dtype, zeros=Zeros())
+    return TensorSlice(spec=spec, region=tensor_slice.region if tensor_slice.HasField("region") else None)

@@ -1,4 +1,4 @@
-"""The client of this process's own engine, the target ``local:``: it fills the caller's memory, nothing travels."""
+"""The client of the engine in this process, the target ``local:``."""
 
 from __future__ import annotations
 
@@ -24,30 +24,33 @@ from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorDescription, TensorSlice, TensorSpec
 
 _GROUP_BYTES: Final = 64 << 20
-"""What is filled at once of small tensors, or of one large tensor before its progress is told."""
+"""Small tensors are filled together up to this size; a large one reports progress after this much."""
 
 _CHUNK_BYTES: Final = 16 << 20
-"""Of `iter_chunks`: enough for many threads, and little enough that glibc keeps it for the next one."""
+"""For `iter_chunks`: enough for many threads, and little enough that glibc reuses the memory."""
 
 _VISIT_BYTES: Final = 2 << 20
-"""Of `visit`: what stays in a core's cache until it is used, and takes several times longer than Python's part."""
+"""For `visit`: stays in a core's cache until it is used, and takes several times as long as the Python code around."""
 
 _BOX_ELEMENTS: Final = 1 << 18
-"""What is made at once for an array that is not contiguous."""
+"""For arrays that are not contiguous: the size of the buffer from which they are copied."""
 
-_ALONE: Final = ("literal", "parts", "expression", "orthogonal")
-"""What is filled by itself: it is made here, its values may turn out not to be finite, or it takes long."""
+_FILLED_ALONE: Final = ("literal", "parts", "expression", "orthogonal")
+"""Laws that are not filled in groups: the client copies them, their values may not be finite, or they take long."""
 
 
 class LocalClient(InsideClient[Engine]):
-    """A client of this process's own engine; made by ``seedbed.connect("local:")``, closed by ``with`` or `close`.
+    """A client of the engine in this process; made by ``seedbed.connect("local:")``, closed by ``with`` or `close`.
 
     Its methods are those of `seedbed.Client`, with the same arguments, errors and values. All threads of the backend
-    write straight into the result, and no memory is taken beside it, unless ``out`` is not C-contiguous.
+    write straight into the result, and need no other memory unless ``out`` is not C-contiguous.
 
-    What is different: small tensors of a model are filled together, up to 64 MiB, before the first of them is given;
-    ``progress`` is told once for each tensor, and of large ones for each 64 MiB; of an orthogonal matrix, which is
-    copied to its place when it is finished, what is computed counts as done; and chunks have 16 MiB.
+    Differences from a client over a socket:
+
+    - Small tensors of a model are filled together, up to 64 MiB, before the first of them is returned.
+    - ``progress`` is called once for each tensor, and for each 64 MiB of a large one. An orthogonal matrix is copied to
+      its place when it is finished; until then, the computed share counts as done.
+    - Chunks have 16 MiB.
     """
 
     def _open_engine(self) -> Engine:
@@ -82,36 +85,38 @@ class LocalClient(InsideClient[Engine]):
         progress: Progress | None,
         deadline: Deadline,
     ) -> Callable[[], Array]:
-        """What makes one tensor, once its arguments are checked; see `init`."""
-        wanted = requests.tensor_slice(spec, region)
-        if out is not None and regions.is_sound(wanted):
-            outputs.as_array(out, wanted)
+        """Validate the arguments of `init`; return the function that makes the tensor."""
+        tensor_slice = requests.tensor_slice(spec, region)
+        if out is not None and regions.is_sound(tensor_slice):
+            outputs.as_array(out, tensor_slice)
 
         def make() -> Array:
-            [(_, array)] = self._tensors("InitTensor", [wanted], lambda _: out, progress, deadline)
+            [(_, array)] = self._tensors("InitTensor", [tensor_slice], lambda _: out, progress, deadline)
             return array
 
         return make
 
     def _model(
-        self, wanted: Sequence[TensorSlice], out: Outputs | None, report: Progress | None, seconds: float | None
+        self, slices: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, seconds: float | None
     ) -> Generator[tuple[str, Array], None, None]:
-        return self.model_arrays(wanted, out, report, Deadline(seconds))
+        return self.model_arrays(slices, out, progress, Deadline(seconds))
 
     def model_arrays(
-        self, wanted: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, deadline: Deadline
+        self, slices: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, deadline: Deadline
     ) -> Generator[tuple[str, Array], None, None]:
-        """As `init_model`, until a deadline that another thread may bring about."""
-        find = arrays.finder(out, wanted, outputs.as_array)
-        return self._tensors("InitModel", wanted, find, progress, deadline)
+        """As `init_model`, with a deadline that another thread may end."""
+        find = arrays.finder(out, slices, outputs.as_array)
+        return self._tensors("InitModel", slices, find, progress, deadline)
 
-    def chunks(self, wanted: TensorSlice, first: int, deadline: Deadline) -> Generator[tuple[int, Array], None, None]:
-        """As `iter_chunks`, until a deadline that another thread may bring about."""
-        [description] = self._described("InitTensor", [wanted], deadline, first)
+    def chunks(
+        self, tensor_slice: TensorSlice, first: int, deadline: Deadline
+    ) -> Generator[tuple[int, Array], None, None]:
+        """As `iter_chunks`, with a deadline that another thread may end."""
+        [description] = self._described("InitTensor", [tensor_slice], deadline, first)
         step = _CHUNK_BYTES // dtypes.numpy_dtype(description.spec.dtype).itemsize
         for offset in range(first, description.element_count, step):
-            # No name for the array: it would keep the chunk alive while the next is made.
-            yield offset, self._chunk(wanted, description, offset, step, deadline)
+            # The array has no name, which would keep it in memory while the next one is made.
+            yield offset, self._chunk(tensor_slice, description, offset, step, deadline)
 
     def visit(
         self,
@@ -120,37 +125,37 @@ class LocalClient(InsideClient[Engine]):
         jobs: int | None = None,
         timeout: Timeout = ...,
     ) -> None:
-        deadline, wanted = Deadline(self._seconds(timeout)), requests.slices(model)
+        deadline, slices = Deadline(self._seconds(timeout)), requests.slices(model)
         threads = arguments.jobs(jobs, self._engine.backend.threads)
-        pieces = Shared(self._pieces_of(wanted, self._described("InitModel", wanted, deadline)))
+        pieces = Shared(self._pieces_of(slices, self._described("InitModel", slices, deadline)))
 
         def work() -> None:
             buffer = np.empty(_VISIT_BYTES, np.uint8)
             for piece in pieces:
-                use(piece.tensor, piece.first, self._made(piece, buffer, deadline))
+                use(piece.tensor, piece.first, self._sample(piece, buffer, deadline))
 
         run_together([work] * threads, deadline)
 
     def _pieces_of(
-        self, wanted: Sequence[TensorSlice], descriptions: Sequence[TensorDescription]
+        self, slices: Sequence[TensorSlice], descriptions: Sequence[TensorDescription]
     ) -> Iterator[_VisitedPiece]:
-        for index, (part, description) in enumerate(zip(wanted, descriptions, strict=True)):
+        for index, (tensor_slice, description) in enumerate(zip(slices, descriptions, strict=True)):
             if not description.element_count:
                 continue
             dtype = dtypes.numpy_dtype(description.spec.dtype)
             is_literal = description.law.HasField("literal")
-            make = _copier(literals.values(part)) if is_literal else self._engine.sampler(description)
+            sample = _copier(literals.values(tensor_slice)) if is_literal else self._engine.sampler(description)
             step = _VISIT_BYTES // dtype.itemsize
             for first in range(0, description.element_count, step):
-                yield _VisitedPiece(index, first, min(step, description.element_count - first), dtype, make)
+                yield _VisitedPiece(index, first, min(step, description.element_count - first), dtype, sample)
 
-    def _made(self, piece: _VisitedPiece, buffer: Array, deadline: Deadline) -> Array:
+    def _sample(self, piece: _VisitedPiece, buffer: Array, deadline: Deadline) -> Array:
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         values = buffer[: piece.length * piece.dtype.itemsize].view(piece.dtype)
-        make = partial(piece.make, piece.first, values, self.transport.ending(deadline))
+        sample = partial(piece.sample, piece.first, values, self.transport.ending(deadline))
         try:
-            self.transport.call(make, deadline)
+            self.transport.call(sample, deadline)
         except InvalidRequest as error:
             raise fields.in_model(error, piece.tensor) from error
         return values
@@ -158,28 +163,29 @@ class LocalClient(InsideClient[Engine]):
     def _tensors(
         self,
         method: str,
-        wanted: Sequence[TensorSlice],
+        slices: Sequence[TensorSlice],
         find: Callable[[str], Array | None],
         progress: Progress | None,
         deadline: Deadline,
     ) -> Generator[tuple[str, Array], None, None]:
-        descriptions = self._described(method, wanted, deadline)
+        descriptions = self._described(method, slices, deadline)
         meter = _Meter(progress, descriptions)
         group = _Group()
-        for index, (part, description) in enumerate(zip(wanted, descriptions, strict=True)):
-            given = find(part.spec.name)
-            array = arrays.new_array(part) if given is None else outputs.as_array(given, part)
-            result = part.spec.name, array if given is None else given
-            is_alone = _is_alone(description, array)
-            if is_alone or not group.add(description, array, result, is_new=given is None):
+        for index, (tensor_slice, description) in enumerate(zip(slices, descriptions, strict=True)):
+            out = find(tensor_slice.spec.name)
+            array = arrays.new_array(tensor_slice) if out is None else outputs.as_array(out, tensor_slice)
+            result = tensor_slice.spec.name, array if out is None else out
+            is_alone = _is_filled_alone(description, array)
+            if is_alone or not group.add(description, array, result, is_new=out is None):
                 yield from self._filled(group, meter, deadline)
                 group = _Group()
                 if is_alone:
-                    self._fill(part, description, array, meter, index if method == "InitModel" else None, deadline)
+                    model_index = index if method == "InitModel" else None
+                    self._fill(tensor_slice, description, array, meter, model_index, deadline)
                     yield result
                 else:
-                    group.add(description, array, result, is_new=given is None)
-            del array, given, result  # the next one may need their memory
+                    group.add(description, array, result, is_new=out is None)
+            del array, out, result  # the next one may need their memory
         yield from self._filled(group, meter, deadline)
 
     def _filled(self, group: _Group, meter: _Meter, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
@@ -191,16 +197,16 @@ class LocalClient(InsideClient[Engine]):
 
     def _fill(
         self,
-        wanted: TensorSlice,
+        tensor_slice: TensorSlice,
         description: TensorDescription,
         array: Array,
         meter: _Meter,
         index: int | None,
         deadline: Deadline,
     ) -> None:
-        """Fills one array; ``index`` is the number of its tensor in a model."""
+        """Fill one array; ``index`` is the tensor's index in a model."""
         if description.law.HasField("literal"):
-            array[...] = literals.values(wanted).reshape(array.shape)
+            array[...] = literals.values(tensor_slice).reshape(array.shape)
             meter.add(array.nbytes)
             return
         try:
@@ -216,10 +222,10 @@ class LocalClient(InsideClient[Engine]):
     def _fill_contiguous(
         self, description: TensorDescription, elements: Array, meter: _Meter, deadline: Deadline
     ) -> None:
-        tell = meter.teller(elements.nbytes) if description.law.HasField("orthogonal") else None
-        for part in meter.parts(elements):
-            self._work([(description, part.start, elements[part])], deadline, tell)
-            meter.add(elements[part].nbytes)
+        report = meter.share_reporter(elements.nbytes) if description.law.HasField("orthogonal") else None
+        for step in meter.steps(elements):
+            self._work([(description, step.start, elements[step])], deadline, report)
+            meter.add(elements[step].nbytes)
 
     def _fill_boxes(self, description: TensorDescription, array: Array, meter: _Meter, deadline: Deadline) -> None:
         first, buffer = 0, np.empty(min(array.size, _BOX_ELEMENTS), array.dtype)
@@ -232,10 +238,10 @@ class LocalClient(InsideClient[Engine]):
             meter.add(place.nbytes)
 
     def _chunk(
-        self, wanted: TensorSlice, description: TensorDescription, offset: int, count: int, deadline: Deadline
+        self, tensor_slice: TensorSlice, description: TensorDescription, offset: int, count: int, deadline: Deadline
     ) -> Array:
         if description.law.HasField("literal"):
-            return literals.values(wanted)[offset : offset + count]
+            return literals.values(tensor_slice)[offset : offset + count]
         values = np.empty(min(count, description.element_count - offset), dtypes.numpy_dtype(description.spec.dtype))
         self._work([(description, offset, values)], deadline)
         values.flags.writeable = False
@@ -245,12 +251,12 @@ class LocalClient(InsideClient[Engine]):
         self,
         jobs: Collection[tuple[TensorDescription, int, Array]],
         deadline: Deadline,
-        tell: Callable[[float], None] | None = None,
+        report: Callable[[float], None] | None = None,
     ) -> None:
         if deadline.has_passed():
             raise deadline.exceeded(self.target)
         if jobs:
-            self.transport.call(partial(self._engine.fill, jobs, self.transport.ending(deadline), tell), deadline)
+            self.transport.call(partial(self._engine.fill, jobs, self.transport.ending(deadline), report), deadline)
 
 
 class _VisitedPiece(NamedTuple):
@@ -258,52 +264,52 @@ class _VisitedPiece(NamedTuple):
     first: int
     length: int
     dtype: np.dtype[Any]
-    make: Callable[[int, Array, Callable[[], bool]], object]
+    sample: Callable[[int, Array, Callable[[], bool]], object]
 
 
 class _Meter:
-    """Tells a caller how much is done.
+    """Reports progress to the caller.
 
     Args:
         progress: Called as ``progress(done_bytes, total_bytes)``.
-        descriptions: All that is to be done.
+        descriptions: All tensors of the call.
     """
 
     def __init__(self, progress: Progress | None, descriptions: Sequence[TensorDescription]) -> None:
         self._progress = progress
         self._done = 0
-        self._told = 0
+        self._reported = 0
         self._total = sum(description.byte_count for description in descriptions) if progress else 0
 
-    def parts(self, elements: Array) -> Iterator[slice]:
-        """What to fill before more is told; all at once if nobody wants to know."""
+    def steps(self, elements: Array) -> Iterator[slice]:
+        """Slices to fill one after the other, each before a report; a single one without ``progress``."""
         step = max(1, len(elements) if self._progress is None else _GROUP_BYTES // elements.itemsize)
         for begin in range(0, len(elements), step):
             yield slice(begin, begin + step)
 
     def add(self, byte_count: int) -> None:
-        """Tells that so much more is done."""
+        """Count bytes as done, and report the sum."""
         self._done += byte_count
         if self._progress is not None and byte_count:
-            self._told = max(self._told, self._done)
-            self._progress(self._told, self._total)
+            self._reported = max(self._reported, self._done)
+            self._progress(self._reported, self._total)
 
-    def teller(self, byte_count: int) -> Callable[[float], None] | None:
-        """What is called with the share of the next so many bytes that is computed, but not yet where it belongs."""
+    def share_reporter(self, byte_count: int) -> Callable[[float], None] | None:
+        """The function that reports the computed share of the next ``byte_count`` bytes, before they are in place."""
         progress, done = self._progress, self._done
         if progress is None:
             return None
 
-        def tell(share: float) -> None:
-            if (computed := done + int(share * byte_count)) > self._told:
-                self._told = computed
+        def report(share: float) -> None:
+            if (computed := done + int(share * byte_count)) > self._reported:
+                self._reported = computed
                 progress(computed, self._total)
 
-        return tell
+        return report
 
 
 class _Group:
-    """Small tensors that are filled together, so that threads have enough to do."""
+    """Small tensors that are filled together, so that all threads have work."""
 
     def __init__(self) -> None:
         self.jobs: deque[tuple[TensorDescription, int, Array]] = deque()
@@ -312,7 +318,7 @@ class _Group:
         self._spans = Spans()
 
     def add(self, description: TensorDescription, array: Array, result: tuple[str, Array], *, is_new: bool) -> bool:
-        """Adds a tensor, and what to give when it is filled; False if there is no room, or its memory is another's."""
+        """Add a tensor and its result; return False if the group is full, or another tensor uses the same memory."""
         if self._byte_count + array.nbytes > _GROUP_BYTES:
             return False
         if not is_new:
@@ -325,10 +331,10 @@ class _Group:
         return True
 
 
-def _is_alone(description: TensorDescription, array: Array) -> bool:
-    """Whether a tensor is not filled together with others."""
+def _is_filled_alone(description: TensorDescription, array: Array) -> bool:
+    """Whether a tensor is filled on its own, rather than in a group."""
     law = description.law.WhichOneof("law")
-    return law in _ALONE or array.nbytes > _GROUP_BYTES or not array.flags.c_contiguous
+    return law in _FILLED_ALONE or array.nbytes > _GROUP_BYTES or not array.flags.c_contiguous
 
 
 def _copier(values: Array) -> Callable[[int, Array, Callable[[], bool]], None]:
@@ -339,7 +345,7 @@ def _copier(values: Array) -> Callable[[int, Array, Callable[[], bool]], None]:
 
 
 def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[slice | int, ...]]:
-    """Boxes that follow each other in row-major order, and cover an array of this shape, which is not 0-dimensional.
+    """Divide a shape, which is not 0-dimensional, into boxes that are consecutive in row-major order.
 
     >>> list(_boxes((2, 3, 1 << 17)))
     [(0, slice(0, 2, None)), (0, slice(2, 4, None)), (1, slice(0, 2, None)), (1, slice(2, 4, None))]

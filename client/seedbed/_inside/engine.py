@@ -1,4 +1,4 @@
-"""The engine within this process: what the server registers for ``local:`` and ``local:cuda``, and how it is opened."""
+"""The engine in this process: the interface that the server registers for ``local:`` and ``local:cuda``."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorDescription, TensorSlice
 
 _GROUP: Final = "seedbed.inside"
-"""The entry points by which an installed server makes its engine known; this package does not import the server."""
+"""The entry points with which an installed server registers its engine. This package never imports the server."""
 
 
 class Backend(Protocol):
-    """What samples."""
+    """The backend that samples."""
 
     threads: int
 
 
 class Engine(Protocol):
-    """A service without a socket: same validation, same errors as a server's."""
+    """A service without a socket, with the validation and the errors of a server."""
 
     backend: Backend
 
     def unary(self, method: str, request: Message) -> Message:
-        """The response to a request that has one."""
+        """Handle a request with a single response."""
 
-    def describe(self, wanted: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
-        """Validates parts of tensors before any is sampled, and resolves them."""
+    def describe(self, slices: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
+        """Validate and resolve slices of tensors, without sampling."""
 
     def fill(
         self,
@@ -41,7 +41,7 @@ class Engine(Protocol):
         cancelled: Callable[[], bool],
         report: Callable[[float], None] | None = None,
     ) -> None:
-        """Fills arrays with elements of described regions, on all threads."""
+        """Fill arrays with elements of described regions, on all threads."""
 
     def sampler(self, description: TensorDescription) -> Callable[[int, Array, Callable[[], bool]], None]:
         """The function that fills arrays with elements of one region, on the calling thread."""
@@ -54,10 +54,10 @@ class Gpu(Protocol):
     number: int
 
     def use(self) -> contextlib.AbstractContextManager[object]:
-        """Makes it CuPy's current device for a ``with`` block."""
+        """Make it CuPy's current device for a ``with`` block."""
 
     def copy_from_host(self, pointer: int, values: Array, stream: Any) -> None:  # noqa: ANN401 - CuPy has no types
-        """Copies an array of this computer's memory to an address in the GPU's."""
+        """Copy an array in host memory to an address in the GPU's memory."""
 
 
 class CudaEngine(Engine, Protocol):
@@ -66,27 +66,27 @@ class CudaEngine(Engine, Protocol):
     device: Gpu
 
     def write_all(self, jobs: Sequence[tuple[TensorDescription, int, int, int]]) -> None:
-        """Begins to write elements of described regions: the first, how many, and to which address."""
+        """Queue jobs: a description, the first element, the number of elements, and the address to write to."""
 
 
 def open_engine() -> Engine:
-    """The engine on this computer's CPUs, or what else SEEDBED_BACKEND and SEEDBED_THREADS choose.
+    """Open the engine that SEEDBED_BACKEND and SEEDBED_THREADS choose, by default on this machine's CPUs.
 
     Raises:
-        InvalidRequest: The server's package is not installed, or the backend cannot be used here.
+        InvalidRequest: The server's package is not installed, or the backend is unavailable.
     """
     with _refusals(LOCAL, "pip install 'seedbed[server]'"):
         return cast(Engine, _registered("cpu")())
 
 
 def open_cuda_engine(target: str) -> CudaEngine:
-    """The engine on one GPU of this process.
+    """Open the engine on one GPU of this process.
 
     Args:
-        target: One for which `targets.is_cuda` is true.
+        target: A target for which `targets.is_cuda` is true.
 
     Raises:
-        InvalidRequest: Packages are not installed, or the GPU cannot be used.
+        InvalidRequest: Packages are not installed, or the GPU is unavailable.
     """
     number = target.removeprefix("local:cuda").removeprefix(":")
     with _refusals(target, "pip install 'seedbed[gpu]' (CUDA 13) or 'seedbed[gpu-cuda12]'"):
@@ -94,10 +94,10 @@ def open_cuda_engine(target: str) -> CudaEngine:
 
 
 def _registered(name: str) -> Callable[..., object]:
-    found = importlib.metadata.entry_points(group=_GROUP, name=name)
-    if not found:
-        raise ImportError("no package registers it")
-    factory: Callable[..., object] = next(iter(found)).load()
+    entry_points = importlib.metadata.entry_points(group=_GROUP, name=name)
+    if not entry_points:
+        raise ImportError("no installed package registers it")
+    factory: Callable[..., object] = next(iter(entry_points)).load()
     return factory
 
 

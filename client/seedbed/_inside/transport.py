@@ -1,4 +1,4 @@
-"""Calls to the engine in this process, with the errors and the end that calls over gRPC have."""
+"""The transport of the engine in this process, with the errors and deadlines of calls over gRPC."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _Engine = TypeVar("_Engine", bound=Engine)
 
 
 class InsideTransport(Generic[_Engine]):
-    """Calls an engine.
+    """Calls the engine.
 
     Args:
         engine: The engine.
-        target: Its name in errors.
+        target: The target, for errors.
     """
 
     def __init__(self, engine: _Engine, target: str) -> None:
@@ -39,7 +39,7 @@ class InsideTransport(Generic[_Engine]):
         return cast(_Response, self.call(partial(self.engine.unary, call.method, call.request), deadline))
 
     def call(self, function: Callable[[], _T], deadline: Deadline) -> _T:
-        """Calls any method of the engine."""
+        """Call any function of the engine, and map its errors."""
         if self._is_closed:
             raise closed(self._target)
         try:
@@ -48,10 +48,10 @@ class InsideTransport(Generic[_Engine]):
             raise self._mapped(error, deadline) from error
 
     def stream(self, call: StreamCall, deadline: Deadline) -> Generator[bytes, None, None]:
-        raise NotImplementedError  # within a process, nothing is streamed
+        raise NotImplementedError  # within a process, arrays are filled in place
 
     def ending(self, deadline: Deadline) -> Callable[[], bool]:
-        """Whether long work has to end: time is up, or the client is closed."""
+        """The function that says whether to stop work: the deadline has passed, or the client is closed."""
         return lambda: self._is_closed or deadline.has_passed()
 
     def connections(self) -> Sequence[int]:
@@ -69,10 +69,10 @@ class InsideTransport(Generic[_Engine]):
 
 
 class AioInsideTransport:
-    """The same for asyncio: it computes in threads, so that the event loop goes on.
+    """The transport for asyncio, which calls the engine on threads.
 
     Args:
-        transport: What calls the engine.
+        transport: The synchronous transport.
     """
 
     def __init__(self, transport: InsideTransport[Engine]) -> None:
@@ -82,7 +82,7 @@ class AioInsideTransport:
         return await asyncio.to_thread(self._transport.unary, call, deadline)
 
     def stream(self, call: StreamCall, deadline: Deadline) -> AsyncGenerator[bytes, None]:
-        raise NotImplementedError  # within a process, nothing is streamed
+        raise NotImplementedError  # within a process, arrays are filled in place
 
     def connections(self) -> Sequence[int]:
         return (0,)

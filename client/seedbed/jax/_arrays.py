@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +16,11 @@ from seedbed._ask import requests, schemes
 from seedbed._client.sync import Client
 from seedbed._types import Array, Progress, RegionLike, Shape
 from seedbed._wire import targets
+from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorSlice, TensorSpec
 
 __all__ = ["init_array", "init_tree", "initializer"]
-
-_OF_TENSOR: Final = re.compile(r"tensors\[(\d+)\]\.spec")
 
 
 def init_array(
@@ -257,12 +255,13 @@ def _values(
         raise _of_part(error, [tensor.field for tensor in tensors for _ in tensor.parts]) from None
 
 
-def _of_part(error: InvalidRequest, fields: Sequence[str]) -> InvalidRequest:
+def _of_part(error: InvalidRequest, paths: Sequence[str]) -> InvalidRequest:
     """The error with a spec's path in the caller's tree in place of a part's number."""
-    match = _OF_TENSOR.match(error.field)
-    if match is None:
+    place = fields.split(error.field)
+    if place is None or not place[1].startswith(".spec"):
         return error
-    return InvalidRequest(fields[int(match[1])] + error.field[match.end() :], error.description)
+    index, rest = place
+    return InvalidRequest(paths[index] + rest.removeprefix(".spec"), error.description)
 
 
 @contextlib.contextmanager
