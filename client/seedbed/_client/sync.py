@@ -114,8 +114,8 @@ class Client(BaseClient[Array, Transport]):
                 the client's.
 
         Returns:
-            An iterator of pairs (position of a chunk's first element, chunk). A chunk is a read-only 1-D array. Chunks are
-            consecutive; the server chooses their size. Closing the iterator ends the call.
+            An iterator of pairs (position of a chunk's first element, chunk). A chunk is a read-only 1-D array. Chunks
+            are consecutive; the server chooses their size. Closing the iterator ends the call.
 
         >>> import seedbed
         >>> with seedbed.connect("local:") as client:
