@@ -114,7 +114,7 @@ class Client(BaseClient[Array, Transport]):
                 the client's.
 
         Returns:
-            An iterator of pairs: the position of a chunk's first element, and the chunk, a read-only 1-D array. Chunks
+            An iterator of pairs (position of a chunk's first element, chunk). A chunk is a read-only 1-D array. Chunks
             are consecutive; the server chooses their size. Closing the iterator ends the call.
 
         >>> import seedbed

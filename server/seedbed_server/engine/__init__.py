@@ -1,6 +1,6 @@
 """The engine: pure functions from requests to numbers. It knows nothing of gRPC, the service or files.
 
-`describe` validates a ``TensorSpec`` and resolves it to a law; a `Backend` samples elements of the described region.
+``describe`` validates a ``TensorSpec`` and resolves it to a law. A ``Backend`` samples elements of the region.
 
 ===========  ===========================================================================================
 foundations  ``errors``, ``caching``, ``constants``, ``dtypes``, ``stream`` (names to streams)
