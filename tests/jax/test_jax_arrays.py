@@ -439,7 +439,7 @@ def test_dtypes_of_initializers(local, call):
     assert same(call(lambda: half(None, (3,), "float32")), local.normal((3,), name="w", seed=7))
     with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: float64 needs JAX's 64-bit mode"):
         call(lambda: init(None, (3,), jnp.float64))
-    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int32 is not served"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int32 is not supported"):
         call(lambda: init(None, (3,), jnp.int32))
     with jax.enable_x64(True):
         expected = local.normal((3,), name="w", seed=7, dtype="float64")

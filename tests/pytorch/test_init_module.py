@@ -232,7 +232,7 @@ def test_torch_s_own_dtypes_and_numbers_are_taken(client):
     for refused in (torch.tensor([0.5]), torch.tensor(True), torch.tensor(1j), torch.tensor(0.5, device="meta")):
         with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: std "):
             client.normal((3,), std=refused)
-    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int8 is not served"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"spec.dtype: dtype int8 is not supported"):
         client.normal((3,), dtype=torch.int8)
 
 
