@@ -2,15 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Two at a time, since much of it waits; more only where there are cores for them, for tests start servers and ranks.
-PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_count() or 2) // 2)))') --dist loadfile
+# Two at a time, since much of it waits; more only where there are cores for them, for tests start servers and ranks. An
+# idle worker steals tests of a long file from another.
+PYTEST := $(BIN)/python -m pytest --dist worksteal --ignore=tests/zoo \
+  -n $(shell $(PYTHON) -c 'import os; print(min(8, max(2, (os.cpu_count() or 2) // 2)))')
 
 NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-zoo test-containers test-arm lint breaking types bench docs proto schemes release-check stamp clean
+.PHONY: help demo test test-fast test-nightly test-zoo test-containers test-arm lint breaking types bench docs proto schemes release-check stamp clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,20 +21,20 @@ help:  ## list the targets
 demo: .venv/demo.stamp  ## serve on this machine, initialise GPT-2 over a socket, verify and plot it
 	examples/demo.sh $(BIN)/seedbed
 
-test: .venv/dev.stamp .venv/node.stamp  ## run all tests, the fast ones first
-	@status=0; \
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo || status=$$?; \
-	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore=tests/zoo || status=$$?; \
-	exit $$status
+test: .venv/dev.stamp  ## run the tests, the fast ones first
+	$(PYTEST) -m 'not nightly'
 
-test-fast: .venv/dev.stamp .venv/node.stamp  ## run the fast half of the tests
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --ignore=tests/zoo
+test-fast: .venv/dev.stamp  ## run the fast tests alone
+	$(PYTEST) -m 'not slow and not nightly'
+
+test-nightly: .venv/dev.stamp .venv/node.stamp  ## run the tests with browsers, sites, trainers, fresh environments
+	$(PYTEST) -m nightly
 
 # An environment of its own: torchvision wants another torch than the peers do.
 test-zoo: .venv-zoo/stamp  ## record and fill 900 models of transformers, timm, torchvision and torchtitan (EVERY=5: a fifth)
 	HF_HUB_OFFLINE=1 SEEDBED_THREADS=1 ZOO_EVERY=$(EVERY) .venv-zoo/bin/python -m pytest --noconftest tests/zoo
 
-test-containers:  ## build the image and run the containers for real (ENGINE=docker or podman)
+test-containers:  ## build the image and test it in containers (ENGINE=podman, RESTARTS=10: repeat the rolling restart)
 	$(PYTHON) tests/containers/run.py
 
 # On AArch64 itself in our environment; elsewhere the guest gets its own.
@@ -54,6 +56,7 @@ breaking: .venv/dev.stamp  ## compare the contract with the last release's
 
 types: .venv/dev.stamp  ## check types
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks release
 
 bench: .venv/bench.stamp  ## measure all, beside its peers, in a quarter of an hour (BENCH="--help" tells of parts)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,1 +1,1 @@
-"""Measurements, each beside its peers' in the same run: ``python -m benchmarks --help``, or ``make bench``."""
+"""Benchmarks, each measured in the same run as its peers: ``python -m benchmarks --help``, or ``make bench``."""

@@ -1,6 +1,6 @@
 """Runs the benchmarks, prints their tables, and writes benchmarks.json and its plots.
 
-Each part can be run alone; what the file has of the other parts is kept.
+Each part can run alone; the file keeps its results of the other parts.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from benchmarks import aims, plots
 from benchmarks.measuring import QUICK, TINY, Figures, Row, Sizes, machine, percentile, to_text
 
 PARTS = ("engine", "transport", "latency", "scale", "training", "operation")
-PERCENTILE_RUNS = 100  # from so many runs on, the 99th percentile is shown, too
+PERCENTILE_RUNS = 100  # with at least so many runs, the 99th percentile is shown, too
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("parts", nargs=-1, type=click.Choice([*PARTS, "plots"]))
-@click.option("--quick", "sizes", flag_value=QUICK, type=click.UNPROCESSED, help="Small sizes: a minute or so.")
+@click.option("--quick", "sizes", flag_value=QUICK, type=click.UNPROCESSED, help="Small sizes, about a minute.")
 @click.option("--tiny", "sizes", flag_value=TINY, type=click.UNPROCESSED, help="The smallest sizes, for the tests.")
-@click.option("--set", "changes", multiple=True, metavar="SIZE=VALUE", help="Another size, such as memory_gib=2.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="The folder.")
+@click.option("--set", "changes", multiple=True, metavar="SIZE=VALUE", help="Change a size, such as memory_gib=2.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Output folder.")
 def main(*, parts: tuple[str, ...], sizes: Sizes | None, changes: tuple[str, ...], out: Path) -> None:
-    """Measure PARTS (by default all), and write benchmarks.json and its plots; "plots" draws them from the file."""
+    """Measure PARTS (by default all), and write benchmarks.json and its plots; "plots" only draws them again."""
     sizes = _changed(sizes or Sizes(), changes)
-    # Wide enough for the tables where nobody looks at a terminal.
+    # Without a terminal, use a width that fits the tables.
     console = Console() if Console().is_terminal else Console(width=160)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "benchmarks.json"
@@ -54,7 +54,7 @@ def _changed(sizes: Sizes, changes: Iterable[str]) -> Sizes:
     for change in changes:
         name, _, text = change.partition("=")
         if name not in vars(sizes):
-            raise click.BadParameter(f"there is no size {name!r}; use one of {', '.join(vars(sizes))}")
+            raise click.BadParameter(f"no size {name!r}; use one of {', '.join(vars(sizes))}")
         values[name] = type(getattr(sizes, name))(text)
     return dataclasses.replace(sizes, **values)
 
@@ -85,7 +85,7 @@ def _write(report: dict[str, Any], path: Path) -> None:
 
 
 def _tables(rows: list[Row]) -> Iterable[Table]:
-    """A table for each of the rows' tables: its cases below each other, the competitors beside each other."""
+    """Yields the tables of the rows, with a line for each case and a column for each competitor."""
     for title in dict.fromkeys(row.table for row in rows):
         here = [row for row in rows if row.table == title]
         names = list(dict.fromkeys(row.name for row in here))

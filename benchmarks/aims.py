@@ -1,4 +1,4 @@
-"""What the figures are held against."""
+"""The aims for the figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Aim:
     at_most: bool = False
 
     def as_json(self, figures: Figures) -> dict[str, object]:
-        """The aim, the figure, and whether it is reached; None if it was not measured."""
+        """The aim, the figure, and whether it is reached; None if not measured."""
         value = self.measured(figures)
         reached = None if value is None else (value <= self.bound if self.at_most else value >= self.bound)
         return {
@@ -46,7 +46,7 @@ def _median(table: str, case: str, name: str, unit: float = 1.0) -> Measured:
 
 
 def _worst(table: str, part_of_case: str, name: str) -> Measured:
-    """The highest median among the cases of that kind."""
+    """The highest median among these cases."""
 
     def measured(figures: Figures) -> float | None:
         return max((row.median for row in _rows(figures, table, part_of_case, name)), default=None)
@@ -63,7 +63,7 @@ def _shard(scheme: str) -> Measured:
 
 
 def _boxes(name: str) -> Measured:
-    """A tensor in 64 boxes beside the scheme alone."""
+    """A tensor in 64 boxes, relative to the scheme alone."""
 
     def measured(figures: Figures) -> float | None:
         boxes = next(iter(_rows(figures, "parts", "normal", name)), None)
@@ -73,7 +73,7 @@ def _boxes(name: str) -> Measured:
 
 
 def _threads(law: str) -> Measured:
-    """Two threads beside one; in a large array, because a chunk is not always worth two threads."""
+    """Two threads relative to one, in a large array, because a chunk is not always worth two threads."""
 
     def measured(figures: Figures) -> float | None:
         two = next(iter(_rows(figures, "large arrays", f"{law} ", _TWO)), None)
@@ -87,7 +87,7 @@ def _rows(figures: Figures, table: str, part_of_case: str, name: str) -> list[Ro
 
 
 def _checkpoint_written(figures: Figures) -> float | None:
-    """The time of writing beside the engine's and a plain file's together."""
+    """The time of writing, relative to the engine's plus a plain file's."""
     names = ("write local:", "engine", "a file, written")
     rows = [figures.find("checkpoint in memory", "Llama 3.1 8B", name) for name in names]
     runs = zip(*(row.runs for row in rows if row), strict=True)
@@ -146,5 +146,5 @@ AIMS = (
 
 
 def judged(figures: Figures) -> list[dict[str, object]]:
-    """Every aim with what was measured."""
+    """Every aim with its figure."""
     return [aim.as_json(figures) for aim in AIMS]

@@ -1,4 +1,4 @@
-"""The engine alone, beside torch, NumPy and JAX doing the same, and beside memset, which no sampler can pass."""
+"""The engine alone; the peers are torch, NumPy and JAX, and memset, which is the upper limit."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ MILLIONS = "million a second"
 
 
 def measure(sizes: Sizes, say: Say) -> Part:
-    part = Part(notes=["'2 threads' is ours or torch's; all else runs on one thread"])
-    part.notes.append("laws: again and again in a buffer of 1 MiB, as the service samples; JAX makes new arrays")
+    part = Part(notes=["'2 threads' means our threads or torch's; everything else runs on one thread"])
+    part.notes.append("laws: repeatedly into a buffer of 1 MiB, as the service samples; JAX makes new arrays")
     if engine.usable_cores() < 2:
-        part.notes.append("2 threads are left out: there is one core")
+        part.notes.append("2 threads are skipped: there is only one core")
     with contextlib.ExitStack() as stack:
         jax = stack.enter_context(_jax()) if is_installed("jax") else None
-        part.notes.append("JAX: a process kept to one core" if jax else "JAX is left out: it is not installed")
+        part.notes.append("JAX: a process bound to one core" if jax else "JAX is skipped: it is not installed")
         for law, dtype in itertools.product(LAWS, DTYPES):
             say(f"{law} {dtype}")
             part.rows += _laws(law, dtype, sizes, jax)
@@ -64,7 +64,7 @@ def measure(sizes: Sizes, say: Say) -> Part:
 
 
 def _laws(law: str, dtype: str, sizes: Sizes, jax: Callable[[str, str, int], Fill] | None) -> list[Row]:
-    """As the service samples: a chunk after the other, in one buffer."""
+    """Samples like the service: chunk after chunk into one buffer."""
     numpy_dtype = engine.numpy_dtype(DataType.Value(f"DATA_TYPE_{dtype.upper()}"))
     out = np.zeros(min(CHUNK_BYTES // numpy_dtype.itemsize, sizes.engine_elements), numpy_dtype)
     chunks = sizes.engine_elements // len(out)
@@ -76,7 +76,7 @@ def _laws(law: str, dtype: str, sizes: Sizes, jax: Callable[[str, str, int], Fil
 
 
 def _large(law: str, sizes: Sizes) -> list[Row]:
-    """In an array that is larger than the caches, once."""
+    """Fills an array that is larger than the caches, once."""
     out = np.zeros(sizes.large_elements, np.float32)
     unit = rate(MILLIONS, len(out) / 1e6)
     case = f"{law} float32, {out.nbytes / (1 << 20):g} MiB"
@@ -84,7 +84,7 @@ def _large(law: str, sizes: Sizes) -> list[Row]:
 
 
 def _competitors(law: str, dtype: str, out: np.ndarray, chunks: int) -> dict[str, Fill]:
-    """Each fills the array so many times; all but JAX, which has no such thing as filling."""
+    """The competitors. All fill the array ``chunks`` times, except JAX, which cannot fill arrays."""
     spec = seedbed.spec(law, (chunks * len(out),), dtype=dtype, **PARAMETERS.get(law, {}))
     tensor = torch.zeros(len(out), dtype=DTYPES[dtype])
     competitors: dict[str, Fill] = {}
@@ -112,7 +112,7 @@ def _repeat(fill: Fill, times: int) -> None:
 
 
 def _column_shard(scheme: str, sizes: Sizes) -> list[Row]:
-    """A narrow slice of columns, as tensor parallelism cuts them, beside as many elements that lie together."""
+    """A narrow slice of columns, as tensor parallelism shards them; as many contiguous elements."""
     size = sizes.shard_columns
     begin = size // 8
     spec = seedbed.spec(scheme, (size, size))
@@ -158,7 +158,7 @@ def _orthogonal(sizes: Sizes) -> list[Row]:
     seeds = itertools.count()
 
     def ours() -> None:
-        _ours("numba", 1, seedbed.spec("orthogonal", (size, size), seed=next(seeds)))()  # finished matrices are kept
+        _ours("numba", 1, seedbed.spec("orthogonal", (size, size), seed=next(seeds)))()  # finished matrices are cached
 
     competitors: dict[str, Fill] = {
         "seedbed numba": ours,
@@ -168,7 +168,7 @@ def _orthogonal(sizes: Sizes) -> list[Row]:
 
 
 def _parts(sizes: Sizes) -> list[Row]:
-    """Normals in 64 boxes, each with a stream of its own, as fused and stacked parameters have them."""
+    """Normals in 64 boxes with their own streams, as in fused and stacked parameters."""
     size = sizes.shard_columns // 2
     rows, side = size // 64, size // 8
     blocks = [Region(start=[row, 0], stop=[row + rows, size]) for row in range(0, size, rows)]
@@ -191,7 +191,7 @@ def _boxes(size: int, regions: list[Region]) -> TensorSpec:
 
 
 def _expression(sizes: Sizes) -> list[Row]:
-    """The logarithm of a uniform, as Mamba begins with it, on one thread."""
+    """The logarithm of a uniform, as in Mamba, on one thread."""
     count = sizes.engine_elements
     uniform = Step(recipe=Recipe(uniform=Uniform(a=1.0, b=16.0)))
     steps = [uniform, Step(function=Function.FUNCTION_LOG, arguments=[0])]

@@ -1,10 +1,10 @@
-"""Proves on a machine with an NVIDIA GPU that its bits are the reference's, and measures: ``python benchmarks/gpu.py``.
+"""Compares the bits of an NVIDIA GPU with the reference, and measures its speed: ``python benchmarks/gpu.py``.
 
-Seedbed need not be installed, and of other packages only CuPy, NumPy, grpcio and protobuf; what else is missing gets a
-small stand-in, which the output tells. torch is a peer, measured if it is there.
+Seedbed need not be installed. Only CuPy, NumPy, grpcio and protobuf are required; small stand-ins replace other missing
+packages, and the output says so. torch is a peer, and is measured if it is installed.
 
-The figures are printed as they come, and written to out/gpu.json. The exit code is 1 if a bit differs, or if a measure
-fails, after which the others go on.
+The figures are printed as they arrive, and written to out/gpu.json. The exit code is 1 if a bit differs or a
+measurement fails; the other measurements still run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Not this folder, which Python puts first for a script: its modules have names that others may have, too.
+# Remove this folder, which Python puts first for a script: the names of its modules may clash with others.
 sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks")]
 
-# First, because it puts stand-ins where packages are missing that the others import.
+# First, because it installs stand-ins for missing packages that the others import.
 from benchmarks.on_gpu import STAND_INS, bits, engine, host, tensors, wire  # noqa: E402
 
 # isort: split
@@ -53,19 +53,19 @@ AIMS = [
     *(("loopback", law, "seedbed / ceiling", 0.9) for law in LAWS),
     ("streams", "16 streams", "seedbed, slowest / fastest", 0.5),
 ]
-"""The table, the case and the name of a figure, and what it shall reach."""
+"""The table, the case and the name of a figure, and its aim."""
 
 
 @dataclass
 class Report:
-    """What has been found so far, in a file that each measure adds to."""
+    """The results so far; each measurement saves them to the file."""
 
     path: Path
     about: dict[str, Any]
     bench: Bench
     parts: dict[str, Part] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    """What went wrong, by measure."""
+    """The errors, by measurement."""
 
     def save(self) -> dict[str, Any]:
         report = {
@@ -100,19 +100,19 @@ def _aim(table: str, case: str, name: str, bound: float) -> Aim:
 
 
 def run_part(name: str, report: Report, deadline: float) -> None:
-    """Runs the measures of a part; one that fails is told, and the next one runs."""
+    """Runs the measurements of a part. A failure is reported, and the next measurement runs."""
     say(f"\n== {name}")
     part = report.parts[name] = Part()
     for measure in PARTS[name]:
         begin = time.perf_counter()
         if begin > deadline:
-            report.failures[measure.__name__] = "left out: there was no time left"
+            report.failures[measure.__name__] = "skipped: no time left"
             continue
         say(f"-- {measure.__name__}: {(measure.__doc__ or '').splitlines()[0]}")
         rows, report.bench.notes = [], []
         try:
             rows = measure(report.bench)
-        except Exception as error:  # told, and noted
+        except Exception as error:  # reported, and recorded
             say(traceback.format_exc())
             report.failures[measure.__name__] = f"{type(error).__name__}: {error}"
         part.rows += rows
@@ -123,7 +123,7 @@ def run_part(name: str, report: Report, deadline: float) -> None:
 
 
 def tables(rows: list[Row]) -> Iterator[str]:
-    """The rows as text: a line for each case, a column for each name; medians, and how far the runs spread."""
+    """Formats rows as text, with a line per case and a column per name: medians, and the spread of the runs."""
     for title in dict.fromkeys(each.table for each in rows):
         found = {(each.case, each.name): each for each in rows if each.table == title}
         cases, names = (list(dict.fromkeys(keys)) for keys in zip(*found, strict=True))
@@ -135,10 +135,10 @@ def _cell(found: Row | None) -> str:
     if found is None:
         return ""
     runs, value = sorted(found.runs), found.median
-    told = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    most = len(runs) // 10  # those beyond are no measure of how far they spread
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    most = len(runs) // 10  # ignore outliers
     spread = f"±{(runs[-1 - most] - runs[most]) / 2 / value:.0%}" if len(runs) > 1 and value else ""
-    return " ".join(filter(None, (told, found.unit, spread)))
+    return " ".join(filter(None, (text, found.unit, spread)))
 
 
 def aligned(lines: list[list[str]]) -> str:
@@ -147,7 +147,7 @@ def aligned(lines: list[list[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, ["", *line], [0, *widths])).rstrip() for line in lines)
 
 
-def tell_summary(report: Report) -> None:
+def print_summary(report: Report) -> None:
     say("\n== summary")
     reached = {True: "yes", False: "NO", None: "not measured"}
     aims = [[aim["what"], aim["aim"], str(aim["measured"]), reached[aim["reached"]]] for aim in report.save()["aims"]]
@@ -160,10 +160,10 @@ def tell_summary(report: Report) -> None:
 
 
 def open_bench(sizes: Sizes, emulated: bool) -> Bench:
-    """Opens the GPU, without the comparison of a few bits that `open_backend` begins with: we want to tell more.
+    """Opens the GPU without the short self-test of `open_backend`: this script reports more.
 
     Raises:
-        NoDevice: It cannot be used; says what to do.
+        NoDevice: The GPU is unusable; the message has the remedy.
     """
     from seedbed_server.engine.backends.cuda_device import CudaDevice  # noqa: PLC0415 - the emulated CuPy comes first
     from seedbed_server.engine.backends.cupy import CupyBackend  # noqa: PLC0415
@@ -175,18 +175,18 @@ def open_bench(sizes: Sizes, emulated: bool) -> Bench:
 
 
 def _torch(device: str) -> Any:
-    """torch, if it can be used on the device."""
+    """Imports torch, if it works on the device."""
     try:
         torch = importlib.import_module("torch")
         torch.empty(1, device=device)
-    except Exception as error:  # whatever it is, it is not ours
-        say(f"torch is left out: {error}")
+    except Exception as error:  # any error of torch's
+        say(f"torch is skipped: {error}")
         return None
     return torch
 
 
 def emulate() -> None:
-    """Puts the emulated CuPy of the tests before the real one, here and in the processes to come."""
+    """Puts the emulated CuPy of the tests before the real one, here and in child processes."""
     sys.path.insert(0, str(ROOT / "tests"))
     emulation = importlib.import_module("_helpers.emulation")
     sys.path.insert(0, str(emulation.FOLDER))
@@ -197,10 +197,10 @@ def emulate() -> None:
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out"), help="the folder of gpu.json (default: out)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, whose figures mean little")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small sizes; the figures mean little")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="run only these parts (default: all)")
     parser.add_argument("--emulated", action="store_true", help="a dry run without a GPU, on the tests' emulated one")
-    parser.add_argument("--minutes", type=float, default=8, help="no measure begins later (default: 8)")
+    parser.add_argument("--minutes", type=float, default=8, help="start no measurement later (default: 8)")
     return parser.parse_args(arguments)
 
 
@@ -210,7 +210,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.emulated:
         emulate()
     for package, what in STAND_INS.items():
-        say(f"{package} is missing; in its place: {what}")
+        say(f"{package} is missing, replaced by: {what}")
     bench = open_bench(QUICK if arguments.quick else Sizes(), arguments.emulated)
     about = {"gpu": bench.backend.device, "emulated": arguments.emulated, "stand_ins": STAND_INS, "machine": machine()}
     say(to_text(about))
@@ -218,8 +218,8 @@ def main(arguments: argparse.Namespace) -> int:
     for name in arguments.only:
         run_part(name, report, deadline)
         if bench.mismatches:
-            break  # how fast wrong bits are made is of no interest
-    tell_summary(report)
+            break  # the speed of wrong bits is of no interest
+    print_summary(report)
     return int(bool(bench.mismatches or report.failures))
 
 

@@ -1,4 +1,4 @@
-"""How long one waits: for a first chunk, a small tensor, an answer, a model, an import, a server."""
+"""Latency: of a first chunk, a small tensor, a description, a model, an import, a server's start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seedbed.v1 import Law, Model
 
 HUGE = seedbed.spec("normal", (100, 1 << 28))  # 100 GiB
 SMALL = seedbed.spec("normal", (256,))  # 1 KiB
-PAUSE = 0.02  # after a stream that was cancelled, for what is still under way
+PAUSE = 0.02  # after a cancelled stream, until messages in flight have arrived
 IMPORT = """
 import sys, time
 begin = time.perf_counter()
@@ -53,7 +53,7 @@ def measure(sizes: Sizes, say: Say) -> Part:
 
 
 def _first_chunk(ours: Server, ceiling: Server, sizes: Sizes) -> list[Row]:
-    """The first chunk of a tensor that no memory holds; a new connection's first, too."""
+    """The first chunk of a tensor larger than memory, over an existing and over a new connection."""
     rows = []
     with seedbed.connect(ours.tcp) as client, Ceiling(ceiling.tcp) as peer_client:
         warm: dict[str, Callable[[], object]] = {
@@ -110,7 +110,7 @@ def _describe(ours: Server, ceiling: Server, sizes: Sizes) -> list[Row]:
 
 
 def _model(ours: Server, sizes: Sizes) -> list[Row]:
-    """All tensors of a model in one request, one request for each, and torch's own initialisation of the same."""
+    """All tensors of a model in one request, in a request each, and by torch's own initialisers."""
     text = (ROOT / "examples" / f"{sizes.model}.json").read_text(encoding="utf-8")
     model = json_format.Parse(text, Model())
     arrays = {spec.name: np.zeros(tuple(spec.shape), seedbed.dtypes.numpy_dtype(spec.dtype)) for spec in model.tensors}
@@ -140,16 +140,16 @@ def _torch_init(law: Law, tensor: torch.Tensor) -> None:
         case "constant":
             tensor.fill_(law.constant.val)
         case other:
-            raise ValueError(f"the model has a tensor of the law {other}, which is not known here")
+            raise ValueError(f"the model has a tensor with the law {other}, which this benchmark does not support")
 
 
 def _imports(sizes: Sizes, notes: list[str]) -> list[Row]:
-    """In fresh processes, which tell what the import alone took."""
+    """Times imports in fresh processes."""
     packages = ["seedbed", "numpy", "grpc", "torch"]
     if is_installed("jax"):
         packages.append("jax")
     else:
-        notes.append("jax is left out: it is not installed")
+        notes.append("jax is skipped: it is not installed")
     competitors: dict[str, Callable[[], object]] = {
         package: lambda package=package: float(run_python(IMPORT.format(package=package))) for package in packages
     }
@@ -157,7 +157,7 @@ def _imports(sizes: Sizes, notes: list[str]) -> list[Row]:
 
 
 def _starts(sizes: Sizes) -> list[Row]:
-    """From the start of a process to its first answer; the first turn leaves the compiled kernels in their cache."""
+    """From the start of a process to its first response; the first turn fills the cache of compiled kernels."""
 
     def ask_ours(target: str) -> None:
         with seedbed.connect(target) as client:

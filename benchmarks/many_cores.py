@@ -1,11 +1,11 @@
 """Measures what many cores bring: ``python benchmarks/many_cores.py``, within five minutes.
 
-Seedbed need not be installed, and of other packages only NumPy, Numba, grpcio and protobuf; torch is a peer, measured
-if it is there. The output tells what had to be left out, or was measured with a stand-in.
+Seedbed need not be installed. Only NumPy, Numba, grpcio and protobuf are required. torch is a peer, and is measured if
+it is installed. The output says what was skipped, or measured with a stand-in.
 
-The engine and ``local:`` on 1, 2, 4 ... threads, servers with 1, 4, 16 clients, a client with several connections,
-files, small tensors: each in turns with its peers, so that the ratios mean something on a machine with other work, too.
-The figures are printed as they come, and written to out/many_cores.json, with a picture beside it.
+It measures the engine and ``local:`` on 1, 2, 4 ... threads, servers with 1, 4, 16 clients, a client with several
+connections, files, and small tensors. Each is measured in turns with its peers, so that the ratios are meaningful even
+on a busy machine. The figures are printed as they arrive, and written to out/many_cores.json, with a plot beside it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Not this folder, which Python puts first for a script: its modules have names that others may have, too.
+# Remove this folder, which Python puts first for a script: the names of its modules may clash with others.
 sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks")]
 
-# First, because it puts stand-ins where packages are missing that the others import.
+# First, because it installs stand-ins for missing packages that the others import.
 from benchmarks.on_gpu import STAND_INS  # noqa: E402
 
 # isort: split
@@ -80,7 +80,7 @@ TINY = Sizes(1, MIB, (1, 2), ("2", "auto"), 1, 0.1, (1, 2), 1, 2 * MIB, MIB, 20)
 
 
 class Process:
-    """A process that does what it is asked (`benchmarks.many_cores_child`), on so many threads."""
+    """A worker process (`benchmarks.many_cores_child`) with a number of threads."""
 
     def __init__(self, stack: contextlib.ExitStack, threads: int) -> None:
         command = [sys.executable, "-m", "benchmarks.many_cores_child", str(threads)]
@@ -88,14 +88,14 @@ class Process:
         read_line(self._process)
 
     def seconds(self, work: str, *arguments: object) -> float:
-        """What a piece of work takes, as the process itself sees it."""
+        """The seconds that some work takes, as timed by the process itself."""
         self._process.stdin.write(f"{json.dumps([work, *arguments])}\n")
         return float(read_line(self._process))
 
 
 @dataclass
 class Bench:
-    """What the measures work with, and what they tell beside their rows."""
+    """The context of the measurements, and what they report besides their rows."""
 
     sizes: Sizes
     cores: int
@@ -105,44 +105,44 @@ class Bench:
 
     @functools.cached_property
     def processes(self) -> dict[int, Process]:
-        """By the number of their threads: 1, 2, 4 and so on, and all cores. The first one compiles for all."""
+        """Worker processes by their number of threads: 1, 2, 4 and so on, and all cores. The first compiles for all."""
         counts = [1 << power for power in range(self.cores.bit_length()) if 1 << power < self.cores]
         return {count: Process(self.stack, count) for count in [*counts, self.cores]}
 
     @functools.cached_property
     def serves(self) -> bool:
-        """Whether ``seedbed serve`` and the other commands can be run, as users do."""
+        """Whether the command ``seedbed`` works, as users run it."""
         missing = [*STAND_INS, *filter(is_missing, ("rich", "grpc_health", "grpc_reflection"))]
         if missing:
             self.leave_out(
-                f"seedbed's commands, which need {', '.join(missing)}: workers, files; a plain server serves"
+                f"seedbed's commands, which need {', '.join(missing)}: workers, files; a plain server replaces them"
             )
         return not missing
 
     @functools.cached_property
     def torch(self) -> bool:
         if is_missing("torch"):
-            self.leave_out("torch, which is missing")
+            self.leave_out("torch, which is not installed")
         return not is_missing("torch")
 
     def has_time(self, what: str) -> bool:
-        """Whether something may still begin; if not, it is noted as left out."""
+        """Whether there is time to start something; if not, it is recorded as skipped."""
         if time.perf_counter() < self.deadline:
             return True
-        self.leave_out(f"{what}: there was no time left")
+        self.leave_out(f"{what}: no time left")
         return False
 
     def leave_out(self, what: str) -> None:
         if what not in self.left_out:
             self.left_out.append(what)
-            say(f"LEFT OUT: {what}")
+            say(f"SKIPPED: {what}")
 
 
-# The measures. Each gives rows: figures, and their ratios turn by turn.
+# The measurements. Each returns rows: figures, and their ratios turn by turn.
 
 
 def threads(bench: Bench) -> list[Row]:
-    """The engine into warm memory and local: into the caller's array, beside torch and memset on as many threads."""
+    """The engine into warm memory, local: into the caller's array; torch and memset on as many threads."""
     rows = []
     size = bench.sizes.array_bytes
     names = {"engine": "fill", "local:": "through_local", "memset": "memset"}
@@ -173,7 +173,7 @@ def threads(bench: Bench) -> list[Row]:
 
 
 def streams(bench: Bench) -> list[Row]:
-    """One to many client processes over loopback: servers with one process and with several, beside gRPC alone."""
+    """One to many client processes over loopback: servers with one and with several processes; gRPC alone."""
     rows = []
     with contextlib.ExitStack() as stack:
         targets = _targets(bench, stack, bench.sizes.workers)
@@ -196,7 +196,7 @@ def streams(bench: Bench) -> list[Row]:
 
 
 def _targets(bench: Bench, stack: contextlib.ExitStack, workers: Sequence[str]) -> dict[str, str]:
-    """Where servers are reached: as they are by default, with so many workers, and gRPC alone."""
+    """Starts servers with the default and with other numbers of workers, and gRPC alone, and returns their targets."""
     ceiling = stack.enter_context(serving(partial(wire.child, "serve_ceiling")))
     if not bench.serves:
         plain = stack.enter_context(serving(partial(wire.child, "serve_seedbed_on_cpu")))
@@ -209,7 +209,7 @@ def _targets(bench: Bench, stack: contextlib.ExitStack, workers: Sequence[str]) 
 
 
 def _with_workers(bench: Bench, stack: contextlib.ExitStack, workers: str) -> str | None:
-    """Where a server with so many workers is reached, if it can be had."""
+    """Starts a server with a number of workers, and returns its target; None if that fails."""
     if workers.isdecimal() and int(workers) > bench.cores:
         bench.leave_out(f"--workers {workers}, more than there are cores")
         return None
@@ -223,21 +223,21 @@ def _with_workers(bench: Bench, stack: contextlib.ExitStack, workers: str) -> st
 
 
 def _our_server(workers: str, arguments: list[str]) -> list[str]:
-    return our_server([*arguments[:2], "--workers", workers])  # its port alone: workers do not share a Unix socket
+    return our_server([*arguments[:2], "--workers", workers])  # only its port: workers cannot share a Unix socket
 
 
 def _pull(bench: Bench, name: str, target: str, count: int) -> tuple[float, float]:
-    """GB/s of so many clients together, and the slowest one's share of the fastest one's."""
+    """The GB/s of several clients together, and the slowest one's bytes divided by the fastest one's."""
     kind = "pull_ceiling" if name == CEILING else "pull_seedbed"
     received = wire.concurrently(kind, target, count, bench.sizes.stream_seconds)
     return max(1, sum(received)) / bench.sizes.stream_seconds / 1e9, min(received) / max(1, *received)
 
 
 def connections(bench: Bench) -> list[Row]:
-    """One client with one or more connections to a server, into its array; beside gRPC alone on one connection."""
+    """One client with one or more connections, into its array; gRPC alone on one connection."""
     counts = bench.sizes.connections
     if "connections" not in inspect.signature(seedbed.connect).parameters:
-        bench.leave_out("several connections of one client: seedbed.connect does not have them yet")
+        bench.leave_out("several connections of one client: this seedbed.connect does not support them")
         counts = (1,)
     out = np.ones(bench.sizes.array_bytes // 4, np.float32)
     spec = seedbed.spec("normal", out.shape)
@@ -258,7 +258,7 @@ def connections(bench: Bench) -> list[Row]:
 
 
 def files(bench: Bench) -> list[Row]:
-    """A checkpoint of half-precision normals written to memory and verified, beside the engine and a plain write."""
+    """A checkpoint of 16-bit normals, written to memory and verified; the engine and a plain write."""
     if not bench.serves:
         return []
     if not SHM.is_dir():
@@ -267,7 +267,7 @@ def files(bench: Bench) -> list[Row]:
     most = min(bench.sizes.checkpoint_bytes, bench.cores * SHARD_BYTES, shutil.disk_usage(SHM).free // 4)
     count = most // bench.sizes.tensor_bytes
     if count == 0:
-        bench.leave_out("files: there is no room in /dev/shm")
+        bench.leave_out("files: /dev/shm is too small")
         return []
     process, size = bench.processes[bench.cores], bench.sizes.tensor_bytes
     with tempfile.TemporaryDirectory(dir=SHM) as directory:
@@ -303,12 +303,12 @@ PEERS_OF_FILES = ("engine", "plain write")
 
 
 def _forwards(turns: int, competitors: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """As `in_turns`, but each turn in this order: what is verified has to be written."""
+    """Like `in_turns`, but always in this order, because files are written before they are verified."""
     seconds: dict[str, list[float]] = {name: [] for name in competitors}
     for turn in range(turns + 1):
         for name, run in competitors.items():
             taken = timed(run)()
-            if turn:  # the one before them warms up
+            if turn:  # the first one warms up
                 seconds[name].append(taken)
     return seconds
 
@@ -323,7 +323,7 @@ def _model_text(count: int, elements: int) -> str:
 
 
 def small_tensors(bench: Bench) -> list[Row]:
-    """A thousand tensors of a thousand elements through local:, beside the engine alone and torch."""
+    """A thousand tensors of a thousand elements through local:; the engine alone, and torch."""
     count, process = bench.sizes.small_tensors, bench.processes[bench.cores]
     works = {"local:": "small_tensors", "engine": "small_tensors_of_engine"}
     works |= {"torch": "small_tensors_of_torch"} if bench.torch else {}
@@ -349,11 +349,11 @@ def _ratio(name: str, ours: Row, theirs: Row) -> list[Row]:
     return [Row(ours.table, ours.case, name, "", runs, ours.x)]
 
 
-# The picture.
+# The plot.
 
 
 def draw(figures: Figures, path: Path) -> None:
-    """How the engine, ``local:`` and servers scale, beside their peers."""
+    """Plots how the engine, ``local:``, servers and their peers scale."""
     import matplotlib as mpl  # noqa: PLC0415 - may be missing
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -400,7 +400,7 @@ def _scaling(axes: Any, rows: list[Row], names: Sequence[str]) -> None:
 
 @dataclass
 class Report:
-    """What has been found so far, in a file that each measure adds to."""
+    """The results so far; each measurement saves them to the file."""
 
     path: Path
     about: dict[str, Any]
@@ -409,7 +409,7 @@ class Report:
     failures: dict[str, str] = field(default_factory=dict)
 
     def run(self, name: str) -> None:
-        """Runs a measure; one that fails is told, and the next one runs."""
+        """Runs a measurement. A failure is reported, and the next measurement runs."""
         if not self.bench.has_time(name):
             return
         begin = time.perf_counter()
@@ -418,7 +418,7 @@ class Report:
         try:
             self.parts[name] = Part(rows=measure(self.bench))
             say(*tables(self.parts[name].rows), sep="\n")
-        except Exception as error:  # told, and noted
+        except Exception as error:  # reported, and recorded
             say(traceback.format_exc())
             self.failures[name] = f"{type(error).__name__}: {error}"
         say(f"   {time.perf_counter() - begin:.1f} s")
@@ -438,14 +438,14 @@ class Report:
 
     def picture(self) -> None:
         if is_missing("matplotlib"):
-            self.bench.leave_out("the picture: matplotlib is missing")
+            self.bench.leave_out("the plot: matplotlib is missing")
         elif self.parts:
             draw(Figures(self.save()), self.path.with_suffix(".svg"))
             say(f"written: {self.path.with_suffix('.svg')}")
 
 
 def about() -> dict[str, Any]:
-    """What the figures are of."""
+    """The machine and the commit of the figures."""
     return {
         "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -464,7 +464,7 @@ def _commit() -> str | None:
 
 
 def set_environment() -> None:
-    """Points the processes to come at this checkout, and at the CPU's engine."""
+    """Makes child processes use this checkout and the CPU engine."""
     paths = [str(ROOT / "client"), str(ROOT / "server"), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     os.environ["SEEDBED_BACKEND"] = "numba"
@@ -475,12 +475,12 @@ def set_environment() -> None:
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out"), help="the folder of many_cores.json (default: out)")
-    parser.add_argument("--seconds", type=float, default=240, help="nothing begins later (default: 240)")
+    parser.add_argument("--seconds", type=float, default=240, help="start nothing later (default: 240)")
     parser.add_argument(
         "--quick", dest="sizes", action="store_const", const=QUICK, default=Sizes(), help="smaller sizes"
     )
-    parser.add_argument("--tiny", dest="sizes", action="store_const", const=TINY, help="the smallest, for the tests")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=MEASURES, help="these measures (default: all)")
+    parser.add_argument("--tiny", dest="sizes", action="store_const", const=TINY, help="smallest sizes, for the tests")
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=MEASURES, help="run only these (default: all)")
     return parser.parse_args(arguments)
 
 
@@ -488,7 +488,7 @@ def main(arguments: argparse.Namespace) -> int:
     deadline = time.perf_counter() + arguments.seconds
     sys.stdout.reconfigure(encoding="utf-8")
     for package, what in STAND_INS.items():
-        say(f"{package} is missing; in its place: {what}")
+        say(f"{package} is missing, replaced by: {what}")
     described = about()
     say(as_json(described))
     set_environment()
@@ -500,7 +500,7 @@ def main(arguments: argparse.Namespace) -> int:
     report.picture()
     report.save()
     for what in report.bench.left_out:
-        say(f"left out: {what}")
+        say(f"skipped: {what}")
     for name, error in report.failures.items():
         say(f"FAILED: {name}: {error}")
     say(f"written: {report.path}")

@@ -1,7 +1,7 @@
-"""A process of its own for ``benchmarks/many_cores.py``: ``python -m benchmarks.many_cores_child THREADS``.
+"""A worker process of ``benchmarks/many_cores.py``: ``python -m benchmarks.many_cores_child THREADS``.
 
-Each line of its input is a piece of work and its arguments, as JSON; each answer the seconds that the work took. What
-was made for a work, such as its array, is kept for the next time.
+It reads some work and its arguments per line, as JSON, and prints the seconds that the work took. It keeps what it
+allocated for the work, such as an array, for the next time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-import benchmarks.on_gpu  # noqa: F401 - first, because it puts stand-ins where packages are missing
+import benchmarks.on_gpu  # noqa: F401 - first, because it installs stand-ins for missing packages
 
 # isort: split
 import seedbed
@@ -30,7 +30,7 @@ from seedbed_server import engine
 Work = Callable[[], object]
 
 TORCH_SHARE = 8
-"""torch makes so much less, since it is much slower, and its time is told for all: a rate does not depend on it."""
+"""torch is slower, so it makes only this fraction, and its time is multiplied; the rate does not depend on it."""
 PIECE = np.ones(1 << 20, np.uint8).data
 
 
@@ -51,7 +51,7 @@ def backend() -> engine.Backend:
 
 @functools.cache
 def memory(byte_count: int) -> np.ndarray:
-    """Memory whose pages are all there."""
+    """Memory whose pages are all mapped."""
     return np.ones(byte_count, np.uint8)
 
 
@@ -63,11 +63,11 @@ def describe(law: str, dtype: str, count: int) -> TensorDescription:
     return engine.describe(seedbed.spec(law, (count,), dtype=dtype))
 
 
-# The works. What they return is timed.
+# The kinds of work. The functions that they return are timed.
 
 
 def fill(law: str, dtype: str, byte_count: int) -> Work:
-    """The engine, into memory that is there."""
+    """The engine, into mapped memory."""
     out = array(dtype, byte_count)
     description = describe(law, dtype, len(out))
     return lambda: backend().fill(description, 0, out)
@@ -81,7 +81,7 @@ def through_local(law: str, dtype: str, byte_count: int) -> Work:
 
 
 def through_torch(law: str, dtype: str, byte_count: int) -> Work:
-    import torch  # noqa: PLC0415 - not each of these processes needs it
+    import torch  # noqa: PLC0415 - not every process needs it
 
     torch.set_num_threads(threads())
     tensor = torch.ones(byte_count // TORCH_SHARE // getattr(torch, dtype).itemsize, dtype=getattr(torch, dtype))
@@ -106,13 +106,13 @@ def memset(_law: str, _dtype: str, byte_count: int) -> Work:
 
 
 def small_tensors(count: int) -> Work:
-    """As many normals of 1,000 elements, through ``local:``."""
+    """``count`` normals of 1,000 elements each, through ``local:``."""
     specs = [seedbed.spec("normal", (1000,), name=f"t{index}") for index in range(count)]
     return lambda: sum(1 for _ in local().init_model(specs))
 
 
 def small_tensors_of_engine(count: int) -> Work:
-    """The same by the engine alone, each described and filled."""
+    """The same with the engine alone, which describes and fills each."""
     specs = [seedbed.spec("normal", (1000,), name=f"t{index}") for index in range(count)]
     return lambda: [backend().fill(engine.describe(spec), 0, np.empty(1000, np.float32)) for spec in specs]
 
@@ -125,13 +125,13 @@ def small_tensors_of_torch(count: int) -> Work:
 
 
 def fill_again(law: str, dtype: str, byte_count: int, times: int) -> Work:
-    """The engine, so many times into the same memory."""
+    """The engine, several times into the same memory."""
     once = fill(law, dtype, byte_count)
     return lambda: [once() for _ in range(times)]
 
 
 def write_plainly(path: str, byte_count: int) -> Work:
-    """As the file system takes it: pieces of 1 MiB, one after another."""
+    """Writes 1 MiB at a time, one after another."""
 
     def run() -> float:
         begin = time.perf_counter()
@@ -146,8 +146,8 @@ def write_plainly(path: str, byte_count: int) -> Work:
 
 
 def command(*arguments: str) -> Work:
-    """A command of ``seedbed``, without the time in which Python starts."""
-    from seedbed.cli import main  # noqa: PLC0415 - needs what may be missing
+    """A command of ``seedbed``, without the start of Python."""
+    from seedbed.cli import main  # noqa: PLC0415 - needs packages that may be missing
 
     def run() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -174,7 +174,7 @@ def prepared(line: str) -> Work:
 
 
 def main() -> None:
-    os.environ["SEEDBED_THREADS"] = sys.argv[1]  # which `local:` heeds
+    os.environ["SEEDBED_THREADS"] = sys.argv[1]  # `local:` obeys it
     backend().prepare()
     print("ready", flush=True)
     for line in sys.stdin:

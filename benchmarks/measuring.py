@@ -1,4 +1,4 @@
-"""How everything is measured: in turns, so that a noisy machine treats all competitors alike; and what is noted."""
+"""Measures competitors in turns, so that a noisy machine affects all of them alike, and holds the results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from seedbed_server.engine import usable_cores
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 Say = Callable[[str], None]
-"""Tells the user what is being measured."""
+"""Shows the user what is being measured."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; the defaults are those that figures are published of."""
+    """How much is measured; published figures use the defaults."""
 
     engine_runs: int = 9
     engine_elements: int = 1 << 22
-    large_elements: int = 1 << 24  # 64 MiB of float32: beyond the caches
+    large_elements: int = 1 << 24  # 64 MiB of float32: larger than the caches
     shard_columns: int = 8192
     small_tensors: int = 1000
     orthogonal_rows: int = 1024
@@ -43,7 +43,7 @@ class Sizes:
     model_runs: int = 5
     elements_runs: int = 5
     elements_largest: int = 1_000_000_000
-    elements_in_memory: int = 100_000_000  # beyond it, chunks are counted and dropped
+    elements_in_memory: int = 100_000_000  # larger tensors are counted and dropped chunk by chunk
     streams_runs: int = 3
     streams_seconds: float = 3.0
     streams_most: int = 256
@@ -108,19 +108,19 @@ TINY = Sizes(
 
 
 class Unit(NamedTuple):
-    """What a figure is told in, and how it follows from the seconds that a run took."""
+    """A unit, and how to compute a figure in it from the seconds of a run."""
 
     name: str
     of_seconds: Callable[[float], float]
 
 
 def rate(name: str, amount: float) -> Unit:
-    """So much of something in each run, told per second."""
+    """The unit of an amount per run, per second."""
     return Unit(name, lambda seconds: amount / seconds)
 
 
 def gigabytes(count: int) -> Unit:
-    """So many bytes in each run, told in GB/s."""
+    """GB/s, for a number of bytes per run."""
     return rate("GB/s", count / 1e9)
 
 
@@ -130,10 +130,10 @@ MILLISECONDS = Unit("ms", lambda seconds: seconds * 1e3)
 
 @dataclass(frozen=True)
 class Row:
-    """One competitor's figures in one case, a figure for each turn.
+    """One competitor's figures in one case, one figure per turn.
 
-    Cases of a table are comparable, and competitors of a case were measured in the same turns; so ratios of two rows
-    can be taken turn by turn, which a drifting clock speed does not touch.
+    Cases of a table are comparable, and competitors of a case are measured in the same turns. So ratios of two rows are
+    computed turn by turn, and a drifting clock speed does not affect them.
     """
 
     table: str
@@ -142,7 +142,7 @@ class Row:
     unit: str
     runs: list[float]
     x: float | None = None
-    """The number that the case stands for, such as a size, for plots."""
+    """The number behind the case, such as a size, for plots."""
 
     @property
     def median(self) -> float:
@@ -158,11 +158,11 @@ class Row:
 
 @dataclass
 class Part:
-    """What one part of the benchmarks found."""
+    """The results of one part of the benchmarks."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What was left out, and what else a reader has to know."""
+    """What was skipped, and what else a reader should know."""
     series: list[dict[str, Any]] = field(default_factory=list)
     """Memory over time: ``stage``, ``process``, ``seconds``, ``mib``."""
 
@@ -188,9 +188,9 @@ class Figures:
 def in_turns(
     runs: int, competitors: dict[Key, Callable[[], Result]], *, warm_up: bool = True, pause: float = 0.0
 ) -> dict[Key, list[Result]]:
-    """Calls each competitor once in each turn; a turn before them warms up, and counts for nothing.
+    """Calls each competitor once per turn. An additional first turn warms up, and is dropped.
 
-    Every second turn goes backwards, so that nobody always comes after the same one.
+    Every second turn goes backwards, so that no competitor always follows the same one.
     """
     results: dict[Key, list[Result]] = {name: [] for name in competitors}
     for turn in range(runs + warm_up):
@@ -212,13 +212,13 @@ def compare(
     x: float | None = None,
     pause: float = 0.0,
 ) -> list[Row]:
-    """Times all competitors in turns. One that returns a float has timed itself: that many seconds."""
+    """Times all competitors in turns. If a competitor returns a float, that is its time in seconds."""
     seconds = in_turns(runs, {name: timed(function) for name, function in competitors.items()}, pause=pause)
     return [row(table, case, name, unit, values, x) for name, values in seconds.items()]
 
 
 def timed(function: Callable[[], object]) -> Callable[[], float]:
-    """The seconds that a function takes, or those that it returns."""
+    """Times a function, or takes the seconds that it returns."""
 
     def run() -> float:
         begin = time.perf_counter()

@@ -1,6 +1,6 @@
-"""What security and observing cost: the same server with TLS, tokens, metrics, a log, beside one with nothing.
+"""What security and monitoring cost: the same server with TLS, tokens, metrics or a log, and a plain one.
 
-A second server with nothing shows how much of a difference is noise.
+A second plain server shows how much of a difference is noise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SMALL = (16, 16)  # 1 KiB
 
 
 def measure(sizes: Sizes, say: Say) -> Part:
-    part = Part(notes=["client and server share this machine's cores, and so do encrypting and decrypting"])
+    part = Part(notes=["client and server share this machine's cores, also for encryption and decryption"])
     with contextlib.ExitStack() as stack:
         clients = _clients(stack)
         for law in LAWS:
@@ -57,7 +57,7 @@ def _small(clients: dict[str, seedbed.Client], sizes: Sizes) -> list[Row]:
 
 
 def _clients(stack: contextlib.ExitStack) -> dict[str, seedbed.Client]:
-    """Servers, each a process of its own, and a client of each."""
+    """Starts the servers, each in its own process, and connects a client to each."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     pem = _certificates(folder)
     tokens = folder / "tokens"

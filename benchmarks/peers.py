@@ -1,7 +1,7 @@
-"""The peers that serve: what each does on the server, and beside it what its client does.
+"""The peers: servers, each with its client.
 
-``python -m benchmarks.peers NAME --listen ADDRESS --chunk-bytes N`` serves until it is ended. It prints a
-line like that of ``seedbed serve`` when it can be reached.
+``python -m benchmarks.peers NAME --listen ADDRESS --chunk-bytes N`` serves until it is killed. When it is ready, it
+prints a line like that of ``seedbed serve``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 ]
-THREADS = 300  # more than streams are ever opened
+THREADS = 300  # more than there are streams
 
 
 class Ceiling:
-    """What gRPC alone can do: the server sends one constant message over and over, the client copies it away.
+    """The limit of gRPC: the server sends one constant message repeatedly, and the client copies it.
 
-    It samples nothing, frames nothing and checks nothing; ours does all that, and can only come close.
+    It does not sample, frame or check anything. Our service does all that, so it can only come close.
     """
 
     STREAM, ECHO = "/benchmarks.Ceiling/Stream", "/benchmarks.Ceiling/Echo"
@@ -48,14 +48,14 @@ class Ceiling:
         self._channel.close()
 
     def fill(self, out: np.ndarray) -> None:
-        """Streams as many bytes as the array has into it."""
+        """Streams into an array until it is full."""
         into, position = memoryview(out.view(np.uint8)), 0
         for message in self._channel.unary_stream(self.STREAM)(out.nbytes.to_bytes(8, "little")):
             into[position : position + len(message)] = message
             position += len(message)
 
     def messages(self, count: int) -> Iterator[bytes]:
-        """Streams so many bytes; closing the iterator ends the call."""
+        """Streams ``count`` bytes; closing the iterator ends the call."""
         call = self._channel.unary_stream(self.STREAM)(count.to_bytes(8, "little"))
         try:
             yield from call
@@ -63,7 +63,7 @@ class Ceiling:
             call.cancel()
 
     def echo(self, message: bytes = b"") -> bytes:
-        """Sends a message there and back."""
+        """Sends a message and returns the response."""
         return self._channel.unary_unary(self.ECHO)(message)
 
     @classmethod
@@ -85,7 +85,7 @@ class Ceiling:
 
 
 class Tutorial:
-    """Our job as a tutorial on gRPC would do it, with our engine; so only the transport differs."""
+    """Our service as a gRPC tutorial would write it. It uses our engine, so only the transport differs."""
 
     METHOD = "/benchmarks.Tutorial/InitTensor"
 
@@ -112,7 +112,7 @@ class Tutorial:
 
     @staticmethod
     def serve(listen: list[str], chunk_bytes: int) -> None:
-        from seedbed_server import engine  # noqa: PLC0415 - the client does without
+        from seedbed_server import engine  # noqa: PLC0415 - not needed by the client
 
         backend = engine.open_backend("numba")
         backend.prepare()
@@ -135,7 +135,7 @@ class Tutorial:
 
 
 class Flight:
-    """Arrow Flight, which frames without copying, serving fresh float32 normals of NumPy."""
+    """Arrow Flight, which frames without copying, with fresh float32 normals from NumPy."""
 
     def __init__(self, target: str) -> None:
         from pyarrow import flight  # noqa: PLC0415 - optional
@@ -150,7 +150,7 @@ class Flight:
         self._client.close()
 
     def fill(self, out: np.ndarray) -> None:
-        """Streams as many normals as the array has into it."""
+        """Streams normals into an array until it is full."""
         position = 0
         for batch in self._client.do_get(self._flight.Ticket(str(len(out)))):
             values = batch.data.column(0).to_numpy()
@@ -181,9 +181,9 @@ class Flight:
 
 
 def serve_jax(_listen: list[str], _chunk_bytes: int) -> None:
-    """Fills arrays with JAX in this process: each line of the input is a law, a dtype and a number of elements.
+    """Samples with JAX in this process: each line of the input is a law, a dtype and a number of elements.
 
-    It keeps to one core, as XLA has no setting for its threads that every version obeys.
+    The process is bound to one core, because not every version of XLA obeys a setting of its number of threads.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -205,10 +205,10 @@ def serve_jax(_listen: list[str], _chunk_bytes: int) -> None:
 
 
 def fill_plainly(targets: list[str], _chunk_bytes: int) -> None:
-    """The ceiling's client in a process of its own: each line of the input is a number of bytes, each answer seconds.
+    """The ceiling's client in its own process: reads a number of bytes per line, and prints the seconds.
 
-    Importing torch, or connecting with our client, has the side effect that freed messages are kept by the C library
-    (`seedbed._wire.transport.keep_freed_memory`). This one is what gRPC gives somebody who does neither.
+    Importing torch, or connecting with our client, has the side effect that the C library keeps freed memory
+    (`seedbed._wire.transport.keep_freed_memory`). This client measures gRPC without that.
     """
     out = np.zeros(0, np.uint8)
     with Ceiling(targets[0]) as client:
@@ -248,7 +248,7 @@ def _announce(name: str, addresses: list[str]) -> None:
 @click.option("--listen", multiple=True)
 @click.option("--chunk-bytes", type=int, default=MIB)
 def main(name: str, listen: tuple[str, ...], chunk_bytes: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the benchmark, which ends its servers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the benchmark ends its servers
     PEERS[name](list(listen), chunk_bytes)
 
 

@@ -1,4 +1,4 @@
-"""The plots, drawn from the report alone. Figures that were not measured are left out."""
+"""The plots, drawn from the report alone. Figures that were not measured are skipped."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ STYLE = {
     "xtick.color": QUIET,
     "ytick.color": QUIET,
     "legend.frameon": False,
-    "svg.hashsalt": "seedbed",  # the same figures make the same file
+    "svg.hashsalt": "seedbed",  # the same figures give the same file
 }
 
 
 def draw(figures: Figures, folder: Path, suffix: str = "svg") -> list[Path]:
-    """Draws all plots that there are figures for, and gives their paths."""
+    """Draws all plots that have figures, and returns their paths."""
     paths = []
     with mpl.rc_context(STYLE):
         for name, (table, plot) in PLOTS.items():
@@ -91,7 +91,7 @@ def _engine(figures: Figures, figure: Figure) -> None:
 
 
 def _grouped_bars(axes: Axes, rows: list[Row], labels: dict[str, str]) -> None:
-    """Horizontal bars, grouped by case, from the top; each with its figure."""
+    """Draws horizontal bars with their figures, grouped by case, from the top."""
     names = _unique(row.name for row in rows)
     position, ticks = 0.0, []
     for case in labels:
@@ -125,9 +125,9 @@ def _transport(figures: Figures, figure: Figure) -> None:
 
 
 def _columns_under_ceiling(axes: Axes, rows: list[Row]) -> None:
-    """Columns grouped by case, with the ceiling as a line over each group."""
+    """Draws columns grouped by case, with the ceiling as a line over each group."""
     position, ticks = 0.0, {}
-    # What needs no sampling and no server is so much faster that the others would be flat beside it.
+    # torch's constants need neither sampling nor a server; on their scale, the other columns would look flat.
     top = 1.18 * max(row.median for row in rows if row.name != "torch, no server" or "constant" not in row.case)
     for case in _unique(row.case for row in rows):
         group = [row for row in rows if row.case == case and row.name in COLORS]
@@ -215,7 +215,7 @@ def _memory(figures: Figures, figure: Figure) -> None:
 
 
 def _marks(axes: Axes, marks: list[tuple[float, str]]) -> None:
-    """Who began what when, in the colour of the server, along the top."""
+    """Marks the start of each step along the top, in the colour of the server."""
     for second, text in marks:
         name, what = text.split(", ")
         axes.axvline(second, color=GRID, linewidth=0.8, zorder=0)
@@ -226,14 +226,14 @@ def _marks(axes: Axes, marks: list[tuple[float, str]]) -> None:
 
 
 TITLES = {
-    "elements": "one tensor after the other, 1,000 elements and then ten times as many each time",
-    "streams": "streams at once, as many as the numbers tell, blue for ours and black for the ceiling's",
+    "elements": "one tensor after the other, from 1,000 elements, each ten times as large",
+    "streams": "streams at once (their number at the top), blue for ours and black for the ceiling's",
     "one tensor": "one huge tensor, dropped chunk by chunk",
 }
 
 
 def _shared_legend(figure: Figure) -> None:
-    """One legend for all panels, below them."""
+    """Draws one legend below all panels."""
     found = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
@@ -250,7 +250,7 @@ def _single(figure: Figure, title: str) -> Axes:
 
 
 def _lines(axes: Axes, rows: list[Row]) -> None:
-    """A line for each competitor, with the span from the lowest to the highest turn."""
+    """Draws a line for each competitor, with the span from the lowest to the highest turn."""
     for name in _unique(row.name for row in rows):
         here = sorted((row for row in rows if row.name == name), key=lambda row: row.x)
         xs, medians = [row.x for row in here], [statistics.median(row.runs) for row in here]
@@ -284,4 +284,4 @@ PLOTS: dict[str, tuple[str, Callable[[Figures, Figure], None]]] = {
     "streams": ("streams", _streams),
     "memory": ("memory above idle", _memory),
 }
-"""The table that each plot needs, and what draws it."""
+"""The table that each plot needs, and the function that draws it."""

@@ -1,4 +1,4 @@
-"""What grows and what does not: time with elements, throughput with streams, memory with neither."""
+"""Scaling: time with elements, throughput with streams, and memory, which should not grow with either."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from seedbed.v1 import TensorSpec
 
 ENDLESS = seedbed.spec("normal", (1 << 40,))
 STREAMS = (1, 4, 16, 64, 256)
-SETTLE = 0.5  # seconds: for streams to come up to speed together, and for a server to see that they have ended
+SETTLE = 0.5  # seconds: until all streams are up to speed, and until a server notices that they have ended
 SAMPLE_SECONDS = 0.1
 
 Counts = Iterator[int]
-"""The bytes of each chunk of a stream."""
+"""Yields the number of bytes of each chunk of a stream."""
 OpenStream = Callable[[], contextlib.AbstractContextManager[Counts]]
 
 
@@ -52,7 +52,7 @@ def measure(sizes: Sizes, say: Say) -> Part:
 
 
 def _elements(ours: Server, ceiling: Server, sizes: Sizes, say: Say) -> list[Row]:
-    """One tensor of each size, into one array that is used again; chunk by chunk where none would hold it."""
+    """One tensor of each size, into a reused array, or chunk by chunk if it is too large."""
     rows = []
     array = np.zeros(min(sizes.elements_in_memory, sizes.elements_largest), np.float32)
     with seedbed.connect(ours.tcp) as client, Ceiling(ceiling.tcp) as peer_client:
@@ -90,16 +90,16 @@ def _counted(
 
 
 class _Shared(NamedTuple):
-    """What many streams got that ran at once, over the same time."""
+    """The throughput of streams that ran at the same time."""
 
     total: float
-    """GB/s of all together."""
+    """GB/s of all streams together."""
     fairness: float
     """The slowest stream's bytes divided by the fastest's."""
 
 
 def _streams(ours: Server, ceiling: Server, sizes: Sizes, say: Say) -> list[Row]:
-    """So many streams at once, each with a connection of its own."""
+    """Several streams at once, each with its own connection."""
     opens: dict[str, OpenStream] = {
         "seedbed TCP": partial(_our_stream, ours.tcp, ENDLESS),
         "ceiling TCP": partial(_ceiling_stream, ceiling.tcp, 4 << 40),
@@ -137,9 +137,9 @@ def _ceiling_stream(target: str, count: int) -> Iterator[Counts]:
 
 
 def _concurrently(open_stream: OpenStream, count: int, seconds: float) -> _Shared:
-    """Counts what each stream gets from a common begin, once all have begun, to a common end.
+    """Counts the bytes of each stream between a common start, after all streams have begun, and a common end.
 
-    Nobody waits for the others: what would pile up in the meantime would be counted as throughput.
+    No stream waits for the others: bytes that pile up meanwhile would count as throughput.
     """
     settle = min(SETTLE, seconds)
     started = threading.Semaphore(0)
@@ -162,7 +162,7 @@ def _concurrently(open_stream: OpenStream, count: int, seconds: float) -> _Share
         futures = [pool.submit(pull) for _ in range(count)]
         for _ in futures:
             if not started.acquire(timeout=60):
-                break  # one has failed; its result says how
+                break  # one has failed; its result has the error
         begin = time.perf_counter() + settle
         window[:] = begin, begin + seconds
         received = [future.result() for future in futures]
@@ -171,7 +171,7 @@ def _concurrently(open_stream: OpenStream, count: int, seconds: float) -> _Share
 
 
 def _one_tensor(ours: Server, ceiling: Server, sizes: Sizes, say: Say) -> list[Row]:
-    """One tensor, dropped chunk by chunk, and as many bytes of the ceiling's; once, since their memory matters here."""
+    """One tensor, dropped chunk by chunk, and as many bytes from the ceiling; once, because this measures memory."""
     count = int(sizes.memory_gib * (1 << 30))
     spec = seedbed.spec("normal", (count // 4,))
     rows = []
@@ -192,8 +192,8 @@ def _one_tensor(ours: Server, ceiling: Server, sizes: Sizes, say: Say) -> list[R
 class _Memory:
     """Samples the resident memory of processes until the block ends.
 
-    The part gets the whole series, and a row of the most that each had above the least that it had: a server's
-    when it was idle, and a client's, which keeps some of what it had before, once that was given back.
+    It adds the whole series to the part, and a row with the difference between each process's highest and lowest value.
+    A server's lowest value is when it is idle; a client's, once it has returned memory of earlier stages.
     """
 
     def __init__(self, part: Part, stage: str, pids: dict[str, int]) -> None:
@@ -222,7 +222,7 @@ class _Memory:
             self._part.rows.append(Row("memory above idle", self._stage, process, "MiB", [max(mib) - min(mib)]))
 
     def mark(self, text: str) -> None:
-        """Notes what begins now."""
+        """Marks the start of a step."""
         self._marks.append((round(time.perf_counter() - self._begin, 2), text))
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Starts servers, ours and the peers', in processes of their own, and ends them whatever happens."""
+"""Runs servers, ours and the peers', in their own processes, and always ends them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Command = Callable[[list[str]], list[str]]
 
 
 def seedbed(arguments: list[str]) -> list[str]:
-    """The command of our own server, the one that users type."""
+    """The command of our server, as users type it."""
     return [sys.executable, "-m", "seedbed.cli", "serve", *arguments]
 
 
@@ -40,12 +40,12 @@ def peer(name: str) -> Command:
 
 @contextlib.contextmanager
 def serving(command: Command, chunk_bytes: int | None = None, stderr: IO[str] | None = None) -> Iterator[Server]:
-    """A server on a free port and a Unix socket, which has said that it can be reached.
+    """Runs a server on a free port and a Unix socket, and waits until it is ready.
 
-    Its log goes to ``stderr``, by default ours.
+    Its log goes to ``stderr``, by default to that of this process.
 
     Raises:
-        RuntimeError: It ended without saying so.
+        RuntimeError: The server ended before it was ready.
     """
     with tempfile.TemporaryDirectory() as directory:
         arguments = ["--listen", "127.0.0.1:0", "--listen", f"unix:{directory}/socket"]
@@ -58,7 +58,7 @@ def serving(command: Command, chunk_bytes: int | None = None, stderr: IO[str] | 
 
 @contextlib.contextmanager
 def running(command: list[str], stderr: IO[str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A child process with pipes, ended with the block."""
+    """Runs a child process with pipes, until the block ends."""
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, bufsize=1, cwd=ROOT
     )
@@ -76,10 +76,10 @@ def running(command: list[str], stderr: IO[str] | None = None) -> Iterator[subpr
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """The next line that a child prints.
+    """Reads the next line that a child prints.
 
     Raises:
-        RuntimeError: It has ended instead.
+        RuntimeError: The child has ended.
     """
     line = process.stdout.readline()
     if not line:
@@ -88,12 +88,12 @@ def read_line(process: subprocess.Popen[str]) -> str:
 
 
 def run_python(code: str) -> str:
-    """What a fresh Python process prints."""
+    """Runs code in a fresh Python process, and returns its output."""
     return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
 
 
 def seconds_until(command: Command, answered: Callable[[str], object]) -> float:
-    """The seconds from the start of a server's process to its first answer, which ``answered`` gets over TCP."""
+    """Returns the seconds from the start of a server's process to its first response, which ``answered`` requests."""
     begin = time.perf_counter()
     with serving(command) as server:
         answered(server.tcp)

@@ -1,8 +1,8 @@
 """A server under mixed load for a quarter of an hour: ``python -m benchmarks.soak --minutes 15``.
 
-Clients in a process of their own ask for tensors of all laws and dtypes, models and descriptions; cancel streams, read
-slowly, and connect anew. Each line tells what a stretch of time brought. The exit code is 1 if a byte was wrong, a call
-failed, or the server's memory grew by over 5 % after the warm-up.
+Clients in a separate process request tensors of all laws and dtypes, models and descriptions, cancel streams, read
+slowly, and reconnect. Each line sums up an interval. The exit code is 1 if a byte was wrong, a call failed, or the
+server's memory grew by over 5 % after the warm-up.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from benchmarks import servers
 from benchmarks.measuring import percentile
 from seedbed.v1 import TensorSpec
 
-WARM_UP = 0.2  # of the time: the server's threads, buffers and matrices are made
+WARM_UP = 0.2  # of the time: the server creates its threads, buffers and matrices
 MOST_GROWTH = 1.05
-STRETCHES = 15
-SAMPLE = 0.1  # of the tensors is compared with the reference
+INTERVALS = 15
+SAMPLE = 0.1  # the share of tensors that are compared with the reference
 HEALTH_SECONDS = 0.1
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -52,7 +52,7 @@ SCHEMES: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
 
 
 def specs() -> list[TensorSpec]:
-    """All laws in all dtypes; few seeds, so that the reference is made once of each."""
+    """All laws in all dtypes, with few seeds, so that each reference is computed only once."""
     return [
         seedbed.spec(scheme, shape, seed=seed, name=f"{scheme}.{dtype}", dtype=dtype, **parameters)
         for scheme, (shape, parameters) in SCHEMES.items()
@@ -61,7 +61,7 @@ def specs() -> list[TensorSpec]:
 
 
 class Load:
-    """Clients in threads, and what they have seen."""
+    """Clients in threads, and their counts."""
 
     def __init__(self, target: str, seconds: float, streams: int) -> None:
         self._target = target
@@ -83,7 +83,7 @@ class Load:
         for thread in threads:
             thread.join()
 
-    def told(self) -> dict[str, object]:
+    def counts(self) -> dict[str, object]:
         with self._lock:
             return {
                 "bytes": self.bytes,
@@ -106,7 +106,7 @@ class Load:
                 time.sleep(0.1)
 
     def _tensors(self, chosen: random.Random) -> None:
-        """A client that stays for some tensors, whole ones and regions, and then connects anew."""
+        """Requests some tensors, whole or by region, over one connection."""
         with seedbed.connect(self._target, timeout=60) as client:
             for spec in chosen.sample(self._specs, 20):
                 client.describe(spec)
@@ -117,9 +117,9 @@ class Load:
                     self._receive(spec, client.init(spec), chosen)
 
     def _model(self, chosen: random.Random) -> None:
-        wanted = chosen.sample(self._specs, 12)
+        sample = chosen.sample(self._specs, 12)
         with seedbed.connect(self._target, timeout=60) as client:
-            for spec, (_, array) in zip(wanted, client.init_model(wanted), strict=True):
+            for spec, (_, array) in zip(sample, client.init_model(sample), strict=True):
                 self._receive(spec, array, chosen)
 
     def _cancelling(self, chosen: random.Random) -> None:
@@ -180,17 +180,17 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def clients(target: str, seconds: float, streams: int) -> None:
-    """The process of the clients: a line of JSON for each stretch, and the last when all is over."""
+    """Runs the clients, and prints a line of JSON for each interval and at the end."""
     load = Load(target, seconds, streams)
     runner = threading.Thread(target=load.run)
     runner.start()
     while runner.is_alive():
-        runner.join(seconds / STRETCHES)
-        print(json.dumps(load.told()), flush=True)
+        runner.join(seconds / INTERVALS)
+        print(json.dumps(load.counts()), flush=True)
 
 
 class Pulse(threading.Thread):
-    """Times health checks, in a process that does nothing else and over a connection of its own."""
+    """Times health checks over its own connection, in a process that does nothing else."""
 
     def __init__(self, target: str) -> None:
         super().__init__(daemon=True)
@@ -219,19 +219,19 @@ class Pulse(threading.Thread):
                 self._seconds.append(time.perf_counter() - begin)
 
     def taken(self) -> list[float]:
-        """The times since this was last asked."""
+        """Returns the times since the last call."""
         seconds, self._seconds = self._seconds, []
         return seconds
 
 
 def vitals(pid: int) -> tuple[float, int, int]:
-    """MiB of resident memory, threads and open files of a process."""
+    """The resident memory (MiB), threads and open files of a process."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     rss, threads = (int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("VmRSS", "Threads"))
     return rss / 1024, threads, len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def stretches(target: str, seconds: float, streams: int) -> Iterator[dict[str, object]]:
+def intervals(target: str, seconds: float, streams: int) -> Iterator[dict[str, object]]:
     command = [sys.executable, "-m", "benchmarks.soak", "--clients", target, "--minutes", str(seconds / 60)]
     command += ["--streams", str(streams)]
     with servers.running(command) as process:
@@ -240,39 +240,40 @@ def stretches(target: str, seconds: float, streams: int) -> Iterator[dict[str, o
 
 
 def soak(seconds: float, streams: int) -> int:
-    """Runs the load, prints a table, and gives the exit code."""
+    """Runs the load, prints a table, and returns the exit code."""
     print("    s      GB/s   tensors  compared  wrong  errors  health p99 ms  RSS MiB  threads  files", flush=True)
     steady, health = [], []
     with servers.serving(servers.seedbed) as server, Pulse(server.tcp) as pulse:
         begin = time.monotonic()
-        for told in stretches(server.tcp, seconds, streams):
+        for counts in intervals(server.tcp, seconds, streams):
             rss, threads, files = vitals(server.pid)
             elapsed, times = time.monotonic() - begin, pulse.taken()
             health += times
             print(
-                f"{elapsed:5.0f} {told['bytes'] / elapsed / 1e9:9.2f} {told['tensors']:9,} {told['compared']:9,} "
-                f"{told['wrong']:6} {told['error_count']:7} {_p99(times):14.1f} {rss:8.0f} {threads:8} {files:6}",
+                f"{elapsed:5.0f} {counts['bytes'] / elapsed / 1e9:9.2f} {counts['tensors']:9,} {counts['compared']:9,} "
+                f"{counts['wrong']:6} {counts['error_count']:7} {_p99(times):14.1f} {rss:8.0f} {threads:8} {files:6}",
                 flush=True,
             )
             if elapsed > WARM_UP * seconds:
                 steady.append(rss)
-    told["error_count"] += pulse.failures
-    return _verdict(told, steady, health)
+    counts["error_count"] += pulse.failures
+    return _verdict(counts, steady, health)
 
 
-def _verdict(told: dict[str, object], steady: list[float], health: list[float]) -> int:
+def _verdict(counts: dict[str, object], steady: list[float], health: list[float]) -> int:
     third = max(1, len(steady) // 3)
     first, last = (sorted(part)[len(part) // 2] for part in (steady[:third], steady[-third:]))
     has_grown = last > first * MOST_GROWTH
     print(
-        f"{told['bytes'] / 1e9:.1f} GB, {told['cancelled']} streams cancelled; {told['wrong']} of {told['compared']} "
-        f"tensors compared were wrong; {told['error_count']} errors; {len(health)} health checks, "
+        f"{counts['bytes'] / 1e9:.1f} GB, {counts['cancelled']} streams cancelled; "
+        f"{counts['wrong']} of {counts['compared']} tensors compared were wrong; {counts['error_count']} errors; "
+        f"{len(health)} health checks, "
         f"p99 {_p99(health):.1f} ms"
     )
-    print(f"memory after the warm-up: {first:.0f} MiB at first, {last:.0f} MiB at last; threads and files above")
-    for error in told["errors"]:
+    print(f"memory after the warm-up: {first:.0f} MiB at the start, {last:.0f} MiB at the end; threads and files above")
+    for error in counts["errors"]:  # type: ignore[attr-defined]
         print(error)
-    return int(has_grown or told["wrong"] > 0 or told["error_count"] > 0)
+    return int(has_grown or counts["wrong"] > 0 or counts["error_count"] > 0)
 
 
 def _p99(seconds: list[float]) -> float:
@@ -283,7 +284,7 @@ def _p99(seconds: list[float]) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--streams", type=int, default=0, help="instead of the mix, so many endless streams at once")
+    parser.add_argument("--streams", type=int, default=0, help="run this many endless streams instead of the mix")
     parser.add_argument("--clients", metavar="TARGET", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     seconds = arguments.minutes * 60

@@ -1,4 +1,4 @@
-"""What a training job does: recording a model, filling its modules, writing checkpoints, asking several servers."""
+"""The work of a training job: recording a model, filling its modules, writing checkpoints, using several servers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measure(sizes: Sizes, say: Say) -> Part:
     if MEMORY.is_dir():
         part.rows += _checkpoint_in_memory(sizes)
     else:
-        part.notes.append("checkpoints in memory are left out: there is no /dev/shm")
+        part.notes.append("checkpoints in memory are skipped: there is no /dev/shm")
     say("several servers")
     part.rows += _replicas(sizes)
     return part
@@ -74,7 +74,7 @@ def _llama() -> torch.nn.Module:
 
 
 def _record(sizes: Sizes) -> list[Row]:
-    """The laws of a model's parameters, read off its code; Llama's have 8 billion elements."""
+    """Records the laws of a model's parameters; Llama has 8 billion elements."""
     builds = {"GPT-2": partial(_gpt2, sizes.gpt2_layers), "Llama 3.1 8B": _llama}
     competitors: dict[str, Callable[[], object]] = {
         name: partial(seedbed.torch.record, build) for name, build in builds.items()
@@ -83,7 +83,7 @@ def _record(sizes: Sizes) -> list[Row]:
 
 
 def _fill(sizes: Sizes) -> list[Row]:
-    """GPT-2 from nothing to weights in torch's memory, beside its own construction."""
+    """Builds and fills GPT-2 in torch's memory; the peer is transformers' own construction."""
     build = partial(_gpt2, sizes.gpt2_layers)
     model = seedbed.torch.record(build)
 
@@ -100,7 +100,7 @@ def _fill(sizes: Sizes) -> list[Row]:
 
 
 def _checkpoint(sizes: Sizes, notes: list[str]) -> list[Row]:
-    """Some layers of Llama in bfloat16, in files on this machine's disk, beside a plain file of as many bytes."""
+    """Some layers of Llama in bfloat16, in files on disk; the peer is a plain file with as many bytes."""
     _, byte_count = _layers(sizes)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(our_server))
@@ -113,12 +113,12 @@ def _checkpoint(sizes: Sizes, notes: list[str]) -> list[Row]:
         case = f"{sizes.checkpoint_tensors} of Llama 3.1 8B, {byte_count / 1e9:.2g} GB"
         rows = compare("checkpoint", case, gigabytes(byte_count), sizes.checkpoint_runs, competitors)
     slower = min(row.median for row in rows if row.name.startswith("write"))
-    notes.append(f"all 16.06 GB of Llama 3.1 8B would take {16.06 / slower:.0f} s, at the slower rate of writing")
+    notes.append(f"at the slower rate of writing, all 16.06 GB of Llama 3.1 8B would take {16.06 / slower:.0f} s")
     return rows
 
 
 def _checkpoint_in_memory(sizes: Sizes) -> list[Row]:
-    """The same layers in files in memory, beside the engine on all threads, and a plain file of as many bytes."""
+    """The same layers in files in memory; the peers are the engine on all threads, and a plain file."""
     tensors, byte_count = _layers(sizes)
     with tempfile.TemporaryDirectory(dir=MEMORY) as parent, seedbed.connect("local:") as client:
         folder = Path(parent) / "checkpoint"
@@ -135,7 +135,7 @@ def _checkpoint_in_memory(sizes: Sizes) -> list[Row]:
 
 
 def _layers(sizes: Sizes) -> tuple[list[TensorSpec], int]:
-    """Some tensors of Llama, and how many bytes they have."""
+    """Some tensors of Llama, and their number of bytes."""
     model = json_format.Parse(LLAMA.read_text(encoding="utf-8"), Model())
     tensors = [spec for spec in model.tensors if fnmatch.fnmatchcase(spec.name, sizes.checkpoint_tensors)]
     return tensors, sum(2 * math.prod(spec.shape) for spec in tensors)
@@ -147,7 +147,7 @@ def _writing(folder: Path, sizes: Sizes) -> list[str]:
 
 
 def _plain(folder: Path, byte_count: int) -> float:
-    """As the file system takes it: pieces of 1 MiB, one after another."""
+    """Writes 1 MiB at a time, one after another, and returns the seconds."""
     piece = np.ones(1 << 20, np.uint8).data
     begin = time.perf_counter()
     with tempfile.NamedTemporaryFile(dir=folder.parent) as file:
@@ -178,7 +178,7 @@ def _timed(arguments: list[str]) -> float:
 
 
 def _replicas(sizes: Sizes) -> list[Row]:
-    """One large tensor from one server, and from two at once, which share this machine's cores."""
+    """One large tensor from one server, and from two at once that share this machine's cores."""
     out = np.zeros((1024, sizes.transport_mib << 8), np.float32)
     spec = seedbed.spec("trunc_normal", out.shape)
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Bytes into the caller's array: ours over loopback, beside gRPC's ceiling, a tutorial's server, Flight and torch."""
+"""Bytes into the caller's array over loopback; the peers are gRPC alone, a tutorial's server, Flight and torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure(sizes: Sizes, say: Say) -> Part:
 
 
 class _Laws:
-    """All servers and their clients, which live as long as the stack; and the runs against them."""
+    """All servers and their clients, which live as long as the stack, and the runs with them."""
 
     def __init__(self, stack: contextlib.ExitStack, sizes: Sizes) -> None:
         self._sizes = sizes
@@ -66,12 +66,12 @@ class _Laws:
             self._flight = stack.enter_context(Flight(flight.tcp))
         self.notes = [
             f"{sizes.transport_mib} MiB in chunks of {chunk_bytes} bytes; client and server share this machine's cores",
-            f"our server and the tutorial's sample with {info.backend}, {info.threads} threads; torch with one",
-            "the ceiling sends a constant message, and knows neither laws nor dtypes nor checksums",
+            f"our server and the tutorial's sample with {info.backend} on {info.threads} threads; torch on one",
+            "the ceiling sends a constant message, without laws, dtypes or checksums",
             "its plain client is a process of its own, without torch's and our side effect on the C library's memory",
         ]
         if self._flight is None:
-            self.notes.append("Flight is left out: pyarrow is not installed")
+            self.notes.append("Flight is skipped: pyarrow is not installed")
 
     def compare(self, law: str, dtype: str) -> list[Row]:
         spec = seedbed.spec(law, (1,), dtype=dtype, **PARAMETERS.get(law, {}))
@@ -96,7 +96,7 @@ class _Laws:
 
 
 def _chunk_sizes(stack: contextlib.ExitStack, sizes: Sizes) -> list[Row]:
-    """Ours and the ceiling for each size of a chunk, all in the same turns."""
+    """Our server and the ceiling for each chunk size, all in the same turns."""
     out = np.zeros(sizes.transport_mib * MIB // 4, np.float32)
     spec = seedbed.spec("normal", out.shape)
     competitors: dict[tuple[int, str], Callable[[], float]] = {}

@@ -1,4 +1,4 @@
-"""The site: `make docs` builds it to out/docs, with nothing fetched from a network."""
+"""The site. `make docs` builds it to out/docs, without network access."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import seedbed
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent / "examples" / "gallery")]
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # for seedbed.keras; Keras's own default would have to be installed
+os.environ.setdefault("KERAS_BACKEND", "jax")  # for seedbed.keras; the default of Keras would have to be installed
 
 project = "Seedbed"
 copyright = "the authors of Seedbed; Apache-2.0"  # noqa: A001 - Sphinx's name
@@ -26,11 +26,11 @@ extensions = [
     "references",
 ]
 exclude_patterns = ["_ext"]
-default_role = "py:obj"  # what the docstrings set in single backticks
-smartquotes = False  # they would make one dash of the two of an option
+default_role = "py:obj"  # for single backticks in docstrings
+smartquotes = False  # they would merge the two dashes of an option
 nitpicky = True
 nitpick_ignore_regex = [
-    # Of other packages: their inventories are on the network, which the build does without.
+    # Names of other packages, whose inventories would have to be downloaded.
     (r"py:.*", r"(numpy|np|npt|torch|jax|keras|grpc|google|collections|os|types|typing)\..*"),
     (r"py:.*", r"(SupportsIndex|Callable|Iterable|Sequence|Mapping|AsyncGenerator|Generator|Coroutine|Any|R)"),
     (r"py:.*", r"(pathlib\.Path|CupyArray|close)"),

@@ -1,1 +1,1 @@
-"""Evidence that the numbers are what they are said to be: ``python -m evidence --help``, and docs/evidence.md."""
+"""Evidence for the numbers: ``python -m evidence --help``, and docs/evidence.md."""

@@ -13,16 +13,16 @@ from evidence.report import Report
 from evidence.sizes import TINY, Sizes, changed
 
 _OUT = click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("out/evidence"), show_default=True, help="The folder."
+    "--out", type=click.Path(path_type=Path), default=Path("out/evidence"), show_default=True, help="Output folder."
 )
 
 _TINY = click.option("--tiny", is_flag=True, help="The smallest sizes, for the tests.")
-_SET = click.option("--set", "changes", multiple=True, metavar="SIZE=VALUE", help="Another size, such as words=65536.")
+_SET = click.option("--set", "changes", multiple=True, metavar="SIZE=VALUE", help="Change a size, such as words=65536.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
-    """Evidence that Seedbed's numbers are what they are said to be; docs/evidence.md tells what was found."""
+    """Collect the evidence for Seedbed's numbers; docs/evidence.md has the results."""
 
 
 @main.command()
@@ -30,10 +30,10 @@ def main() -> None:
 @click.option(
     "--battery", default="smallcrush", help="smallcrush (7 s), crush (half an hour), bigcrush (hours) or practrand."
 )
-@click.option("--minutes", type=click.FloatRange(min=0), default=5.0, help="How long practrand takes for each source.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=5.0, help="Minutes of practrand for each source.")
 @_OUT
 def bits(*, sources: tuple[str, ...], battery: str, minutes: float, out: Path) -> None:
-    r"""Put the words of SOURCES (by default all) to a battery of statistical tests.
+    r"""Run a battery of statistical tests on the words of SOURCES (by default all).
 
     \b
     straight   one tensor, in order
@@ -41,9 +41,9 @@ def bits(*, sources: tuple[str, ...], battery: str, minutes: float, out: Path) -
     seeds      4096 adjacent seeds, element by element
     first      the first 4 elements under the seeds 0, 1, 2, …
     uniforms   the 24 bits of served uniforms, packed
-    randu, rounds-2, rounds-3   have to fail
+    randu, rounds-2, rounds-3   must fail
 
-    Exit code 1 if one of them does not do what it should.
+    The exit code is 1 if a source that must pass fails, or the other way round.
     """
     from evidence import bits, practrand, testu01  # noqa: PLC0415 - Numba takes a second
     from evidence.words import SOURCES  # noqa: PLC0415
@@ -55,7 +55,7 @@ def bits(*, sources: tuple[str, ...], battery: str, minutes: float, out: Path) -
     except (practrand.NotInstalledError, testu01.NotInstalledError) as error:
         raise click.ClickException(str(error)) from error
     if wrong:
-        click.echo(f"NOT as it should be: {', '.join(wrong)}")
+        click.echo(f"UNEXPECTED RESULT: {', '.join(wrong)}")
         sys.exit(1)
 
 
@@ -65,25 +65,25 @@ def bits(*, sources: tuple[str, ...], battery: str, minutes: float, out: Path) -
 @_SET
 @_OUT
 def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: Path) -> None:
-    r"""Compare each law with its exact values, and as many elements as one wants with its distribution.
+    r"""Compare each law with its exact values, and large samples with its distribution.
 
     \b
     PARTS, by default all:
-    references      what the others are compared with, against mpmath
+    references      the references of the other parts, against mpmath
     functions       float32's radius and angle, over all 2^32 words
     uniforms        all 2^24 of float32, and float64
-    normals         float32, float64 and the halves
-    truncated       truncated normals, in the usual place and in far, narrow and one-sided ones
+    normals         float32, float64, bfloat16 and float16
+    truncated       truncated normals with ordinary, far, narrow and one-sided bounds
     quantile        whether it rises and is symmetric, over all 2^32 words
-    rounding        float32 to the halves, all of them
+    rounding        all float32 to bfloat16 and float16
     schemes         the std and bounds of xavier, kaiming and variance_scaling
     elementary      the functions of expressions (exp, log, …), against mpmath
     distributions   moments, Anderson and Darling, χ² of 10^9 elements
     halves          χ² over every value of bfloat16 and float16
-    built           the same as distributions, of xavier, kaiming and variance_scaling
+    built           the same as distributions, for xavier, kaiming and variance_scaling
     complex         normals and disks of complex64: moduli, angles, and both at once
-    sparse          which elements are 0
-    orthogonal      how orthogonal, and whether by Haar's measure
+    sparse          the places of the zeros
+    orthogonal      orthogonality, and Haar's measure
     """
     from evidence import laws, reference  # noqa: PLC0415
 
@@ -97,15 +97,17 @@ def laws(*, parts: tuple[str, ...], tiny: bool, changes: tuple[str, ...], out: P
 
 @main.command()
 def fit() -> None:
-    """Fit the polynomials of engine/constants.py again, and tell their errors."""
-    from evidence import fitting  # noqa: PLC0415 - it takes SciPy
+    """Fit the polynomials of engine/constants.py again, and print their errors."""
+    from evidence import fitting  # noqa: PLC0415 - needs SciPy
     from seedbed_server.engine import constants  # noqa: PLC0415
 
     for name in fitting.NAMES:
         found = fitting.fitted(name)
         agrees = "the same as" if fitting.is_constant(name, found) else "NOT those of"
-        click.echo(f"{name}: {fitting.told(name, fitting.error(name, getattr(constants, name)))}")
-        click.echo(f"  fitted again: {fitting.told(name, fitting.error(name, found))}, {agrees} engine/constants.py")
+        click.echo(f"{name}: {fitting.error_text(name, fitting.error(name, getattr(constants, name)))}")
+        click.echo(
+            f"  fitted again: {fitting.error_text(name, fitting.error(name, found))}, {agrees} engine/constants.py"
+        )
         click.echo("  " + ", ".join(map(fitting.shortest(name), found)))
 
 
@@ -114,7 +116,7 @@ def fit() -> None:
 @_SET
 @_OUT
 def peers(*, tiny: bool, changes: tuple[str, ...], out: Path) -> None:
-    """Sample the same cases by Seedbed, torch, JAX, NumPy and SciPy, and judge each sample by its law."""
+    """Sample the same cases with Seedbed, torch, JAX, NumPy and SciPy, and test each sample against its law."""
     from evidence import peers  # noqa: PLC0415
 
     sizes, options = _sizes(changes, tiny=tiny)
@@ -123,7 +125,7 @@ def peers(*, tiny: bool, changes: tuple[str, ...], out: Path) -> None:
 
 @main.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 if the document would change.")
-@click.option("--publish", is_flag=True, help="First take over the results of the folder --out.")
+@click.option("--publish", is_flag=True, help="First copy the results of the folder --out.")
 @_OUT
 def tables(*, check: bool, publish: bool, out: Path) -> None:
     """Make the tables of docs/evidence.md from the published results."""
@@ -135,7 +137,7 @@ def tables(*, check: bool, publish: bool, out: Path) -> None:
     before = tables.DOCUMENT.read_text(encoding="utf-8")
     after = tables.filled(before, tables.published())
     if check and after != before:
-        raise click.ClickException(f"{tables.DOCUMENT.name} is not what the results say; run python -m evidence tables")
+        raise click.ClickException(f"{tables.DOCUMENT.name} differs from the results; run python -m evidence tables")
     if after != before:
         tables.DOCUMENT.write_text(after, encoding="utf-8")
         click.echo(f"written: {tables.DOCUMENT.name}")
@@ -157,7 +159,7 @@ def _sizes(changes: tuple[str, ...], *, tiny: bool) -> tuple[Sizes, str]:
 def _must_be_one_of(given: tuple[str, ...], known: Collection[str], what: str) -> None:
     for name in given:
         if name not in known:
-            raise click.BadParameter(f"there is no {name!r}; use one of {', '.join(known)}", param_hint=what)
+            raise click.BadParameter(f"no {name!r}; use one of {', '.join(known)}", param_hint=what)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How far each value may lie from the exact value of its law at the same words.
+"""The errors of values, relative to the exact value of their law for the same words.
 
-An error is told in ulp: the spacing, at the exact value, of the floats of the type that is served. Rounding to the type
-alone makes up to 0.5. Of truncated normals it is told below what else an ulp is.
+Errors are in ulp: the spacing, at the exact value, of the floats of the served type. Rounding to the type alone makes
+up to 0.5. `UNIT` and NEAR_ZERO change the unit for truncated normals.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = (
 )
 CHUNK = 1 << 20
 RECHECKED = 32
-"""Worst cases that mpmath looks at again."""
+"""The number of worst cases that mpmath rechecks."""
 
 NORMAL_ULP = 3.2
-"""float32 normals of std 1 are within so many ulp, as far as was looked. 3 do not hold: 3.12 were found."""
+"""The largest error of float32 normals of std 1 that was found, rounded up. 3 does not hold: 3.12 was found."""
 TRUNCATED_ULP = {"near": 4.0, "far": 6.0}
-"""float32 truncated normals (see `UNIT`); far are those with a tail below NEAR_TAIL, of which 4 do not hold: 5.69 were
-found at a std that takes the quantile's worst values to just below a power of two. At std 1, 4 do hold.
+"""The same for float32 truncated normals (see `UNIT`). Those with a tail below NEAR_TAIL are far; 4 does not hold for
+them: 5.69 was found at a std that takes the quantile's worst values to just below a power of two. At std 1, 4 holds.
 """
 
 Words = NDArray[np.uint32]
@@ -57,7 +57,7 @@ _jit = njit(nogil=True, error_model="numpy")
 
 
 class Worst(NamedTuple):
-    """The largest error of a chunk, in ulp, and the input that it is at."""
+    """The largest error of a chunk, in ulp, and its input."""
 
     error: float
     at: tuple[int, ...]
@@ -65,7 +65,7 @@ class Worst(NamedTuple):
 
 @_jit
 def _ulp(x, precision, smallest):  # type: ignore[no-untyped-def]
-    """The spacing at x of floats with so many bits, whose smallest normal number is 2^smallest."""
+    """The spacing at x of floats with this precision, whose smallest normal number is 2^smallest."""
     exponent = np.int64((np.float64(x).view(np.uint64) >> np.uint64(52)) & np.uint64(0x7FF))
     exponent = max(exponent, np.int64(smallest + 1023)) - (precision - 1)
     return np.uint64(exponent << 52).view(np.float64)
@@ -151,7 +151,7 @@ def _ulps(got: float, exact: mpmath.mpf, precision: int, smallest: int, floor: f
 def _row(
     name: str, dtype: str, inputs: int, worst: list[Worst], exact: Callable[[tuple[int, ...]], mpmath.mpf]
 ) -> Result:
-    """A row of the report, in which mpmath has looked at the worst cases again."""
+    """A row of the report; mpmath rechecks the worst cases."""
     worst = sorted(worst, key=lambda item: item.error, reverse=True)[:RECHECKED]
     again = [float(exact(item.at)) for item in worst]
     return {
@@ -166,11 +166,11 @@ def _row(
     }
 
 
-# Inputs at which something may change: ends, powers of two, quarter turns, the limits of the algorithms' cases.
+# Inputs where something may change: ends, powers of two, quarter turns, the limits of the algorithms' cases.
 
 
 def edges(bits: int, near: tuple[int, ...] = (), width: int = 4) -> list[int]:
-    """Draws of so many bits that a mistake would choose: next to 0, the powers of two, the eighths, and ``near``."""
+    """Draws where errors are likely: next to 0, the powers of two, the eighths, and ``near``."""
     centres = [0, 1 << bits, *(1 << k for k in range(bits)), *((1 << bits) - (1 << k) for k in range(bits))]
     centres += [quarter * (1 << (bits - 3)) for quarter in range(8)]
     found = {c + offset for c in [*centres, *near] for offset in range(-width, width + 1)}
@@ -201,7 +201,7 @@ UNIFORMS = ((0.0, 1.0), (-0.5, 2.0), (-0.0357, 0.0357), (3.0, 3.001))
 
 
 def uniforms(sizes: Sizes, say: Say) -> list[Result]:
-    """All 2^24 uniforms of float32 with several bounds; random draws and edges of float64."""
+    """All 2^24 float32 uniforms with several bounds; random draws and edges of float64."""
     rng = np.random.default_rng(1)
     rows = []
     for a, b in UNIFORMS:
@@ -246,14 +246,14 @@ def _even(draws: list[int]) -> Draws:
     return np.array(draws[: len(draws) // 2 * 2], np.uint64)
 
 
-# Normals of float32, and of the halves made of them.
+# Normals of float32, float16 and bfloat16.
 
 NORMAL_STDS = (1.0, 0.02)
 
 
 @_jit
 def _normal32_chunk(words, values, bfloat16, float16, std, worst):  # type: ignore[no-untyped-def]
-    """The worst errors of float32, bfloat16 and float16, and how many halves are not the nearest."""
+    """The worst errors of float32, bfloat16 and float16, and how many 16-bit values are not the nearest."""
     at, misrounded = np.zeros(3, np.uint64), np.zeros(3, np.int64)
     for i in range(len(words) // 2):
         radius = reference.radius32(words[2 * i])
@@ -274,7 +274,7 @@ def _normal32_chunk(words, values, bfloat16, float16, std, worst):  # type: igno
 
 
 def normals32(sizes: Sizes, say: Say) -> list[Result]:
-    """float32 normals, and the bfloat16 and float16 made of them: random pairs of words, and all pairs of edges."""
+    """Normals of float32, bfloat16 and float16: random pairs of words, and all pairs of edges."""
     rows = []
     for std in NORMAL_STDS:
         say(f"  normal, std {std:g}, of float32 and the halves: {sizes.pairs} pairs")
@@ -325,7 +325,7 @@ def _relative_errors(first, step, radius, cosine, sine):  # type: ignore[no-unty
 
 
 def _worst_words(sizes: Sizes) -> Iterator[Words]:
-    """Radii that are too large with all cosines and sines that are, and those that are too small; the worst of many."""
+    """Radii that are too large with all cosines and sines that are, then those that are too small; the worst ones."""
     count = min(sizes.words, 1 << 24)
     step, first = (1 << 32) // count, 5
     errors = np.empty((3, count))
@@ -407,7 +407,7 @@ TRUNCATIONS = (
     (0.0, 0.02 * 2**0.5, -0.02 * 2**0.5, 0.06 * 2**0.5),  # the worst of 24 std from 0.02 to 0.04
 )
 UNIT = 2.0**-28
-"""In these, an ulp is that of the larger of the value and the mean, or so much of the std, whichever is more."""
+"""Errors count in ulp of the larger of the value and the mean, or in this fraction of the std, if that is more."""
 
 
 @_jit
@@ -417,7 +417,7 @@ def _unit32(exact, mean, std):  # type: ignore[no-untyped-def]
 
 @_jit
 def _truncated32_chunk(law, numbers, words, p, inside, q, mean, std):  # type: ignore[no-untyped-def]
-    """The worst error, at which word, in standard deviations; how often x falls; x."""
+    """The worst error and its word, the worst in standard deviations, how often x falls, and x."""
     n = len(words)
     x = np.empty(n, np.float32)
     kernels.law32(law, numbers, words, x)
@@ -470,7 +470,7 @@ def _truncated32_row(truncation: reference.Truncation, parameters: TruncNormal32
 
 
 def _rising_words(parameters: TruncNormal32Parameters, count: int) -> Iterator[Words]:
-    """Evenly spaced ones, all of them if so many are wanted; else the edges follow, and where the formula changes."""
+    """Yields evenly spaced draws, or all; unless all, also the edges, and where the formula changes."""
     step = (1 << 32) // count
     chunk = min(1 << 16, count)
     spaced = np.arange(chunk, dtype=np.uint64) * np.uint64(step) + np.uint64(step // 3)
@@ -485,14 +485,14 @@ def _even_fours(draws: list[int]) -> list[int]:
 
 
 def _limits32(parameters: TruncNormal32Parameters) -> tuple[int, ...]:
-    """The median, and the draws at which its neighbourhood ends."""
+    """The median, and the draws where its neighbourhood ends."""
     below = (MIDDLE_FROM32 - parameters.p_first) / parameters.step
     above = 2**32 - 1 - (MIDDLE_FROM32 - parameters.q_first) / parameters.step
     return (parameters.median, *(int(draw) for draw in (below, above) if 0 < draw < 2**32))
 
 
 def _quantiles64(truncation: reference.Truncation, words: Draws) -> NDArray[np.float64]:
-    """The quantiles in float64 that `_truncated32_chunk` compares with."""
+    """The float64 quantiles that `_truncated32_chunk` compares with."""
     mean, std, a, b = truncation[:4]
     p, inside, q = interval_probabilities((a - mean) / std, (b - mean) / std)
     u, v = ((half.astype(np.float64) + 0.5) * 2.0**-32 for half in (words, np.uint64(2**32 - 1) - words))
@@ -521,7 +521,7 @@ NEAR_ZERO = 0.25
 
 
 def _floor(truncation: reference.Truncation) -> float:
-    """Smaller values count in ulp of this."""
+    """Values below this count in ulp of it."""
     mean, std, a, b = truncation[:4]
     return max(abs(mean), NEAR_ZERO * min(std, max(abs(a), abs(b))))
 
@@ -530,7 +530,7 @@ def _floor(truncation: reference.Truncation) -> float:
 def _truncated_chunk(  # type: ignore[no-untyped-def]
     u, v, x, mean, std, p, inside, q, half_difference, values, coefficients, precision, floor
 ):
-    """The worst error in ulp, at values below ``floor`` those of ``floor``; where; and in standard deviations."""
+    """The worst error in ulp (below ``floor``, in ulp of it), its input, and the worst in standard deviations."""
     worst, at, of_std = -1.0, 0, 0.0
     for i in range(len(x)):
         z = (x[i] - mean) / std
@@ -549,7 +549,7 @@ def _truncated_chunk(  # type: ignore[no-untyped-def]
 
 
 def truncated(sizes: Sizes, say: Say) -> list[Result]:
-    """Truncated normals of float32, by either way, and of float64."""
+    """Truncated normals of float32, in both ways, and of float64."""
     rows = []
     for number, bounds in enumerate(TRUNCATIONS):
         truncation = reference.Truncation.of(*bounds)
@@ -621,14 +621,14 @@ def _truncated_values(parameters: Parameters, draws: Draws, dtype: int) -> NDArr
 
 
 def _quantile_limits(parameters: TruncNormalParameters, bits: int) -> tuple[int, ...]:
-    """Draws at which the quantile changes its formula: |q| = 0.425, and the tails e^−25."""
+    """Draws where the quantile changes its formula: |q| = 0.425, and the tails e^−25."""
     tails = (0.075, 0.925, math.exp(-25.0))
     shares = [(tail - parameters.p_below) / parameters.inside for tail in tails]
     shares += [1 - (tail - parameters.p_above) / parameters.inside for tail in tails]
     return tuple(int(share * 2**bits) for share in shares if 0 < share < 1)
 
 
-# The quantile: does it rise with the draw, and is it symmetric?
+# The quantile: whether it rises with the draw, and is symmetric.
 
 SHAPES = ((-2.0, 2.0), (-3.0, 3.0), (-40.0, 40.0), (-1.0, 3.0))
 
@@ -637,7 +637,7 @@ SHAPES = ((-2.0, 2.0), (-3.0, 3.0), (-40.0, 40.0), (-1.0, 3.0))
 def _shape_chunk(law, numbers, first, count, step):  # type: ignore[no-untyped-def]
     """Falls, the largest in ulp, asymmetries among the words, and the last value; the first word is not compared."""
     words, mirrored = np.empty(count + 4, np.uint32), np.empty(count + 4, np.uint32)
-    for i in range(count + 4):  # the word before, the words, and what makes a multiple of 4
+    for i in range(count + 4):  # the word before, the words, and padding to a multiple of 4
         words[i] = np.uint32(first + np.uint64(max(i, 1) - 1) * step - (step if i == 0 and first > 0 else np.uint64(0)))
         mirrored[i] = ~words[i]
     x, y = np.empty(count + 4, np.float32), np.empty(count + 4, np.float32)
@@ -654,7 +654,7 @@ def _shape_chunk(law, numbers, first, count, step):  # type: ignore[no-untyped-d
 
 
 def quantile_shape(sizes: Sizes, say: Say) -> list[Result]:
-    """Whether truncated normals rise with the draw, and mirrored draws give the negatives where bounds are mirrored."""
+    """Whether truncated normals rise with the draw, and mirrored draws give the negatives if bounds are mirrored."""
     rows = []
     step = (1 << 32) // sizes.words
     count = min(1 << 14, sizes.words)
@@ -688,7 +688,7 @@ _WINDOW = 1 << 16
 
 
 def _draws_shape(a: float, b: float, sizes: Sizes) -> Result:
-    """The same of float64's draws, which are too many: windows of neighbouring draws, at random and at the limits."""
+    """The same for float64, with windows of neighbouring draws, at random and at the limits."""
     parameters = parameters_of(_described(FLOAT64, trunc_normal=TruncNormal(a=a, b=b)))
     assert isinstance(parameters, TruncNormalParameters)
     rng = np.random.default_rng(7)
@@ -715,11 +715,11 @@ def _draws_shape(a: float, b: float, sizes: Sizes) -> Result:
     }
 
 
-# Rounding to 16 bits: all float32.
+# Rounding all float32 to 16 bits.
 
 
 def halves_table(*, bfloat16: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The least and the greatest number that rounds to each magnitude, to nearest even."""
+    """The smallest and the largest number that round to each magnitude, to nearest even."""
     codes = np.arange(0x7F80 + 1 if bfloat16 else 0x7C00 + 1, dtype=np.uint32)
     if bfloat16:
         values = (codes << np.uint32(16)).view(np.float32).astype(np.float64)
@@ -746,7 +746,7 @@ def _halves_chunk(first, count, step, low, high, bfloat16):  # type: ignore[no-u
         x = np.float64(values[i])
         magnitude = np.int64(out[i] & np.uint16(0x7FFF))
         if not abs(x) <= high[len(low) - 2]:
-            continue  # what would not be finite is refused
+            continue  # values that would not be finite are refused
         negative = (out[i] & np.uint16(0x8000)) != 0
         signs = negative == (values[i] < 0 or (values[i] == 0 and np.float32(1) / values[i] < 0))
         if not (low[magnitude] <= abs(x) <= high[magnitude] and signs):
@@ -755,7 +755,7 @@ def _halves_chunk(first, count, step, low, high, bfloat16):  # type: ignore[no-u
 
 
 def rounding(sizes: Sizes, say: Say) -> list[Result]:
-    """Whether every float32 goes to the nearest bfloat16 and float16, ties to even."""
+    """Whether every float32 rounds to the nearest bfloat16 and float16, ties to even."""
     rows = []
     step = np.uint64(max(1, (1 << 32) // sizes.words))
     count = min(CHUNK, sizes.words)
@@ -779,7 +779,7 @@ def _name(dtype: int) -> str:
 
 
 def references(sizes: Sizes, say: Say) -> list[Result]:
-    """How far the references are from mpmath, in ulp of the type that they judge, at random inputs and edges."""
+    """The errors of the references, by mpmath, in ulp of the type that they judge, at random inputs and edges."""
     say(f"  the references against mpmath: {sizes.sample} inputs each")
     reference.need_long_double()
     rng = np.random.default_rng(5)
@@ -839,7 +839,7 @@ def _reference_row(name: str, dtype: str, pairs: list[tuple[Any, mpmath.mpf]]) -
 
 
 def _quantile_reference_row(truncation: reference.Truncation, draws: list[int]) -> Result:
-    """The error of what the reference calls the error of a float64 law's value."""
+    """The error of the reference's errors, for a float64 law."""
     mean, std, a, b = truncation[:4]
     parameters = parameters_of(_described(FLOAT64, trunc_normal=TruncNormal(mean=mean, std=std, a=a, b=b)))
     of_draws = _even(draws)
@@ -862,7 +862,7 @@ def _quantile_reference_row(truncation: reference.Truncation, draws: list[int]) 
 
 
 def _quantile64_reference_row(truncation: reference.Truncation, words: list[int]) -> Result:
-    """The error of the quantile in float64, in float32's ulp."""
+    """The error of the float64 quantile, in float32's ulp."""
     mean, std = truncation[:2]
     of_words = np.array(words, np.uint64)
     values = mean + std * _quantiles64(truncation, of_words)

@@ -1,4 +1,4 @@
-"""The bits: words of the engine, in several orders, through batteries of statistical tests."""
+"""The bits: the engine's words, in several orders, through batteries of statistical tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evidence.words import SOURCES
 BATTERIES = (*testu01.BATTERIES, "practrand")
 
 SUSPECT = 1e-3
-"""p-values nearer to 0 or 1 are told; TestU01's own choice."""
+"""p-values nearer to 0 or 1 are reported as suspect, as in TestU01."""
 FAILURE = 1e-10
 """p-values nearer to 0 or 1 are failures (L'Ecuyer and Simard 2007, section 7.1)."""
 
@@ -25,17 +25,17 @@ def run(
     Args:
         sources: Names of `evidence.words.SOURCES`.
         battery: One of `BATTERIES`.
-        minutes: How long PractRand may take for each source; TestU01's batteries have their own lengths.
-        report: Takes the results.
-        say: Tells how it goes.
-        sub_command: Leads the commands that the report tells.
+        minutes: How long PractRand runs for each source; TestU01's batteries have fixed lengths.
+        report: The report to add the results to.
+        say: Shows the progress.
+        sub_command: The subcommand in the commands of the report.
 
     Returns:
-        The sources that did what they should not have: a good one failed, or a bad one passed.
+        The sources with an unexpected result: a good one failed, or a bad one passed.
 
     Raises:
-        evidence.testu01.NotInstalledError: The battery's library is not there.
-        evidence.practrand.NotInstalledError: The battery's program is not there.
+        evidence.testu01.NotInstalledError: The battery's library is missing.
+        evidence.practrand.NotInstalledError: The battery's program is missing.
     """
     wrong = []
     for name in sources:
@@ -54,13 +54,13 @@ def run(
 
 
 def described(result: Result) -> str:
-    """What a battery found, in a line.
+    """The result of a battery, in one line.
 
     >>> described({"is_good": True, "statistics": 15, "bytes": 10**9, "seconds": 7.0, "failures": [], "suspect": []})
     '  15 statistics of 0.93 GiB in 7 s: passed; 0 failures, 0 suspect p-values'
     """
     verdict = "failed" if result["failures"] else "passed"
-    expected = "" if result["is_good"] else ", as it has to" if result["failures"] else ", and has to fail"
+    expected = "" if result["is_good"] else ", as it must" if result["failures"] else ", but must fail"
     suspect = "".join(f"; {test['name']}: p = {test['p']}" for test in result["suspect"])
     return (
         f"  {result['statistics']} statistics of {result['bytes'] / 2**30:.2f} GiB in {result['seconds']:.0f} s: "
@@ -72,19 +72,19 @@ def _testu01(source: str, battery: str, text: Path) -> Result:
     return judged(testu01.run(source, battery, text))
 
 
-def judged(answer: Result) -> Result:
-    """What a battery of TestU01 found, and which of it is suspect or a failure.
+def judged(result: Result) -> Result:
+    """The result of a TestU01 battery, with its suspect statistics and its failures.
 
     >>> tests = [{"name": "Gap", "p": 0.0}, {"name": "Run", "p": 0.5}]
     >>> judged({"words": 8, "seconds": 1.0, "tests": tests})["failures"]
     [{'name': 'Gap', 'p': 0.0}]
     """
-    tests = answer["tests"]
+    tests = result["tests"]
     failures = [test for test in tests if _is_beyond(test["p"], FAILURE)]
     suspect = [test for test in tests if _is_beyond(test["p"], SUSPECT) and test not in failures]
     return {
-        "bytes": 4 * answer["words"],
-        "seconds": round(answer["seconds"], 1),
+        "bytes": 4 * result["words"],
+        "seconds": round(result["seconds"], 1),
         "statistics": len(tests),
         "failures": failures,
         "suspect": suspect,
@@ -98,12 +98,12 @@ def _is_beyond(p: float, limit: float) -> bool:
 
 
 def _practrand(source: str, minutes: float, text: Path) -> Result:
-    answer = practrand.run(source, minutes, text)
-    anomalies = answer.pop("anomalies")
+    result = practrand.run(source, minutes, text)
+    anomalies = result.pop("anomalies")
     failures = [anomaly for anomaly in anomalies if "FAIL" in anomaly["verdict"]]
     return {
-        **answer,
-        "seconds": round(answer["seconds"], 1),
+        **result,
+        "seconds": round(result["seconds"], 1),
         "failures": failures,
         "suspect": [anomaly for anomaly in anomalies if anomaly not in failures],
     }

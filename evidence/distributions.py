@@ -1,7 +1,7 @@
-"""Whether as many elements as one wants follow their law: moments, Anderson and Darling, χ², tails.
+"""Whether large samples follow their law: moments, Anderson and Darling, χ², tails.
 
-Elements are served by the engine, chunk by chunk, and each is taken to the probability below it, which is uniform if
-the law is right. At 10^9 elements, a standard deviation that is wrong by a 5,000th of itself is 9 standard errors off.
+The engine serves elements chunk by chunk. Each is mapped to the probability below it, which is uniform if the law is
+right. At 10^9 elements, a standard deviation that is wrong by a 5,000th is 9 standard errors off.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from seedbed_server import engine
 
 CHUNK = 1 << 22
 CELLS = 1 << 18
-"""Cells of equal probability: of all of them Anderson and Darling's statistic, of each 64 together χ²."""
+"""Cells of equal probability. Anderson and Darling's statistic uses all of them, χ² groups of 64."""
 CELLS_TOGETHER = 1 << 6
 MOMENTS = 6
 SIGMAS = (3, 4, 5, 6)
@@ -59,7 +59,7 @@ class Law(NamedTuple):
 
     @property
     def numbers(self) -> NDArray[np.float64]:
-        """What `probability` takes: mean, std, and the probabilities below, within and above the bounds."""
+        """The arguments of `probability`: mean, std, and the probabilities below, within and above the bounds."""
         if self.kind != TRUNCATED:
             return np.array([self.a if self.kind == UNIFORM else self.mean, self._width, 0.0, 1.0, 0.0])
         with mpmath.workdps(60):
@@ -73,7 +73,7 @@ class Law(NamedTuple):
         return self.b - self.a if self.kind == UNIFORM else self.std
 
     def moments(self, count: int) -> list[float]:
-        """The first moments of the standardised element: (x − mean) / std, of a uniform (x − a) / (b − a) − ½."""
+        """The first moments of the standardised element: (x − mean) / std, or (x − a) / (b − a) − ½ for a uniform."""
         if self.kind == UNIFORM:
             return [0.0 if k % 2 else 1 / ((k + 1) * 2**k) for k in range(1, count + 1)]
         if self.kind == NORMAL:
@@ -91,7 +91,7 @@ class Law(NamedTuple):
 
 @_jit
 def probability(x, kind, numbers):  # type: ignore[no-untyped-def]
-    """The probability below x, and whether it is told as the one above."""
+    """The probability below x, or the one above it, and which of them it is."""
     mean, std, p, inside, q = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
     z = (x - mean) / std
     if kind == UNIFORM:
@@ -124,8 +124,8 @@ def _count(values, kind, numbers, cells, sums, tails):  # type: ignore[no-untype
 def anderson_darling(cells: NDArray[np.int64]) -> float:
     """A² of the empirical distribution at the borders of cells of equal probability.
 
-    n ∫ (F_n − F)² / (F (1 − F)) dF by the trapezoid rule. The two outer cells are left out: if the law is right, they
-    make 2 / cells of it, and what they hold is in χ² and in the counts of the tails.
+    n ∫ (F_n − F)² / (F (1 − F)) dF by the trapezoid rule. The two outer cells are skipped: if the law is right, they
+    contribute 2 / cells, and their counts are in χ² and in the tails.
     """
     n = int(cells.sum())
     u = np.arange(1, len(cells)) / len(cells)
@@ -134,7 +134,7 @@ def anderson_darling(cells: NDArray[np.int64]) -> float:
 
 
 def anderson_darling_p(a2: float) -> float:
-    """The probability of a larger A² for very many values (Marsaglia and Marsaglia 2004, adinf).
+    """The probability of a larger A² for a large sample (Marsaglia and Marsaglia 2004, adinf).
 
     >>> round(anderson_darling_p(2.492), 3), round(anderson_darling_p(3.857), 3)
     (0.05, 0.01)
@@ -153,7 +153,7 @@ def anderson_darling_p(a2: float) -> float:
 
 
 class Case(NamedTuple):
-    """A law as it is asked for, and as it must be."""
+    """A law as requested, and as it must be."""
 
     name: str
     dtype: int
@@ -175,7 +175,7 @@ CASES = [
 
 
 def continuous(sizes: Sizes, say: Say) -> list[Result]:
-    """The laws of float32 and float64, with parameters at which float32's own spacing does not show."""
+    """The laws of float32 and float64, with parameters that hide float32's own spacing."""
     rows = []
     for case in CASES:
         say(f"  {case.name}: {sizes.elements} elements")
@@ -199,7 +199,7 @@ def _counted(case: Case, elements: int, seed: int) -> tuple[NDArray[np.int64], l
 
 
 def served(spec: TensorSpec, take: Callable[[NDArray[Any]], None]) -> None:
-    """Hands over all elements of a tensor, chunk by chunk."""
+    """Passes all elements of a tensor on, chunk by chunk."""
     description = engine.describe(spec)
     sampler = engine.open_backend("numba", threads=1).sampler(description)
     total = description.element_count
@@ -241,11 +241,11 @@ def _continuous_row(case: Case, cells: NDArray[np.int64], sums: list[float], tai
 
 
 def _poisson_p(count: int, mean: float) -> float:
-    """Both sides."""
+    """The two-sided p-value."""
     return min(1.0, 2 * float(min(stats.poisson.cdf(count, mean), stats.poisson.sf(count - 1, mean))))
 
 
-# Complex numbers: the square of the modulus and the angle, each taken to what is uniform if the law is right.
+# Complex numbers: the square of the modulus and the angle, each mapped to what is uniform if the law is right.
 
 COMPLEX_CASES = (
     ("normal", {"normal": Normal()}, math.inf, 1.0),
@@ -253,7 +253,7 @@ COMPLEX_CASES = (
     ("disk, radius 2, std 1", {"disk": Disk(radius=2.0, std=1.0)}, 2.0, 1.0),
 )
 TOGETHER = 64
-"""Intervals of the modulus and of the angle, for χ² of both at once."""
+"""Intervals of the modulus and of the angle, for the χ² of both."""
 
 
 @_jit
@@ -303,7 +303,7 @@ def complexes(sizes: Sizes, say: Say) -> list[Result]:
     return rows
 
 
-# The halves, and what is built on the laws: each value has a probability, which χ² is taken of.
+# float16 and bfloat16: each value has a probability, for χ².
 
 
 HALF_CASES = [
@@ -315,7 +315,7 @@ HALF_CASES = [
 
 
 def halves(sizes: Sizes, say: Say) -> list[Result]:
-    """How often each value of 16 bits comes, against the probability of all that rounds to it."""
+    """How often each 16-bit value occurs, against the probability of all that rounds to it."""
     rows = []
     for name, scheme, law in HALF_CASES:
         for dtype in (BFLOAT16, FLOAT16):
@@ -342,9 +342,9 @@ def _count_codes(codes, counts):  # type: ignore[no-untyped-def]
 
 
 def _discrete_chi2(counts: NDArray[np.int64], dtype: int, law: Law, *, of_draws: bool = False) -> Result:
-    """χ² over the values of the type; those that are expected less than 20 times are put together.
+    """χ² over the values of the type; values that are expected less than 20 times are merged.
 
-    ``of_draws``: against the multiples of 2^-24 on [0, 1), each as likely as the other, in place of the real line.
+    ``of_draws``: against the equally likely multiples of 2^-24 on [0, 1), instead of the real line.
     """
     codes = np.arange(1 << 16, dtype=np.uint16)
     with np.errstate(invalid="ignore"):  # signalling NaNs are among the codes
@@ -378,7 +378,7 @@ def _discrete_chi2(counts: NDArray[np.int64], dtype: int, law: Law, *, of_draws:
 
 
 def _of_draws(distinct: NDArray[np.float64], dtype: int) -> NDArray[np.float64]:
-    """How many of the 2^24 uniforms of float32 round to each value; those that would round to 1 stay below it."""
+    """How many of the 2^24 float32 uniforms round to each value; those that would round to 1 stay below it."""
     draws = np.arange(1 << 24, dtype=np.float32) * np.float32(2.0**-24)
     rounded = draws.astype(engine.numpy_dtype(dtype)).astype(np.float64)
     below_one = distinct[np.searchsorted(distinct, 1.0) - 1]
@@ -388,7 +388,7 @@ def _of_draws(distinct: NDArray[np.float64], dtype: int) -> NDArray[np.float64]:
 
 
 def _between(law: Law, borders: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The probability that rounds to each value; what would leave the bounds belongs to the last value within."""
+    """The probability that rounds to each value; what would round out of bounds belongs to the last value within."""
     inside = (values >= law.a) & ((values < law.b) if law.kind == UNIFORM else (values <= law.b))
     first, last = np.flatnonzero(inside)[[0, -1]]
     borders = borders.copy()
@@ -406,11 +406,11 @@ def _between(law: Law, borders: NDArray[np.float64], values: NDArray[np.float64]
     return within
 
 
-# What is built on them.
+# Schemes built on the laws.
 
 
 def built(sizes: Sizes, say: Say) -> list[Result]:
-    """Schemes whose parameters come from a shape, as served: the same statistics against the formulas of the papers."""
+    """Served tensors of schemes whose parameters depend on the shape, against the formulas of the papers."""
     columns = 1 << 10
     rows = max(1, sizes.elements // 10 // columns)
     std_kaiming = math.sqrt(2 / columns)
@@ -449,7 +449,7 @@ def built(sizes: Sizes, say: Say) -> list[Result]:
 
 
 def sparse(sizes: Sizes, say: Say) -> list[Result]:
-    """Sparse: zeros in each column, whether they fall on all rows alike, and on all pairs of rows."""
+    """Sparse: zeros in each column, and whether they are spread evenly over rows and pairs of rows."""
     rows, columns, zeros = 20, max(200, sizes.elements // 5000), 6
     say(f"  sparse, {rows} × {columns}")
     spec = TensorSpec(name="sparse", shape=[rows, columns], seed=sizes.seed, sparse=Sparse(sparsity=0.3, std=1.0))
@@ -479,7 +479,7 @@ def sparse(sizes: Sizes, say: Say) -> list[Result]:
 
 
 def orthogonal(sizes: Sizes, say: Say) -> list[Result]:
-    """Orthogonal: how orthogonal, and whether by Haar's measure.
+    """Orthogonal: the defect of QᵀQ, and whether the matrices are uniform by Haar's measure.
 
     Each element squared of a uniform orthogonal n × n matrix is Beta(½, (n − 1) / 2); the trace has the first n moments
     of a normal, 0, 1, 0, 3 (Diaconis and Shahshahani 1994); the determinant is 1 as often as −1.
@@ -488,7 +488,7 @@ def orthogonal(sizes: Sizes, say: Say) -> list[Result]:
     say(f"  orthogonal, {count} of {n} × {n}")
     matrices = np.empty((count, n, n))
     for i in range(count):
-        if i % 1000 == 0:  # a backend keeps its last matrices, and looks through all of them for each new one
+        if i % 1000 == 0:  # a backend caches its last matrices, and searches all of them for each new one
             backend = engine.open_backend("numba", threads=1)
         spec = TensorSpec(
             name=f"q{i}", shape=[n, n], seed=sizes.seed, dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal()

@@ -1,6 +1,6 @@
 """Pairs of float64 whose sum has some 100 bits (Dekker 1971), for Numba; relative errors stay below 2^-100.
 
-Numba does not fuse multiply-add, which these algorithms rely on.
+These algorithms rely on Numba, which does not fuse multiply-add.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def two_sum(a, b):  # type: ignore[no-untyped-def]
 
 @_jit
 def two_product(a, b):  # type: ignore[no-untyped-def]
-    """The product a · b, exactly (Veltkamp's splitting), unless something over- or underflows."""
+    """The product a · b, exactly (Veltkamp's splitting), without overflow or underflow."""
     p = a * b
     t = 134217729.0 * a
     a_high = t - (t - a)

@@ -1,4 +1,4 @@
-"""How far the functions of expressions may lie from their exact values, by mpmath, in ulp of float64."""
+"""The errors of the functions of expressions, by mpmath, in ulp of float64."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from seedbed_server.engine import functions
 
 F64 = NDArray[np.float64]
 Region = tuple[str, float, float]
-"""("flat", a, b): evenly between a and b; ("log", a, b): ±2^e with e evenly between a and b; "log+": 2^e alone."""
+"""("flat", a, b): evenly between a and b; ("log", a, b): ±2^e with e evenly between a and b; "log+": only 2^e."""
 
 BITS = 160
-"""Of mpmath; of numbers as small as 2^-1074, its results have as many digits as of others."""
+"""Precision of mpmath, which keeps as many digits for numbers as small as 2^-1074."""
 
 CLAIMED = 1.0
-"""Every function is said to be within so many ulp."""
+"""The claimed error of every function, at most, in ulp."""
 
 
 def _erfinv(x: mpmath.mpf) -> mpmath.mpf:
@@ -37,12 +37,12 @@ def _erfinv(x: mpmath.mpf) -> mpmath.mpf:
     else:
         y = mpmath.mpf(-NormalDist().inv_cdf(float((1 - size) / 2))) / mpmath.sqrt(2)
     for _ in range(20):
-        # above 1/2 by the complement, so that no digits are lost
+        # above 1/2 use the complement, so that no digits are lost
         excess = mpmath.erf(y) - size if size < 0.5 else (1 - size) - mpmath.erfc(y)
         step = excess * mpmath.exp(y * y) * mpmath.sqrt(mpmath.pi) / 2
         step /= 1 + y * step  # the second derivative of erf is -2y times the first
         y -= step
-        if abs(step) <= mpmath.ldexp(abs(y), -BITS // 3):  # what is left is of the order of its cube
+        if abs(step) <= mpmath.ldexp(abs(y), -BITS // 3):  # the remaining error is of the order of its cube
             return y if x > 0 else -y
     raise ArithmeticError(f"erfinv({x}) was not found")
 
@@ -96,16 +96,16 @@ BORDERS: dict[str, Sequence[float]] = {
     "erfinv": [0.5, -0.5, *(1 - math.exp(-s * s) for s in (1.25, 1.75, 2.5, 3.5, 4.75)), 1 - 2.0**-53, 2.0**-52 - 1],
     "rsqrt": [2.0**-500, 2.0**500, _SMALLEST_NORMAL, _SMALLEST, _LARGEST],
 }
-"""Where a formula gives way to another, or where rounding is hardest; the floats on both sides are tried as well."""
+"""Points where the formula changes or rounding is hardest; the floats on both sides are tested as well."""
 
 _OPEN = {"log1p": (-1.0, math.inf), "erfinv": (-1.0, 1.0)}
-"""Where a function is finite, if not everywhere or above 0."""
+"""The domains of functions that are not finite everywhere or above 0."""
 
 _NEIGHBOURS = 4
 
 
 def elementary(sizes: Sizes, say: Say) -> list[Result]:
-    """The largest error of each function of expressions, and where it is."""
+    """The largest error of each function of expressions, and its argument."""
     rows = []
     for name in EXACT:
         arguments = inputs(name, sizes.sample)
@@ -116,7 +116,7 @@ def elementary(sizes: Sizes, say: Say) -> list[Result]:
 
 
 def row(name: str, arguments: Sequence[F64], got: F64) -> Result:
-    """A row of the report: how far these values of the function are from mpmath's."""
+    """A row of the report: the errors of these values of the function, by mpmath."""
     points = list(zip(*(a.tolist() for a in arguments), strict=True))
     with mpmath.workprec(BITS):
         errors = [ulps(y, EXACT[name](*map(mpmath.mpf, x))) for x, y in zip(points, got.tolist(), strict=True)]
@@ -132,7 +132,7 @@ def row(name: str, arguments: Sequence[F64], got: F64) -> Result:
 
 
 def ulps(got: float, exact: mpmath.mpf) -> float:
-    """The error in units of the last place that a float64 has at the exact value.
+    """The error in units of the last place of a float64 at the exact value.
 
     >>> ulps(1.0, mpmath.mpf(1) + mpmath.mpf(2) ** -52)
     1.0
@@ -146,7 +146,7 @@ def ulps(got: float, exact: mpmath.mpf) -> float:
 
 
 def inputs(name: str, count: int) -> list[F64]:
-    """So many random arguments in the regions of a function, in equal shares, and all near its borders."""
+    """Random arguments in the regions of a function, in equal shares, and all near its borders."""
     rng = np.random.default_rng([7, *name.encode()])
     if name == "power":
         return _pairs(rng, count)
@@ -168,7 +168,7 @@ def _drawn(rng: np.random.Generator, region: Region, count: int) -> F64:
 
 
 def _near(borders: Sequence[float]) -> F64:
-    """Each border and its nearest neighbours on both sides, as far as they are finite and on the same side of 0."""
+    """Each border and its nearest neighbours on both sides, if they are finite and on the same side of 0."""
     found = set()
     for border in borders:
         for end in (-math.inf, math.inf):
@@ -181,7 +181,7 @@ def _near(borders: Sequence[float]) -> F64:
 
 
 def _pairs(rng: np.random.Generator, count: int) -> list[F64]:
-    """Bases and exponents: results all over the range, bases near 1, ordinary ones, and integral exponents."""
+    """Bases and exponents: results over the whole range, bases near 1, ordinary ones, and integral exponents."""
     share = -(-count // 5)
     wide = [np.exp2(rng.uniform(-1074, 1024, share)) for _ in range(2)]
     near = 1 + rng.choice([-0.5, 1.0], share) * np.exp2(rng.uniform(-52, -5, share))

@@ -1,8 +1,8 @@
 """What initialisation is for: the variance of activations and gradients through thirty layers.
 
-He et al., «Delving deep into rectifiers» (2015, arXiv:1502.01852), section 2.2, in small: each layer multiplies the
-variance by a factor that the initialisation decides, so that after thirty of them it has to be 1. Weights come from
-Seedbed and from torch.
+It repeats He et al., “Delving deep into rectifiers” (2015, arXiv:1502.01852), section 2.2, on a small scale. Each layer
+multiplies the variance by a factor that depends on the initialisation, so after thirty layers it must be close to 1.
+Weights come from Seedbed and from torch.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ ACTIVATIONS: tuple[Activation, ...] = ("relu", "tanh")
 QUANTITIES = ("activations", "gradients")
 
 _BLUE, _ORANGE, _GREY = "#2864a6", "#c8501e", "#66717d"
-_FAR = 12.0  # standard deviations beyond which a normal variable counts for nothing
+_FAR = 12.0  # standard deviations beyond which a normal variable is negligible
 
 
 def draw(source: Source, client: seedbed.Client, scheme: str, shape: tuple[int, int], seed: int, name: str) -> Array:
-    """Draws the weights of one layer, float32; those of other seeds or names are independent of it.
+    """Draws the float32 weights of one layer, independent of other seeds and names.
 
     Args:
-        source: whose initialiser.
-        client: of Seedbed.
-        scheme: a key of SCHEMES.
+        source: Whose initialiser to use.
+        client: A Seedbed client.
+        scheme: A key of SCHEMES.
         shape: (outputs, inputs).
-        seed: of the network.
-        name: of the layer.
+        seed: The seed of the network.
+        name: The name of the layer.
     """
     method, parameters = SCHEMES[scheme]
     if source == "seedbed":
@@ -61,7 +61,7 @@ def draw(source: Source, client: seedbed.Client, scheme: str, shape: tuple[int, 
 
 
 def forward(weights: Sequence[Array], x: Array, activation: Activation) -> tuple[list[Array], list[Array]]:
-    """Gives the input x of every layer, and y = x·wᵀ of every layer; all layers but the last are activated."""
+    """Returns the inputs x and the outputs y = x·wᵀ of every layer; all layers except the last have an activation."""
     inputs, outputs = [x], []
     for number, w in enumerate(weights, 1):
         outputs.append(inputs[-1] @ w.T)
@@ -73,7 +73,7 @@ def forward(weights: Sequence[Array], x: Array, activation: Activation) -> tuple
 def backward(
     weights: Sequence[Array], outputs: Sequence[Array], gradient: Array, activation: Activation
 ) -> tuple[list[Array], list[Array]]:
-    """Gives the gradient with respect to every layer's x and y, from that with respect to the last y."""
+    """Returns the gradients with respect to every layer's x and y, given that of the last y."""
     of_outputs, of_inputs = [gradient], [gradient @ weights[-1]]
     for w, y in zip(weights[-2::-1], outputs[-2::-1], strict=True):
         slope = (y > 0).astype(y.dtype) if activation == "relu" else 1 - np.tanh(y) ** 2
@@ -83,7 +83,7 @@ def backward(
 
 
 def variances(weights: Sequence[Array], activation: Activation, batch: int, seed: int) -> dict[str, Array]:
-    """Gives Var[y] of each layer for normal inputs, and Var[Δx] of each for a normal gradient at the end."""
+    """Returns each layer's Var[y] for normal inputs, and Var[Δx] for a normal gradient at the end."""
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((batch, weights[0].shape[1]), np.float32)
     gradient = generator.standard_normal((batch, weights[-1].shape[0]), np.float32)
@@ -96,15 +96,16 @@ def variances(weights: Sequence[Array], activation: Activation, batch: int, seed
 
 
 def predicted(gain: float, activation: Activation, depth: int) -> dict[str, Array]:
-    """Gives the variances in the limit of wide layers.
+    """Predicts the variances in the limit of wide layers.
 
-    For ReLU this is He et al.'s equations (9) and (13). In general Var[y] follows from that of the layer before by the
-    mean of f² over a normal variable (Poole et al. 2016), and Var[Δx] by the mean of f'² (Schoenholz et al. 2017).
+    For ReLU these are He et al.'s equations (9) and (13). In general, the mean of f² over a normal variable gives
+    Var[y] from that of the previous layer (Poole et al. 2016), and the mean of f'² gives Var[Δx] (Schoenholz et al.
+    2017).
 
     Args:
         gain: n·Var[w].
-        activation: f.
-        depth: the number of layers.
+        activation: The activation f.
+        depth: The number of layers.
     """
     z = np.linspace(-_FAR, _FAR, 24000)  # symmetric, and not at 0, where ReLU has no slope
     weight = stats.norm.pdf(z) * (z[1] - z[0])
@@ -119,14 +120,14 @@ def predicted(gain: float, activation: Activation, depth: int) -> dict[str, Arra
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: variances by layer, of one row for each network.
+    """Measured variances by layer, with one row per network.
 
     Attributes:
-        activation: of the networks.
-        scheme: a key of SCHEMES.
-        quantity: one of QUANTITIES.
-        predicted: the limit of wide layers, one for each layer.
-        measured: by source, of shape (networks, layers).
+        activation: The activation of the networks.
+        scheme: A key of SCHEMES.
+        quantity: One of QUANTITIES.
+        predicted: The limit of wide layers, for each layer.
+        measured: The variances by source, with shape (networks, layers).
     """
 
     activation: Activation
@@ -137,11 +138,11 @@ class Curves:
 
     @property
     def end(self) -> int:
-        """The layer that is farthest from where the signal, or the gradient, begins."""
+        """The layer farthest from the start of the signal or of the gradient."""
         return -1 if self.quantity == "activations" else 0
 
     def logs(self, source: Source) -> Array:
-        """The logarithms to base 10 at that layer, one for each network."""
+        """The logarithms to base 10 at that layer, for each network."""
         ends: Array = np.log10(self.measured[source][:, self.end])
         return ends
 
@@ -208,7 +209,7 @@ def plot(found: Sequence[Curves], path: Path) -> None:
     panels[0, 0].plot([], [], color=_GREY, linewidth=0.9, label="prediction, wide layers")
     panels[0, 0].legend(frameon=False, fontsize=9, loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "seedbed"}):  # the same figures are the same file
+    with mpl.rc_context({"svg.hashsalt": "seedbed"}):  # the same figures give the same file
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

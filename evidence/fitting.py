@@ -1,9 +1,9 @@
-"""Where the coefficients of engine/constants.py come from: they are fitted here again.
+"""Derives the coefficients of engine/constants.py by fitting them again.
 
 In float64, polynomials interpolate the function at Chebyshev's nodes of [0, 1], computed with 80 digits and rounded.
-In float32, where rounding a coefficient costs more than a better fit gains, the coefficients are rounded one after the
-other, lowest power first, and each time the others are fitted again. Each fit makes the largest weighted error
-small, by least squares whose weights grow where the error is large (Lawson 1961).
+In float32, rounding a coefficient costs more than a better fit gains. So the coefficients are rounded one by one,
+lowest power first, and each time the others are fitted again. Each fit minimises the largest weighted error, by least
+squares whose weights grow where the error is large (Lawson 1961).
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ F64 = NDArray[np.float64]
 NODES = 3000
 DIGITS = 80
 _TERMS = 60
-"""Of series, which converge at least as fast as that of -2 ln(1 - h / 2) at h = 1."""
+"""Terms of a series, which converges at least as fast as that of -2 ln(1 - h / 2) at h = 1."""
 
 
 class Fit32(NamedTuple):
-    """A polynomial in ``x - centre`` for ``x`` in [a, b], its coefficients float32."""
+    """A polynomial in ``x - centre`` for ``x`` in [a, b], with float32 coefficients."""
 
-    wanted: Callable[[F64], F64]
-    """What it approximates."""
+    target: Callable[[F64], F64]
+    """The function to approximate."""
     weight: Callable[[F64], F64]
-    """What the fit multiplies the errors by."""
+    """The factor of the errors in the fit."""
     a: float
     b: float
     degree: int
     measure: Callable[[F64], F64]
-    """What the errors are multiplied by to be told."""
+    """The factor of the errors in the output."""
     centre: float = 0.0
     in_ulp: bool = False
-    """Whether that makes ulp, or relative errors."""
+    """Whether this gives ulp, or else relative errors."""
     rounds: int = 80
-    """Of the weights."""
+    """Iterations of the weights."""
 
 
 class Fit64(NamedTuple):
-    """A polynomial on [0, 1], its coefficients float64; `measure` makes relative errors."""
+    """A polynomial on [0, 1], with float64 coefficients; `measure` gives relative errors."""
 
-    wanted: Callable[[mpmath.mpf], mpmath.mpf]
+    target: Callable[[mpmath.mpf], mpmath.mpf]
     measure: Callable[[mpmath.mpf], mpmath.mpf]
     degree: int
 
@@ -179,21 +179,21 @@ def fitted(name: str) -> tuple[float, ...]:
 
 
 def is_constant(name: str, coefficients: tuple[float, ...]) -> bool:
-    """Whether they are those of engine/constants.py."""
+    """Whether the coefficients are those of engine/constants.py."""
     return list(map(scalar(name), coefficients)) == list(map(scalar(name), getattr(constants, name)))
 
 
 def error(name: str, coefficients: tuple[float, ...]) -> float:
-    """The largest error of a polynomial with these coefficients: relative, or of the quantile's in ulp."""
+    """The largest error of a polynomial with these coefficients: relative, or in ulp for the quantile."""
     if name.endswith("64"):
         of64 = _fits64()[name]
         with mpmath.workdps(DIGITS):
             points = [mpmath.mpf(k) / 400 for k in range(1, 400)]
-            return float(max(abs(mpmath.polyval(coefficients, x) - of64.wanted(x)) * of64.measure(x) for x in points))
+            return float(max(abs(mpmath.polyval(coefficients, x) - of64.target(x)) * of64.measure(x) for x in points))
     fit = _fits32()[name]
     x = _nodes(fit.a, fit.b, 10 * NODES)
     exactly = [float(np.float32(c)) for c in coefficients]
-    return float(np.abs((np.polyval(exactly, x - fit.centre) - fit.wanted(x)) * fit.measure(x)).max())
+    return float(np.abs((np.polyval(exactly, x - fit.centre) - fit.target(x)) * fit.measure(x)).max())
 
 
 def scalar(name: str) -> type[np.float32] | type[np.float64]:
@@ -202,24 +202,24 @@ def scalar(name: str) -> type[np.float32] | type[np.float64]:
 
 
 def shortest(name: str) -> Callable[[float], str]:
-    """The fewest digits that tell a coefficient."""
+    """Formats a coefficient with the fewest digits."""
     return lambda coefficient: str(np.format_float_scientific(scalar(name)(coefficient)))
 
 
-def told(name: str, largest: float) -> str:
-    """An error in words, such as 2^-28.1 or 0.6 ulp."""
+def error_text(name: str, largest: float) -> str:
+    """Formats an error, such as 2^-28.1 or 0.6 ulp."""
     in_ulp = not name.endswith("64") and _fits32()[name].in_ulp
     return f"{largest:.2f} ulp" if in_ulp else f"2^{math.log2(largest):.1f}"
 
 
 def _nodes(a: float, b: float, count: int) -> F64:
-    """Chebyshev's."""
+    """Chebyshev's nodes."""
     return np.asarray((a + b) / 2 + (b - a) / 2 * np.cos(np.pi * (np.arange(count) + 0.5) / count))
 
 
 def _fitted32(fit: Fit32) -> tuple[float, ...]:
     x = _nodes(fit.a, fit.b, NODES)
-    weight, rest = fit.weight(x), fit.wanted(x)
+    weight, rest = fit.weight(x), fit.target(x)
     scale = max(fit.b - fit.centre, fit.centre - fit.a) if fit.centre else 1.0
     powers = np.vander((x - fit.centre) / scale, fit.degree + 1, increasing=True)
     coefficients: list[float] = []
@@ -230,14 +230,14 @@ def _fitted32(fit: Fit32) -> tuple[float, ...]:
     return tuple(reversed(coefficients))
 
 
-def _smallest_largest_error(powers: F64, wanted: F64, weight: F64, rounds: int) -> F64:
-    share = np.ones(len(wanted))
+def _smallest_largest_error(powers: F64, values: F64, weight: F64, rounds: int) -> F64:
+    share = np.ones(len(values))
     least = math.inf
     best: F64 = np.zeros(powers.shape[1])
     for _ in range(rounds):
         root = np.sqrt(share) * weight
-        found = np.asarray(np.linalg.lstsq(powers * root[:, None], wanted * root, rcond=None)[0], np.float64)
-        errors = np.abs((powers @ found - wanted) * weight)
+        found = np.asarray(np.linalg.lstsq(powers * root[:, None], values * root, rcond=None)[0], np.float64)
+        errors = np.abs((powers @ found - values) * weight)
         largest = float(errors.max())
         if largest < least:
             least, best = largest, found
@@ -251,5 +251,5 @@ def _fitted64(fit: Fit64) -> tuple[float, ...]:
     with mpmath.workdps(DIGITS):
         nodes = [(1 + mpmath.cos(mpmath.pi * (k + mpmath.mpf(1) / 2) / count)) / 2 for k in range(count)]
         powers = mpmath.matrix([[x**k for k in range(count)] for x in nodes])
-        found = mpmath.lu_solve(powers, mpmath.matrix([fit.wanted(x) for x in nodes]))
+        found = mpmath.lu_solve(powers, mpmath.matrix([fit.target(x) for x in nodes]))
         return tuple(float(c) for c in reversed(list(found)))

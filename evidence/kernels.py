@@ -1,4 +1,4 @@
-"""The engine's compiled laws and functions, on words of our choice instead of Philox's."""
+"""The engine's compiled laws and functions, on given words instead of Philox's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ radius32 = kernels._radius32
 cos_sin32 = kernels._cos_sin32
 """Cosine and sine of a word's angle."""
 quantiles = kernels._quantiles
-"""Replaces probabilities below, of which the ones above are given too, by the standard normal's quantiles."""
+"""Replaces probabilities below, given together with those above, by the standard normal's quantiles."""
 arguments = numba._arguments
 """A law's number and parameters, as `law32` takes them."""
 round16 = kernels._round16
@@ -28,7 +28,7 @@ round16 = kernels._round16
 
 @_jit
 def law32(law, p, words, out):  # type: ignore[no-untyped-def]
-    """The float32 values of these words, of which there are a multiple of 4."""
+    """The float32 values of these words, whose number must be a multiple of 4."""
     tile = kernels._TILE
     w = np.empty(4 * tile, np.uint32)
     for first in range(0, len(out), 4 * tile):
@@ -50,7 +50,7 @@ def _law64(law, p, words, out):  # type: ignore[no-untyped-def]
 
 
 def float32_law(parameters: Parameters, words: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """The float32 values of these words, of which there are a multiple of 4."""
+    """The float32 values of these words, whose number must be a multiple of 4."""
     assert len(words) % 4 == 0
     out = np.empty(len(words), np.float32)
     law32(*arguments(parameters), words, out)
@@ -58,7 +58,7 @@ def float32_law(parameters: Parameters, words: NDArray[np.uint32]) -> NDArray[np
 
 
 def float64_law(parameters: Parameters, words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """The float64 values of these words of 64 bits, of which there are an even number."""
+    """The float64 values of these 64-bit words, whose number must be even."""
     assert len(words) % 2 == 0
     pairs = np.stack([words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)], axis=1).astype(np.uint32)
     out = np.empty(len(words))
@@ -67,7 +67,7 @@ def float64_law(parameters: Parameters, words: NDArray[np.uint64]) -> NDArray[np
 
 
 def of_draws(parameters: Parameters, draws: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """The float64 uniforms or truncated normals of these draws of 53 bits, of which there are an even number."""
+    """The float64 uniforms or truncated normals of these 53-bit draws, whose number must be even."""
     return float64_law(parameters, draws << np.uint64(11))
 
 

@@ -36,14 +36,14 @@ PARTS: dict[str, Part] = {
 
 
 def run(parts: Iterable[str], sizes: Sizes, options: str, report: Report, say: Say) -> None:
-    """Looks at each part, and writes what was found.
+    """Runs each part, and writes its results.
 
     Args:
         parts: Names of `PARTS`.
-        sizes: How much is looked at.
-        options: Those of the command line that the sizes came from, for the report.
-        report: Takes the results.
-        say: Tells how it goes.
+        sizes: The sizes of the tests.
+        options: The command-line options behind the sizes, for the report.
+        report: The report to add the results to.
+        say: Shows the progress.
 
     Raises:
         evidence.reference.UnsupportedError: This machine lacks what a reference needs.

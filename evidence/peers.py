@@ -1,4 +1,4 @@
-"""The same cases sampled by Seedbed, torch, JAX, NumPy and SciPy, each through its own interface."""
+"""Samples the same cases with Seedbed, torch, JAX, NumPy and SciPy, each through its own interface."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Sampler = Callable[["Case", int], Values]
 
 CELLS = 256
 PATIENCE = 600.0
-"""Seconds after which a peer is given up."""
+"""The timeout of a peer, in seconds."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
@@ -39,7 +39,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class Case(NamedTuple):
-    """What everybody is asked for."""
+    """A case to sample."""
 
     dtype: str
     law: Law
@@ -48,7 +48,7 @@ class Case(NamedTuple):
     def name(self) -> str:
         """Such as ``trunc_normal, std 1, [30, 31], float32``."""
         a, b = self.law.a, self.law.b
-        bounds = f"[{_told(a)}, {_told(b)}{']' if self.law.kind == TRUNCATED and b < math.inf else ')'}"
+        bounds = f"[{_number(a)}, {_number(b)}{']' if self.law.kind == TRUNCATED and b < math.inf else ')'}"
         if self.law.kind == UNIFORM:
             return f"uniform {bounds}, {self.dtype}"
         if self.law.kind == NORMAL:
@@ -56,7 +56,7 @@ class Case(NamedTuple):
         return f"trunc_normal, std {self.law.std:g}, {bounds}, {self.dtype}"
 
 
-def _told(x: float) -> str:
+def _number(x: float) -> str:
     return "∞" if x == math.inf else f"{x:g}"
 
 
@@ -125,7 +125,7 @@ def _jax(case: Case, count: int) -> Values:
     key = jax.random.key(1)
     with jax.enable_x64(case.dtype == "float64"):
         dtype = jax.numpy.dtype(case.dtype)
-        if law.kind == UNIFORM:  # jax.nn.initializers.uniform begins at 0
+        if law.kind == UNIFORM:  # jax.nn.initializers.uniform starts at 0
             return np.asarray(jax.random.uniform(key, (count,), dtype, law.a, law.b))
         if law.kind == NORMAL:
             return np.asarray(jax.nn.initializers.normal(law.std)(key, (count,), dtype))
@@ -134,7 +134,7 @@ def _jax(case: Case, count: int) -> Values:
 
 
 def _numpy(case: Case, count: int) -> Values:
-    """NumPy's, and SciPy's truncated normals; what they cannot do in the type itself is rounded to it."""
+    """NumPy, and SciPy for truncated normals; what they cannot do in the type itself is rounded to it."""
     law, dtype = case.law, DTYPES[case.dtype]
     rng = np.random.default_rng(1)
     if law.kind == TRUNCATED:
@@ -155,13 +155,13 @@ PEERS: dict[str, Sampler] = {"Seedbed": _seedbed, "torch": _torch, "JAX": _jax, 
 
 
 def run(sizes: Sizes, options: str, report: Report, say: Say) -> None:
-    """Samples every case by everybody who is installed, and writes what each did.
+    """Samples every case with each installed peer, and writes the results.
 
     Args:
-        sizes: How many elements.
-        options: Those of the command line that the sizes came from, for the report.
-        report: Takes the results.
-        say: Tells how it goes.
+        sizes: The number of elements.
+        options: The command-line options behind the sizes, for the report.
+        report: The report to add the results to.
+        say: Shows the progress.
     """
     begin = time.perf_counter()
     rows, absent = [], [name for name in ("torch", "jax") if importlib.util.find_spec(name) is None]
@@ -192,7 +192,7 @@ def _sampled(case: Case, sampler: Sampler, count: int) -> Result:
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Ends what takes too long; where there is no such signal, it goes on."""
+    """Interrupts the block after the timeout, on systems with such a signal."""
     if not hasattr(signal, "SIGALRM"):
         yield
         return
@@ -210,10 +210,10 @@ def _patience() -> Iterator[None]:
 
 
 def judged(case: Case, values: Values) -> Result:
-    """What a sample is like, beside what its law asks for.
+    """The statistics of a sample, relative to its law.
 
-    ``outside`` counts values that are not finite or not within the bounds, ``at_bounds`` those at the lowest and the
-    highest value of the type within them, ``std_error`` is the standard deviation's relative error, ``chi2_p`` is of
+    ``outside`` counts values that are not finite or out of the bounds. ``at_bounds`` counts those at the lowest and the
+    highest value of the type within them. ``std_error`` is the standard deviation's relative error. ``chi2_p`` is for
     χ² over cells whose borders lie between values of the type.
     """
     law = case.law
@@ -258,7 +258,7 @@ def cells(case: Case, count: int) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def quantile(law: Law, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values below which these shares of a law lie."""
+    """The quantiles of a law."""
     if law.kind == UNIFORM:
         return law.a + (law.b - law.a) * shares
     p, inside, q = law.numbers[2:] if law.kind == TRUNCATED else (0.0, 1.0, 0.0)
@@ -283,7 +283,7 @@ def between(law: Law, borders: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _std(case: Case) -> float:
-    """The law's standard deviation, with what rounding to a coarse grid adds to it."""
+    """The law's standard deviation, including the effect of rounding to a coarse grid."""
     law = case.law
     if law.kind == TRUNCATED:
         first, second = law.moments(2)

@@ -1,8 +1,8 @@
-"""Recipes in the plainest Python, one element after the other: what parts, streams, permutations and expressions hold.
+"""Recipes in plain Python, one element after the other: the contents of parts, streams, permutations and expressions.
 
-It follows docs/stream-v1.md and shares no code with the engine but what draws a named tensor of one scheme, whose laws
-are looked at elsewhere: a recipe's elements *are* those of such a tensor. Arithmetic is that of Python's floats;
-functions are mpmath's, rounded to the nearest float64, of which the engine's may be 1 ulp away.
+It follows docs/stream-v1.md. It shares only one thing with the engine: the draws of a named tensor of one scheme, whose
+laws are tested elsewhere, because a recipe's elements *are* those of such a tensor. Arithmetic is that of Python's
+floats. Functions are mpmath's, rounded to the nearest float64; the engine's may be 1 ulp away.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FORMATS = {
     DataType.DATA_TYPE_BFLOAT16: (8, -126, 127, ""),
     DataType.DATA_TYPE_FLOAT64: (53, -1022, 1023, "<d"),
 }
-"""Of each type: its bits of precision, its smallest and its largest exponent, and how `struct` names it."""
+"""The precision of each type in bits, its smallest and its largest exponent, and its code in `struct`."""
 
 
 def tensor(spec: TensorSpec) -> Values:
@@ -56,7 +56,7 @@ def tensor(spec: TensorSpec) -> Values:
 
 
 class _Tensor(NamedTuple):
-    """What a recipe makes."""
+    """The tensor of a recipe."""
 
     seed: int
     shape: Shape
@@ -64,7 +64,7 @@ class _Tensor(NamedTuple):
 
 
 class _Count:
-    """Gives recipes that draw their streams: ``w``, then ``w#1``, ``w#2`` and so on."""
+    """Assigns streams to recipes that draw: ``w``, then ``w#1``, ``w#2`` and so on."""
 
     def __init__(self, stream: str) -> None:
         self._streams = itertools.chain([stream], (f"{stream}#{n}" for n in itertools.count(1)))
@@ -74,7 +74,7 @@ class _Count:
 
 
 def _made(recipe: Recipe | TensorSpec, whole: _Tensor, count: _Count) -> Values:
-    """The elements by a recipe, of which a tensor's specification is one."""
+    """The elements of a recipe; a tensor's spec is one, too."""
     scheme = recipe.WhichOneof("scheme")
     if scheme in ("parts", "expression"):
         within = _Count(recipe.stream) if recipe.stream else count
@@ -90,7 +90,7 @@ def _made(recipe: Recipe | TensorSpec, whole: _Tensor, count: _Count) -> Values:
 
 
 def _drawn(recipe: Recipe | TensorSpec, whole: _Tensor, stream: str) -> Values:
-    """The elements of the tensor of this name, as the engine draws them."""
+    """The elements of the tensor with this name, as the engine draws them."""
     spec = TensorSpec(name=stream, seed=whole.seed, shape=whole.shape)
     spec.dtype = whole.dtype  # type: ignore[assignment]
     scheme = recipe.WhichOneof("scheme")
@@ -110,7 +110,7 @@ def _literal(data: bytes, dtype: int) -> Values:
 
 
 def _inner(recipe: Recipe, whole: _Tensor, shape: Shape, dtype: int, count: _Count) -> tuple[Shape, Values]:
-    """A recipe within a tensor, whose shape and dtype are these by default."""
+    """The shape and the elements of a recipe within a tensor; shape and dtype are these by default."""
     made = _Tensor(whole.seed, tuple(recipe.shape) or shape, recipe.dtype or dtype)
     return made.shape, _made(recipe, made, count)
 
@@ -140,7 +140,7 @@ def _box(part: Part, shape: Shape) -> View:
 
 
 def elements(view: View) -> Iterator[int]:
-    """The flat indices that a view takes, in its row-major order."""
+    """The flat indices of a view, in its row-major order."""
     for index in itertools.product(*map(range, view.shape)):
         yield view.offset + sum(i * stride for i, stride in zip(index, view.strides, strict=True))
 
@@ -153,12 +153,12 @@ def broadcast(values: Sequence[float], shape: Shape, target: Shape) -> Values:
 
 
 def rounded(value: float, dtype: int) -> float:
-    """The nearest value of a type, of two the even one, by exact fractions."""
+    """The nearest value of a type, ties to even, by exact fractions."""
     if value == 0 or not math.isfinite(value):
         return value
     precision, smallest, largest, _ = _FORMATS[dtype]  # type: ignore[index]
     spacing = Fraction(2) ** (max(math.frexp(value)[1] - 1, smallest) - (precision - 1))
-    found = round(Fraction(value) / spacing) * spacing  # `round` goes to the even one
+    found = round(Fraction(value) / spacing) * spacing  # `round` rounds ties to even
     if abs(found) >= Fraction(2) ** (largest + 1):
         return math.copysign(math.inf, value)
     return math.copysign(float(found), value)
@@ -168,7 +168,7 @@ def rounded(value: float, dtype: int) -> float:
 
 
 def permutation(seed: int, stream: str, count: int) -> list[int]:
-    """The place of each of so many elements."""
+    """The place of each element in a permutation of ``count``."""
     words = plain_laws.source(seed, stream, b"permutation")
     return [plain_laws.place(words, element, count) for element in range(count)]
 
@@ -196,13 +196,13 @@ def _step(step: Step, arguments: list[tuple[Shape, Values]], whole: _Tensor, cou
 
 
 def _computed(step: Step, arguments: list[tuple[Shape, Values]]) -> tuple[Shape, Values]:
-    """A step made of others."""
+    """A step with arguments."""
     kind = step.WhichOneof("value")
     if kind == "function":
         function = FUNCTIONS[Function.Name(step.function).removeprefix("FUNCTION_").lower()]
         shape = _joined([shape for shape, _ in arguments])
-        given = [broadcast(values, own, shape) for own, values in arguments]
-        return shape, [function(*numbers) for numbers in zip(*given, strict=True)]
+        operands = [broadcast(values, own, shape) for own, values in arguments]
+        return shape, [function(*numbers) for numbers in zip(*operands, strict=True)]
     if kind == "assembly":
         return tuple(step.assembly.shape), _assembled(step.assembly, arguments)
     [(shape, values)] = arguments
@@ -222,11 +222,11 @@ def _assembled(assembly: Assembly, arguments: list[tuple[Shape, Values]]) -> Val
 
 
 def _joined(shapes: Sequence[Shape]) -> Shape:
-    """The shape that all can be broadcast to."""
+    """The shape to which all can be broadcast."""
     sizes: list[int] = []
     for axis in range(max(map(len, shapes)), 0, -1):
-        given = [shape[-axis] for shape in shapes if len(shape) >= axis]
-        sizes.append(next((size for size in given if size != 1), 1))
+        extents = [shape[-axis] for shape in shapes if len(shape) >= axis]
+        sizes.append(next((size for size in extents if size != 1), 1))
     return tuple(sizes)
 
 
@@ -241,7 +241,7 @@ def _reduced(reduction: Reduction, shape: Shape, values: Values) -> tuple[Shape,
 
 
 def _folded(reducer: int, p: float, row: Values) -> float:
-    """One of many; NaNs are no part of what is tried."""
+    """Reduces many elements to one; NaNs are not tested."""
     if reducer == Reducer.REDUCER_MAXIMUM:
         return max(row) + 0.0
     if reducer == Reducer.REDUCER_MINIMUM:
@@ -296,4 +296,4 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "round": lambda a: math.copysign(float(round(a)), a),
     **{name: _nearest(function) for name, function in EXACT.items()},
 }
-"""Of finite numbers in each function's domain."""
+"""The functions, for finite numbers in their domains."""

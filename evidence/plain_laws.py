@@ -1,8 +1,8 @@
-"""The laws in the plainest Python, one element after the other, written from docs/stream-v1.md alone.
+"""The laws in plain Python, one element after the other, written from docs/stream-v1.md alone.
 
-It shares no code with the engine, and reads as the page does: its functions have the page's names, its tables are the
-page's. Each operation is computed exactly, or in float64, and rounded once to the type at hand; of float32 operands,
-that is the same as to round at once (their products are exact in float64, and of `+ √` two roundings make one).
+It shares no code with the engine, and follows the page: functions have the page's names, and tables are the page's.
+Each operation is computed exactly, or in float64, and rounded once to the type. With float32 operands, that is the same
+as rounding directly: their products are exact in float64, and two roundings of `+` or `√` equal one.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import mpmath
 from seedbed.v1 import BoundsUnit, DataType, Distribution, FanMode, Kaiming, Nonlinearity, TensorSpec, VarianceScaling
 
 Draw = Callable[[int], float]
-"""The element of an index."""
+"""Maps an index to its element."""
 
 _DIGITS = 800
 _NEVER = Fraction(1, 1 << 1100)
-"""Less than any two float64 are apart."""
+"""Less than the distance of any two float64."""
 
 
 # Notation.
 
 
 class Float(NamedTuple):
-    """A type: its bits of precision, its smallest and its largest exponent, and how `struct` names it."""
+    """A type: its precision in bits, its smallest and its largest exponent, and its code in `struct`."""
 
     precision: int
     smallest: int
@@ -39,7 +39,7 @@ class Float(NamedTuple):
     code: str
 
     def quantum(self, exact: Fraction) -> Fraction:
-        """How far apart the values are around a number."""
+        """The spacing of values around a number."""
         above, below = abs(exact.numerator), exact.denominator
         exponent = above.bit_length() - below.bit_length()
         if above * (1 << max(-exponent, 0)) < below * (1 << max(exponent, 0)):
@@ -48,12 +48,12 @@ class Float(NamedTuple):
         return Fraction(2) ** (exponent - self.precision + 1)
 
     def rn(self, number: float | Fraction) -> float:
-        """The nearest value of the type, of two the even one."""
+        """The nearest value of the type, ties to even."""
         if isinstance(number, float) and (number == 0 or not math.isfinite(number)):
             return number
         exact = Fraction(number)
         quantum = self.quantum(exact)
-        found = round(exact / quantum) * quantum  # `round` goes to the even one
+        found = round(exact / quantum) * quantum  # `round` rounds ties to even
         if abs(found) >= Fraction(2) ** (self.largest + 1):
             return math.inf if exact > 0 else -math.inf
         return float(found) if exact > 0 else -float(-found)
@@ -91,7 +91,7 @@ RN32, RN64 = F32.rn, F64.rn
 
 
 def made(spec: TensorSpec) -> Float:
-    """The type in which a tensor is made, before it is rounded to its own."""
+    """The type in which a tensor is computed, before it is rounded to its own."""
     return F64 if spec.dtype == DataType.DATA_TYPE_FLOAT64 else F32
 
 
@@ -100,7 +100,7 @@ def signed(w: int, size: int) -> int:
 
 
 def inverted(w: int) -> int:
-    """`~w`, of 32 bits."""
+    """`~w` in 32 bits."""
     return w ^ 0xFFFFFFFF
 
 
@@ -133,7 +133,7 @@ class Source(NamedTuple):
         return self.word(element - element % 2), self.word(element - element % 2 + 1)
 
     def wide(self, element: int) -> int:
-        """The word of 64 bits."""
+        """The 64-bit word."""
         return self.word(2 * element) + (self.word(2 * element + 1) << 32)
 
     def wide_pair(self, element: int) -> tuple[int, int]:
@@ -255,7 +255,7 @@ A241 = {
 
 
 def quantile(below: float, above: float) -> float:
-    """Of the standard normal, from the nearer tail: Wichura's AS 241."""
+    """The quantile of the standard normal, from the nearer tail: Wichura's AS 241."""
     q = 0.5 * (below - above)
     if abs(q) <= 0.425:
         r = 0.180625 - q * q
@@ -268,7 +268,7 @@ def quantile(below: float, above: float) -> float:
     return -y if below < above else y
 
 
-# Laws. Those of float32 make a float32 tensor, which is rounded to the type afterwards.
+# Laws. float32 laws make a float32 tensor, which is rounded to the type afterwards.
 
 
 def uniform(f: Float, words: Source, a: float, b: float) -> Draw:
@@ -299,12 +299,12 @@ class Probabilities(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def probabilities(alpha: float, beta: float) -> Probabilities:
-    """That a standard normal is below α, between α and β, above β: each the nearest float64."""
+    """The probabilities of a standard normal below α, between α and β, and above β, each rounded to float64."""
     with mpmath.workdps(_DIGITS):
         root = mpmath.sqrt(2)
 
         def above(x: float) -> mpmath.mpf:
-            x = min(max(x, -1000.0), 1000.0)  # what is beyond rounds to nothing
+            x = min(max(x, -1000.0), 1000.0)  # beyond that, the result rounds to 0
             return mpmath.erfc(mpmath.mpf(x) / root) / 2
 
         if alpha >= 0:
@@ -378,14 +378,14 @@ def _double(f: Float, words: Source, mean: float, std: float, chances: Probabili
 
 
 def lowest(f: Float, bound: Fraction) -> Fraction:
-    """The smallest finite value of the type that is not below the bound."""
+    """The smallest finite value of the type that is at least the bound."""
     quantum = f.quantum(bound)
     largest = (2 - Fraction(2) ** (1 - f.precision)) * Fraction(2) ** f.largest
     return max(math.ceil(bound / quantum) * quantum, -largest)
 
 
 def bounded(f: Float, draw: Draw, a: float, b: float, *, is_open: bool) -> Draw:
-    """What is beyond the bounds becomes the type's last value within."""
+    """Clips values to the type's outermost values within the bounds."""
     low = lowest(f, Fraction(a))
     high = -lowest(f, -Fraction(b) + (_NEVER if is_open else 0))
     return lambda i: brought(draw(i), float(low), float(high))
@@ -396,7 +396,7 @@ def brought(x: float, low: float, high: float) -> float:
 
 
 def disk(words: Source, greatest: float, std: float | None) -> Draw:
-    """The real parts are the even elements, the imaginary ones the odd."""
+    """Real parts are the even elements, imaginary parts the odd ones."""
 
     def flat(i: int) -> float:
         w, other = words.pair(i)
@@ -424,7 +424,7 @@ def disk(words: Source, greatest: float, std: float | None) -> Draw:
 
 
 def place(words: Source, i: int, rows: int, column: int = 0) -> int:
-    """π: where a row of this column goes, by a Feistel network that walks its cycles."""
+    """π: the place of a row in this column, by a Feistel network that walks its cycles."""
     keys = [word for block in range(4 * column, 4 * column + 4) for word in philox(words.seed, words.stream, block)]
     bits = (rows - 1).bit_length()
     bits = 4 if bits == 3 else bits
@@ -519,7 +519,7 @@ def _reflection(x: list[float]) -> Reflection:
 
 
 def _apply(v: Matrix, tau: list[float], q: Matrix, k0: int) -> None:
-    """The reflections of one block, to the part of Q that begins at row and column k0."""
+    """Applies the reflections of one block to the part of Q that starts at row and column k0."""
     part = [row[k0:] for row in q[k0:]]
     s = times(transpose(v), v)
     t = [[0.0] * len(tau) for _ in tau]
@@ -538,7 +538,7 @@ def _apply(v: Matrix, tau: list[float], q: Matrix, k0: int) -> None:
 
 
 def tensor(spec: TensorSpec) -> Callable[[int], bytes]:
-    """The bytes of each element, by its index."""
+    """Maps an index to the bytes of its element."""
     draw = _law(spec)
     if spec.dtype != DataType.DATA_TYPE_COMPLEX64:
         return lambda i: data(draw(i), spec.dtype)
@@ -546,7 +546,7 @@ def tensor(spec: TensorSpec) -> Callable[[int], bytes]:
 
 
 def data(value: float, dtype: int) -> bytes:
-    """A value's bytes, after its last rounding."""
+    """The bytes of a value, after its last rounding."""
     f = TYPES[dtype]  # type: ignore[index]
     if f is BF16:  # the upper half of a float32
         return struct.pack("<f", f.rn(value))[2:]
@@ -566,7 +566,7 @@ def _constant(spec: TensorSpec, value: float) -> Draw:
 
 
 def _real(spec: TensorSpec, draw: Draw) -> Draw:
-    """Of complex numbers, the real parts; the imaginary ones are +0."""
+    """For complex numbers, makes these the real parts; imaginary parts are +0."""
     if spec.dtype != DataType.DATA_TYPE_COMPLEX64:
         return draw
     return lambda i: 0.0 if i % 2 else draw(i // 2)
@@ -621,11 +621,11 @@ def _normal(spec: TensorSpec) -> Draw:
 
 
 def _trunc_normal(spec: TensorSpec) -> Draw:
-    given = spec.trunc_normal
-    std, a, b = _optional(given, "std", 1.0), _optional(given, "a", -2.0), _optional(given, "b", 2.0)
-    if given.bounds == BoundsUnit.BOUNDS_UNIT_SIGMA:
-        a, b = given.mean + std * a, given.mean + std * b
-    return _trunc_normal_law(spec, given.mean, std, a, b)
+    scheme = spec.trunc_normal
+    std, a, b = _optional(scheme, "std", 1.0), _optional(scheme, "a", -2.0), _optional(scheme, "b", 2.0)
+    if scheme.bounds == BoundsUnit.BOUNDS_UNIT_SIGMA:
+        a, b = scheme.mean + std * a, scheme.mean + std * b
+    return _trunc_normal_law(spec, scheme.mean, std, a, b)
 
 
 def _eye(spec: TensorSpec) -> Draw:
@@ -673,8 +673,8 @@ def _permutation(spec: TensorSpec) -> Draw:
 
 
 def _orthogonal(spec: TensorSpec) -> Draw:
-    given = spec.orthogonal
-    return _orthogonal_law(spec, spec.shape, _optional(given, "gain", 1.0), given.axis)
+    scheme = spec.orthogonal
+    return _orthogonal_law(spec, spec.shape, _optional(scheme, "gain", 1.0), scheme.axis)
 
 
 def _orthogonal_law(spec: TensorSpec, shape: Sequence[int], gain: float, axis: int) -> Draw:

@@ -1,4 +1,4 @@
-"""PractRand (Doty-Humphrey): its tests, on words through a pipe, for as long as one wants."""
+"""PractRand (Doty-Humphrey): runs its tests on words from a pipe, for any time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 from evidence.words import SOURCES
 
 INSTALL = (
-    "PractRand is not installed: build RNG_test from https://pracrand.sourceforge.net/ (README, «Linux»), "
+    "PractRand is not installed: build RNG_test from https://pracrand.sourceforge.net/ (README, “Linux”), "
     "and put it on the PATH or set PRACTRAND to its path"
 )
 
@@ -24,14 +24,14 @@ _ANOMALY = re.compile(r"^\s+(?P<name>\S.*?)\s+R[=<>]\s*\S+\s+p\s*~?=\s*(?P<p>\S+
 
 
 class NotInstalledError(RuntimeError):
-    """The program is not there; says how to get it."""
+    """The program is missing; the message says how to get it."""
 
 
 def program() -> str:
-    """Where the program is.
+    """The path of the program.
 
     Raises:
-        NotInstalledError: It is not there.
+        NotInstalledError: The program is missing.
     """
     path = os.environ.get("PRACTRAND") or shutil.which("RNG_test")
     if path is None or not Path(path).is_file():
@@ -40,20 +40,20 @@ def program() -> str:
 
 
 def run(source: str, minutes: float, report: Path) -> dict[str, Any]:
-    """Tests a source until the time is over; results come at each power of 2 bytes, and the last of them count.
+    """Tests a source for some time. Results arrive at each power of 2 bytes, and the last ones count.
 
     Args:
         source: One of `evidence.words.SOURCES`.
-        minutes: How long; at least the first result, that of 2^27 bytes, is waited for.
-        report: The file that PractRand's own report is written to.
+        minutes: How long to test; in any case, it waits for the first result, at 2^27 bytes.
+        report: The file for PractRand's own report.
 
     Returns:
-        ``bytes`` and ``seconds`` until the last result, ``statistics``, how many there were of it, and ``anomalies``,
-        what PractRand thinks of the unusual ones of all results.
+        ``bytes`` and ``seconds`` until the last result, ``statistics`` (their number in it), and ``anomalies``:
+        PractRand's verdicts on unusual statistics of all results.
 
     Raises:
-        NotInstalledError: The program is not there.
-        RuntimeError: It ended without a result.
+        NotInstalledError: The program is missing.
+        RuntimeError: The program ended without a result.
     """
     command = [program(), "stdin32", "-tlmin", "128MB", "-tlmax", "64TB"]
     tester = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False)
@@ -80,14 +80,14 @@ def _feed(source: str, pipe: IO[bytes]) -> None:
         for words in SOURCES[source].buffers():
             pipe.write(words.astype("<u4", copy=False).data)
     except (BrokenPipeError, ValueError):
-        return  # it has seen enough
+        return  # the program has stopped reading
 
 
 def parsed(lines: list[tuple[float, str]]) -> dict[str, Any]:
-    """What the report says; each line with the seconds at which it came.
+    """Parses the report; each line comes with the seconds at which it was printed.
 
     Raises:
-        RuntimeError: There is no result in it.
+        RuntimeError: The report has no result.
 
     >>> parsed([(1.0, "length= 128 megabytes (2^27 bytes), time= 1.0 seconds"),
     ...         (1.1, "  Test Name         Raw       Processed     Evaluation"),

@@ -1,9 +1,9 @@
-"""What the laws' functions are compared with, and mpmath, which these references are compared with in turn.
+"""References for the laws' functions. They are in turn compared with mpmath.
 
-Of float32 functions the reference is float64, of float64 functions the 80-bit float of x86 (`numpy.longdouble`), both
-from the same exact angle. Of the quantile in float64 it is the distance of our answer's probability from the one asked
-for, in double-double arithmetic; of truncated normals that are computed in float32 it is the quantile in float64.
-`accuracy.references` measures all of them against mpmath with 60 digits.
+The reference of float32 functions is float64, and that of float64 functions the 80-bit float of x86
+(`numpy.longdouble`), both from the same exact angle. For the float64 quantile, it is the distance of the probability of
+our value from the requested one, in double-double arithmetic. For truncated normals that are computed in float32, it is
+the float64 quantile. `accuracy.references` measures all of them against mpmath with 60 digits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _jit = njit(nogil=True, error_model="numpy")
 
 
 class UnsupportedError(RuntimeError):
-    """This machine lacks what the reference needs."""
+    """This machine does not support the reference."""
 
 
 def need_long_double() -> None:
-    """Makes sure that `numpy.longdouble` has at least the 64 bits of x86.
+    """Checks that `numpy.longdouble` has at least the 64 bits of x86.
 
     Raises:
-        UnsupportedError: It has not.
+        UnsupportedError: It has fewer.
     """
     if np.finfo(np.longdouble).nmant < 63:
         raise UnsupportedError(
@@ -66,7 +66,7 @@ def cos_sin32(w):  # type: ignore[no-untyped-def]
     return c, s
 
 
-# The same of 64 bits, in 80-bit floats.
+# The same for 64 bits, in 80-bit floats.
 
 LongDoubles = NDArray[np.longdouble]
 
@@ -106,7 +106,7 @@ def long_double(x: mpmath.mpf) -> np.longdouble:
 
 
 def number(x: np.longdouble) -> mpmath.mpf:
-    """A float of 80 bits, exactly."""
+    """The exact value of an 80-bit float."""
     high = np.float64(x)
     with mpmath.workdps(DIGITS):
         return mpmath.mpf(float(high)) + mpmath.mpf(float(x - np.longdouble(high)))
@@ -123,14 +123,14 @@ def exact_radius(word: int, bits: int) -> mpmath.mpf:
 
 def exact_cos_sin(word: int, bits: int) -> tuple[mpmath.mpf, mpmath.mpf]:
     """Cosine and sine of a word of 32 or 64 bits."""
-    below = 8 if bits == 32 else 11  # the bits that the angle does not take
+    below = 8 if bits == 32 else 11  # bits that the angle ignores
     odd = 2 * (word >> below) + 1
     if word >> (bits - 1):
         odd -= 2 << (bits - below)
     with mpmath.workdps(DIGITS):
         x = mpmath.mpf(odd) / 2 ** (bits - below) / 4  # in units of π
         c, s = mpmath.cospi(x), mpmath.sinpi(x)
-        c = -c if word & 1 else c  # here, since it is rounded
+        c = -c if word & 1 else c  # within workdps, because negation rounds
         return (s, c) if word & 2 else (c, s)
 
 
@@ -138,12 +138,12 @@ def exact_cos_sin(word: int, bits: int) -> tuple[mpmath.mpf, mpmath.mpf]:
 
 _PER_UNIT = 64
 _DEEPEST = 36
-"""How far out the tables go; requests whose interval has less probability than 2^-960 are refused (Φ(−36.3))."""
+"""The range of the tables; intervals with less probability than 2^-960 are refused (Φ(−36.3))."""
 _TERMS = 18
 
 
 class Truncation(NamedTuple):
-    """A truncated normal as the exact law has it: its parameters, and the exact probabilities as pairs."""
+    """An exact truncated normal: its parameters, and the exact probabilities as pairs."""
 
     mean: float
     std: float
@@ -153,11 +153,11 @@ class Truncation(NamedTuple):
     inside: tuple[float, float]
     q: tuple[float, float]
     half_difference: tuple[float, float]
-    """(p − q) / 2: without it, the probabilities next to the median would lose their digits."""
+    """(p − q) / 2; without it, probabilities next to the median would lose digits."""
 
     @classmethod
     def of(cls, mean: float, std: float, a: float, b: float) -> Truncation:
-        """The exact law of these parameters: their standardised bounds are not rounded."""
+        """The exact law of these parameters; the standardised bounds are not rounded."""
         with mpmath.workdps(400):
             low, high = ((mpmath.mpf(bound) - mpmath.mpf(mean)) / mpmath.mpf(std) for bound in (a, b))
             p, q = _cdf(low), _cdf(-high)
@@ -171,7 +171,7 @@ def _cdf(x: mpmath.mpf) -> mpmath.mpf:
 
 @cache
 def tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Around each node z_j = −j / 64: Φ (for j = 0, Φ − ½), and what to multiply the powers of t by.
+    """For each node z_j = −j / 64: Φ (for j = 0, Φ − ½), and the coefficients of the powers of t.
 
     Φ(z_j + t) − Φ(z_j) = φ(z_j) · Σ (−1)^n He_n(z_j) t^(n+1) / (n+1)!, by Taylor's theorem.
     """
@@ -192,11 +192,11 @@ def tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @_jit
 def quantile_error(z, u, v, p, inside, q, half_difference, values, coefficients):  # type: ignore[no-untyped-def]
-    """How far ``z`` is above the exact quantile of the probability p + u · inside, of which 1 − it is q + v · inside.
+    """The distance of ``z`` above the exact quantile of p + u · inside, whose complement is q + v · inside.
 
-    (Φ(z) − P) / φ(z), and Newton's next term; what is left is of the order of the error's cube.
+    (Φ(z) − P) / φ(z), and Newton's next term; the remainder is of the order of the error's cube.
     """
-    # the one above one half was rounded, and is exactly 1 less the other
+    # the one above one half was rounded; it is exactly 1 minus the other
     below = (u, 0.0) if u < 0.5 else dd.two_sum(1.0, -v)
     above = (v, 0.0) if v < 0.5 else dd.two_sum(1.0, -u)
     upper = z > 0
@@ -209,14 +209,14 @@ def quantile_error(z, u, v, p, inside, q, half_difference, values, coefficients)
     series = dd.add(dd.multiply(series, (t, 0.0)), (values[j, 0], values[j, 1]))
     if j == 0:
         # Φ(z) − ½ against P − ½ = (p − q) / 2 + (u − ½) · inside
-        wanted = dd.add(half_difference, dd.multiply(inside, dd.add(below, (-0.5, 0.0))))
+        target = dd.add(half_difference, dd.multiply(inside, dd.add(below, (-0.5, 0.0))))
         if upper:
-            wanted = (-wanted[0], -wanted[1])
+            target = (-target[0], -target[1])
     elif upper:
-        wanted = dd.add(q, dd.multiply(inside, above))
+        target = dd.add(q, dd.multiply(inside, above))
     else:
-        wanted = dd.add(p, dd.multiply(inside, below))
-    excess = dd.add(series, (-wanted[0], -wanted[1]))
+        target = dd.add(p, dd.multiply(inside, below))
+    excess = dd.add(series, (-target[0], -target[1]))
     error = (excess[0] + excess[1]) / (math.exp(-0.5 * x * x) * 0.3989422804014327)
     error = error + 0.5 * x * error * error
     return -error if upper else error
@@ -240,7 +240,7 @@ def exact_truncated(truncation: Truncation, draw: int, bits: int) -> mpmath.mpf:
 
 
 def _lower_quantile(tail: mpmath.mpf) -> mpmath.mpf:
-    """Newton's method on ln Φ, from AS 241 of the standard library, or the asymptotic tail where that has no floats."""
+    """Newton's method on ln Φ, starting from AS 241 of the standard library, or from the asymptotic tail."""
     from statistics import NormalDist  # noqa: PLC0415
 
     start = NormalDist().inv_cdf(float(tail)) if tail > 1e-300 else -float(mpmath.sqrt(-2 * mpmath.log(tail)))

@@ -1,4 +1,4 @@
-"""What was found, as JSON: one file for each part, with where, when and by which command each result was made."""
+"""Results as JSON: one file per part, with the place, time and command of each result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Say = Callable[[str], None]
-"""Tells the user what goes on."""
+"""Shows the user the progress."""
 
 Result = dict[str, Any]
 
@@ -21,11 +21,11 @@ _PACKAGES = ("seedbed", "numpy", "numba", "mpmath", "scipy", "torch", "jax", "fl
 
 
 class Report:
-    """A part's results, by key; each one is written as soon as it is there, and replaces an older one of its key.
+    """The results of a part, by key. Each is written at once, and replaces an older one with the same key.
 
     Args:
         part: ``bits``, ``laws`` or ``peers``; names the file.
-        folder: Where the file is, or will be.
+        folder: The folder of the file.
     """
 
     def __init__(self, part: str, folder: Path) -> None:
@@ -34,14 +34,14 @@ class Report:
 
     @property
     def results(self) -> dict[str, Result]:
-        """All that the file has."""
+        """All results in the file."""
         if not self.path.exists():
             return {}
         results: dict[str, Result] = json.loads(self.path.read_text(encoding="utf-8"))
         return results
 
     def add(self, key: str, command: str, result: Result) -> None:
-        """Adds a result to the file, which others may have written to since."""
+        """Adds a result to the file, which other processes may have changed meanwhile."""
         new = {"command": command, "date": str(datetime.date.today()), "machine": machine(), **result}
         self.folder.mkdir(parents=True, exist_ok=True)
         whole = self.path.with_suffix(".new")
@@ -50,7 +50,7 @@ class Report:
 
 
 def machine() -> Result:
-    """What a result was made on."""
+    """The machine and the versions of packages."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cpu": _cpu(), "cores": cores, "python": platform.python_version(), "packages": _packages()}
 

@@ -1,4 +1,4 @@
-"""The parameters that schemes resolve to, against mpmath: std and bounds are float64 computed from fans and gains."""
+"""The parameters that schemes resolve to, against mpmath: std and bounds in float64, from fans and gains."""
 
 from __future__ import annotations
 

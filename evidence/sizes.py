@@ -1,4 +1,4 @@
-"""How much is looked at."""
+"""The sizes of the tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """The defaults are those that figures are published of."""
+    """The sizes; published figures use the defaults."""
 
     words: int = 1 << 32
-    """Words for float32's functions, the quantile's shape and the rounding; a power of 2, and 2^32 are all."""
+    """Words for float32's functions, the quantile's shape and the rounding; a power of 2 up to 2^32 (all words)."""
     pairs: int = 1 << 28
     """Random pairs of words for float32 normals."""
     draws: int = 1 << 26
@@ -28,7 +28,7 @@ class Sizes:
     matrices: int = 100_000
     """Orthogonal matrices."""
     seed: int = 1
-    """Of the served elements whose distributions are looked at; no size, but what one changes to look again."""
+    """The seed of the served elements whose distributions are tested; not a size, but useful to repeat a test."""
     peers: int = 1_000_000
     """Elements that each peer samples in each case."""
 
@@ -47,7 +47,7 @@ TINY = Sizes(
 
 
 def changed(sizes: Sizes, changes: Iterable[str]) -> Sizes:
-    """The sizes with some others, given as ``words=65536``.
+    """The sizes with changes such as ``words=65536``.
 
     Raises:
         ValueError: There is no such size, or it is not a positive number.
@@ -59,11 +59,11 @@ def changed(sizes: Sizes, changes: Iterable[str]) -> Sizes:
     for change in changes:
         name, _, text = change.partition("=")
         if name not in vars(sizes):
-            raise ValueError(f"there is no size {name!r}; use one of {', '.join(vars(sizes))}")
+            raise ValueError(f"no size {name!r}; use one of {', '.join(vars(sizes))}")
         if not text.isdecimal() or int(text) == 0:
-            raise ValueError(f"{name}: {text!r} is not a positive whole number; give one, such as {name}=65536")
+            raise ValueError(f"{name}: {text!r} is not a positive whole number; pass one, such as {name}=65536")
         values[name] = int(text)
     found = dataclasses.replace(sizes, **values)
     if found.words & (found.words - 1) or not 1 << 8 <= found.words <= 1 << 32:
-        raise ValueError(f"words: {found.words} is not a power of 2 from 2^8 to 2^32; give one, such as words=65536")
+        raise ValueError(f"words: {found.words} is not a power of 2 from 2^8 to 2^32; pass one, such as words=65536")
     return found

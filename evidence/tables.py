@@ -1,4 +1,4 @@
-"""The tables of docs/evidence.md, made from the results; nobody writes a figure into the document by hand."""
+"""Makes the tables of docs/evidence.md from the results, so that no figure is written by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n)(?P<text>.*?)(<!--
 
 
 def publish(out: Path) -> list[str]:
-    """Takes the results of a folder over into the published ones, key by key; returns what was taken."""
+    """Copies the results of a folder into the published ones, key by key, and returns the keys."""
     PUBLISHED.mkdir(exist_ok=True)
     taken = []
     for part in PARTS:
@@ -48,10 +48,10 @@ def _read(path: Path) -> Results:
 
 
 def filled(text: str, results: dict[str, Results]) -> str:
-    """The document with its tables made again; what stands outside of their marks stays.
+    """Returns the document with new tables. Text outside of their marks stays.
 
     Raises:
-        ValueError: The document asks for a table that there is not.
+        ValueError: The document names an unknown table.
 
     >>> filled("Hello.", {})
     'Hello.'
@@ -60,7 +60,7 @@ def filled(text: str, results: dict[str, Results]) -> str:
     def fill(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in TABLES:
-            raise ValueError(f"there is no table {name!r}; use one of {', '.join(TABLES)}")
+            raise ValueError(f"no table {name!r}; use one of {', '.join(TABLES)}")
         return f"{match[1]}\n{TABLES[name](results)}\n\n{match[4]}"
 
     return _BLOCK.sub(fill, text)
@@ -74,7 +74,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) 
 
 
 def _made(results: Iterable[Result]) -> str:
-    """By which commands, when and on what."""
+    """The commands, the dates and the machines."""
     results = list(results)
     if not results:
         return "*Not measured yet.*"
@@ -86,7 +86,7 @@ def _made(results: Iterable[Result]) -> str:
 
 
 def _commands(commands: Iterable[str]) -> str:
-    """The commands, where those that differ in one name only are put together.
+    """The commands; those that differ in one name only are merged.
 
     >>> _commands(["python -m evidence laws a", "python -m evidence laws b", "python -m evidence laws a --set seed=2"])
     '`python -m evidence laws a b`, `python -m evidence laws a --set seed=2`'
@@ -99,7 +99,7 @@ def _commands(commands: Iterable[str]) -> str:
 
 
 def _count(n: float) -> str:
-    """Such as 2^24, 10^9 or 1,234.
+    """Formats a count, such as 2^24, 10^9 or 1,234.
 
     >>> _count(1 << 24), _count(10**9), _count(1234)
     ('2^24', '10^9', '1,234')
@@ -113,7 +113,7 @@ def _count(n: float) -> str:
 
 
 def _small(x: float) -> str:
-    """A number in three digits.
+    """Formats a number with three digits.
 
     >>> _small(0.49999997), _small(0), _small(1.5e-9), _small(3.9529)
     ('0.5000', '0', '1.5e-09', '3.95')
@@ -128,7 +128,7 @@ def _small(x: float) -> str:
 
 
 def _p(p: float) -> str:
-    """A p-value.
+    """Formats a p-value.
 
     >>> _p(0.25), _p(1e-50), _p(0.0), _p(0.0002)
     ('0.25', '**1e-50**', '**< 1e-300**', '0.0002')
@@ -164,7 +164,7 @@ def _bits(results: dict[str, Results], *, good: bool) -> str:
 
 
 def _suspect(test: Result) -> str:
-    """A statistic and its p-value; PractRand gives it as text, with a verdict.
+    """A statistic and its p-value, which PractRand gives as text, with a verdict.
 
     >>> _suspect({"name": "Run", "p": 0.99951}), _suspect({"name": "Gap", "p": "1.3e-3", "verdict": "unusual"})
     ('Run 1 − 0.00049', 'Gap 1.3e-3 (unusual)')
@@ -178,7 +178,7 @@ def _suspect(test: Result) -> str:
 
 
 def _rows(results: dict[str, Results], *parts: str) -> list[Result]:
-    """The rows of these parts; those of a second look bear its seed in their law."""
+    """The rows of these parts; those of a second run show its seed in their law."""
     rows = []
     for part in parts:
         if part in results["laws"]:
@@ -199,7 +199,7 @@ def _references(results: dict[str, Results]) -> str:
     return (
         _of(results, "references")
         + "\n\n"
-        + _table(["reference of", "judges", "inputs", "its largest error, ulp of that type"], rows, left=2)
+        + _table(["reference of", "judges", "inputs", "largest error, ulp of that type"], rows, left=2)
     )
 
 
@@ -259,7 +259,7 @@ def _rounding(results: dict[str, Results]) -> str:
     return (
         _of(results, "rounding")
         + "\n\n"
-        + _table(["to", "bit patterns of float32", "not to the nearest, ties to even"], rows)
+        + _table(["to", "bit patterns of float32", "not rounded to nearest even"], rows)
     )
 
 
@@ -282,7 +282,7 @@ def _elementary(results: dict[str, Results]) -> str:
         ]
         for row in _rows(results, "elementary")
     ]
-    header = ["function", "inputs", "largest error, ulp", "at", "claimed, at most", "not the nearest"]
+    header = ["function", "inputs", "largest error, ulp", "at", "claimed maximum, ulp", "not the nearest"]
     return _of(results, "elementary") + "\n\n" + _table(header, rows)
 
 
@@ -357,10 +357,10 @@ def _sparse_line(row: Result) -> str:
     rows, columns = row["shape"]
     wrong, off = row["columns_with_another_number_of_zeros"], row["largest_pair_score"]
     return (
-        f"* sparse, {rows} × {columns:,} with 6 zeros a column: {wrong} columns have another number; "
+        f"* sparse, {rows} × {columns:,} with 6 zeros per column: {wrong} columns have another number; "
         f"zeros by row, χ² p = {_p(row['rows_chi2_p'])}; of the {row['pairs']} pairs of rows, the one farthest from "
         f"its expected count of common zeros is {off:.1f} standard errors off; "
-        f"the others' normals, Kolmogorov and Smirnov's p = {_p(row['normals_ks_p'])}."
+        f"the normals elsewhere, Kolmogorov and Smirnov's p = {_p(row['normals_ks_p'])}."
     )
 
 

@@ -1,7 +1,7 @@
 """TestU01's batteries (L'Ecuyer and Simard 2007), called in its shared library.
 
-``python -m evidence.testu01 SOURCE BATTERY FILE`` runs one battery in this process, which the library ends by itself
-when it is unhappy; `run` starts such a process. The words reach it through a function that Numba compiles.
+``python -m evidence.testu01 SOURCE BATTERY FILE`` runs one battery in this process, which the library kills on an
+error; `run` starts such a process. The library calls a function that Numba compiles to get the words.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evidence.words import BUFFER, SOURCES, Words
 BATTERIES = {"smallcrush": "bbattery_SmallCrush", "crush": "bbattery_Crush", "bigcrush": "bbattery_BigCrush"}
 
 _HEAD = 4
-"""Words of `_Feed.memory` before the source's."""
+"""The number of words in `_Feed.memory` before those of the source."""
 
 INSTALL = (
     "TestU01 is not installed: apt-get install libtestu01-0 (Debian's section non-free), "
@@ -48,14 +48,14 @@ class _Generator(ctypes.Structure):
 
 
 class NotInstalledError(RuntimeError):
-    """The library is not there; says how to get it."""
+    """The library is missing; the message says how to get it."""
 
 
 def library() -> ctypes.CDLL:
-    """The library, loaded.
+    """Loads the library.
 
     Raises:
-        NotInstalledError: It is not there.
+        NotInstalledError: The library is missing.
     """
     path = os.environ.get("TESTU01_LIBRARY") or ctypes.util.find_library("testu01")
     if path is None:
@@ -67,7 +67,7 @@ def library() -> ctypes.CDLL:
 
 
 def is_installed() -> bool:
-    """Whether the batteries can be run."""
+    """Whether the library is installed."""
     try:
         library()
     except NotInstalledError:
@@ -76,19 +76,19 @@ def is_installed() -> bool:
 
 
 def run(source: str, battery: str, report: Path) -> dict[str, Any]:
-    """Runs a battery on a source of words in a process of its own.
+    """Runs a battery on a source of words in its own process.
 
     Args:
         source: One of `evidence.words.SOURCES`.
         battery: One of `BATTERIES`.
-        report: The file that TestU01's own report is written to.
+        report: The file for TestU01's own report.
 
     Returns:
-        ``words``, ``seconds`` (of the processor), and ``tests``: the name and the p-value of each statistic.
+        ``words``, ``seconds`` (of CPU time), and ``tests``: the name and the p-value of each statistic.
 
     Raises:
-        NotInstalledError: The library is not there.
-        RuntimeError: The battery did not end well.
+        NotInstalledError: The library is missing.
+        RuntimeError: The battery failed.
     """
     library()
     result = report.with_suffix(".p-values.json")
@@ -97,15 +97,15 @@ def run(source: str, battery: str, report: Path) -> dict[str, Any]:
         done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{battery} on {source} ended with {done.returncode}: {done.stderr}; see {report}")
-    answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     result.unlink()
-    return answer
+    return outcome
 
 
 class _Feed:
-    """Hands the words of a source to the library, one at a time.
+    """Passes the words of a source to the library, one at a time.
 
-    All that the compiled functions see is ``memory``: the next word's position, the number of words, the words.
+    The compiled functions see only ``memory``: the next word's position, the number of words, the words.
     """
 
     def __init__(self, buffers: Iterator[Words]) -> None:
@@ -140,17 +140,17 @@ class _Feed:
 
     @property
     def words(self) -> int:
-        """How many words the library has taken."""
+        """The number of words that the library has read."""
         return self._words_before + int(self.memory[0])
 
     def _refill_or_die(self) -> None:
-        """An error cannot pass through the library, which would go on with old words."""
+        """Loads the next words. On an error it exits, because the library would continue with old words."""
         try:
             words = next(self._buffers)
             self._words_before += int(self.memory[1])
             self.memory[_HEAD : _HEAD + len(words)] = words
             self.memory[:2] = 0, len(words)
-        except BaseException:  # also an interrupt
+        except BaseException:  # including KeyboardInterrupt
             traceback.print_exc()
             os._exit(1)
 
@@ -165,8 +165,8 @@ def _main(source: str, battery: str, result: str) -> None:
     p_values = (ctypes.c_double * number).in_dll(testu01, "bbattery_pVal")
     names = (ctypes.c_char_p * number).in_dll(testu01, "bbattery_TestNames")
     tests = [{"name": (name or b"").decode().strip(), "p": p} for name, p in zip(names, p_values, strict=True)]
-    answer = {"words": feed.words, "seconds": seconds, "tests": tests}
-    Path(result).write_text(json.dumps(answer), encoding="utf-8")
+    outcome = {"words": feed.words, "seconds": seconds, "tests": tests}
+    Path(result).write_text(json.dumps(outcome), encoding="utf-8")
 
 
 if __name__ == "__main__":

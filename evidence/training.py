@@ -1,7 +1,7 @@
 """Whether a network learns as well from Seedbed's weights as from torch's, on scikit-learn's digits.
 
-Two networks: one of three layers, whose accuracy is compared over many seeds; and one of thirty, as in He et al.
-(2015), figure 3, which learns or does not by its initialisation alone.
+There are two networks: one of three layers, whose accuracy is compared over many seeds, and one of thirty, as in He et
+al. (2015), figure 3, where the initialisation alone decides whether it learns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 PIXELS, DIGITS = 64, 10
 SHALLOW = (PIXELS, 128, 128, DIGITS)
-MARGIN = 0.5  # percentage points of accuracy; less is of no consequence, and was fixed before the first run
+MARGIN = 0.5  # percentage points of accuracy below which a difference is negligible; fixed before the first run
 CONFIDENCE = 0.95
 TEST_SHARE = 0.25
 
@@ -33,7 +33,7 @@ _BLUE, _ORANGE = "#2864a6", "#c8501e"
 
 @dataclass(frozen=True)
 class Data:
-    """Standardised images of shape (images, 64) and their digits, for learning and for testing."""
+    """Standardised images of shape (images, 64) and their digits, for training and for testing."""
 
     images: Array
     digits: Array
@@ -43,14 +43,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one network: its loss after each epoch, and the percentage of the test's images that it tells."""
+    """The result of one network: its loss after each epoch, and its accuracy on the test images in percent."""
 
     losses: Array
     accuracy: float
 
 
 def load(seed: int) -> Data:
-    """Gives the 1797 digits, divided at random by the seed."""
+    """Loads the 1797 digits, split at random by the seed."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import
 
     digits = load_digits()
@@ -66,12 +66,12 @@ def initial(
     """Draws the weights of all layers; biases are not used.
 
     Args:
-        source: whose initialiser.
-        client: of Seedbed.
+        source: Whose initialiser to use.
+        client: A Seedbed client.
         scheme: Xavier or Kaiming.
-        widths: from the inputs to the outputs.
-        seed: of the network.
-        scale: a factor on all of them.
+        widths: The widths of the layers, from inputs to outputs.
+        seed: The seed of the network.
+        scale: A factor for all weights.
     """
     shapes = zip(widths[1:], widths[:-1], strict=True)
     return [
@@ -84,12 +84,12 @@ def train(weights: list[Array], data: Data, epochs: int, rate: float, batch: int
     """Trains a ReLU network by stochastic gradient descent with momentum 0.9 on the cross-entropy.
 
     Args:
-        weights: of all layers; replaced by what is learnt.
-        data: to learn from, and to test with.
-        epochs: how often each image is seen.
-        rate: of learning.
-        batch: images of a step.
-        seed: of the order of the images.
+        weights: The weights of all layers, changed in place.
+        data: The data for training and testing.
+        epochs: The number of passes over the images.
+        rate: The learning rate.
+        batch: The number of images per step.
+        seed: The seed of the order of the images.
     """
     generator = np.random.default_rng(seed)
     velocities = [np.zeros_like(w) for w in weights]
@@ -125,11 +125,11 @@ class Comparison:
     """Seedbed's accuracies against torch's, pair by pair, in percentage points.
 
     Attributes:
-        difference: the mean of Seedbed's minus torch's.
-        interval: its confidence interval, of level CONFIDENCE.
-        p: of the paired t-test that the difference is 0.
-        p_beyond: of the two one-sided t-tests (TOST, Schuirmann 1987) that it is MARGIN or more; small if
-            they are equal.
+        difference: The mean of Seedbed's minus torch's.
+        interval: The confidence interval of the difference, of level CONFIDENCE.
+        p: The p-value of the paired t-test that the difference is 0.
+        p_beyond: The p-value of the two one-sided t-tests (TOST, Schuirmann 1987) that it is MARGIN or more; small if
+            the accuracies are equal.
     """
 
     difference: float
@@ -139,7 +139,7 @@ class Comparison:
 
 
 def compare(ours: Array, theirs: Array) -> Comparison:
-    """Compares accuracies of as many seeds, of which both saw the same images in the same order."""
+    """Compares accuracies by seed; both saw the same images in the same order."""
     paired = stats.ttest_rel(ours, theirs)
     interval = paired.confidence_interval(CONFIDENCE)
     beyond = max(
@@ -150,7 +150,7 @@ def compare(ours: Array, theirs: Array) -> Comparison:
 
 
 def shallow(client: seedbed.Client, seeds: int, epochs: int) -> dict[str, Array]:
-    """Gives the accuracies of the network of three layers, one for each seed, by what it began with."""
+    """Returns the accuracies of the network of three layers for each seed, by its initial weights."""
     starts = {"Seedbed": ("seedbed", 1.0), "torch": ("torch", 1.0), "control": ("seedbed", 0.1)}
     accuracies: dict[str, list[float]] = {name: [] for name in starts}
     for seed in range(seeds):
@@ -164,7 +164,7 @@ def shallow(client: seedbed.Client, seeds: int, epochs: int) -> dict[str, Array]
 def deep(
     client: seedbed.Client, seeds: int, epochs: int, depth: int, width: int
 ) -> dict[tuple[str, Source], list[Run]]:
-    """Trains networks of ``depth`` layers from both schemes of both sources."""
+    """Trains networks of ``depth`` layers with both schemes of both sources."""
     widths = (PIXELS, *[width] * (depth - 1), DIGITS)
     runs: dict[tuple[str, Source], list[Run]] = {}
     for scheme in ("Xavier", "Kaiming"):
@@ -179,7 +179,7 @@ def deep(
 
 
 def plot(runs: dict[tuple[str, Source], list[Run]], path: Path) -> None:
-    """Draws the losses, epoch by epoch: the median over the seeds, and the range of Seedbed's."""
+    """Plots the losses by epoch: the median over the seeds, and the range of Seedbed's."""
     import matplotlib as mpl  # noqa: PLC0415 - an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -201,7 +201,7 @@ def plot(runs: dict[tuple[str, Source], list[Run]], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="center right")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "seedbed"}):  # the same figures are the same file
+    with mpl.rc_context({"svg.hashsalt": "seedbed"}):  # the same figures give the same file
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -1,6 +1,6 @@
-"""Endless words for the batteries of tests: the engine's own, in several orders, and generators that must fail.
+"""Endless words for the test batteries: the engine's own, in several orders, and generators that must fail.
 
-The words come from the functions that the compiled backend samples with, not from a copy of them.
+The words come from the functions of the compiled backend, not from a copy of them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Words = NDArray[np.uint32]
 
 SEED = 2026
 BUFFER = 1 << 18
-"""Words made at once; 1 MiB stays in the second-level cache."""
+"""Words generated at once; 1 MiB stays in the second-level cache."""
 STREAMS = 1 << 12
-"""How many names or seeds are interleaved."""
+"""The number of names or seeds that are interleaved."""
 
 
 class Source(NamedTuple):
     """A sequence of words.
 
     Attributes:
-        what: What it is, for people to read.
-        buffers: Makes the endless sequence, from its begin, in arrays of equal lengths.
-        is_good: Whether it has to pass; otherwise it has to fail.
+        what: The description, for humans.
+        buffers: Generates the endless sequence from its start, in arrays of equal lengths.
+        is_good: Whether the sequence must pass; otherwise it must fail.
     """
 
     what: str
@@ -71,7 +71,7 @@ def _first_blocks(first_key, counter, out):  # type: ignore[no-untyped-def]  # n
 
 @njit(nogil=True)
 def _few_rounds(rounds, key, counter, block, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Blocks as `_consecutive`, but of fewer rounds."""
+    """Blocks as in `_consecutive`, but with fewer rounds."""
     low = np.uint64(0xFFFFFFFF)
     for i in range(len(out) // 4):
         number = block + np.uint64(i)
@@ -94,7 +94,7 @@ def _randu(state, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 def names() -> list[str]:
-    """Names as models have them, such as ``layers.17.attention.wq.weight``."""
+    """Names as in a model, such as ``layers.17.attention.wq.weight``."""
     parts = ("attention.wq", "attention.wk", "attention.wv", "attention.wo", "mlp.gate", "mlp.up", "mlp.down", "norm")
     return [f"layers.{i}.{part}.weight" for i in range(STREAMS // len(parts)) for part in parts]
 
@@ -120,12 +120,12 @@ def interleaved(seeds: list[int], tensors: list[str]) -> Iterator[Words]:
 
 
 def over_names() -> Iterator[Words]:
-    """Of many tensors under one seed."""
+    """Words of many tensors under one seed."""
     return interleaved([SEED] * STREAMS, names())
 
 
 def over_seeds() -> Iterator[Words]:
-    """Of one tensor under adjacent seeds."""
+    """Words of one tensor under adjacent seeds."""
     return interleaved(list(range(STREAMS)), ["layers.0.attention.wq.weight"] * STREAMS)
 
 
@@ -149,7 +149,7 @@ def uniforms() -> Iterator[Words]:
 
 
 def packed(values: NDArray[np.float32]) -> Words:
-    """Multiples of 2^-24 as integers of 24 bits without gaps between them.
+    """Packs multiples of 2^-24 as 24-bit integers without gaps between them.
 
     >>> [hex(word) for word in packed(np.float32([0x010203 * 2.0**-24, 0, 0, 0x0A0B0C * 2.0**-24]))]
     ['0x10203', '0x0', '0xa0b0c00']
@@ -160,7 +160,7 @@ def packed(values: NDArray[np.float32]) -> Words:
 
 
 def few_rounds(rounds: int) -> Iterator[Words]:
-    """Philox of so many rounds in place of 10."""
+    """Philox with fewer than 10 rounds."""
     counter = np.uint64(stream_of("layers.0.attention.wq.weight"))
     for block in count(0, BUFFER // 4):
         out = np.empty(BUFFER, np.uint32)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Initialises GPT-2 over a real socket: starts a server, fills a safetensors file from it, verifies and plots the file.
+# Initialises GPT-2 over a socket: starts a server, writes a safetensors file from it, verifies and plots the file.
 #
-#   examples/demo.sh [SEEDBED]      SEEDBED is the command line to use, `seedbed` by default
+#   examples/demo.sh [SEEDBED]      SEEDBED is the command to use, by default `seedbed`
 set -euo pipefail
 
 seedbed=${1:-seedbed}
@@ -11,7 +11,7 @@ mkdir -p "$out"
 file=$out/gpt2-124m.safetensors
 picture=$out/gpt2-124m.png
 
-echo "Starting a server; where none has run before, it compiles its kernels first, which takes some seconds."
+echo "Starting a server. The first one on this machine compiles its kernels, which takes a few seconds."
 log=$(mktemp)
 "$seedbed" serve --listen 127.0.0.1:0 >"$log" 2>&1 &
 server=$!
@@ -21,7 +21,7 @@ stop() {
 }
 trap stop EXIT
 
-# The server prints its address once it can be reached; port 0 let it choose a free one.
+# The server prints its address once it is ready; with port 0 it chooses a free one.
 for _ in $(seq 300); do
   grep -q 'serving on' "$log" && break
   kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
@@ -40,5 +40,5 @@ run model "$model" --output "$file" --progress
 run verify "$file" --progress
 run plot file "$file" --output "$picture" --progress
 
-printf '\nMade by %s:\n' "$SEEDBED_TARGET"
+printf '\nWritten by %s:\n' "$SEEDBED_TARGET"
 ls -lh "$file" "$picture"

@@ -1,9 +1,9 @@
-"""Fills a model that FSDP2 shards, each rank its own shards alone, and trains it for a few steps.
+"""Fills a model that FSDP2 shards, where each rank requests only its own shards, and trains it for a few steps.
 
     python examples/fsdp2.py --ranks 2 [--target HOST:PORT]
     torchrun --nproc-per-node 4 examples/fsdp2.py --target HOST:PORT
 
-The weights, whose digest is printed, are the same for every number of ranks.
+It prints a digest of the weights, which is the same for every number of ranks.
 """
 
 import argparse
@@ -32,17 +32,17 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Adds what the layer makes of its input."""
+        """Adds the layer's output to its input."""
         return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
 
 
 def build() -> nn.Module:
-    """A model with torch's own initialisers; it takes no memory before it is filled."""
+    """A model with torch's own initialisers."""
     return nn.Sequential(nn.Embedding(1000, 64), *(Block(64) for _ in range(4)), nn.Linear(64, 1000))
 
 
 def train(module: nn.Module, tokens: torch.Tensor) -> list[float]:
-    """The losses of a few steps of learning to repeat what is read."""
+    """Trains the model to repeat its input, and returns the losses."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
     losses = []
     for _ in range(5):
@@ -63,13 +63,13 @@ def digest(module: nn.Module) -> str:
 
 
 def run(target: str) -> None:
-    """What each rank does."""
+    """Runs one rank."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     mesh = init_device_mesh(device, (int(os.environ["WORLD_SIZE"]),))
 
-    model = seedbed.torch.record(build, seed=7)  # the scheme of each parameter, read off the code above
+    model = seedbed.torch.record(build, seed=7)  # the scheme of each parameter, from the code above
     module = seedbed.torch.on_meta(build)
     for block in module[1:-1]:
         fully_shard(block, mesh=mesh)
@@ -86,9 +86,9 @@ def run(target: str) -> None:
 
 
 def main() -> None:
-    """Starts the ranks, unless torchrun did."""
+    """Starts the ranks, unless torchrun has started them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--target", default="local:", help="the server; default none, each rank samples by itself")
+    parser.add_argument("--target", default="local:", help="the server; by default each rank samples for itself")
     parser.add_argument("--ranks", type=int, default=2)
     arguments = parser.parse_args()
     if "RANK" in os.environ:

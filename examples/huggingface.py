@@ -1,9 +1,9 @@
-"""Initialises a GPT-2 of transformers from its configuration, takes a training step, and saves it.
+"""Initialises a GPT-2 of transformers from its configuration, trains it for one step, and saves it.
 
     pip install transformers
     python examples/huggingface.py gpt2-124m [--target HOST:PORT]
 
-Nobody writes rules: which scheme fills each parameter is read off the code of transformers. Nothing is downloaded.
+You write no rules: the scheme of each parameter comes from the code of transformers. Nothing is downloaded.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import seedbed.torch
 
 
 def main() -> None:
-    """Writes a folder that ``from_pretrained`` reads, and the model file beside the weights."""
+    """Writes a folder for ``from_pretrained``, with the model file beside the weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("--target", default="local:", help="the server; default none, samples by itself")
+    parser.add_argument("--target", default="local:", help="the server; by default this process samples")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Trains a model whose weights are never in one place: each of 8 devices gets just its own shards of them.
+"""Trains a model whose weights are never in one place: each of 8 devices gets only its own shards.
 
     python examples/jax_sharded.py [TARGET]
 
-The devices are 8 parts of this machine's CPU; with as many GPUs or TPUs, in one process or in several, nothing changes
-but the two lines that ask for them. TARGET is a server such as localhost:50051; the default, local:, serves within this
-process. It needs ``pip install 'seedbed[jax,server]'``.
+The devices are 8 parts of this machine's CPU. For 8 GPUs or TPUs, in one process or in several, only change the two
+lines that configure them. TARGET is a server such as localhost:50051; by default it is local:, which samples within
+this process. It needs ``pip install 'seedbed[jax,server]'``.
 """
 
 import sys
@@ -28,7 +28,7 @@ PARTITIONS = {
 
 
 def to_spec(path, shape):
-    """A parameter's initialization; it is named by its place in the tree, such as up.kernel."""
+    """The spec of a parameter, named by its place in the tree, such as up.kernel."""
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     if len(shape) == 1:
         return seedbed.spec("zeros", shape, name=name)
@@ -37,7 +37,7 @@ def to_spec(path, shape):
 
 
 def loss(params, x, y):
-    """The mean square of what a residual block misses."""
+    """The mean squared error of a residual block."""
     hidden = jax.nn.relu(x @ params["up"]["kernel"] + params["up"]["bias"])
     return jnp.mean((x + hidden @ params["down"]["kernel"] + params["down"]["bias"] - y) ** 2)
 
@@ -50,7 +50,7 @@ def step(params, x, y):
 
 
 def main():
-    """Gets the shards, shows them, and trains."""
+    """Requests the shards, checks them, and trains."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))

@@ -2,13 +2,13 @@
 
     python examples/make_models.py SOURCE_FOLDER [TARGET_FOLDER]
 
-A source file names the parameters of a model and the ``torch.nn.init`` function that its own library calls for each:
+A source file lists a model's parameters, with the ``torch.nn.init`` function that the model's library calls for each:
 
     {"model": "gpt2-124m", "params": [
       {"name": "transformer.wte.weight", "shape": [50257, 768], "init": "normal_", "args": {"mean": 0.0, "std": 0.02}}
     ]}
 
-The model file beside this script is the canonical JSON form of ``seedbed.v1.Model``, one tensor a line.
+A model file is the canonical JSON form of ``seedbed.v1.Model``, with one tensor per line.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from seedbed.v1 import DataType, Model, TensorSpec
 
 ALGORITHM_VERSION = 1
 
-# Models that are published and trained in another type than float32.
+# Models that are published in a type other than float32.
 DTYPES = {"llama-3.1-8b": DataType.DATA_TYPE_BFLOAT16}
 
-# Arguments of torch that are strings, and the prefix of the enumeration that they become.
+# String arguments of torch, and the prefix of the enumeration values that they become.
 ENUMS = {"mode": "FAN_MODE_", "nonlinearity": "NONLINEARITY_"}
 
 
@@ -36,7 +36,7 @@ def to_model(source: dict[str, Any]) -> Model:
 
 
 def to_spec(param: dict[str, Any], dtype: int) -> TensorSpec:
-    """Returns the spec of one parameter; the scheme's fields are named as the arguments of the torch function."""
+    """Returns the spec of one parameter. The scheme's fields have the names of the torch function's arguments."""
     arguments = {key: ENUMS[key] + value.upper() if key in ENUMS else value for key, value in param["args"].items()}
     spec = TensorSpec(name=param["name"], shape=param["shape"], dtype=dtype, algorithm_version=ALGORITHM_VERSION)
     json_format.ParseDict({param["init"].removesuffix("_"): arguments}, spec)

@@ -1,12 +1,12 @@
-"""Writes a checkpoint by the workers of a Ray cluster, each its own files, and outlives the death of any of them.
+"""Writes a checkpoint with the workers of a Ray cluster, each its own files. Any of them may die.
 
     pip install ray
     python examples/ray_checkpoint.py examples/llama-3.1-8b.json llama --tasks 8 [--address auto] [--target HOST:PORT]
 
-Model file and directory have to be on a file system that all nodes share, and Seedbed installed on each. No client is
-sent to a task: it connects where it runs, to the servers or to none. A worker that dies takes the file with it that it
-was writing, and nothing else; Ray starts its task again, which keeps the files that are complete. The result is, bit
-for bit, what ``seedbed model`` writes alone.
+The model file and the directory must be on a file system that all nodes share, and each node needs Seedbed. A task
+creates its client where it runs, so no client has to travel. A worker that dies loses only the file that it was
+writing. Ray restarts its task, which keeps the complete files. The result is, bit for bit, what a single
+``seedbed model`` writes.
 """
 
 import argparse
@@ -18,17 +18,17 @@ import ray
 
 from seedbed.cli import main as seedbed_command
 
-UNAVAILABLE = 3  # an exit code of `seedbed`: servers that are restarted, or full
+UNAVAILABLE = 3  # the exit code of `seedbed` if servers are restarting or full
 
 
 def write(arguments: list[str]) -> None:
-    """Writes one part of the checkpoint, in the process of a worker.
+    """Writes one part of the checkpoint, in the worker's own process.
 
-    No process is started for it: it could outlive the worker, and write beside the one that takes its place.
+    A child process could outlive the worker, and write at the same time as its replacement.
 
     Raises:
-        ConnectionError: The servers cannot be reached; another try may succeed.
-        RuntimeError: The command failed, as any other try would; it has told why on standard error.
+        ConnectionError: The servers are unreachable; a retry may succeed.
+        RuntimeError: The command failed, and a retry would fail, too. The reason is on standard error.
     """
     code = seedbed_command(arguments)
     if code == UNAVAILABLE:
@@ -37,57 +37,57 @@ def write(arguments: list[str]) -> None:
         raise RuntimeError(f"seedbed {' '.join(arguments)}: exit code {code}")
 
 
-def variables(cpus: int) -> dict[str, str]:
-    """The environment of the tasks: this one's SEEDBED_* variables, and as many threads as Ray gives a task cores.
+def environment(cpus: int) -> dict[str, str]:
+    """The environment of the tasks: the SEEDBED_* variables of this process, and one thread for each core of a task.
 
-    A token goes by a file, SEEDBED_TOKEN_FILE: Ray shows the variables of a job on its dashboard.
+    Pass a token in a file, SEEDBED_TOKEN_FILE, because Ray shows the variables of a job on its dashboard.
     """
-    given = {name: value for name, value in os.environ.items() if name.startswith("SEEDBED_")}
-    given.pop("SEEDBED_TOKEN", None)
-    return {"SEEDBED_THREADS": str(cpus), **given}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("SEEDBED_")}
+    variables.pop("SEEDBED_TOKEN", None)
+    return {"SEEDBED_THREADS": str(cpus), **variables}
 
 
 def count(text: str) -> int:
-    """A number of parts or cores.
+    """Parses a number of parts or cores.
 
     Raises:
-        argparse.ArgumentTypeError: It is none, or below 1.
+        argparse.ArgumentTypeError: The text is not a number, or the number is below 1.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number; pass 1 or more")
     return int(text)
 
 
 def main() -> None:
-    """Starts a task for each part, and tells of each that is done."""
+    """Starts a task for each part, and reports each that is done."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", type=Path, help="model file")
     parser.add_argument("output", type=Path, help="directory to write")
-    parser.add_argument("--tasks", type=count, default=8, help="parts; with as many as files, each task writes one")
-    parser.add_argument("--cpus", type=count, default=1, help="cores of a task")
-    parser.add_argument("--max-shard-size", default="5GB", help="the most bytes of a file")
-    parser.add_argument("--target", default="local:", help="the servers; default none, each task samples by itself")
-    parser.add_argument("--address", help="the Ray cluster, such as auto; default one within this machine")
-    given = parser.parse_args()
-    if not given.model.is_file():
-        parser.error(f"{given.model}: there is no such file; give a model file, such as `seedbed record` writes")
+    parser.add_argument("--tasks", type=count, default=8, help="number of parts, such as one per file")
+    parser.add_argument("--cpus", type=count, default=1, help="cores per task")
+    parser.add_argument("--max-shard-size", default="5GB", help="maximum size of a file")
+    parser.add_argument("--target", default="local:", help="the servers; by default each task samples for itself")
+    parser.add_argument("--address", help="the Ray cluster, such as auto; by default a cluster on this machine")
+    arguments = parser.parse_args()
+    if not arguments.model.is_file():
+        parser.error(f"{arguments.model}: no such file; pass a model file, such as `seedbed record` writes")
 
-    ray.init(address=given.address, runtime_env={"env_vars": variables(given.cpus)})
+    ray.init(address=arguments.address, runtime_env={"env_vars": environment(arguments.cpus)})
     task = ray.remote(write).options(
-        num_cpus=given.cpus, max_retries=8, retry_exceptions=[ConnectionError], scheduling_strategy="SPREAD"
+        num_cpus=arguments.cpus, max_retries=8, retry_exceptions=[ConnectionError], scheduling_strategy="SPREAD"
     )
-    arguments = [
-        "model", str(given.model.resolve()), "--output", str(given.output.resolve()), "--target", given.target,
-        "--max-shard-size", given.max_shard_size, "--jobs", "1", "--no-progress",
+    command = [
+        "model", str(arguments.model.resolve()), "--output", str(arguments.output.resolve()),
+        "--target", arguments.target, "--max-shard-size", arguments.max_shard_size, "--jobs", "1", "--no-progress",
     ]  # fmt: skip
-    pending = [task.remote([*arguments, "--shard", f"{part}/{given.tasks}"]) for part in range(given.tasks)]
+    pending = [task.remote([*command, "--shard", f"{part}/{arguments.tasks}"]) for part in range(arguments.tasks)]
     while pending:
         done, pending = ray.wait(pending)
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
-            sys.exit(str(getattr(error, "cause", error)))  # what the task raised, or what became of its workers
-        print(f"{given.tasks - len(pending)} of {given.tasks} parts written", flush=True)
+            sys.exit(str(getattr(error, "cause", error)))  # what the task raised, or how its workers died
+        print(f"{arguments.tasks - len(pending)} of {arguments.tasks} parts written", flush=True)
 
 
 if __name__ == "__main__":

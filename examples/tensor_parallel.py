@@ -1,9 +1,9 @@
-"""Fills a model whose layers are cut by tensor parallelism, with FSDP2 around it if there are ranks for both.
+"""Fills a model whose layers are split by tensor parallelism, and sharded by FSDP2 if there are ranks for both.
 
     python examples/tensor_parallel.py --tp 2 [--dp 2] [--target HOST:PORT]
     torchrun --nproc-per-node 8 examples/tensor_parallel.py --tp 4 --dp 2 --target HOST:PORT
 
-Each rank asks for its own shards alone. The weights, whose digest is printed, are the same for every layout.
+Each rank requests only its own shards. It prints a digest of the weights, which is the same for every layout.
 """
 
 import argparse
@@ -36,12 +36,12 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Adds what the layer makes of its input."""
+        """Adds the layer's output to its input."""
         return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
 
 
 def build() -> nn.Module:
-    """A model with torch's own initialisers; it takes no memory before it is filled."""
+    """A model with torch's own initialisers."""
     return nn.Sequential(nn.Embedding(1000, 64), *(Block(64) for _ in range(4)), nn.Linear(64, 1000))
 
 
@@ -55,13 +55,13 @@ def digest(module: nn.Module) -> str:
 
 
 def run(target: str, dp: int, tp: int) -> None:
-    """What each rank does."""
+    """Runs one rank."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     mesh = init_device_mesh(device, (dp, tp), mesh_dim_names=("dp", "tp"))
 
-    model = seedbed.torch.record(build, seed=7)  # the scheme of each parameter, read off the code above
+    model = seedbed.torch.record(build, seed=7)  # the scheme of each parameter, from the code above
     module = seedbed.torch.on_meta(build)
     for block in module[1:-1]:
         parallelize_module(block, mesh["tp"], PLAN)
@@ -83,11 +83,11 @@ def run(target: str, dp: int, tp: int) -> None:
 
 
 def main() -> None:
-    """Starts the ranks, unless torchrun did."""
+    """Starts the ranks, unless torchrun has started them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--target", default="local:", help="the server; default none, each rank samples by itself")
+    parser.add_argument("--target", default="local:", help="the server; by default each rank samples for itself")
     parser.add_argument("--dp", type=int, default=1, help="ranks along which FSDP2 shards")
-    parser.add_argument("--tp", type=int, default=2, help="ranks along which layers are cut")
+    parser.add_argument("--tp", type=int, default=2, help="ranks along which layers are split")
     arguments = parser.parse_args()
     if "RANK" in os.environ:
         run(arguments.target, arguments.dp, arguments.tp)

@@ -1,10 +1,10 @@
-"""Trains torchtitan's debug models from weights that every layout begins with, without a seed checkpoint.
+"""Trains torchtitan's debug models from the same weights for every layout, without a seed checkpoint.
 
     python examples/torchtitan_trainer.py --ranks 4 --tp 2 [--model qwen3] [--target HOST:PORT]
     torchrun --nproc-per-node 8 examples/torchtitan_trainer.py --tp 2 --target HOST:PORT
 
-It is torchtitan's own Trainer: its model, its parallelisms, its optimizer. What is new is one function, `from_seedbed`.
-The weights, whose digest is printed, are the same for every layout; each rank asks for its own shards alone.
+It uses torchtitan's own Trainer, with its model, parallelisms and optimizer; only the function `from_seedbed` is new.
+Each rank requests only its own shards. It prints a digest of the weights, which is the same for every layout.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import seedbed
 import seedbed.torch
 
 if not torch.accelerator.is_available():
-    # torchtitan 0.3 takes a GPU for granted; this is what its Trainer asks of a device, for a CPU.
+    # torchtitan 0.3 assumes a GPU. These are the functions that its Trainer calls, for a CPU.
     torch._utils._get_available_device_type = lambda: "cpu"
     torch.cpu.get_device_name = lambda _=None: "CPU"
     torch.cpu.get_device_properties = lambda _=None: SimpleNamespace(total_memory=1 << 34)
@@ -49,7 +49,7 @@ from torchtitan.trainer import Trainer
 
 
 def from_seedbed(spec: ModelSpec, target: str, seed: int) -> ModelSpec:
-    """The same model, whose parameters Seedbed fills where the Trainer calls ``init_weights``, each rank its shards."""
+    """The same model, but when the Trainer calls ``init_weights``, Seedbed fills the shards of each rank."""
 
     def initialised() -> torch.nn.Module:
         model = spec.model.build()
@@ -61,7 +61,7 @@ def from_seedbed(spec: ModelSpec, target: str, seed: int) -> ModelSpec:
         parallel = spec.parallelize_fn(model, **settings)
 
         def init_weights(**settings: Any) -> None:
-            # Buffers and ties are the model's own; only what it would draw, or set, in parameters is left out.
+            # The model still initialises its buffers and ties, but skips its parameters.
             with mock.patch.object(TitanModule, "_init_self_parameters"):
                 type(parallel).init_weights(parallel, **settings)
             with seedbed.connect(target) as client:
@@ -74,7 +74,7 @@ def from_seedbed(spec: ModelSpec, target: str, seed: int) -> ModelSpec:
 
 
 received = [0]
-"""The bytes that this rank has received."""
+"""The number of bytes that this rank has received."""
 
 
 def _count(done: int, _: int) -> None:
@@ -82,7 +82,7 @@ def _count(done: int, _: int) -> None:
 
 
 class Letters(BaseTokenizer):
-    """In place of a model's tokenizer, which is a file to download."""
+    """Replaces a model's tokenizer, which would have to be downloaded."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseTokenizer.Config):
@@ -102,7 +102,7 @@ class Letters(BaseTokenizer):
 
 
 class Counting(BaseDataLoader):
-    """Batches of numbers that follow each other, the same on every layout; in place of a data set."""
+    """Replaces a data set: batches of consecutive numbers, the same for every layout."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseDataLoader.Config):
@@ -139,7 +139,7 @@ def config_of(arguments: argparse.Namespace) -> Trainer.Config:
     spec = config.model_spec
     assert spec is not None
     for layer in spec.model.layers:
-        layer.attention.inner_attention = ScaledDotProductAttention.Config()  # the others are a GPU's
+        layer.attention.inner_attention = ScaledDotProductAttention.Config()  # the others need a GPU
     config.model_spec = from_seedbed(spec, arguments.target, arguments.seed)
     config.tokenizer, config.dataloader = Letters.Config(), Counting.Config()
     config.training.seq_len, config.training.steps = 32, arguments.steps
@@ -147,7 +147,7 @@ def config_of(arguments: argparse.Namespace) -> Trainer.Config:
     config.training.local_batch_size = 8 // (int(os.environ["WORLD_SIZE"]) // arguments.tp)
     config.training.disable_cuda_graphs = not torch.accelerator.is_available()
     config.parallelism.tensor_parallel_degree = arguments.tp
-    config.parallelism.spmd_backend = arguments.spmd  # the default wants torch 2.14
+    config.parallelism.spmd_backend = arguments.spmd  # the default needs torch 2.14
     config.validator.enable = False
     config.lr_scheduler.warmup_steps = 0
     config.checkpoint = CheckpointManager.Config(
@@ -169,7 +169,7 @@ def digest(module: torch.nn.Module) -> str:
 
 
 def held(module: torch.nn.Module) -> int:
-    """The bytes of this rank's shards."""
+    """The number of bytes of this rank's shards."""
     local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in module.parameters())
     return sum(tensor.nbytes for tensor in local)
 
@@ -182,7 +182,7 @@ def gathered(value: int) -> list[int]:
 
 
 def build(config: Trainer.Config) -> Trainer:
-    """The Trainer, with its weights."""
+    """The Trainer, with initialised weights."""
     trainer: Trainer = config.build()
     if config.checkpoint.enable:
         trainer.checkpointer.load(step=-1)
@@ -190,12 +190,12 @@ def build(config: Trainer.Config) -> Trainer:
         dist_utils.set_pg_timeouts = lambda **_: None  # of NCCL's groups
         for part in trainer.model_parts[0].modules():
             if isinstance(part, FSDPModule):
-                part.set_force_sum_reduction_for_comms(True)  # gloo has no other
+                part.set_force_sum_reduction_for_comms(True)  # gloo supports only this
     return trainer
 
 
 def train(trainer: Trainer) -> list[float]:
-    """The losses of the steps."""
+    """Trains, and returns the loss of each step."""
     losses = []
     log = trainer.metrics_processor.log
 
@@ -209,7 +209,7 @@ def train(trainer: Trainer) -> list[float]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """What each rank does."""
+    """Runs one rank."""
     trainer = build(config_of(arguments))
     [module] = trainer.model_parts
     weights, shards, bytes_received = digest(module), gathered(held(module)), gathered(received[0])
@@ -223,17 +223,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Starts the ranks, unless torchrun did."""
+    """Starts the ranks, unless torchrun has started them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", choices=["llama3", "qwen3"], default="llama3")
-    parser.add_argument("--target", default="local:", help="the server; default none, each rank samples by itself")
+    parser.add_argument("--target", default="local:", help="the server; by default each rank samples for itself")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--tp", type=int, default=1, help="the degree of tensor parallelism; FSDP2 takes the rest")
     parser.add_argument("--spmd", default="partial_dtensor", help="torchtitan's parallelism.spmd_backend")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--checkpoint", help="a folder for a checkpoint after the last step")
-    parser.add_argument("--load", help="a directory of safetensors to begin from, in place of Seedbed")
+    parser.add_argument("--load", help="a directory of safetensors to load instead of using Seedbed")
     arguments = parser.parse_args()
     if "RANK" in os.environ:
         run(arguments)

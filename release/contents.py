@@ -39,8 +39,8 @@ class Distribution(NamedTuple):
 
 
 _SDIST = frozenset({".gitignore", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"})
-_WHEEL = frozenset({"METADATA", "RECORD", "WHEEL", "licenses/LICENSE"})
-CLIENT = Distribution("seedbed", ".", "client/seedbed", _SDIST | {"CHANGELOG.md"}, _WHEEL | {"entry_points.txt"})
+_WHEEL = frozenset({"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"})
+CLIENT = Distribution("seedbed", ".", "client/seedbed", _SDIST | {"CHANGELOG.md"}, _WHEEL)
 SERVER = Distribution("seedbed-server", "server", "seedbed_server", _SDIST | {"hatch_build.py"}, _WHEEL)
 
 

@@ -60,6 +60,7 @@ class Smoke:
     def cli(self) -> None:
         """The command line, for a server elsewhere."""
         assert "seedbed serve" in run("--help").stdout
+        assert "pip install 'seedbed[server]'" in run("serve", code=2).stderr
         assert seedbed.__version__ in run("--version").stdout
         assert "normal" in run("describe", "kaiming_normal", "--shape", "4,4", "--target", self._target).stdout
 

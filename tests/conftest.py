@@ -1,7 +1,7 @@
-"""Fixtures that run a real server in a process of its own.
+"""Fixtures that run a real server in a separate process.
 
-``server`` is the target of one server that all tests share. ``start_server(**options)`` starts another; its options are
-those of `seedbed_server.service.settings.Settings`::
+``server`` is the target of one server that all tests share. ``start_server(**options)`` starts another one. Its options
+are those of `seedbed_server.service.settings.Settings`::
 
     def test_resume(start_server):
         handle = start_server(backend="numpy", chunk_bytes=4096)
@@ -9,7 +9,7 @@ those of `seedbed_server.service.settings.Settings`::
             ...
             handle.kill()
 
-With ``backend="cupy"`` its GPU is the emulated one.
+With ``backend="cupy"``, the server uses the emulated GPU.
 """
 
 import json
@@ -34,9 +34,9 @@ from _helpers.command import environment  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
 START_SECONDS = 60.0
-os.environ.setdefault("KERAS_BACKEND", "jax")  # for docstrings, too; Keras's own default is not installed
-os.environ.setdefault("SEEDBED_WORKERS", "1")  # of `seedbed serve`: what tests count, they count in one process
-collect_ignore = ["_helpers/emulated"]  # its package goes by the name of another, which doctests would import it as
+os.environ.setdefault("KERAS_BACKEND", "jax")  # also for doctests; Keras's default backend is not installed
+os.environ.setdefault("SEEDBED_WORKERS", "1")  # for `seedbed serve`: tests count in one process
+collect_ignore = ["_helpers/emulated"]  # doctests would import its package as cupy
 RUN = "import json, sys; from seedbed_server.service.process import *; run(Settings(**json.loads(sys.argv[1])))"
 
 
@@ -63,12 +63,12 @@ class ServerHandle:
         return self.process.pid
 
     def kill(self) -> None:
-        """SIGKILL: connections break, nothing is said to anybody."""
+        """Sends SIGKILL: connections break without notice."""
         self.process.kill()
         self.wait()
 
     def terminate(self, timeout: float = 30.0) -> tuple[int, str]:
-        """SIGTERM; gives the exit code and what was written to stderr once the process has ended."""
+        """Sends SIGTERM and waits; returns the exit code and the output to stderr."""
         self.process.terminate()
         return self.wait(timeout)
 
@@ -77,7 +77,7 @@ class ServerHandle:
         return self.process.returncode, self.errors()
 
     def errors(self) -> str:
-        """What the server has written to stderr so far."""
+        """The server's output to stderr so far."""
         self._errors.seek(0)
         return self._errors.read()
 
@@ -98,13 +98,13 @@ class ServerHandle:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is quick comes first, so that a mistake shows soon."""
+    """Runs fast tests first, so that mistakes show early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., ServerHandle]]:
-    """Starts servers that live no longer than the test."""
+    """A function that starts servers, which are killed after the test."""
     handles: list[ServerHandle] = []
 
     def start(*, code: str = RUN, **options: Any) -> ServerHandle:
@@ -118,7 +118,7 @@ def start_server() -> Iterator[Callable[..., ServerHandle]]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The target of a server with the defaults and the numpy backend."""
+    """The target of a server with default settings and the numpy backend."""
     handle = ServerHandle({})
     yield handle.target
     handle.kill()
@@ -126,7 +126,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def seedbed_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command and gives exit code, output and error output."""
+    """A function that runs a command and returns its exit code, output and error output."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         from seedbed.cli import main
@@ -140,7 +140,7 @@ def seedbed_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[i
 
 @pytest.fixture
 def ok(seedbed_command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """Runs a command that succeeds and gives its output."""
+    """A function that runs a command, which must succeed, and returns its output."""
 
     def run(*arguments: object) -> str:
         code, out, err = seedbed_command(*arguments)

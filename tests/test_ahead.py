@@ -46,12 +46,12 @@ def test_nothing_is_made_ahead_while_all_cores_are_busy():
     assert wait_until(lambda: len(made) == 5)  # the first two streams read ahead before the third arrived
     assert not next(first).startswith(threading.current_thread().name.encode())
     assert next(first) == threading.current_thread().name.encode()
-    second.close()
-    third.close()
+    second.close()  # type: ignore[attr-defined]
+    third.close()  # type: ignore[attr-defined]
     made.clear()
     next(fourth := ahead.messages(threaded(made), range(3)))
     assert wait_until(lambda: made == [0, 1])
-    fourth.close()
+    fourth.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cores", [1, 4])
@@ -79,7 +79,7 @@ def test_closing_a_stream_waits_for_the_message_in_progress():
     next(messages)
     assert within.wait(10)
     threading.Timer(0.05, may_end.set).start()
-    messages.close()
+    messages.close()  # type: ignore[attr-defined]
     assert ended.is_set()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of several files: what Hugging Face's libraries read and write, workers, resuming, verification."""
+"""Sharded checkpoints: compatibility with Hugging Face's libraries, workers, resuming and verification."""
 
 import functools
 import hashlib
@@ -39,7 +39,7 @@ TENSORS = [
     {"name": "scalar", "shape": [], "ones": {}},
 ]
 SIZE = "60KB"
-FILES = [f"model-0000{i}-of-00004.safetensors" for i in range(1, 5)]  # what files of that size are called
+FILES = [f"model-0000{i}-of-00004.safetensors" for i in range(1, 5)]  # the files of that size
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +73,9 @@ def read_all(folder):
     return {k: v for path in Path(folder).glob("*.safetensors") for k, v in safetensors.numpy.load_file(path).items()}
 
 
-def same(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name, array in wanted.items():
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         assert found[name].tobytes() == array.tobytes()
 
@@ -85,19 +85,19 @@ def same(found, wanted):
 
 def test_a_directory_holds_files_and_an_index(checkpoint, ok):
     assert sorted(digests(checkpoint)) == [*FILES, INDEX]
-    same(read_all(checkpoint), expected())
+    assert_same(read_all(checkpoint), expected())
     index = json.loads((checkpoint / INDEX).read_text())
     sizes = [array.nbytes for array in expected().values()]
     assert index["metadata"]["total_size"] == sum(sizes)
     for name, file in index["weight_map"].items():
         with safe_open(checkpoint / file, framework="np") as content:
-            assert name in content.keys()  # noqa: SIM118 - it is no dictionary
+            assert name in content.keys()  # noqa: SIM118 - it is not a dictionary
     assert "ckpt: verified, 4 files, 10 tensors, 161.0 KiB, equal bit for bit (seed 0,7, algorithm" in ok(
         "verify", "ckpt"
     )
 
 
-def test_what_fits_in_one_file_has_no_index(ok):
+def test_a_checkpoint_of_one_file_has_no_index(ok):
     assert "ckpt: 1 file, 10 tensors" in ok("model", "m.json", "-o", "ckpt")
     ok("model", "m.json", "-o", "one.safetensors")
     assert [path.name for path in Path("ckpt").iterdir()] == ["model.safetensors"]
@@ -111,7 +111,7 @@ def test_a_model_of_no_tensors_is_one_file(ok):
     assert "verified, 1 file, 0 tensors" in ok("verify", "ckpt")
 
 
-def test_a_remote_checkpoint_is_the_local_one(checkpoint, ok, server):
+def test_a_remote_checkpoint_equals_the_local_one(checkpoint, ok, server):
     ok("model", "m.json", "-o", "remote", "--max-shard-size", SIZE, "--target", server, "--jobs", "1")
     assert digests("remote") == digests(checkpoint)
 
@@ -155,16 +155,16 @@ def test_sizes(ok, monkeypatch, text, size):
 
 
 REFUSALS = {
-    "a size that is none": (("--max-shard-size", "5XB"), "'5XB' is not a size; give bytes, such as 5GB"),
+    "an invalid size": (("--max-shard-size", "5XB"), "'5XB' is not a size; give a number of bytes, such as 5GB"),
     "no bytes": (("--max-shard-size", "0"), "less than a byte"),
-    "a worker that is none": (("--shard", "2"), "'2' is not I/N"),
-    "a worker too many": (("--shard", "3/3"), "they are counted from 0, give 0/N to N-1/N"),
-    "a tensor that is not there": (("--tensors", "l*", "--tensors", "head*"), "no tensor of m.json is called 'head*'"),
+    "an invalid worker": (("--shard", "2"), "'2' is not I/N"),
+    "a worker too many": (("--shard", "3/3"), "workers are counted from 0, so give 0/N to N-1/N"),
+    "a missing tensor": (("--tensors", "l*", "--tensors", "head*"), "no tensor in m.json matches 'head*'"),
     "no jobs": (("--jobs", "0"), "--jobs"),
-    "sizes of one file": (("-o", "w.safetensors", "--max-shard-size", "5GB"), "one file, but --max-shard-size"),
-    "a part of one file": (("-o", "w.safetensors", "--shard", "0/2"), "w.safetensors is one file, but --shard"),
-    "a file in the place": (("-o", "m.json"), "m.json is a file; give FILE.safetensors for one file"),
-    "a directory in the place": (("-o", "d.safetensors"), "d.safetensors is a directory"),
+    "the size of a single file": (("-o", "w.safetensors", "--max-shard-size", "5GB"), "one file, but --max-shard-size"),
+    "a share of a single file": (("-o", "w.safetensors", "--shard", "0/2"), "w.safetensors is one file, but --shard"),
+    "a file instead of a directory": (("-o", "m.json"), "m.json is a file; give FILE.safetensors for one file"),
+    "a directory instead of a file": (("-o", "d.safetensors"), "d.safetensors is a directory"),
 }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_refusals(seedbed_command, arguments, message):
     assert not Path("ckpt").exists()
 
 
-def test_an_unsound_tensor_is_named_before_anything_is_written(seedbed_command):
+def test_an_invalid_tensor_is_named_before_anything_is_written(seedbed_command):
     write_model("m.json", [*TENSORS, {"name": "bad", "shape": [3], "normal": {"std": -1}}])
     code, _, err = seedbed_command(
         "model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE, "--tensors", "l*", "--tensors", "bad"
@@ -187,7 +187,7 @@ def test_an_unsound_tensor_is_named_before_anything_is_written(seedbed_command):
     assert not Path("ckpt").exists()
 
 
-# as Hugging Face's libraries have it
+# Hugging Face's libraries
 
 
 @pytest.mark.parametrize("sizes", [[6, 6, 2, 6, 2, 2], [11, 1, 12, 1], [10, 10], [3], [1] * 25, [0, 11, 0]])
@@ -204,7 +204,7 @@ def test_files_are_filled_as_hugging_face_fills_them(sizes):
 
 def gpt2(transformers):
     config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=64, vocab_size=512, n_positions=64)
-    return transformers.GPT2LMHeadModel(config)  # its lm_head is its wte
+    return transformers.GPT2LMHeadModel(config)  # lm_head and wte are tied
 
 
 def llama(transformers):
@@ -237,7 +237,7 @@ def test_transformers_reads_and_writes_the_same(seedbed_command, make):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     state = read.state_dict()
-    same({name: state[name].numpy() for name in names}, expected())
+    assert_same({name: state[name].numpy() for name in names}, expected())
     assert (read.lm_head.weight is read.get_input_embeddings().weight) == (make is gpt2)
 
 
@@ -281,13 +281,13 @@ def test_the_index_comes_from_the_worker_that_finishes_last(ok, seedbed_command)
 # resuming
 
 
-def test_complete_files_are_kept_and_the_others_written(checkpoint, ok):
+def test_complete_files_are_kept_and_missing_files_are_written(checkpoint, ok):
     whole = digests(checkpoint)
     before = {name: (checkpoint / name).stat() for name in FILES}
     (checkpoint / FILES[1]).unlink()
     (checkpoint / FILES[2]).write_bytes((checkpoint / FILES[2]).read_bytes()[:-1])
     (checkpoint / INDEX).unlink()
-    assert "; 2 files complete before" in ok("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE)
+    assert "; 2 files already complete" in ok("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE)
     assert digests(checkpoint) == whole
     for name in (FILES[0], FILES[3]):
         assert ((checkpoint / name).stat().st_ino, (checkpoint / name).stat().st_mtime_ns) == (
@@ -297,8 +297,8 @@ def test_complete_files_are_kept_and_the_others_written(checkpoint, ok):
 
 OTHERS = {
     "another seed": ("--max-shard-size", SIZE, "--seed", "3"),
-    "another type": ("--max-shard-size", SIZE, "--dtype", "float64"),
-    "another size of the same number of files": ("--max-shard-size", "65540"),
+    "another dtype": ("--max-shard-size", SIZE, "--dtype", "float64"),
+    "another size with the same number of files": ("--max-shard-size", "65540"),
     "another number of files": ("--max-shard-size", "20KB"),
     "one file": (),
     "other tensors": ("--max-shard-size", SIZE, "--tensors", "l*"),
@@ -306,20 +306,20 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS.keys())
-def test_another_checkpoint_is_not_written_over(checkpoint, seedbed_command, options):
+def test_another_checkpoint_is_not_overwritten(checkpoint, seedbed_command, options):
     (checkpoint / INDEX).unlink()
     whole = digests(checkpoint)
     code, _, err = seedbed_command("model", "m.json", "-o", "ckpt", *options)
     assert code == 2
-    assert "is of another checkpoint; remove it, or choose another directory" in err
+    assert "belongs to another checkpoint; remove it, or choose another directory" in err
     assert digests(checkpoint) == whole
 
 
-def test_another_index_is_not_written_over(checkpoint, seedbed_command):
+def test_another_index_is_not_overwritten(checkpoint, seedbed_command):
     (checkpoint / INDEX).write_text("{}")
     code, _, err = seedbed_command("model", "m.json", "-o", "ckpt", "--max-shard-size", SIZE)
     assert code == 2
-    assert f"ckpt/{INDEX} is of another checkpoint" in err
+    assert f"ckpt/{INDEX} belongs to another checkpoint" in err
 
 
 def big(count, elements):
@@ -343,13 +343,13 @@ def test_an_interrupted_run_is_resumed(ok, monkeypatch, number):
     finished = {path: path.stat() for path in folder.glob("*.safetensors")}
     assert 3 <= len(finished) < 16
 
-    assert f"; {len(finished)} files complete before" in ok(*command)
+    assert f"; {len(finished)} files already complete" in ok(*command)
     assert digests("ckpt") == digests("whole")  # and no temporary files
     for path, status in finished.items():
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
 
 
-def test_a_full_disk_leaves_whole_files_only(ok):
+def test_a_full_disk_leaves_only_complete_files(ok):
     write_model(
         "m.json",
         [{"name": f"t{i}", "shape": [size], "normal": {}} for i, size in enumerate([1000, 1000, 1_000_000, 1000])],
@@ -365,8 +365,8 @@ def test_a_full_disk_leaves_whole_files_only(ok):
     ok("verify", "ckpt")
 
 
-def visiting(monkeypatch, change):
-    """Has `visit` of this process's engine make its pieces as ``change(make, use)`` does: it calls ``make(use)``."""
+def patch_visit(monkeypatch, change):
+    """Replaces `LocalClient.visit` by ``change(visit, use)``, which passes pieces on to ``use`` in its own way."""
     visit = LocalClient.visit
 
     def changed(self, model, use, jobs=None, timeout=...):
@@ -376,10 +376,10 @@ def visiting(monkeypatch, change):
     monkeypatch.setattr(LocalClient, "visit", changed)
 
 
-def shuffled(make, use):
+def shuffled(visit, use):
     """Calls ``use`` with the pieces in a random order."""
     pieces = []
-    make(lambda index, first, values: pieces.append((index, first, values.copy())))
+    visit(lambda index, first, values: pieces.append((index, first, values.copy())))
     random.Random(7).shuffle(pieces)
     for piece in pieces:
         use(*piece)
@@ -388,21 +388,21 @@ def shuffled(make, use):
 def failing(error):
     """Raises an error after a few pieces."""
 
-    def change(make, use):
-        left = iter(range(5))
+    def change(visit, use):
+        remaining = iter(range(5))
 
         def fail(*piece):
-            if next(left, None) is None:
+            if next(remaining, None) is None:
                 raise error
             use(*piece)
 
-        make(fail)
+        visit(fail)
 
     return change
 
 
-def test_pieces_in_any_order_make_the_same_files(checkpoint, ok, monkeypatch):
-    visiting(monkeypatch, shuffled)
+def test_pieces_in_any_order_give_the_same_files(checkpoint, ok, monkeypatch):
+    patch_visit(monkeypatch, shuffled)
     ok("model", "m.json", "-o", "ours", "--max-shard-size", SIZE)
     assert digests("ours") == digests(checkpoint)
 
@@ -410,7 +410,7 @@ def test_pieces_in_any_order_make_the_same_files(checkpoint, ok, monkeypatch):
 @pytest.mark.parametrize("output", ["ckpt", "one.safetensors"])
 @pytest.mark.parametrize(("error", "code"), [(seedbed.errors.Unavailable("gone"), 3), (KeyboardInterrupt(), 130)])
 def test_a_failure_in_the_middle_leaves_nothing(seedbed_command, monkeypatch, output, error, code):
-    visiting(monkeypatch, failing(error))
+    patch_visit(monkeypatch, failing(error))
     found, out, _ = seedbed_command("model", "m.json", "-o", output)
     assert (found, out) == (code, "")
     assert not list(Path().glob("**/*.safetensors"))
@@ -447,7 +447,7 @@ def test_a_corrupted_byte_is_found_and_named(checkpoint, seedbed_command):
 
 
 def corrupt(path, name, element):
-    """Turns a bit of an element over."""
+    """Flips a bit of an element."""
     entry = read_safetensors(path).tensors[name]
     itemsize = {"BF16": 2, "F32": 4, "F64": 8, "C64": 8}[entry.dtype]
     with path.open("r+b") as file:
@@ -457,14 +457,14 @@ def corrupt(path, name, element):
         file.write(bytes([byte ^ 1]))
 
 
-def test_the_first_difference_is_told_whatever_the_order_of_pieces(ok, seedbed_command, monkeypatch):
+def test_the_first_difference_is_reported_whatever_the_order_of_pieces(ok, seedbed_command, monkeypatch):
     ok("model", "m.json", "-o", "one.safetensors")
     path = Path("one.safetensors")
     corrupt(path, "double", 0)  # comes first in the file, but later in the model
     corrupt(path, "layers.1.weight", 128 * 63)
     corrupt(path, "layers.1.weight", 128 * 17 + 3)
     corrupt(path, "layers.1.weight", 128 * 17 + 4)
-    visiting(monkeypatch, shuffled)
+    patch_visit(monkeypatch, shuffled)
     code, out, err = seedbed_command("verify", path)
     assert (code, out) == (1, "")
     assert f"{path}: tensor 'layers.1.weight', element [17, 3]: expected " in err
@@ -472,18 +472,18 @@ def test_the_first_difference_is_told_whatever_the_order_of_pieces(ok, seedbed_c
 
 
 @pytest.mark.parametrize("jobs", ["1", "3"])
-def test_a_file_that_is_cut_short_while_it_is_verified_is_told(checkpoint, seedbed_command, monkeypatch, jobs):
-    def change(make, use):
+def test_a_file_that_is_truncated_during_verification_is_reported(checkpoint, seedbed_command, monkeypatch, jobs):
+    def change(visit, use):
         os.truncate(checkpoint / FILES[1], 5000)
-        make(use)
+        visit(use)
 
-    visiting(monkeypatch, change)
+    patch_visit(monkeypatch, change)
     code, _, err = seedbed_command("verify", "ckpt", "--jobs", jobs)
     assert code == 1
-    assert err == f"seedbed: verification failed: ckpt/{FILES[1]}: cut short while it was read\n"
+    assert err == f"seedbed: verification failed: ckpt/{FILES[1]}: truncated while it was read\n"
 
 
-def test_all_that_is_wrong_is_named(checkpoint, ok, seedbed_command):
+def test_all_wrong_files_are_named(checkpoint, ok, seedbed_command):
     ok("model", "m.json", "-o", "other", "--max-shard-size", SIZE, "--seed", "3")
     (checkpoint / FILES[0]).write_bytes((checkpoint / FILES[0]).read_bytes()[:-1])
     (checkpoint / FILES[1]).write_bytes(Path("other", FILES[1]).read_bytes())
@@ -517,10 +517,10 @@ def test_a_wrong_index(checkpoint, seedbed_command, change, message):
 
 def test_an_index_that_is_not_json(checkpoint, seedbed_command):
     (checkpoint / INDEX).write_text("{")
-    assert f"ckpt/{INDEX}: is not JSON" in seedbed_command("verify", "ckpt")[2]
+    assert f"ckpt/{INDEX}: not JSON" in seedbed_command("verify", "ckpt")[2]
 
 
-def test_verify_refuses_a_directory_that_is_no_checkpoint(seedbed_command):
+def test_verify_refuses_a_directory_without_a_checkpoint(seedbed_command):
     code, _, err = seedbed_command("verify", ".")
     assert code == 2
     assert "not a checkpoint" in err

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: files, output, messages, exit codes."""
+"""The command line: files, output, messages and exit codes."""
 
 import json
 import signal
@@ -76,7 +76,7 @@ def test_get_writes_a_region_of_a_safetensors_file(ok):
     assert json.loads(metadata["seedbed.slice"])["region"] == {"start": ["10", "0"], "stop": ["20", "30"]}
 
 
-def test_regions_and_dtypes_as_others_write_them(ok):
+def test_regions_and_dtypes_in_other_notations(ok):
     for dtype, region in (("bfloat16", "10:20,:"), ("BF16", "10:20"), ("torch.bfloat16", "-30:20:1,...")):
         ok("get", "normal", "--shape", "40,30", "--dtype", dtype, "--region", region, "-o", f"{dtype}.safetensors")
     first, *others = (Path(f"{dtype}.safetensors").read_bytes() for dtype in ("bfloat16", "BF16", "torch.bfloat16"))
@@ -133,7 +133,7 @@ def test_get_takes_axes_and_required_parameters(ok):
     assert (np.load("w.npy") == same).all()
 
 
-def test_every_scheme_is_a_subcommand_whose_help_teaches(ok):
+def test_every_scheme_is_a_subcommand_with_complete_help(ok):
     for command in ("get", "describe", "plot"):
         listing = ok(command, "--help")
         for scheme in seedbed.SCHEMES:
@@ -181,32 +181,35 @@ REFUSALS = {
     "a shape with crosses": (("get", "ones", "--shape", "3x4", "-o", "w.npy"), "'3x4' is not a shape;"),
     "a region without commas": (("get", "ones", "--shape", "30", "--region", "1 0:2 0", "-o", "w.npy"), "not a range"),
     "a negative shape": (("get", "ones", "--shape", "-3,4", "-o", "w.npy"), "spec.shape"),
-    "a region that is none": (("get", "ones", "--shape", "3", "--region", "1", "-o", "w.npy"), "'1' is not a range"),
+    "an invalid region": (("get", "ones", "--shape", "3", "--region", "1", "-o", "w.npy"), "'1' is not a range"),
     "a region with a step": (
         ("get", "ones", "--shape", "3", "--region", "::2", "-o", "w.npy"),
         "'::2' has step 2; only step 1 is served",
     ),
     "a region outside": (("get", "ones", "--shape", "3", "--region", "1:9", "-o", "w.npy"), "region"),
     "a seed too large": (("get", "normal", "--shape", "3", "--seed", str(2**64), "-o", "w.npy"), "2^64"),
-    "a seed that is none": (("get", "normal", "--shape", "3", "--seed", "x", "-o", "w.npy"), "'x' is not an integer"),
+    "an invalid seed": (("get", "normal", "--shape", "3", "--seed", "x", "-o", "w.npy"), "'x' is not an integer"),
     "a negative std": (("get", "normal", "--shape", "3", "--std", "-1", "-o", "w.npy"), "spec.normal.std"),
-    "a std that is no number": (("get", "normal", "--shape", "3", "--std", "nan", "-o", "w.npy"), "spec.normal.std"),
+    "a std that is not a number": (("get", "normal", "--shape", "3", "--std", "nan", "-o", "w.npy"), "spec.normal.std"),
     "one dimension": (("get", "xavier_normal", "--shape", "3", "-o", "w.npy"), "spec.shape"),
     "an unknown mode": (("get", "kaiming_normal", "--shape", "3,3", "--mode", "x", "-o", "w.npy"), "fan_in"),
-    "an unknown dtype": (("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"), "not supported; use one of"),
+    "an unknown dtype": (
+        ("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"),
+        "is not supported; use one of",
+    ),
     "bfloat16 in npy": (
         ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "w.npy"),
         "write a .safetensors file",
     ),
-    "a model as a file of another kind": (
+    "a model in another file format": (
         ("model", ROOT / "examples/gpt2-124m.json", "-o", "gpt2.npy"),
-        "gpt2.npy is named as another kind of file; give FILE.safetensors",
+        "gpt2.npy has the name of another file format; give FILE.safetensors",
     ),
     "safetensors to standard output": (
         ("model", ROOT / "examples/gpt2-124m.json", "-o", "-"),
         "give FILE.safetensors or a directory",
     ),
-    "a file of another kind": (
+    "another file format": (
         ("get", "ones", "--shape", "3", "-o", "w.bin"),
         "w.bin does not end in .npy or .safetensors",
     ),
@@ -216,24 +219,24 @@ REFUSALS = {
     ),
     "a reserved name": (
         ("get", "ones", "--shape", "3", "--name", "__metadata__", "-o", "w.safetensors"),
-        "give it another name",
+        "give the tensor another name",
     ),
-    "a directory that is missing": (
+    "a missing directory": (
         ("get", "ones", "--shape", "3", "-o", "no/w.npy"),
-        "no/w.npy: there is no directory no; make it first",
+        "no/w.npy: directory no does not exist; create it first",
     ),
-    "a target that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--target", "nowhere"), "target"),
-    "a timeout that is none": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),
-    "no time to wait": (
+    "an invalid target": (("get", "ones", "--shape", "3", "-o", "w.npy", "--target", "nowhere"), "target"),
+    "an invalid timeout": (("get", "ones", "--shape", "3", "-o", "w.npy", "--timeout", "-1"), "timeout"),
+    "a negative wait": (
         ("get", "ones", "--shape", "3", "-o", "w.npy", "--wait", "-1"),
         "wait: must be 0 or more seconds, such as 300, not -1.0;",
     ),
-    "a wait that is no number": (
+    "a wait that is not a number": (
         ("get", "ones", "--shape", "3", "-o", "w.npy", "--wait", "nan"),
         "wait: must be 0 or more seconds, such as 300, not nan;",
     ),
-    "health, with no time to wait": (("health", "--wait", "-1"), "wait: must be 0 or more seconds"),
-    "a picture of another kind": (("plot", "ones", "--shape", "3", "-o", "w.gif"), ".png"),
+    "health, with a negative wait": (("health", "--wait", "-1"), "wait: must be 0 or more seconds"),
+    "another image format": (("plot", "ones", "--shape", "3", "-o", "w.gif"), ".png"),
     "no file": (("verify", "no.safetensors"), "no.safetensors: No such file or directory"),
 }
 
@@ -260,7 +263,7 @@ def test_an_unreachable_service_is_another_exit_code(seedbed_command, tmp_path):
 # model and verify
 
 
-def test_model_writes_what_verify_proves(ok, tiny):
+def test_verify_confirms_what_model_wrote(ok, tiny):
     out = ok("model", tiny, "-o", "tiny.safetensors")
     assert "tiny.safetensors: 4 tensors, 32.3 KiB" in out
     tensors = safetensors.numpy.load_file("tiny.safetensors")
@@ -273,7 +276,7 @@ def test_model_writes_what_verify_proves(ok, tiny):
     assert "verified, 4 tensors, 32.3 KiB, equal bit for bit (seed 0,7, algorithm version 1)" in out
 
 
-def test_model_metadata_tell_all(ok, tiny):
+def test_model_metadata_is_complete(ok, tiny):
     ok("model", tiny, "-o", "tiny.safetensors")
     with safe_open("tiny.safetensors", framework="np") as file:
         metadata = file.metadata()
@@ -293,7 +296,7 @@ def test_seed_and_dtype_of_all_tensors(ok, tiny):
     assert "(seed 9, algorithm version 1)" in ok("verify", "tiny.safetensors")
 
 
-def test_a_model_file_names_types_as_others_do(ok, tmp_path):
+def test_a_model_file_takes_other_names_of_dtypes(ok, tmp_path):
     for dtype in ("DATA_TYPE_BFLOAT16", "torch.bfloat16", "bf16"):
         tensor = {"name": "w", "shape": [8, 4], "normal": {}, "dtype": dtype}
         (tmp_path / "model.json").write_text(json.dumps({"tensors": [tensor]}))
@@ -308,18 +311,18 @@ def test_an_empty_model_is_a_file(ok, tmp_path):
 
 
 MODEL_ERRORS = {
-    "no JSON": ('{"tensors": [', "m.json: not a model file"),
-    "no text": (b"\xff\xfe", "m.json: not a model file: not a text in UTF-8"),
+    "not JSON": ('{"tensors": [', "m.json: not a model file"),
+    "no text": (b"\xff\xfe", "m.json: not a model file: invalid UTF-8"),
     "an unknown field": (
         '{"tensors": [{"name": "a"}, {"name": "b", "shap": [3]}]}',
         'tensors[1]: Message type "seedbed.v1',
     ),
     "a shape of letters": ('{"tensors": [{"name": "a", "shape": ["x"]}]}', "tensors[0]: Failed to parse shape field"),
-    "a tensor that is none": ('{"tensors": [3]}', "m.json: not a model file"),
+    "an invalid tensor": ('{"tensors": [3]}', "m.json: not a model file"),
     "a list": ("[]", "m.json: not a model file"),
     "an unknown enum": ('{"tensors": [{"name": "a", "dtype": "int8"}]}', "int8"),
     "no name": ('{"tensors": [{"shape": [3], "ones": {}}]}', "m.json: tensors[0].name"),
-    "a name twice": (
+    "a duplicate name": (
         '{"tensors": [{"name": "a", "ones": {}}, {"name": "a", "ones": {}}]}',
         "m.json: tensors[1].name: 'a'",
     ),
@@ -359,7 +362,7 @@ def test_verify_names_the_first_element_that_differs(ok, seedbed_command, tiny):
     assert f"tensor 'fc.weight', element [3, 5]: expected {weight} (0x{word:08x}), found 0.25 (0x3e800000)" in err
 
 
-def test_verify_tells_minus_zero_from_zero(ok, seedbed_command):
+def test_verify_distinguishes_minus_zero_from_zero(ok, seedbed_command):
     ok("get", "zeros", "--shape", "4", "-o", "w.safetensors")
     content = bytearray(Path("w.safetensors").read_bytes())
     content[-1] = 0x80
@@ -375,7 +378,7 @@ def test_verify_a_region(ok):
 
 
 def rewrite(**changes):
-    """Writes the tiny file again by other means, with other tensors or metadata."""
+    """Writes the tiny file again with the official library, with some tensors changed."""
     with safe_open("tiny.safetensors", framework="np") as file:
         metadata = file.metadata()
     tensors = {**safetensors.numpy.load_file("tiny.safetensors"), **changes}
@@ -387,7 +390,7 @@ LAYOUTS = {
     "a tensor too many": ({"more": np.ones(3, np.float32)}, "tensor 'more' is in the file, but not in its metadata"),
     "a tensor missing": ({"half": None}, "tensor 'half' is in the metadata, but not in the file"),
     "another shape": ({"fc.bias": np.zeros((8, 8), np.float32)}, "tensor 'fc.bias': expected F32 64, found F32 8 × 8"),
-    "another type": ({"fc.bias": np.zeros(64, np.int64)}, "tensor 'fc.bias': expected F32 64, found I64 64"),
+    "another dtype": ({"fc.bias": np.zeros(64, np.int64)}, "tensor 'fc.bias': expected F32 64, found I64 64"),
 }
 
 
@@ -400,26 +403,26 @@ def test_verify_compares_the_layout(ok, seedbed_command, tiny, changes, message)
     assert message in err
 
 
-def test_verify_is_satisfied_by_another_writer_s_copy(ok, tiny):
+def test_verify_accepts_a_copy_by_another_writer(ok, tiny):
     ok("model", tiny, "-o", "tiny.safetensors")
     rewrite()
     assert "verified" in ok("verify", "tiny.safetensors")
 
 
-def test_verify_of_a_file_that_is_cut_short_fails(ok, seedbed_command, tiny):
+def test_verify_of_a_truncated_file_fails(ok, seedbed_command, tiny):
     ok("model", tiny, "-o", "tiny.safetensors")
     content = Path("tiny.safetensors").read_bytes()
     Path("tiny.safetensors").write_bytes(content[:-100])
     code, _, err = seedbed_command("verify", "tiny.safetensors")
     assert code == 1
-    assert "cut short" in err
+    assert "truncated" in err
 
 
-def test_verify_refuses_files_of_others(seedbed_command):
+def test_verify_refuses_files_without_a_recipe(seedbed_command):
     safetensors.numpy.save_file({"a": np.ones(3, np.float32)}, "a.safetensors")
     code, _, err = seedbed_command("verify", "a.safetensors")
     assert code == 2
-    assert "not made by Seedbed" in err
+    assert "not written by Seedbed" in err
 
 
 # describe, plot, info, health
@@ -469,7 +472,7 @@ def test_plot_file(ok, tiny):
     assert Path("fc.svg").exists()
 
 
-def test_plot_file_wants_a_tensor(ok, seedbed_command, tiny):
+def test_plot_file_needs_a_matching_tensor(ok, seedbed_command, tiny):
     ok("model", tiny, "-o", "tiny.safetensors")
     code, _, err = seedbed_command("plot", "file", "tiny.safetensors", "--tensor", "nothing*", "-o", "fc.svg")
     assert code == 2
@@ -510,7 +513,7 @@ def test_version_and_usage(seedbed_command):
 # over a socket, as a process
 
 
-def test_a_remote_file_is_the_local_file(ok, server, tiny):
+def test_a_remote_file_equals_the_local_file(ok, server, tiny):
     ok("model", tiny, "-o", "local.safetensors")
     ok("model", tiny, "-o", "remote.safetensors", "--target", server)
     assert Path("local.safetensors").read_bytes() == Path("remote.safetensors").read_bytes()
@@ -539,17 +542,17 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path, server, number, 
 
 
 @pytest.mark.parametrize(
-    ("command", "taken", "out"),
+    ("command", "head_options", "out"),
     [
         ("describe model many.json", "-n 1", b"tensor"),
         ("get normal --shape 3000,1000 -o -", "-c 6", b"\x93NUMPY"),
     ],
 )
-def test_a_closed_pipe_makes_no_noise(tmp_path, command, taken, out):
-    # More than a pipe holds: else all may be written before its other end is closed.
+def test_a_closed_pipe_is_silent(tmp_path, command, head_options, out):
+    # More output than a pipe holds; otherwise all of it may be written before the pipe is closed.
     tensors = [{"name": f"{index:099}", "shape": [1], "zeros": {}} for index in range(2000)]
     (tmp_path / "many.json").write_text(json.dumps({"tensors": tensors}))
-    command = f"{sys.executable} -m seedbed.cli {command} | head {taken}"
+    command = f"{sys.executable} -m seedbed.cli {command} | head {head_options}"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False,
         env=environment(), cwd=tmp_path,
@@ -558,7 +561,7 @@ def test_a_closed_pipe_makes_no_noise(tmp_path, command, taken, out):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", ["get ones --shape 3 -o -", "describe ones --shape 3"])
 def test_a_full_disk_behind_standard_output(command):
     with Path("/dev/full").open("wb") as full:
@@ -582,7 +585,7 @@ def test_serve_serves_and_stops(ok):
 
 
 @pytest.mark.slow
-def test_a_signal_while_serve_compiles_ends_it_quietly(tmp_path, monkeypatch):
+def test_a_signal_during_compilation_stops_serve_quietly(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     child = process("serve", "--listen", "127.0.0.1:0", "--backend", "numba")
     assert wait_until(lambda: list((tmp_path / "cache").glob("*/*")), 30)  # the first function is compiled
@@ -599,7 +602,7 @@ def test_serve_on_a_gpu(seedbed_command, monkeypatch):
     assert "there is no device 7; give one of 0 .. 0" in err
 
 
-def test_serve_refuses_what_it_cannot_do(seedbed_command):
+def test_serve_refuses_invalid_options(seedbed_command):
     code, _, err = seedbed_command("serve", "--listen", "nowhere")
     assert code == 2
     assert "nowhere" in err
@@ -608,7 +611,7 @@ def test_serve_refuses_what_it_cannot_do(seedbed_command):
     assert "Traceback" not in err
 
 
-BARE = """
+WITHOUT_CLICK_AND_RICH = """
 import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -623,9 +626,9 @@ sys.exit(main())
 """
 
 
-def test_a_bare_installation_says_how_to_get_the_command_line():
+def test_without_the_extra_the_command_says_how_to_install_it():
     done = subprocess.run(
-        [sys.executable, "-c", BARE],
+        [sys.executable, "-c", WITHOUT_CLICK_AND_RICH],
         capture_output=True,
         text=True,
         check=False,

@@ -566,7 +566,7 @@ def test_invalid_requests_name_the_field():
     status = status_pb2.Status(code=3, message="spec.uniform.b: is 0; give more", details=[detail])
     metadata = [("other", "x"), ("grpc-status-details-bin", status.SerializeToString())]
     error = errors.from_rpc(Failure(grpc.StatusCode.INVALID_ARGUMENT, "", metadata), "host:1")
-    assert (error.field, error.description) == ("spec.uniform.b", "is 0; give more")
+    assert (error.field, error.description) == ("spec.uniform.b", "is 0; give more")  # type: ignore[attr-defined]
     assert str(error) == status.message
     mangled = [("grpc-status-details-bin", b"\xff\xff")]
     assert str(errors.from_rpc(Failure(grpc.StatusCode.INVALID_ARGUMENT, "why", mangled), "host:1")) == "why"

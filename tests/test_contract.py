@@ -48,6 +48,6 @@ def test_the_types_name_every_field() -> None:
 def test_the_payload_is_the_last_field() -> None:
     """So that it can be framed and parsed without copying."""
     chunk = init_pb2.Chunk.DESCRIPTOR
-    assert max(chunk.fields, key=lambda field: field.number).name == "payload"
+    assert max(chunk.fields, key=lambda field: field.number).name == "payload"  # type: ignore[attr-defined]
     for response in (init_pb2.InitTensorResponse, init_pb2.InitModelResponse):
-        assert max(response.DESCRIPTOR.fields, key=lambda field: field.number).name == "chunk"
+        assert max(response.DESCRIPTOR.fields, key=lambda field: field.number).name == "chunk"  # type: ignore[attr-defined]

@@ -558,18 +558,18 @@ def test_another_gpu(cupy, client, local, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "2")
     with seedbed.connect("local:cuda:1") as other:
         array = other.init(NORMAL)
-        assert array.device.id == 1
+        assert array.device.id == 1  # type: ignore[attr-defined]
         assert cupy.cuda.runtime.getDevice() == 0
-        assert_equal(array.get(), local.init(NORMAL))
+        assert_equal(array.get(), local.init(NORMAL))  # type: ignore[attr-defined]
         assert other.init(NORMAL, out=array) is array
         words = "is in GPU 1's memory for tensor 'normal'; give an array on GPU 0, or connect to local:cuda:1"
         assert refusal(client.init, NORMAL, out=array) == ("out", words)
         with cupy.cuda.Device(1):
             tensor = Tensor(cupy, (70, 71))
         assert refusal(client.init, NORMAL, out=tensor) == ("out", words)
-        assert_equal(other.init(NORMAL, out=tensor).read(), local.init(NORMAL))
+        assert_equal(other.init(NORMAL, out=tensor).read(), local.init(NORMAL))  # type: ignore[attr-defined]
     monkeypatch.setenv("SEEDBED_DEVICE", "1")
-    assert seedbed.connect("local:cuda").ones(1).device.id == 1
+    assert seedbed.connect("local:cuda").ones(1).device.id == 1  # type: ignore[attr-defined]
 
 
 # Unavailable targets.
@@ -579,9 +579,7 @@ def test_without_a_gpu(cupy, monkeypatch):
     monkeypatch.setenv("EMULATED_GPUS", "0")
     field, description = refusal(seedbed.connect, "local:cuda")
     assert field == "target"
-    assert description.startswith(
-        '"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; see that'
-    )
+    assert description.startswith('"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; check')
 
 
 def test_a_missing_gpu(cupy):
@@ -618,7 +616,7 @@ def test_coroutines_are_refused():
 def test_the_command_line_refuses_it(command, capsys):
     assert run([*command, "--target", "local:cuda"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "local:cuda makes arrays on the GPU, for programs in Python; give local:" in message
+    assert "local:cuda fills arrays on the GPU, for Python programs only; give local:" in message
 
 
 def test_imports_happen_on_first_use():

@@ -1,4 +1,4 @@
-"""Descriptions show themselves: the table of ``seedbed describe``, in any prompt or notebook."""
+"""The ``repr`` of a description is the table of ``seedbed describe``."""
 
 import numpy as np
 import pytest
@@ -40,24 +40,24 @@ def test_a_description_is_a_table(client):
     )
 
 
-def test_it_is_what_the_command_line_prints(client, ok):
+def test_it_is_the_table_of_the_command_line(client, ok):
     for scheme in ("trunc_normal", "eye", "orthogonal", "disk"):
         dtype = "complex64" if scheme == "disk" else "float32"
-        shown = repr(client.describe(seedbed.spec(scheme, (4, 3), dtype=dtype)))
+        table = repr(client.describe(seedbed.spec(scheme, (4, 3), dtype=dtype)))
         printed = ok("describe", scheme, "--shape", "4,3", "--dtype", dtype)
-        assert [line.split() for line in shown.splitlines()[1:]] == [line.split() for line in printed.splitlines()]
+        assert [line.split() for line in table.splitlines()[1:]] == [line.split() for line in printed.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("what", "law"),
+    ("recipe", "law"),
     [
         (seedbed.literal([1.0, 2.0]), "literal"),
         (seedbed.log(seedbed.draw("uniform", (2,), a=1, b=16)), "expression of 2 steps: log of uniform(a=1, b=16)"),
         (seedbed.parts([(np.s_[:1], 1.0)]), "parts: 1 box: constant(val=1)"),
     ],
 )
-def test_recipes_tell_what_they_are_made_of(client, what, law):
-    assert f"  law                 {law}\n" in repr(client.describe(seedbed.spec(what, (2,), name="w")))
+def test_the_law_of_a_recipe_lists_its_components(client, recipe, law):
+    assert f"  law                 {law}\n" in repr(client.describe(seedbed.spec(recipe, (2,), name="w")))
 
 
 def test_it_stays_a_message(client):
@@ -66,6 +66,6 @@ def test_it_stays_a_message(client):
     assert json_format.Parse(json_format.MessageToJson(description), TensorDescription()) == description
 
 
-def test_what_no_server_sends_shows_itself_too():
-    for empty in (TensorDescription(), TensorDescription(stream=4)):
-        assert repr(empty) == str(empty)
+def test_an_incomplete_description_falls_back_to_protobuf_s_text():
+    for incomplete in (TensorDescription(), TensorDescription(stream=4)):
+        assert repr(incomplete) == str(incomplete)

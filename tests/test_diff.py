@@ -1,4 +1,4 @@
-"""seedbed diff: where two files of tensors differ, whoever wrote them."""
+"""``seedbed diff``: where two files of tensors differ, whoever wrote them."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def _folder(monkeypatch, tmp_path):
 
 
 def write(path, tensors, metadata=None):
-    """Writes a safetensors file from the type, shape and bytes of each tensor."""
+    """Writes a safetensors file, given the dtype, shape and bytes of each tensor."""
     fields, data = ({"__metadata__": metadata} if metadata else {}), b""
     for name, (dtype, shape, content) in tensors.items():
         fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(content)]}
@@ -42,7 +42,7 @@ def f32(*values):
 
 @pytest.fixture
 def table(seedbed_command):
-    """Compares two files that differ, and gives the table, cell by cell, and what follows."""
+    """Compares two files that differ, and returns the cells of the table and the text below it."""
 
     def run(*arguments):
         code, out, err = seedbed_command("diff", *arguments)
@@ -53,89 +53,89 @@ def table(seedbed_command):
     return run
 
 
-# What differs.
+# Differences.
 
 SHAPES = st.lists(st.integers(0, 7), max_size=3).map(tuple)
 
 
 @st.composite
 def files(draw):
-    """The tensors of two files, and which elements of each were changed on the way from the one to the other."""
-    one, other, changed = {}, {}, {}
+    """The tensors of two files, and the indices of the elements of each that differ."""
+    a, b, changed = {}, {}, {}
     for name in draw(st.lists(st.sampled_from("abcde"), unique=True)):
         dtype, shape = draw(st.sampled_from(sorted(ELEMENT_TYPES))), draw(SHAPES)
         count, size = math.prod(shape), ELEMENT_TYPES[dtype].itemsize
-        # Any bytes: NaNs of all kinds, infinities, subnormals. But truth has only two values.
+        # Any bytes: NaNs of all kinds, infinities, subnormals. A bool has only two values.
         element = st.sampled_from([b"\0", b"\1"]) if dtype == "BOOL" else st.binary(min_size=size, max_size=size)
         before = draw(st.lists(element, min_size=count, max_size=count))
         after = list(before)
         for index in draw(st.sets(st.integers(0, count - 1), max_size=5)) if count else ():
             after[index] = draw(element)
-        one[name], other[name] = ((dtype, shape, b"".join(content)) for content in (before, after))
+        a[name], b[name] = ((dtype, shape, b"".join(content)) for content in (before, after))
         changed[name] = [index for index in range(count) if before[index] != after[index]]
-    return one, other, changed
+    return a, b, changed
 
 
-def exact(value):
-    """The parts of a number, exactly; None of what is none."""
-    parts = [value.real, value.imag] if np.iscomplexobj(value) else [value]
-    numbers = [float(part) if not isinstance(part, (np.integer, np.bool_)) else int(part) for part in parts]
+def exact_components(value):
+    """The real and imaginary parts of a number, exactly; None if one of them is NaN."""
+    components = [value.real, value.imag] if np.iscomplexobj(value) else [value]
+    numbers = [float(part) if not isinstance(part, (np.integer, np.bool_)) else int(part) for part in components]
     return numbers if not any(isinstance(part, float) and math.isnan(part) for part in numbers) else None
 
 
 def distance(a, b):
-    """How far two numbers are from each other; None if one of them is none."""
-    one, other = exact(a), exact(b)
-    if one is None or other is None:
+    """The distance of two numbers; None if one of them is NaN."""
+    components_a, components_b = exact_components(a), exact_components(b)
+    if components_a is None or components_b is None:
         return None
-    apart = [0 if x == y else math.inf if math.inf in (abs(x), abs(y)) else abs(Fraction(x) - Fraction(y))
-             for x, y in zip(one, other, strict=True)]  # fmt: skip
-    if math.inf in apart:
+    distances = [0 if x == y else math.inf if math.inf in (abs(x), abs(y)) else abs(Fraction(x) - Fraction(y))
+                 for x, y in zip(components_a, components_b, strict=True)]  # fmt: skip
+    if math.inf in distances:
         return math.inf
-    if len(apart) == 1:
-        return apart[0]
-    return math.hypot(*map(float, apart))
+    if len(distances) == 1:
+        return distances[0]
+    return math.hypot(*map(float, distances))
 
 
-def same_number(told, wanted):
-    told = {"Infinity": math.inf}.get(told, told)
-    if wanted is None or isinstance(told, int):
-        return told == wanted
+def same_number(found, expected):
+    found = {"Infinity": math.inf}.get(found, found)
+    if expected is None or isinstance(found, int):
+        return found == expected
     try:
-        return told == pytest.approx(float(wanted), rel=1e-15)
+        return found == pytest.approx(float(expected), rel=1e-15)
     except OverflowError:
-        return told == math.inf
+        return found == math.inf
 
 
 @pytest.mark.filterwarnings("error")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=files(), piece=st.sampled_from([8, 16, 64, 4 << 20]))
 def test_edits_are_found_exactly(seedbed_command, monkeypatch, files, piece):
-    one, other, changed = files
-    write("a.safetensors", one)
-    write("b.safetensors", dict(reversed(other.items())))  # the order does not matter
+    tensors_a, tensors_b, changed = files
+    write("a.safetensors", tensors_a)
+    write("b.safetensors", dict(reversed(tensors_b.items())))  # the order does not matter
     monkeypatch.setattr(_diff, "_PIECE", piece)
     code, out, err = seedbed_command("diff", "a.safetensors", "b.safetensors", "--json")
-    told = json.loads(out)
+    report = json.loads(out)
     assert (code, err) == (int(any(changed.values())), "")
-    assert (told["equal"], told["tensors"], told["metadata"]) == (not code, len(one), {})
-    assert [difference["tensor"] for difference in told["differences"]] == [name for name in one if changed[name]]
-    for difference in told["differences"]:
+    assert (report["equal"], report["tensors"], report["metadata"]) == (not code, len(tensors_a), {})
+    assert [difference["tensor"] for difference in report["differences"]] == [n for n in tensors_a if changed[n]]
+    for difference in report["differences"]:
         name = difference["tensor"]
-        dtype, shape, content = one[name]
-        places = changed[name]
+        dtype, shape, content = tensors_a[name]
+        indices = changed[name]
         a = np.frombuffer(content, ELEMENT_TYPES[dtype])
-        b = np.frombuffer(other[name][2], ELEMENT_TYPES[dtype])
+        b = np.frombuffer(tensors_b[name][2], ELEMENT_TYPES[dtype])
         assert difference["a"] == difference["b"] == {"dtype": ELEMENT_TYPES[dtype].name, "shape": list(shape)}
-        assert (difference["elements"], difference["differing"]) == (len(a), len(places))
+        assert (difference["elements"], difference["differing"]) == (len(a), len(indices))
         first = difference["first"]
-        assert np.ravel_multi_index(first["index"], shape) == places[0]
+        assert np.ravel_multi_index(first["index"], shape) == indices[0]
         for side, values in (("a", a), ("b", b)):
             assert int(first[f"{side}_bits"], 16) == int.from_bytes(
-                values[places[0] : places[0] + 1].tobytes(), "little"
+                values[indices[0] : indices[0] + 1].tobytes(), "little"
             )
         with np.errstate(all="ignore"):
-            distances = [distance(a[place], b[place]) for place in places]
+            distances = [distance(a[index], b[index]) for index in indices]
         assert difference["nans"] == distances.count(None)
         assert same_number(difference["largest_difference"], max((d for d in distances if d is not None), default=None))
 
@@ -156,9 +156,9 @@ def test_the_table(table):
 
 
 def test_bits_are_compared(table, ok):
-    quiet, other = np.array([0x7FC00000, 0x7FC00001], np.uint32).view(np.float32)
-    write("a.safetensors", {"zero": f32(0.0), "nan": f32(quiet), "same": f32(quiet, -0.0)})
-    write("b.safetensors", {"zero": f32(-0.0), "nan": f32(other), "same": f32(quiet, -0.0)})
+    nan, other_nan = np.array([0x7FC00000, 0x7FC00001], np.uint32).view(np.float32)
+    write("a.safetensors", {"zero": f32(0.0), "nan": f32(nan), "same": f32(nan, -0.0)})
+    write("b.safetensors", {"zero": f32(-0.0), "nan": f32(other_nan), "same": f32(nan, -0.0)})
     assert table("a.safetensors", "b.safetensors")[0][1:] == [
         ["zero", "1 of 1", "[0]", "0.0 (0x00000000)", "-0.0 (0x80000000)", "0"],
         ["nan", "1 of 1", "[0]", "nan (0x7fc00000)", "nan (0x7fc00001)", "1 NaN"],
@@ -166,7 +166,7 @@ def test_bits_are_compared(table, ok):
     assert "equal bit for bit" in ok("diff", "a.safetensors", "b.safetensors", "--tensors", "same")
 
 
-def test_other_types_and_shapes_are_told_and_not_compared(table):
+def test_other_dtypes_and_shapes_are_listed_and_not_compared(table):
     write("a.safetensors", {"t": f32(1, 2), "s": f32(1, 2), "both": f32(1, 2)})
     write(
         "b.safetensors",
@@ -179,7 +179,7 @@ def test_other_types_and_shapes_are_told_and_not_compared(table):
     ]
 
 
-def test_a_type_that_numpy_has_not_is_compared_byte_by_byte(table, ok):
+def test_a_dtype_unknown_to_numpy_is_compared_byte_by_byte(table, ok):
     write("a.safetensors", {"w": ("F4", (2, 8), bytes(range(8)))})
     write("b.safetensors", {"w": ("F4", (2, 8), bytes([0, 1, 2, 255, 4, 5, 6, 0]))})
     ok("diff", "a.safetensors", "a.safetensors")
@@ -188,7 +188,7 @@ def test_a_type_that_numpy_has_not_is_compared_byte_by_byte(table, ok):
     ]  # fmt: skip
 
 
-def test_a_tensor_of_more_dimensions_than_arrays_have(table):
+def test_a_tensor_with_too_many_dimensions_for_numpy(table):
     shape = (*[1] * 99, 2)
     write("a.safetensors", {"w": ("F32", shape, bytes(8))})
     write("b.safetensors", {"w": ("F32", shape, bytes(7) + b"@")})
@@ -198,35 +198,35 @@ def test_a_tensor_of_more_dimensions_than_arrays_have(table):
 def test_the_largest_difference_of_wide_integers_is_exact(seedbed_command):
     safetensors.numpy.save_file({"i": np.array([-(2**63), 5]), "u": np.array([1], np.uint64)}, "a.safetensors")
     safetensors.numpy.save_file({"i": np.array([2**63 - 1, 5]), "u": np.array([2**64 - 1], np.uint64)}, "b.safetensors")
-    told = json.loads(seedbed_command("diff", "a.safetensors", "b.safetensors", "--json")[1])
-    assert {each["tensor"]: each["largest_difference"] for each in told["differences"]} == {
+    report = json.loads(seedbed_command("diff", "a.safetensors", "b.safetensors", "--json")[1])
+    assert {each["tensor"]: each["largest_difference"] for each in report["differences"]} == {
         "i": 2**64 - 1, "u": 2**64 - 2,
     }  # fmt: skip
 
 
-def test_metadata_are_told_and_do_not_count(ok, table):
+def test_metadata_is_listed_but_does_not_count(ok, table):
     model = "x" * 1000
     write("a.safetensors", {"w": f32(1)}, {"format": "pt", "step": "7", "model": f"{model}1"})
     write("b.safetensors", {"w": f32(1)}, {"format": "pt", "note": "a\x1b[31m\nb", "model": f"{model}22"})
     write("c.safetensors", {"w": f32(2)}, {"format": "pt", "step": "8", "model": f"{model}1"})
     out = ok("diff", "a.safetensors", "b.safetensors")
     assert out.startswith(
-        "a.safetensors and b.safetensors: 1 tensor, 4 bytes, equal bit for bit\n\nmetadata, which do not"
+        "a.safetensors and b.safetensors: 1 tensor, 4 bytes, equal bit for bit\n\nmetadata (informational)"
     )
-    rows = {line.split()[0].strip(): line.split()[1:] for line in out.splitlines()[3:]}
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[3:]}
     assert rows == {
         "model": [f"…{'x' * 20}1", f"…{'x' * 20}22"], "note": ["-", r"a\x1b[31m\nb"], "step": ["7", "-"],
     }  # fmt: skip
-    told = json.loads(ok("diff", "a.safetensors", "b.safetensors", "--json"))
-    assert told["equal"]
-    assert told["metadata"]["step"] == {"a": ["7"], "b": []}
-    assert "\nstep                           7   8\n" in table("a.safetensors", "c.safetensors")[1]
+    report = json.loads(ok("diff", "a.safetensors", "b.safetensors", "--json"))
+    assert report["equal"]
+    assert report["metadata"]["step"] == {"a": ["7"], "b": []}
+    assert "\nstep                       7   8\n" in table("a.safetensors", "c.safetensors")[1]
 
 
-# What is compared.
+# Selecting and pairing tensors.
 
 
-def test_a_part_by_name(ok, table, seedbed_command):
+def test_tensors_are_selected_by_name(ok, table, seedbed_command):
     write("a.safetensors", {"layers.0.w": f32(1), "layers.1.w": f32(1), "head": f32(1)})
     write("b.safetensors", {"layers.0.w": f32(1), "layers.1.w": f32(2), "head": f32(2), "more": f32(0)})
     assert "1 tensor, 4 bytes, equal" in ok("diff", "a.safetensors", "b.safetensors", "--tensors", "layers.0.*")
@@ -234,16 +234,16 @@ def test_a_part_by_name(ok, table, seedbed_command):
     assert [row[:2] for row in rows] == [["layers.1.w", "1 of 1"], ["more", "only in B"]]
     code, out, err = seedbed_command("diff", "a.safetensors", "b.safetensors", "--tensors", "heads")
     assert (code, out) == (2, "")
-    assert "no tensor of a.safetensors or b.safetensors is called 'heads'" in err
+    assert "no tensor in a.safetensors or b.safetensors matches 'heads'" in err
 
 
 def checkpoint(folder, *files, index=INDEX):
     Path(folder).mkdir()
-    places = {name: f"model-{number}.safetensors" for number, tensors in enumerate(files) for name in tensors}
+    weight_map = {name: f"model-{number}.safetensors" for number, tensors in enumerate(files) for name in tensors}
     for number, tensors in enumerate(files):
         write(f"{folder}/model-{number}.safetensors", tensors, {"format": "pt"})
     if index:
-        Path(folder, index).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+        Path(folder, index).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
 
 
 def test_directories_and_indexes_are_compared_whatever_their_files(ok, table):
@@ -251,7 +251,7 @@ def test_directories_and_indexes_are_compared_whatever_their_files(ok, table):
     write("one.safetensors", tensors, {"format": "pt"})
     checkpoint("two", {"d": tensors["d"], "a": tensors["a"]}, {"c": tensors["c"], "b": tensors["b"]})
     checkpoint("three", {"b": tensors["b"]}, {"a": tensors["a"]}, {"c": tensors["c"], "d": f32(0, 1, 2, 4)}, index=None)
-    write("two/consolidated.safetensors", tensors)  # which the index does not tell of
+    write("two/consolidated.safetensors", tensors)  # not in the index
     for other in ("two", f"two/{INDEX}"):
         assert (
             ok("diff", "one.safetensors", other)
@@ -279,7 +279,7 @@ def test_npy_files_are_compared_with_one_another_and_with_the_one_tensor_of_a_fi
     assert "a.npy is one tensor without a name, and w.safetensors has 2 tensors; choose one with --tensors" in err
 
 
-def test_what_seedbed_makes_of_two_seeds_differs(ok, table):
+def test_tensors_of_two_seeds_differ(ok, table):
     for seed in ("1", "2"):
         ok("get", "normal", "--shape", "30,40", "--seed", seed, "--name", "w", "-o", f"{seed}.safetensors")
     ok("get", "normal", "--shape", "30,40", "--seed", "1", "--name", "w", "-o", "1.npy")
@@ -289,7 +289,7 @@ def test_what_seedbed_makes_of_two_seeds_differs(ok, table):
 
 def test_memory_is_bounded_by_the_pieces(ok):
     for name in ("a.npy", "b.npy"):
-        np.lib.format.open_memmap(name, "w+", np.float32, (16 << 20,)).flush()  # 64 MiB, of which no disk is taken
+        np.lib.format.open_memmap(name, "w+", np.float32, (16 << 20,)).flush()  # 64 MiB, sparse
     ok("diff", "a.npy", "a.npy")  # imports
     tracemalloc.start()
     ok("diff", "a.npy", "b.npy")
@@ -298,7 +298,7 @@ def test_memory_is_bounded_by_the_pieces(ok):
     assert peak < 32 << 20
 
 
-# What cannot be compared.
+# Errors.
 
 
 def broken_checkpoints():
@@ -318,38 +318,38 @@ def broken_checkpoints():
     Path("empty").mkdir()
 
 
-TROUBLES = {
+ERRORS = {
     "no.safetensors": "no.safetensors: No such file or directory",
     "no.npy": "no.npy: No such file or directory",
     "text.bin": "text.bin: not a safetensors file",
     "text.npy": "text.npy: not a .npy file",
     "deep.npy": "deep.npy: not a .npy file",
-    "short.npy": "short.npy: cut short: 90 bytes of 96",
-    "long.npy": "long.npy: too long: 97 bytes of 96",
-    "fortran.npy": "fortran.npy: is in Fortran's order; save it anew, as numpy.ascontiguousarray makes it",
-    "objects.npy": "objects.npy: its elements are object",
-    "negative.npy": "negative.npy: not a .npy file, for its shape is (-3, -4)",
-    "bfloat16.npy": "bfloat16.npy: its elements are |V2",
+    "short.npy": "short.npy: truncated: 90 of 96 bytes",
+    "long.npy": "long.npy: too long: 97 of 96 bytes",
+    "fortran.npy": "fortran.npy: stored in Fortran order; save it again with numpy.ascontiguousarray",
+    "objects.npy": "objects.npy: dtype object is not supported",
+    "negative.npy": "negative.npy: not a .npy file: its shape is (-3, -4)",
+    "bfloat16.npy": "bfloat16.npy: dtype |V2 is not supported",
     "lost": "lost/model-1.safetensors: No such file or directory",
     "other": f"other/{INDEX}: tensor 'b' is not in model-1.safetensors",
     "more": f"more/{INDEX}: tensor 'c' of model-1.safetensors is missing",
     "twice": "twice: tensor 'a' is in model-0.safetensors and model-1.safetensors; give one of them",
     "both": f"both: holds {INDEX} and model.safetensors; give one of them",
-    "away": f"away/{INDEX}: no index: its weight_map has to name a file beside it for each tensor",
-    "text": f"text/{INDEX}: is not JSON: Expecting value",
+    "away": f"away/{INDEX}: not an index: its weight_map must name a file in its directory for each tensor",
+    "text": f"text/{INDEX}: not JSON: Expecting value",
     "empty": "empty: holds no .safetensors files",
 }
 
 
 @pytest.fixture
-def troubles():
+def error_files():
     broken_checkpoints()
     array = np.arange(12, dtype=np.float64).reshape(3, 4)
     np.save("array.npy", array)
     content = Path("array.npy").read_bytes()
     Path("short.npy").write_bytes(content[:-6])
     Path("long.npy").write_bytes(content + b"x")
-    Path("text.bin").write_text("hello, I am no tensor at all", encoding="utf-8")
+    Path("text.bin").write_text("hello, I am not a tensor", encoding="utf-8")
     Path("text.npy").write_text("hello", encoding="utf-8")
     Path("deep.npy").write_bytes(b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"(" * 8999 + b"\n")
     Path("negative.npy").write_bytes(content.replace(b"(3, 4), }  ", b"(-3, -4), }"))
@@ -358,8 +358,8 @@ def troubles():
     np.save("bfloat16.npy", np.ones(3, ml_dtypes.bfloat16))
 
 
-def test_trouble_is_another_exit_code_than_difference(seedbed_command, troubles):
-    for path, message in TROUBLES.items():
+def test_an_error_has_another_exit_code_than_a_difference(seedbed_command, error_files):
+    for path, message in ERRORS.items():
         for arguments in ((path, "array.npy"), ("array.npy", path)):
             code, out, err = seedbed_command("diff", *arguments)
             assert (code, out) == (2, ""), arguments
@@ -367,11 +367,11 @@ def test_trouble_is_another_exit_code_than_difference(seedbed_command, troubles)
             assert err.count("\n") == 1
 
 
-def test_a_file_that_is_cut_short_meanwhile_is_no_crash(seedbed_command, monkeypatch):
+def test_a_file_that_is_truncated_meanwhile_is_an_error(seedbed_command, monkeypatch):
     write("a.safetensors", {"w": f32(1, 2, 3)})
     header = read_safetensors(Path("a.safetensors"))
     write("b.safetensors", {"w": f32(1, 2)})  # as if it had been replaced since
     monkeypatch.setattr("seedbed.cli._stored.read_safetensors", lambda path: header)
     header.tensors["w"] = type(header.tensors["w"])("F32", (3000,), 80, 12080)
     code, _, err = seedbed_command("diff", "a.safetensors", "b.safetensors")
-    assert (code, err) == (2, "seedbed: a.safetensors: cut short while it was read\n")
+    assert (code, err) == (2, "seedbed: a.safetensors: truncated while it was read\n")

@@ -561,10 +561,10 @@ def test_the_peers_run_and_seedbed_holds(tmp_path):
 
 def test_bad_arguments_are_told_with_the_remedy():
     for arguments, told in (
-        (("bits", "nonsense"), "there is no 'nonsense'; use one of straight"),
+        (("bits", "nonsense"), "no 'nonsense'; use one of straight"),
         (("bits", "--battery", "dieharder"), "use one of smallcrush"),
         (("laws", "nonsense"), "use one of references"),
-        (("laws", "--set", "nonsense=1"), "there is no size 'nonsense'"),
+        (("laws", "--set", "nonsense=1"), "no size 'nonsense'"),
         (("laws", "--set", "words=1000"), "not a power of 2"),
         (("peers", "--set", "peers=-1"), "not a positive whole number"),
     ):
@@ -606,5 +606,5 @@ def test_the_published_laws_are_as_exact_as_claimed():
 
 
 def test_an_unknown_table_is_an_error():
-    with pytest.raises(ValueError, match="there is no table 'x'"):
+    with pytest.raises(ValueError, match="no table 'x'"):
         tables.filled("<!-- table: x -->\n<!-- end of table -->", {})

@@ -1,3 +1,5 @@
+"""Other libraries read our .npy and safetensors files, and we read theirs; files are written atomically."""
+
 import errno
 import json
 import os
@@ -24,7 +26,7 @@ def bits(array):
     return np.ascontiguousarray(array).reshape(-1).view(f"u{array.itemsize}")
 
 
-def filled(dtype, shape):
+def sample_array(dtype, shape):
     return np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
 
 
@@ -33,16 +35,16 @@ def filled(dtype, shape):
 def test_npy_is_read_by_numpy(tmp_path, dtype, shape):
     path = tmp_path / "w.npy"
     with create_npy(path, np.dtype(dtype), shape) as write_piece:
-        write_piece(0, filled(dtype, shape).reshape(-1))
+        write_piece(0, sample_array(dtype, shape).reshape(-1))
         assert not path.exists()
     read = np.load(path)
     assert read.dtype == dtype
     assert read.shape == shape
-    assert (read == filled(dtype, shape)).all()
+    assert (read == sample_array(dtype, shape)).all()
     assert [p.name for p in tmp_path.iterdir()] == ["w.npy"]
 
 
-def test_npy_of_bfloat16_is_refused_with_the_remedy(tmp_path):
+def test_npy_of_bfloat16_is_refused_with_a_remedy(tmp_path):
     with (
         pytest.raises(ValueError, match=r"bfloat16.*\.safetensors"),
         create_npy(tmp_path / "w.npy", np.dtype(ml_dtypes.bfloat16), (2,)),
@@ -51,16 +53,16 @@ def test_npy_of_bfloat16_is_refused_with_the_remedy(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def mixed():
+def mixed_arrays():
     return {
-        "half": filled(np.float16, (3,)),
-        "brain": filled(ml_dtypes.bfloat16, (5, 3)),
-        "single": filled(np.float32, (2, 2, 2)),
-        "double": filled(np.float64, (7,)),
-        "complex": filled(np.complex64, (3, 2)),
-        "empty": filled(np.float32, (0, 3)),
-        "scalar": filled(np.float32, ()),
-        "Gewicht·é": filled(np.float32, (4,)),
+        "half": sample_array(np.float16, (3,)),
+        "brain": sample_array(ml_dtypes.bfloat16, (5, 3)),
+        "single": sample_array(np.float32, (2, 2, 2)),
+        "double": sample_array(np.float64, (7,)),
+        "complex": sample_array(np.complex64, (3, 2)),
+        "empty": sample_array(np.float32, (0, 3)),
+        "scalar": sample_array(np.float32, ()),
+        "Gewicht·é": sample_array(np.float32, (4,)),
     }
 
 
@@ -72,12 +74,12 @@ def write(path, arrays, metadata):
 
 def test_safetensors_is_read_by_the_official_library(tmp_path):
     path = tmp_path / "w.safetensors"
-    write(path, mixed(), {"format": "pt", "note": 'quotes " and ü'})
+    write(path, mixed_arrays(), {"format": "pt", "note": 'quotes " and ü'})
     with safetensors.safe_open(path, framework="np") as file:
         assert file.metadata() == {"format": "pt", "note": 'quotes " and ü'}
     read = safetensors.numpy.load_file(path)
-    assert read.keys() == mixed().keys()
-    for name, array in mixed().items():
+    assert read.keys() == mixed_arrays().keys()
+    for name, array in mixed_arrays().items():
         assert read[name].shape == array.shape
         assert (bits(read[name]) == bits(array)).all()
 
@@ -86,43 +88,43 @@ def test_safetensors_is_read_by_torch(tmp_path):
     torch = pytest.importorskip("torch")
     load_file = pytest.importorskip("safetensors.torch").load_file
 
-    write(tmp_path / "w.safetensors", mixed(), {"format": "pt"})
+    write(tmp_path / "w.safetensors", mixed_arrays(), {"format": "pt"})
     read = load_file(tmp_path / "w.safetensors")
     assert read["brain"].dtype == torch.bfloat16
-    assert (read["brain"].view(torch.int16).numpy().reshape(-1) == bits(mixed()["brain"]).view(np.int16)).all()
+    assert (read["brain"].view(torch.int16).numpy().reshape(-1) == bits(mixed_arrays()["brain"]).view(np.int16)).all()
 
 
 def test_safetensors_tensors_are_aligned_to_their_elements(tmp_path):
-    write(tmp_path / "w.safetensors", mixed(), {})
+    write(tmp_path / "w.safetensors", mixed_arrays(), {})
     for name, entry in read_safetensors(tmp_path / "w.safetensors").tensors.items():
-        assert entry.start % mixed()[name].itemsize == 0
+        assert entry.start % mixed_arrays()[name].itemsize == 0
 
 
 def test_what_was_written_is_read_back(tmp_path):
     path = tmp_path / "w.safetensors"
-    write(path, mixed(), {"a": "b"})
+    write(path, mixed_arrays(), {"a": "b"})
     file = read_safetensors(path)
     assert file.metadata == {"a": "b"}
-    for name, array in mixed().items():
+    for name, array in mixed_arrays().items():
         read = file.open_tensor(name)
         assert read.dtype == array.dtype
         assert (bits(read) == bits(array)).all()
 
 
-def test_the_official_library_s_files_are_read(tmp_path):
-    safetensors.numpy.save_file({"a": filled(np.float32, (3, 2))}, tmp_path / "w.safetensors", {"k": "v"})
+def test_files_of_the_official_library_are_read(tmp_path):
+    safetensors.numpy.save_file({"a": sample_array(np.float32, (3, 2))}, tmp_path / "w.safetensors", {"k": "v"})
     file = read_safetensors(tmp_path / "w.safetensors")
     assert file.metadata == {"k": "v"}
-    assert (file.open_tensor("a") == filled(np.float32, (3, 2))).all()
+    assert (file.open_tensor("a") == sample_array(np.float32, (3, 2))).all()
 
 
-def test_a_tensor_cannot_be_called_like_the_metadata(tmp_path):
+def test_a_tensor_cannot_have_the_name_of_the_metadata(tmp_path):
     with pytest.raises(ValueError, match="__metadata__"):
-        write(tmp_path / "w.safetensors", {"__metadata__": filled(np.float32, (1,))}, {})
+        write(tmp_path / "w.safetensors", {"__metadata__": sample_array(np.float32, (1,))}, {})
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_nothing_is_left_behind_by_a_failure(tmp_path, failure):
+def test_a_failure_leaves_nothing_behind(tmp_path, failure):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")
     tensors = {"a": (np.dtype(np.float32), (4,))}
@@ -158,7 +160,7 @@ def test_a_missing_directory_is_named(tmp_path):
     assert caught.value.filename == str(tmp_path / "no" / "w")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_written_and_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe.npy")
     reader = os.open(tmp_path / "pipe.npy", os.O_RDONLY | os.O_NONBLOCK)
@@ -177,12 +179,12 @@ def test_a_directory_is_not_replaced(tmp_path):
         pass
 
 
-def test_a_long_name_is_no_problem(tmp_path):
+def test_a_long_name_is_accepted(tmp_path):
     with create_file(tmp_path / ("ü" * 120)):
         pass
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+def test_a_killed_process_s_file_is_removed_and_a_running_one_s_is_kept(tmp_path):
     (tmp_path / ".w.0123abcd.part").write_bytes(b"left")
     (tmp_path / ".other.0123abcd.part").write_bytes(b"of another file")
     with create_file(tmp_path / "w") as first:
@@ -194,13 +196,13 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
 
 
 def test_pieces_are_written_in_any_order(tmp_path):
-    tensors = {name: (array.dtype, array.shape) for name, array in mixed().items()}
+    tensors = {name: (array.dtype, array.shape) for name, array in mixed_arrays().items()}
     with create_safetensors(tmp_path / "w", tensors, {}) as write_piece:
-        for name, array in reversed(mixed().items()):
+        for name, array in reversed(mixed_arrays().items()):
             half = array.size // 2
             write_piece(name, half, array.reshape(-1)[half:])
             write_piece(name, 0, array.reshape(-1)[:half])
-    write(tmp_path / "same", mixed(), {})
+    write(tmp_path / "same", mixed_arrays(), {})
     assert (tmp_path / "w").read_bytes() == (tmp_path / "same").read_bytes()
 
 
@@ -218,7 +220,7 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
+def test_a_full_disk_is_an_error_not_a_crash(tmp_path):
     path = tmp_path / "w.safetensors"
     done = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -226,7 +228,7 @@ def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_has_no_room_is_refused_before_any_work(tmp_path):
+def test_a_file_too_large_for_the_disk_is_refused_before_any_work(tmp_path):
     path = tmp_path / "w.npy"
     with pytest.raises(OSError, match="No space left") as caught, create_npy(path, np.dtype(np.float32), (1 << 48,)):
         pass
@@ -234,7 +236,7 @@ def test_a_file_that_has_no_room_is_refused_before_any_work(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_up_meanwhile_is_told_with_the_name(tmp_path, monkeypatch):
+def test_the_error_of_a_disk_that_fills_up_names_the_file(tmp_path, monkeypatch):
     room = [10, 6]
 
     def pwrite(_descriptor, content, _position):
@@ -250,13 +252,13 @@ def test_a_disk_that_fills_up_meanwhile_is_told_with_the_name(tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_write_that_takes_a_part_is_continued(tmp_path, monkeypatch):
+def test_a_partial_write_is_continued(tmp_path, monkeypatch):
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, content, position: pwrite(file, content[:7], position))
     with create_npy(tmp_path / "w.npy", np.dtype(np.float32), (9,)) as write_piece:
-        write_piece(3, filled(np.float32, (9,))[3:])
-        write_piece(0, filled(np.float32, (9,))[:3])
-    assert (np.load(tmp_path / "w.npy") == filled(np.float32, (9,))).all()
+        write_piece(3, sample_array(np.float32, (9,))[3:])
+        write_piece(0, sample_array(np.float32, (9,))[:3])
+    assert (np.load(tmp_path / "w.npy") == sample_array(np.float32, (9,))).all()
 
 
 def header(fields):
@@ -266,17 +268,17 @@ def header(fields):
 
 BROKEN = {
     "empty": b"",
-    "text": b"hello, I am no tensor at all",
+    "text": b"hello, I am not a tensor",
     "a header beyond the file": (10**6).to_bytes(8, "little") + b"{}",
-    "no JSON": (4).to_bytes(8, "little") + b"{{{{",
+    "not JSON": (4).to_bytes(8, "little") + b"{{{{",
     "not an object": header([1]),
     "no offsets": header({"a": {"dtype": "F32", "shape": [1]}}),
     "shape and extent disagree": header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}) + bytes(4),
     "negative": header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}),
-    "cut short": header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}) + bytes(4),
+    "truncated": header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}) + bytes(4),
     "too long": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}) + bytes(5),
     "gap": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}) + bytes(8),
-    "metadata no object": header({"__metadata__": 3}),
+    "metadata not an object": header({"__metadata__": 3}),
 }
 
 
@@ -288,7 +290,7 @@ def test_a_broken_file_is_refused_by_name(tmp_path, content):
         read_safetensors(path)
 
 
-def test_a_foreign_type_is_refused_only_when_opened(tmp_path):
+def test_an_unsupported_dtype_is_refused_only_when_opened(tmp_path):
     safetensors.numpy.save_file({"a": np.arange(3)}, tmp_path / "w.safetensors")
     with pytest.raises(FileFormatError, match="I64"):
         read_safetensors(Path(tmp_path / "w.safetensors")).open_tensor("a")

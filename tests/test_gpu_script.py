@@ -57,7 +57,7 @@ def run(out, program, *arguments, path=""):
     return done, report, tables
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_part_runs(tmp_path):
     done, report, tables = run(tmp_path, SCRIPT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def test_every_part_runs(tmp_path):
     assert not_measured <= {"cupy.random", "torch", "fastest"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_stand_ins_take_the_places_of_what_is_missing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
     done, report, tables = run(tmp_path, SCRIPT, "--only", "bits", "wire", path=tmp_path)
@@ -80,7 +80,7 @@ def test_stand_ins_take_the_places_of_what_is_missing(tmp_path):
     assert not any("bfloat16" in kind for kind in report["bits"]["compared"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_wrong_bit_is_told_and_ends_the_run(tmp_path):
     done, report, tables = run(tmp_path, ["-c", WITH_A_WRONG_BIT], "--only", "bits", "engine")
     assert done.returncode == 1

@@ -268,7 +268,9 @@ def test_an_orthogonal_matrix_reports_progress_before_it_is_in_place():
     """No row is complete before the last strip of columns."""
     reports = []
     with seedbed.connect("local:") as client:
-        client.init(seedbed.spec("orthogonal", (600, 500)), progress=lambda done, total: reports.append((done, total)))
+        client.init(
+            seedbed.spec("orthogonal", (1500, 1400)), progress=lambda done, total: reports.append((done, total))
+        )
     assert len(reports) > 1
     assert reports == sorted(set(reports))
-    assert reports[-1] == (600 * 500 * 4, 600 * 500 * 4)
+    assert reports[-1] == (1500 * 1400 * 4, 1500 * 1400 * 4)

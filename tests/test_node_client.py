@@ -19,7 +19,7 @@ from seedbed_server import engine
 from seedbed_server.service.server import start
 from seedbed_server.service.settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "node" / "client.mjs"
 GOLDEN = json.loads((Path(__file__).parent / "engine" / "golden" / "stream_v1.json").read_text())["tensors"]
@@ -121,21 +121,21 @@ def test_a_wrong_request_is_told_by_its_field(server, tmp_path):
 
 
 MISTAKES = {
-    "a seed that JSON's numbers do not hold": ({"seed": 2**53 + 1}, "spec.seed", "write it as text"),
-    "a seed below 0": ({"seed": -1}, "spec.seed", "is no integer of 0 .. 18446744073709551615"),
-    "a seed above 64 bits": ({"seed": str(2**64)}, "spec.seed", "is no integer of 0 .. 18446744073709551615"),
-    "a seed of letters": ({"seed": "x"}, "spec.seed", "x is no integer"),
-    "a name that is misspelt": ({"sede": 7}, "spec.sede", "there is no such field"),
+    "a seed that JSON's numbers do not hold": ({"seed": 2**53 + 1}, "spec.seed", "pass a string"),
+    "a seed below 0": ({"seed": -1}, "spec.seed", "is not an integer in 0 .. 18446744073709551615"),
+    "a seed above 64 bits": ({"seed": str(2**64)}, "spec.seed", "is not an integer in 0 .. 18446744073709551615"),
+    "a seed of letters": ({"seed": "x"}, "spec.seed", "x is not an integer"),
+    "a name that is misspelt": ({"sede": 7}, "spec.sede", "no such field"),
     "a name within a scheme": (
         {"normal": {"sdt": 1}},
         "spec.normal.sdt",
-        "there is no such field; use one of mean, std",
+        "no such field; use one of mean, std",
     ),
     "a dtype": ({"dtype": "bfloat16"}, "spec.dtype", "use one of DATA_TYPE_UNSPECIFIED, DATA_TYPE_FLOAT32, "),
     "two schemes": ({"ones": {}}, "spec.normal", "ones is set, too"),
-    "no list": ({"shape": 4}, "spec.shape", "give a list"),
-    "an item": ({"shape": [4, 1.5]}, "spec.shape[1]", "1.5 is no integer"),
-    "no number": ({"normal": {"std": "wide"}}, "spec.normal.std", "give a number"),
+    "no list": ({"shape": 4}, "spec.shape", "pass a list"),
+    "an item": ({"shape": [4, 1.5]}, "spec.shape[1]", "1.5 is not an integer"),
+    "no number": ({"normal": {"std": "wide"}}, "spec.normal.std", "pass a number"),
 }
 
 
@@ -160,10 +160,10 @@ def test_what_would_make_other_weights_is_told_before_anybody_is_asked():
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("--region", "0:4,3", "InvalidRequest: region: 0:4,3 is none; give START:STOP for each dimension"),
-        ("--timeout", "soon", "InvalidRequest: timeout: soon is none; give seconds"),
-        ("--token-env", "PATH", "TypeError: a token is not sent without TLS"),
-        ("--token-env", "NO_SUCH_TOKEN", "TypeError: the variable NO_SUCH_TOKEN has no token"),
+        ("--region", "0:4,3", "InvalidRequest: region: 0:4,3 is invalid; pass START:STOP per dimension"),
+        ("--timeout", "soon", "InvalidRequest: timeout: soon is invalid; pass a positive number"),
+        ("--token-env", "PATH", "TypeError: a token needs TLS"),
+        ("--token-env", "NO_SUCH_TOKEN", "TypeError: the variable NO_SUCH_TOKEN is unset or empty"),
     ],
 )
 def test_options_that_cannot_be(tmp_path, option, value, told):
@@ -232,7 +232,7 @@ def test_a_connection_that_breaks(start_server, tmp_path, fault, reason):
         result = run(proxy.target, spec, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 0, result.stderr
     [told] = result.stderr.splitlines()
-    assert told.startswith("going on at element 14336: ")
+    assert told.startswith("resuming at element 14336: ")
     assert reason in told
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array(server.target, spec), strict=True)
 
@@ -349,7 +349,7 @@ def test_what_was_not_asked_for_is_not_taken(scripted, tmp_path, script):
     scripted.play(script, None)
     result = run(scripted.target, SPEC, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.startswith("going on at element 0: the description is not of what was asked for")
+    assert result.stderr.startswith("resuming at element 0: the description does not match the request")
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array("local:", SPEC), strict=True)
 
 

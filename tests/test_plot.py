@@ -1,3 +1,5 @@
+"""The text, moments and density of laws, and the histograms that ``seedbed plot`` draws."""
+
 import math
 
 import ml_dtypes
@@ -49,7 +51,7 @@ CONTINUOUS = {
 
 
 @pytest.mark.parametrize(("description", "exact"), CONTINUOUS.values(), ids=CONTINUOUS.keys())
-def test_curve_and_moments_are_the_exact_distribution_s(description, exact):
+def test_curve_and_moments_match_the_exact_distribution(description, exact):
     curve = laws.curve(description)
     inside = slice(1, -1) if curve.y[0] == 0 else slice(None)
     np.testing.assert_allclose(curve.y[inside][:-1], exact.pdf(curve.x[inside][:-1]), rtol=2e-4)
@@ -58,7 +60,7 @@ def test_curve_and_moments_are_the_exact_distribution_s(description, exact):
     assert std == pytest.approx(exact.std(), rel=1e-5)
 
 
-def test_sparse_keeps_room_for_its_zeros():
+def test_the_density_of_sparse_leaves_out_the_zeros():
     description = described(Law(sparse=Sparse(sparsity=0.3, std=0.01)), (10, 3))
     curve = laws.curve(description)
     assert integrate.trapezoid(curve.y, curve.x) == pytest.approx(0.7, rel=1e-4)
@@ -67,7 +69,7 @@ def test_sparse_keeps_room_for_its_zeros():
     assert laws.curve(described(Law(sparse=Sparse(sparsity=1, std=0.01)), (10, 3))) is None
 
 
-def test_atoms_are_rounded_to_the_type():
+def test_atoms_are_rounded_to_the_dtype():
     assert laws.atoms(described(Law(constant=Constant(val=0.1)), dtype=BFLOAT16)) == (float(ml_dtypes.bfloat16(0.1)),)
     assert laws.atoms(described(Law(constant=Constant(val=0.1)))) == (float(np.float32(0.1)),)
 
@@ -78,7 +80,7 @@ def test_text_names_the_law_and_its_parameters():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_bins_are_fair_to_every_type(dtype):
+def test_bins_span_equally_many_values_of_every_dtype(dtype):
     number = {np.float32: FLOAT32, np.float16: DataType.DATA_TYPE_FLOAT16, ml_dtypes.bfloat16: BFLOAT16}[dtype]
     description = described(Law(uniform=Uniform(a=-1, b=1)), (1000, 1000), number)
     histogram = plot.LawHistogram(description)
@@ -92,13 +94,13 @@ def test_bins_are_fair_to_every_type(dtype):
 @pytest.mark.parametrize("size", [1, 50, 10_000])
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
 @pytest.mark.parametrize("name", ["uniform", "normal", "trunc_normal", "trunc_normal far", "orthogonal"])
-def test_the_fast_binning_is_the_plain_one(name, dtype, size):
+def test_fast_binning_matches_searchsorted(name, dtype, size):
     description, _ = CONTINUOUS[name]
     histogram = plot.LawHistogram(described(description.law, description.spec.shape, dtype), size)
     between = np.random.default_rng(7).uniform(histogram.edges[0], histogram.edges[-1], 10_000)
     values = np.concatenate((between, histogram.edges))
-    plain = np.minimum(np.searchsorted(histogram.edges, values, side="right") - 1, len(histogram.counts) - 1)
-    assert (histogram._bins(values) == plain).all()
+    expected = np.minimum(np.searchsorted(histogram.edges, values, side="right") - 1, len(histogram.counts) - 1)
+    assert (histogram._bins(values) == expected).all()
 
 
 def test_chunks_add_up():
@@ -125,7 +127,7 @@ PANELS = {
     "eye": (Law(eye=Eye()), (8, 8), 1.0),
     "dirac": (Law(dirac=Dirac(groups=1)), (8, 8, 3), 1.0),
     "empty": (Law(normal=Normal(mean=0, std=1)), (0, 3), 0.0),
-    "narrower than the type": (Law(uniform=Uniform(a=1, b=1.001)), (64,), 1.0),
+    "narrower than the dtype": (Law(uniform=Uniform(a=1, b=1.001)), (64,), 1.0),
 }
 
 
@@ -139,7 +141,7 @@ def test_every_law_can_be_drawn(tmp_path, name):
     assert b"</svg>" in (tmp_path / "w.svg").read_bytes()
 
 
-def test_the_most_numerous_laws_are_drawn_and_the_rest_is_mentioned(tmp_path):
+def test_a_figure_of_many_laws_is_drawn(tmp_path):
     histograms = []
     for std in range(1, 16):
         histograms.append(plot.LawHistogram(described(Law(normal=Normal(mean=0, std=std)), (10 * std,))))
@@ -149,7 +151,7 @@ def test_the_most_numerous_laws_are_drawn_and_the_rest_is_mentioned(tmp_path):
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_of_another_kind_is_refused(tmp_path):
+def test_another_image_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.png, \.svg, \.pdf"):
         plot.draw([], tmp_path / "w.gif", "w")
 
@@ -169,5 +171,5 @@ def test_a_law_that_float64_cannot_draw_is_refused(seedbed_command, tmp_path, ar
     shape = ("--shape", "9,9", "--dtype", "float64")
     code, _, err = seedbed_command("plot", scheme, *shape, *parameters, "-o", path)
     assert code == 2
-    assert "is too wide or too narrow a law to be drawn" in err
+    assert "is too wide or too narrow to draw" in err
     assert not path.exists()

@@ -1,4 +1,4 @@
-"""``progress=True`` draws a bar, in Python as on the command line, and leaves none behind that is not full."""
+"""``progress=True`` draws a bar in Python as on the command line, and removes it if the work fails."""
 
 import asyncio
 import builtins
@@ -11,8 +11,8 @@ import pytest
 import seedbed
 
 SPECS = [seedbed.spec("normal", (300, 400), name=f"layers.{index}") for index in range(3)]
-FULL = "1.4/1.4 MiB"  # of the three
-ONE = "468.8/468.8 KiB"
+ALL_BYTES = "1.4/1.4 MiB"  # of the three tensors
+BYTES_OF_ONE = "468.8/468.8 KiB"
 
 
 @pytest.fixture(params=["local", "socket"])
@@ -28,7 +28,7 @@ def client(target):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """rich takes standard error for a terminal of this width."""
+    """Makes rich treat standard error as a terminal of this width."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
 
@@ -36,18 +36,18 @@ def terminal(monkeypatch):
 def test_every_call_that_has_progress_draws_a_bar(client, capsys):
     client.init(SPECS[0], progress=True)
     assert "layers.0" in (text := capsys.readouterr().err)
-    assert ONE in text
+    assert BYTES_OF_ONE in text
     client.normal((300, 400), progress=True)
     assert "normal" in (text := capsys.readouterr().err)
-    assert ONE in text
+    assert BYTES_OF_ONE in text
     assert [name for name, _ in client.init_model(SPECS, progress=True)] == [spec.name for spec in SPECS]
     captured = capsys.readouterr()
     assert "3 tensors" in captured.err
-    assert FULL in captured.err
+    assert ALL_BYTES in captured.err
     assert captured.out == ""
 
 
-def test_coroutines_draw_theirs_at_the_same_time(target, capsys):
+def test_coroutines_draw_bars_at_the_same_time(target, capsys):
     async def main():
         async with seedbed.aio.connect(target) as client:
             await asyncio.gather(*(client.init(spec, progress=True) for spec in SPECS))
@@ -56,11 +56,11 @@ def test_coroutines_draw_theirs_at_the_same_time(target, capsys):
     assert asyncio.run(main()) == [spec.name for spec in SPECS]
     text = capsys.readouterr().err
     assert all(f"{name} " in text for name in ("layers.0", "layers.1", "layers.2", "3 tensors"))
-    assert text.count(ONE) >= 3
+    assert text.count(BYTES_OF_ONE) >= 3
 
 
-def test_a_bar_goes_away_if_the_work_fails(client, terminal, capsys):
-    def broken_off():
+def test_a_bar_disappears_if_the_work_fails(client, terminal, capsys):
+    def abandoned():
         for name, _ in client.init_model(SPECS, progress=True):
             if name == "layers.1":
                 return
@@ -71,19 +71,19 @@ def test_a_bar_goes_away_if_the_work_fails(client, terminal, capsys):
         with pytest.raises(KeyError):
             arrays.throw(KeyError())
 
-    for call in (broken_off, failing):
+    for call in (abandoned, failing):
         call()
         text = capsys.readouterr().err
-        assert FULL not in text
+        assert ALL_BYTES not in text
         assert text.rstrip("\r").endswith("\x1b[2K\x1b[?25h")  # the line is erased, the cursor shown
     client.init(SPECS[0], progress=True)
     text = capsys.readouterr().err
-    assert ONE in text
+    assert BYTES_OF_ONE in text
     assert text.endswith("\n\x1b[?25h")
 
 
-def test_what_is_no_progress_is_refused_before_any_work(client, monkeypatch):
-    with pytest.raises(seedbed.InvalidRequest, match="progress: is a str; give a function of the bytes done"):
+def test_an_invalid_progress_is_refused_before_any_work(client, monkeypatch):
+    with pytest.raises(seedbed.InvalidRequest, match="progress: is a str; give a function that takes the bytes done"):
         client.init(SPECS[0], progress="yes")
     assert client.init(SPECS[0], progress=False).shape == (300, 400)
     monkeypatch.setitem(sys.modules, "rich.progress", None)
@@ -93,40 +93,40 @@ def test_what_is_no_progress_is_refused_before_any_work(client, monkeypatch):
 
 
 class Handle:
-    """A display of a notebook."""
+    """A display handle of a notebook."""
 
-    def __init__(self, shown):
-        self.shown = [self._text(shown)]
+    def __init__(self, output):
+        self.outputs = [self._text(output)]
 
-    def update(self, shown):
-        self.shown.append(self._text(shown))
+    def update(self, output):
+        self.outputs.append(self._text(output))
 
-    def _text(self, shown):
-        return shown if isinstance(shown, str) else shown._repr_mimebundle_((), ())["text/html"]
+    def _text(self, output):
+        return output if isinstance(output, str) else output._repr_mimebundle_((), ())["text/html"]
 
 
-def test_in_a_notebook_the_picture_is_exchanged(client, monkeypatch, capsys):
+def test_a_bar_in_a_notebook_is_replaced_in_place(client, monkeypatch, capsys):
     handles = []
 
-    def display(shown, display_id):
-        handles.append(Handle(shown))
+    def display(output, display_id):
+        handles.append(Handle(output))
         return handles[-1]
 
-    shell = type("ZMQInteractiveShell", (), {})()  # by whose name rich knows a notebook
+    shell = type("ZMQInteractiveShell", (), {})()  # rich recognises a notebook by this name
     monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
     ipython = types.SimpleNamespace(display=display, HTML=lambda text: text)
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=ipython))
     monkeypatch.setitem(sys.modules, "IPython.display", ipython)
     client.init(SPECS[0], progress=True)
-    assert ONE in handles[0].shown[-1]
+    assert BYTES_OF_ONE in handles[0].outputs[-1]
     for _ in client.init_model(SPECS, progress=True):
         break
-    assert "3 tensors" in "".join(handles[1].shown)
-    assert handles[1].shown[-1] == ""
+    assert "3 tensors" in "".join(handles[1].outputs)
+    assert handles[1].outputs[-1] == ""
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_function_is_told_as_ever(client):
+def test_a_callback_is_called_until_all_bytes_are_done(client):
     calls = []
     client.init(SPECS[0], out=np.empty((300, 400), np.float32), progress=lambda *call: calls.append(call))
     assert calls[-1] == (480_000, 480_000)

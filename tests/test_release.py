@@ -172,6 +172,15 @@ def test_files_follow_their_schemas(pattern: str):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "path", ["CONTRIBUTING.md", "README.md", "docs/versions.md", ".github/pull_request_template.md"]
+)
+def test_pages_name_targets_that_exist(path: str):
+    named = re.findall(r"(?:`|^)make ([a-z-]+)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+    assert named
+    assert set(named) <= TARGETS
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_call_targets_that_exist(path: Path):
     for step in steps(yaml.safe_load(path.read_text(encoding="utf-8"))):

@@ -318,7 +318,7 @@ def test_started_chunks_are_awaited_before_their_buffers_are_reused(end):
     stream = servicer.init_tensor(InitTensorRequest(spec=zeros(20)), cancelled.is_set)
     next(stream)
     if end == "closed":
-        stream.close()
+        stream.close()  # type: ignore[attr-defined]
     else:
         cancelled.set() if end == "cancelled" else None
         with pytest.raises(engine.Cancelled if end == "cancelled" else MemoryError):
@@ -429,7 +429,7 @@ def test_no_request_is_an_internal_error(method, data):
         refusal = error
     else:
         return
-    assert re.split(r"[.\[]", refusal.field)[0] in request_type.DESCRIPTOR.fields_by_name
+    assert re.split(r"[.\[]", refusal.field)[0] in request_type.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]
     assert refusal.description.isprintable()
 
 
@@ -445,7 +445,7 @@ def test_statuses_fit_into_the_metadata_that_clients_accept():
 
 def test_local_service_serves_requests():
     service = LocalService("numpy")
-    description = service.unary("DescribeTensor", DescribeTensorRequest(spec=zeros(3000))).description
+    description = service.unary("DescribeTensor", DescribeTensorRequest(spec=zeros(3000))).description  # type: ignore[attr-defined]
     responses = list(messages("InitTensor", InitTensorRequest(spec=zeros(3000)), chunk_bytes=4096))
     assert description.byte_count == 12000
     assert len(responses) == 3
@@ -483,7 +483,7 @@ class Caller:
     def call(self, method, request, timeout=20):
         path = f"/{SERVICE_NAME}/{method}"
         request = request if isinstance(request, bytes) else request.SerializeToString()
-        parse = RPCS[method][1].FromString
+        parse = RPCS[method][1].FromString  # type: ignore[attr-defined]
         if method in STREAMS:
             return self.channel.unary_stream(path, response_deserializer=parse)(request, timeout=timeout)
         return self.channel.unary_unary(path, response_deserializer=parse)(request, timeout=timeout)
@@ -612,7 +612,7 @@ def test_out_of_gpu_memory_fails_only_that_call(start_server, monkeypatch):
             client.normal((100_000,))
         assert client.normal((1000,), name="small").std() > 0.9
         info = client.server_info()
-    assert (info.backend, info.backend_reason) == ("cupy", "asked for")
+    assert (info.backend, info.backend_reason) == ("cupy", "requested")
     assert info.device == "Emulated GPU (device 0, compute capability 9.0)"
 
 

@@ -120,9 +120,9 @@ def test_the_tasks_write_one_checkpoint(batch, model, ok):
     ok("model", model, "-o", "whole", "--max-shard-size", "4KB")
     done = batch(CHECKPOINT, model, "a checkpoint", "4KB", KILL="0.0", **slurm(TASKS))
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "try 1: some tasks failed; what they completed is kept\n"
+    assert done.stderr == "attempt 1: some tasks failed; complete files are kept\n"
     assert "a checkpoint: verified, 6 files, 6 tensors" in done.stdout
-    assert "3 files complete before" in done.stdout
+    assert "3 files already complete" in done.stdout
     assert digests("a checkpoint") == digests("whole")
 
 

@@ -120,7 +120,7 @@ def test_all_clients_of_a_server_with_one_place_are_served_roughly_in_order(full
             assert wait_until(lambda: len(full._admission._waiting) == len(ranks))
         full.leave()
         for rank in ranks:
-            rank.result()
+            rank.result()  # type: ignore[attr-defined]
     assert statistics.mean(abs(rank - place) for place, rank in enumerate(order)) < 4, order  # by chance: 6.7
     assert full._admission._waiting == {}
     assert wait_until(lambda: full._admission.count == 0)

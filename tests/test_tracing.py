@@ -115,7 +115,7 @@ def collector():
     service = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(service, server)
-    service.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    service.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"  # type: ignore[attr-defined]
     server.start()
     yield service
     server.stop(0)

@@ -82,7 +82,7 @@ def install(folder: Path, requirements: list[str]) -> Path:
 NO_WHEELS = pytest.mark.skipif(sys.version_info >= (3, 13), reason="the oldest packages have none for this Python")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "requirements", [pytest.param(OLDEST, id="oldest", marks=NO_WHEELS), pytest.param(NEWEST, id="newest")]
 )

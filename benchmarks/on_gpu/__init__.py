@@ -1,7 +1,7 @@
-"""What ``benchmarks/gpu.py`` runs on a GPU: the proof of its bits, and its figures.
+"""The parts of ``benchmarks/gpu.py``: it compares a GPU's bits, and measures its speed.
 
-Importing this makes the rest importable: Seedbed from this checkout, and stand-ins for packages that are missing.
-``benchmarks/many_cores.py`` does so, too.
+Import this package first: it adds Seedbed from this checkout to the path, and installs stand-ins for missing packages.
+``benchmarks/many_cores.py`` does the same.
 """
 
 import sys
@@ -11,5 +11,5 @@ from benchmarks.on_gpu import stand_ins
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "client"), str(ROOT / "server")]
-STAND_INS = stand_ins.put_in()
-"""The packages that are missing, and what is in their places."""
+STAND_INS = stand_ins.install()
+"""The missing packages, and what replaces them."""

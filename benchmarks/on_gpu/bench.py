@@ -1,4 +1,4 @@
-"""What all measures share: how much they measure, with what, and how bits are compared."""
+"""Shared by all measurements: sizes, context, and the comparison of bits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HALF = "bfloat16" if "bfloat16" in DTYPES else "float16"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is compared and measured; a card needs 40 GiB for it."""
+    """How much is compared and measured; this needs a GPU with 40 GiB."""
 
     random_cases: int = 800
     large_elements: int = 20_000_000
@@ -46,13 +46,13 @@ QUICK = Sizes(96, 200_000, 16 * MIB, 2, MIB, 4 * MIB, 4 * MIB, 10, (2,), 0.3, 1,
 
 @dataclass(frozen=True)
 class Case:
-    """Some elements of a region, to be written somewhere."""
+    """Some elements of a region to write."""
 
     description: TensorDescription
     first: int
     count: int
     misaligned: int = 0
-    """How many elements the destination is away from an aligned address."""
+    """The distance of the destination from an aligned address, in elements."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -67,12 +67,12 @@ class Case:
             text_format.MessageToString(each, as_one_line=True, as_utf8=True)
             for each in (self.description.spec, self.description.region)
         )
-        return f"{spec}, of region {region} {self.count} elements from {self.first} on, misaligned by {self.misaligned}"
+        return f"{spec}, region {region}, {self.count} elements from {self.first} on, misaligned by {self.misaligned}"
 
 
 @dataclass
 class Bench:
-    """What measures work with, and what they tell beside their rows."""
+    """The context of the measurements, and what they report besides their rows."""
 
     gpu: Gpu
     backend: Any
@@ -81,23 +81,23 @@ class Bench:
     sizes: Sizes
     notes: list[str] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
-    """Elements whose bits were compared, by law and dtype."""
+    """The number of elements whose bits were compared, by law and dtype."""
     mismatches: list[str] = field(default_factory=list)
 
     def check(self, case: Case, found: dict[str, np.ndarray]) -> None:
-        """Compares elements, which came in several ways, with the reference's, bit by bit."""
+        """Compares elements, obtained in one or more ways, with the reference, bit by bit."""
         values = np.empty(case.count, case.dtype)
         self.reference.fill(case.description, case.first, values)
-        wanted = values.view(f"u{values.itemsize}")
+        expected = values.view(f"u{values.itemsize}")
         for way, array in found.items():
             self.compared[case.kind] += case.count
-            got = array.reshape(-1).view(wanted.dtype)
-            different = np.flatnonzero(got != wanted)
+            actual = array.reshape(-1).view(expected.dtype)
+            different = np.flatnonzero(actual != expected)
             if len(different):
                 first = different[0]
                 self.mismatch(
-                    f"{way}: {len(different)} of {case.count} elements differ, the first at {first}: {got[first]:#x} "
-                    f"instead of {wanted[first]:#x}; {case}"
+                    f"{way}: {len(different)} of {case.count} elements differ, the first at {first}: "
+                    f"{actual[first]:#x} instead of {expected[first]:#x}; {case}"
                 )
 
     def mismatch(self, text: str) -> None:
@@ -106,11 +106,11 @@ class Bench:
             say("BITS DIFFER:", text)
 
     def writing(self, description: TensorDescription, memory: Any) -> Work:
-        """Writes a whole region to the device's memory."""
+        """Returns the work of writing a whole region to the device's memory."""
         return partial(self.backend.writer(description), 0, description.element_count, memory.ptr, None)
 
     def peers(self, law: str, dtype: str, count: int) -> dict[str, Work]:
-        """What torch and CuPy have to make as many values of the law."""
+        """The ways of torch and CuPy to sample as many values of the law."""
         works = self.gpu.random_peers(law, dtype, count)
         if self.torch and law in ("uniform", "normal", "trunc_normal", "constant"):
             tensor = self.torch.empty(count, dtype=getattr(self.torch, dtype), device=self.gpu.torch_device)
@@ -119,22 +119,22 @@ class Bench:
         return self.usable(works)
 
     def usable(self, works: dict[str, Work]) -> dict[str, Work]:
-        """Those that work here; a note tells of the others."""
+        """The ones that work here; notes report the others."""
         found = {}
         for name, work in works.items():
             try:
                 work()
                 self.gpu.synchronize()
                 found[name] = work
-            except Exception as error:  # whatever it is, it is not ours
-                note = f"{name} is left out where it fails: {type(error).__name__}: {error}"
+            except Exception as error:  # any error of the peer
+                note = f"{name} is skipped where it fails: {type(error).__name__}: {error}"
                 if note not in self.notes:
                     self.notes.append(note)
         return found
 
 
 def described(law: str, dtype: str, shape: tuple[int, ...], region: Region | None = None, **options: Any) -> Any:
-    """What a scheme resolves to."""
+    """The description of a scheme."""
     return engine.describe(seedbed.spec(law, shape, dtype=dtype, **options), region)
 
 
@@ -144,7 +144,7 @@ def whole(description: TensorDescription) -> Case:
 
 
 def ratios(name: str, rows: list[Row], ours: str, *theirs: str) -> list[Row]:
-    """Our figures divided by those of the best of others, turn by turn; nothing if none of them was measured."""
+    """Our figures divided by those of the best peer, turn by turn; empty if no peer was measured."""
     found = {row.name: row for row in rows}
     best = max((found[each] for each in theirs if each in found), key=lambda row: row.median, default=None)
     if best is None:
@@ -154,5 +154,5 @@ def ratios(name: str, rows: list[Row], ours: str, *theirs: str) -> list[Row]:
 
 
 def say(*texts: object, sep: str = " ") -> None:
-    """Prints at once, so that whoever cuts the run off has what came before."""
+    """Prints and flushes, so that the output survives if the run is killed."""
     print(*texts, sep=sep, flush=True)

@@ -1,4 +1,4 @@
-"""The proof: what the GPU makes is what the reference makes, bit for bit."""
+"""Compares what the GPU samples with the reference, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ from seedbed.v1 import Constant, Function, Normal, Recipe, Region, TensorSpec, U
 from seedbed_server import engine
 
 POISON = 0xA5
-GUARD = 256  # bytes before and after what is written, in which nothing may change
+GUARD = 256  # bytes before and after the output, which must not change
 
 
 def golden_vectors(bench: Bench) -> list[Row]:
-    """The vectors that pin the stream, through the host and straight into the device's memory."""
+    """The golden vectors of the stream, through the host and directly into the device's memory."""
     path = ROOT / "tests" / "engine" / "golden" / "stream_v1.json"
     vectors = json.loads(path.read_text(encoding="utf-8"))["tensors"]
-    missing = {"float16", "bfloat16", "float32", "float64", "complex64"} - set(
-        DTYPES
-    )  # also in what a recipe is made of
+    # Recipes may contain other types than their tensor's.
+    missing = {"float16", "bfloat16", "float32", "float64", "complex64"} - set(DTYPES)
     here = [each for each in vectors if not any(f'"DATA_TYPE_{name.upper()}"' in json.dumps(each) for name in missing)]
     for vector in here:
         spec = json_format.ParseDict(vector["spec"], TensorSpec())
@@ -48,7 +47,7 @@ def golden_vectors(bench: Bench) -> list[Row]:
 
 
 def random_tensors(bench: Bench) -> list[Row]:
-    """Tensors, regions, recipes, chunks and addresses by chance."""
+    """Random tensors, regions, recipes, chunks and addresses."""
     chance = random.Random(20_261_117)
     for scheme, parameters in itertools.islice(itertools.cycle(_SCHEMES), bench.sizes.random_cases):
         while (case := _random_case(chance, scheme, parameters)) is None:
@@ -58,7 +57,7 @@ def random_tensors(bench: Bench) -> list[Row]:
 
 
 def large_tensors(bench: Bench) -> list[Row]:
-    """So many values that every branch of every function is met."""
+    """Enough values to reach every branch of every function."""
     kinds = [(law, dtype) for law in ("uniform", "normal", "trunc_normal") for dtype in ("float32", "float64")]
     for law, dtype in [*kinds, ("normal", HALF), ("normal", "float16"), ("sparse", "float32"), ("disk", "complex64")]:
         expensive = dtype == "float64" or law == "sparse"  # for the reference
@@ -70,7 +69,7 @@ def large_tensors(bench: Bench) -> list[Row]:
 
 
 def many_threads(bench: Bench) -> list[Row]:
-    """The host's way from many threads at once, which share what the backend keeps."""
+    """Through the host from many threads at once, which share the backend's buffers."""
     chance = random.Random(7)
     cases = []
     for index in range(bench.sizes.random_cases // 8):
@@ -83,7 +82,7 @@ def many_threads(bench: Bench) -> list[Row]:
 
 
 def one_launch(bench: Bench) -> list[Row]:
-    """Gibibytes in one launch, compared at the begin, at the end, around powers of two, and at random."""
+    """Gibibytes in one launch, compared at the start, at the end, around powers of two, and at random places."""
     chance = random.Random(8)
     for case in _launches(bench.sizes.launch_bytes):
         memory = bench.backend.cuda.allocate(case.description.byte_count)
@@ -94,16 +93,16 @@ def one_launch(bench: Bench) -> list[Row]:
         powers = [power // size for power in (2**31, 2**32, 2**33) for size in (1, case.dtype.itemsize)]
         places = [0, case.count, *powers, *(chance.randrange(case.count) for _ in range(16))]
         for place in {max(0, min(place - length // 2, case.count - length)) for place in places}:
-            got = np.empty(length, case.dtype)
-            bench.gpu.to_host(got, memory.ptr + place * got.itemsize)
-            bench.check(replace(case, first=place, count=length), {"one launch": got})
+            values = np.empty(length, case.dtype)
+            bench.gpu.to_host(values, memory.ptr + place * values.itemsize)
+            bench.check(replace(case, first=place, count=length), {"one launch": values})
         bench.notes.append(f"{case.kind}: {memory.size / GIB:.3g} GiB, {case.count:,} elements in one launch")
         del memory  # before the next one is allocated
     return []
 
 
 def _launches(size: int) -> Iterator[Case]:
-    """Whole tensors of a little more than so many bytes, and a region whose rows begin in the middle of a block."""
+    """Whole tensors of slightly more than ``size`` bytes, and a region whose rows start within a block."""
     for law, dtype in (("uniform", HALF), ("normal", "float32"), ("uniform", "float32"), ("constant", "float16")):
         count = size // (4 if dtype == "float32" else 2) + 12345
         options = {"val": 0.7} if law == "constant" else {}
@@ -116,7 +115,7 @@ def _launches(size: int) -> Iterator[Case]:
 def _both_ways(bench: Bench, case: Case) -> dict[str, np.ndarray]:
     """The elements of a case: filled on the host, and written to the device."""
     found = {"filled": _filled(bench, case)}
-    if case.count:  # a writer is never asked for nothing
+    if case.count:  # a writer is never called for no elements
         found["written"] = _written(bench, case)
     return found
 
@@ -128,7 +127,7 @@ def _filled(bench: Bench, case: Case) -> np.ndarray:
 
 
 def _written(bench: Bench, case: Case) -> np.ndarray:
-    """The elements of a case from the device's memory, around which nothing else may have changed."""
+    """Writes the elements of a case to the device, checks that nothing around them changed, and returns them."""
     begin = GUARD + case.misaligned * case.dtype.itemsize
     end = begin + case.count * case.dtype.itemsize
     memory = bench.backend.cuda.allocate(end + GUARD)
@@ -137,12 +136,12 @@ def _written(bench: Bench, case: Case) -> np.ndarray:
     everything = np.empty(end + GUARD, np.uint8)
     bench.gpu.to_host(everything, memory.ptr)
     if (everything[:begin] != POISON).any() or (everything[end:] != POISON).any():
-        bench.mismatch(f"{case.kind}: {case}: was written beyond its ends")
+        bench.mismatch(f"{case.kind}: {case}: wrote out of bounds")
     return everything[begin:end].copy()  # at an aligned address
 
 
 def _random_case(chance: random.Random, scheme: str, parameters: dict[str, Any]) -> Case | None:
-    """A case of a scheme; None if chance asked for what is refused, such as a shape that the scheme has not."""
+    """A random case of a scheme; None if it is invalid, such as a shape that the scheme does not support."""
     shape = _random_shape(chance, scheme)
     scale = chance.choice([1.0, chance.uniform(0.5, 2)])
     spec = seedbed.spec(
@@ -166,7 +165,7 @@ def _random_case(chance: random.Random, scheme: str, parameters: dict[str, Any])
 
 
 def _become_recipe(chance: random.Random, spec: TensorSpec, region: Region) -> None:
-    """Makes a tensor one of parts, at times a logarithm or a literal."""
+    """Turns a tensor into one of parts, or sometimes into a logarithm or a literal."""
     kind = chance.choice(["parts", "parts", "parts", "expression", "literal"])
     if kind == "expression":
         spec.expression.steps.add().recipe.uniform.CopyFrom(Uniform(a=1.0, b=16.0))
@@ -194,7 +193,7 @@ def _random_shape(chance: random.Random, scheme: str) -> list[int]:
         return chance.choice([[40, 7], [7, 40], [12, 3, 4], [3, 4, 2, 5]])
     rank = chance.randint(0, 5)
     shape = [chance.choice([1, chance.randint(2, 40), chance.randint(2, 4000)]) for _ in range(rank)]
-    if rank and chance.random() < 0.5:  # beyond 2^32 blocks of 4 elements, of which a region is asked for
+    if rank and chance.random() < 0.5:  # more than 2^32 blocks of 4 elements, with a region
         shape[chance.randrange(rank)] = chance.randint(2**31, 2**40)
     while math.prod(shape) > 2**59:
         shape[shape.index(max(shape))] //= 3
@@ -202,11 +201,11 @@ def _random_shape(chance: random.Random, scheme: str) -> list[int]:
 
 
 def _random_region(chance: random.Random, within: Region, most: int) -> Region:
-    """A part of each dimension, in all no more than so many elements; mostly long rows, at times columns."""
+    """A part of each dimension, at most ``most`` elements in all; mostly long rows, sometimes columns."""
     start, stop = [], []
     for low, high in zip(reversed(within.start), reversed(within.stop), strict=True):
         length = min(high - low, most, chance.choice([1, 5, 40, 3000, 30_000, high - low]))
-        length *= chance.random() > 0.01  # at times there is nothing
+        length *= chance.random() > 0.01  # sometimes the region is empty
         begin = chance.choice([low, high - length, chance.randint(low, high - length)])
         start.insert(0, begin)
         stop.insert(0, begin + length)
@@ -237,9 +236,9 @@ _SCHEMES: list[tuple[str, dict[str, Any]]] = [
         for law in ("uniform", "normal")
         for mode in ("fan_in", "fan_out")
     ),
-    *(("disk", {"radius": radius, "std": std}) for radius in (1.0, 0.02) for std in (None, 0.1)),  # of complex64
+    *(("disk", {"radius": radius, "std": std}) for radius in (1.0, 0.02) for std in (None, 0.1)),  # complex64
     *(("orthogonal", {"gain": gain, "axis": axis}) for gain, axis in ((1.0, 0), (3.7, -1))),
     ("delta_orthogonal", {"gain": 1.5}),
     *(("sparse", {"sparsity": sparsity}) for sparsity in (0, 0.31, 0.5, 1)),
 ]
-"""Floats are scaled by chance, too."""
+"""Floats are also scaled at random."""

@@ -1,4 +1,4 @@
-"""The GPU, beyond what Seedbed's own backend does with it; and an emulated one in its place, for dry runs."""
+"""The GPU, with what Seedbed's backend does not offer, and an emulated one for dry runs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy as np
 import seedbed
 
 Work = Callable[[], object]
-"""Something to be timed; what a GPU does may go on when it returns."""
+"""Something to time. When it returns, the GPU may still be working."""
 
 
 class Gpu:
-    """The card, through CuPy: memory, copies, and times by CUDA's own events.
+    """The GPU, through CuPy: memory, copies, and times by CUDA's events.
 
     Args:
-        cuda: It, as Seedbed's backend has it.
+        cuda: The GPU as Seedbed's backend sees it.
     """
 
     torch_device = "cuda"
 
     def __init__(self, cuda: Any) -> None:
         self.cuda, self.cupy, self.runtime = cuda, cuda.cupy, cuda.cupy.cuda.runtime
-        self.stream = self.cupy.cuda.get_current_stream()  # CUDA's null stream, which is torch's default one, too
+        self.stream = self.cupy.cuda.get_current_stream()  # CUDA's null stream, which is also torch's default stream
 
     def synchronize(self) -> None:
         """Waits until all work on the device is done."""
@@ -38,7 +38,7 @@ class Gpu:
         self.runtime.memsetAsync(memory.ptr, value, memory.size, self.stream.ptr)
 
     def fill(self, memory: Any) -> None:
-        """A plain kernel of CuPy's that writes the memory."""
+        """Fills memory with a plain kernel of CuPy."""
         pointer = self.cupy.cuda.MemoryPointer(memory, 0)
         self.cupy.ndarray((memory.size // 4,), "float32", pointer).fill(1.0)
 
@@ -48,10 +48,10 @@ class Gpu:
         self.synchronize()
 
     def seconds(self, work: Work, lead: Any) -> float:
-        """The time that the device takes for the work.
+        """Times the work on the device.
 
-        First it is given a memory, ``lead``, to clear: while it does so, the host puts the work on the stream, and is
-        not waited for. (That also drives what the work wrote last out of the caches.)
+        The device first clears the memory ``lead``. Meanwhile the host enqueues the work, so the time excludes the
+        host. (This also evicts the work's earlier output from the caches.)
         """
         begin, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
         self.memset(lead, 0)
@@ -62,7 +62,7 @@ class Gpu:
         return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1e3
 
     def host_seconds(self, work: Work) -> float:
-        """The time until the work is done, by the host's clock."""
+        """Times the work until it is complete, by the host's clock."""
         self.synchronize()
         begin = time.perf_counter()
         work()
@@ -70,7 +70,7 @@ class Gpu:
         return time.perf_counter() - begin
 
     def random_peers(self, law: str, dtype: str, count: int) -> dict[str, Work]:
-        """What CuPy has to make as many values of the law; it has float32 and float64."""
+        """The ways of CuPy to sample as many values of the law; it has float32 and float64."""
         method = {"uniform": "random", "normal": "standard_normal"}.get(law)
         if method is None or dtype not in ("float32", "float64"):
             return {}
@@ -84,7 +84,7 @@ class Gpu:
         return self.cupy.random.default_rng(0)
 
     def tensor(self, torch: Any, shape: tuple[int, ...], dtype: str) -> Any:
-        """A tensor of torch's in the device's memory, full of what no law makes."""
+        """A torch tensor in the device's memory, full of NaN, which no law makes."""
         return torch.full(shape, math.nan, dtype=getattr(torch, dtype), device="cuda")
 
     def bytes_of(self, torch: Any, tensor: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The engine in the device's memory: all laws beside what torch and CuPy have, and beside what merely writes."""
+"""The engine into the device's memory; the peers are torch, CuPy and plain writes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MICROSECONDS = Unit("µs", lambda seconds: seconds * 1e6)
 
 
 def laws(bench: Bench) -> list[Row]:
-    """All laws and types, in the same turns as memset, a plain fill, torch and CuPy; by the device's clock."""
+    """All laws and types, in turns with memset, a plain fill, torch and CuPy, by the device's clock."""
     size = bench.sizes.output_bytes
     memory = bench.backend.cuda.allocate(size)
     writes = bench.usable(
         {"memset": partial(bench.gpu.memset, memory, 0xA5), "CuPy's fill": partial(bench.gpu.fill, memory)}
     )
-    for _ in range(200):  # the card raises its clocks
+    for _ in range(200):  # until the GPU has raised its clocks
         bench.gpu.seconds(writes["memset"], memory)
     rows = []
     for law, dtype, options in LAWS:
@@ -56,7 +56,7 @@ def _compare(bench: Bench, table: str, case: str, size: int, works: dict[str, Wo
 
 
 def shards(bench: Bench) -> list[Row]:
-    """Columns of a matrix, as tensor parallelism cuts them, beside as many rows."""
+    """Columns of a matrix, as tensor parallelism shards them; as many rows."""
     side = 1 << (bench.sizes.output_bytes // 4).bit_length() // 2
     memory = bench.backend.cuda.allocate(side * side * 2)
     rows = []
@@ -78,7 +78,7 @@ def shards(bench: Bench) -> list[Row]:
 
 
 def latency(bench: Bench) -> list[Row]:
-    """One small tensor, by the host's clock, until it is there."""
+    """One small tensor until it is complete, by the host's clock."""
     memory = bench.backend.cuda.allocate(MIB)
     rows = []
     for name, size in {"1 KiB": 1024, "1 MiB": MIB}.items():

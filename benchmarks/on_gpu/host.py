@@ -1,4 +1,4 @@
-"""From the device to the host: fresh values in pinned memory, beside mere copies of as many bytes."""
+"""From the device to the host: new values in pinned memory; the peer is a plain copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedbed_server.service.settings import Settings
 
 
 def to_the_host(bench: Bench) -> list[Row]:
-    """What a host gets of a tensor: at once, and in pieces of a chunk each."""
+    """A tensor on the host, at once and in pieces of the size of a chunk."""
     size = bench.sizes.host_bytes
     source, out = bench.backend.cuda.allocate(size), bench.backend.buffer(size)
     rows = []
@@ -34,13 +34,13 @@ def to_the_host(bench: Bench) -> list[Row]:
 
 
 def _pieces_ahead(bench: Bench, description: TensorDescription) -> None:
-    """What `InitServicer` does for a stream, but for the messages: pieces that are begun before they are waited for."""
+    """Samples as `InitServicer` does for a stream, without the messages: starts pieces ahead of waiting for them."""
     ahead, sampler = bench.backend.ahead, bench.backend.sampler(description)
     buffers = [bench.backend.buffer(Settings.chunk_bytes).view(np.float32) for _ in range(ahead + 1)]
     under_way: deque = deque()
     for piece, first in enumerate(range(0, description.element_count, len(buffers[0]))):
         if len(under_way) > ahead:
-            under_way.popleft()()  # then its buffer, the next one in turn, is free
+            under_way.popleft()()  # this frees its buffer, the next one in turn
         out = buffers[piece % len(buffers)][: description.element_count - first]
         under_way.append(sampler(first, out, lambda: False))
     for wait in under_way:

@@ -1,4 +1,4 @@
-"""Stand-ins for packages that a machine lent for measuring may lack: just good enough to prove and to measure."""
+"""Stand-ins for packages that a machine may lack: just good enough to compare bits and to measure."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from unittest.mock import MagicMock
 import numpy as np
 
 
-def put_in() -> dict[str, str]:
-    """Puts stand-ins in the places of what cannot be imported, and tells of each what it means."""
-    told = {}
+def install() -> dict[str, str]:
+    """Installs stand-ins for packages that cannot be imported, and returns what each means."""
+    replaced = {}
     if is_missing("crc32c"):
-        # Both ends of each stream take the same one, so that it is a checksum all right; but a slow one.
+        # Both ends of a stream use the same checksum, so it works; it is only slower.
         _put("crc32c", crc32c=zlib.crc32)
-        told["crc32c"] = "zlib.crc32, a slower checksum: figures over sockets are lower bounds"
+        replaced["crc32c"] = "zlib.crc32, a slower checksum; figures over sockets are lower bounds"
     if is_missing("ml_dtypes"):
-        # The engine looks its types up by their dtype; this one is no other type's, and nothing is made of it.
+        # The engine looks up types by their dtype. This dtype belongs to no other type, and is never used.
         _put("ml_dtypes", bfloat16=np.longdouble)
-        told["ml_dtypes"] = "nothing makes bfloat16 for NumPy: that type is left out everywhere"
+        replaced["ml_dtypes"] = "nothing, because NumPy has no bfloat16; that type is skipped everywhere"
     if is_missing("google.rpc.status_pb2") or is_missing("google.rpc.error_details_pb2"):
         _put_google_rpc()
-        told["google.rpc"] = "plain objects, in which errors are told within a process"
+        replaced["google.rpc"] = "plain objects, in which errors are replaced within a process"
     if is_missing("click"):
         sys.modules["click"] = MagicMock()
-        told["click"] = "nothing: no arguments go through it here"
-    return told
+        replaced["click"] = "nothing: no arguments go through it here"
+    return replaced
 
 
 def is_missing(name: str) -> bool:
-    """Whether a package cannot be used here."""
+    """Whether a package is unusable here."""
     try:
         importlib.import_module(name)
-    except Exception:  # a package that is broken helps as little as one that is not there
+    except Exception:  # a broken package is as good as missing
         return True
     return False
 
@@ -47,7 +47,7 @@ def _put(name: str, **content: object) -> ModuleType:
 
 
 def _put_google_rpc() -> None:
-    from grpc import StatusCode  # noqa: PLC0415 - only where it is needed
+    from grpc import StatusCode  # noqa: PLC0415 - only when needed
 
     _put(
         "google.rpc",

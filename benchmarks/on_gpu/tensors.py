@@ -1,4 +1,4 @@
-"""``local:cuda``: straight into torch's tensors on the device."""
+"""``local:cuda``: directly into torch tensors on the device."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def into_tensors(bench: Bench) -> list[Row]:
 
 
 def a_model(bench: Bench) -> list[Row]:
-    """A model's parameters, in every way that they can be asked for, beside torch.nn.init in the same tensors."""
+    """A model's parameters, requested in every way; torch.nn.init in the same tensors."""
     if bench.torch is None:
         return []
     return [row for name in bench.sizes.models for row in _one_model(bench, name)]
 
 
 def one_tensor(bench: Bench) -> list[Row]:
-    """A tensor of 1 KiB through the client, until it is there; `latency` tells of the engine alone."""
+    """A tensor of 1 KiB through the client, until it is complete; `latency` measures the engine alone."""
     with seedbed.connect("local:cuda") as client:
         spec = seedbed.spec("normal", (256,), name="small")
         array = client.init(spec)
@@ -78,14 +78,14 @@ def _one_model(bench: Bench, name: str) -> list[Row]:
             "torch.nn.init": lambda: [work() for work in peers],
         }
         if module is not None:
-            works["init_module"] = lambda: seedbed.torch.init_module(module, client, model=model)
+            works["init_module"] = lambda: seedbed.torch.init_module(module, client, model=model)  # type: ignore[attr-defined]
         timed = {way: partial(bench.gpu.host_seconds, work) for way, work in bench.usable(works).items()}
         case = f"{name}, {sum(each.byte_count for each in descriptions) / 1e6:.0f} MB"
         rows = compare("a model", case, MILLISECONDS, bench.sizes.runs, timed)
         into_tensors()
         bench.gpu.synchronize()
     byte_count = 0
-    for each in sorted(descriptions, key=lambda each: each.byte_count):  # as many as the reference makes in some time
+    for each in sorted(descriptions, key=lambda each: each.byte_count):  # as many as the reference can sample soon
         byte_count += each.byte_count
         if byte_count <= _COMPARED_BYTES:
             bench.check(whole(each), {"a model": bench.gpu.bytes_of(bench.torch, tensors[each.spec.name])})
@@ -93,7 +93,7 @@ def _one_model(bench: Bench, name: str) -> list[Row]:
 
 
 def _module(bench: Bench, tensors: dict[str, Any]) -> Any:
-    """A module with these parameters; None where they are not torch's."""
+    """A module with these parameters; None if they are not torch tensors."""
     if not all(isinstance(tensor, bench.torch.Tensor) for tensor in tensors.values()):
         return None
     importlib.import_module("seedbed.torch")

@@ -1,6 +1,6 @@
-"""Over loopback: our service in a process of its own, beside what gRPC alone can do there.
+"""Over loopback: our service in its own process; the peer is gRPC alone.
 
-What the other processes do is below: ``python -m benchmarks.on_gpu.wire NAME [ARGUMENT ...]``.
+The code of the other processes is below: ``python -m benchmarks.on_gpu.wire NAME [ARGUMENT ...]``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ENDLESS = seedbed.spec("normal", (ENDLESS_BYTES // 4,))
 
 
 def one_stream(bench: Bench) -> list[Row]:
-    """A tensor into the caller's array; the ceiling is a constant message, sent over and over and not checked."""
+    """A tensor into the caller's array; the ceiling sends a constant message repeatedly, without checks."""
     out = np.zeros(bench.sizes.socket_bytes // 4, np.float32)
     rows = []
     with _servers() as target, seedbed.connect(target["seedbed"]) as client, peers.Ceiling(target["ceiling"]) as other:
@@ -54,7 +54,7 @@ def one_stream(bench: Bench) -> list[Row]:
 
 
 def many_streams(bench: Bench) -> list[Row]:
-    """Several clients at once, each a process of its own: what they get together, and how it is shared."""
+    """Several clients at once, each in its own process: their total, and how evenly they share it."""
     rows = []
     with _servers() as targets:
         for count in bench.sizes.streams:
@@ -68,19 +68,19 @@ def many_streams(bench: Bench) -> list[Row]:
 
 
 def concurrently(kind: str, target: str, count: int, seconds: float) -> list[int]:
-    """The bytes that each of some clients gets in the same seconds."""
+    """The bytes that each of several clients receives in the same seconds."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(running(child(kind, [target]))) for _ in range(count)]
         for client in clients:
             read_line(client)
-        begin = time.perf_counter() + 0.5  # until then they come up to speed together
+        begin = time.perf_counter() + 0.5  # until then all get up to speed
         for client in clients:
             client.stdin.write(f"{begin} {begin + seconds}\n")
         return [int(read_line(client)) for client in clients]
 
 
 def first_chunk(bench: Bench) -> list[Row]:
-    """From the start of a process to the first chunk of a tensor of 4 TiB; the kernels compiled anew, or kept."""
+    """From the start of a process to the first chunk of a tensor of 4 TiB, with kernels compiled or cached."""
     with tempfile.TemporaryDirectory() as folder:
         cold = [_start(f"{folder}/{index}") for index in range(bench.sizes.cold_starts)]
         warm = [_start(f"{folder}/0") for _ in range(bench.sizes.warm_starts)]
@@ -92,7 +92,7 @@ def first_chunk(bench: Bench) -> list[Row]:
 
 
 def _start(cache: str) -> dict[str, float]:
-    """How long a fresh process took to come how far."""
+    """The times that a fresh process took to reach each stage."""
     begin = time.perf_counter()
     command, env = child("make_first_chunk", []), {**os.environ, "CUPY_CACHE_DIR": cache}
     told = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=120).stdout
@@ -110,7 +110,7 @@ def child(name: str, arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "benchmarks.on_gpu.wire", name, *arguments]
 
 
-# What the other processes do.
+# The code of the other processes.
 
 
 def serve_seedbed(*arguments: str) -> None:
@@ -122,7 +122,7 @@ def serve_seedbed_on_cpu(*arguments: str) -> None:
 
 
 def _serve(backend: str, arguments: tuple[str, ...]) -> None:
-    """Serves `InitServicer` with gRPC's own server: the service's wants grpc_health, which may be missing."""
+    """Serves `InitServicer` with gRPC's own server, because ours needs grpc_health, which may be missing."""
     servicer = InitServicer(engine.open_backend(backend))
 
     def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -148,19 +148,19 @@ def pull_ceiling(target: str) -> None:
 
 
 def _count(sizes: Iterator[int]) -> None:
-    """Prints how many bytes come between two times, which are the first line of the input."""
+    """Prints how many bytes arrive between two times, which the first line of the input has."""
     next(sizes)
     say("ready")
     begin, end = map(float, sys.stdin.readline().split())
     received = 0
-    while (now := time.perf_counter()) < end:  # which all processes of a machine share
+    while (now := time.perf_counter()) < end:  # a clock that all processes of a machine share
         size = next(sizes)
-        received += size if now >= begin else 0  # what piled up while it waited does not count
+        received += size if now >= begin else 0  # bytes that piled up before do not count
     say(received)
 
 
 def make_first_chunk() -> None:
-    """Prints the times at which things were ready."""
+    """Prints the time of each stage."""
     stages = {"imports done": time.perf_counter()}
     backend = engine.open_backend("cupy")
     stages["GPU open, its bits checked"] = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Keras 3, on torch and JAX: a model's own init in one stream, and initializers that are saved with the model.
+"""Keras 3, on torch and JAX: a model's own initialisation in one stream, and initializers that are saved with it.
 
 >>> import keras, seedbed.keras
 >>> def build():
@@ -8,7 +8,7 @@
 >>> [tuple(weight.shape) for weight in model.weights]
 [(8, 4), (4,), (4, 2), (2,)]
 
-It needs ``pip install 'seedbed[keras]'``, and torch or JAX: TensorFlow's backend is not supported.
+It needs ``pip install 'seedbed[keras]'``, and torch or JAX; the TensorFlow backend is not supported.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["Initializer", "build", "init_model", "record"]
 Build = Callable[[], Any]
 
 _CUT_STD: Final = 0.87962566103423978
-"""The standard deviation that is left of a normal's after a cut at two of them; the number is Keras's."""
+"""The standard deviation of a standard normal truncated at 2; the constant is Keras's."""
 _VARIANCE_SCALING: Final = (
     "VarianceScaling", "GlorotUniform", "GlorotNormal", "LecunUniform", "LecunNormal", "HeUniform", "HeNormal",
 )  # fmt: skip
@@ -48,23 +48,23 @@ _NUMBERED: Final = re.compile(r"_\d+(?=/|$)")
 
 
 def record(build: Build, seed: int = 0) -> Model:
-    """Reads off a model's own code what fills each weight; nothing is drawn, and no weight takes memory.
+    """Records how a model's own code fills each weight; nothing is drawn, and no weight takes memory.
 
-    Every variable knows the initializer that it was made with, and an initializer of Keras's is its law: the class and
-    its configuration. What is equal in Keras is equal here: an initializer that was given to two layers, or two with
-    the same integer seed, fill weights of one shape with the same values.
+    Every variable knows its initializer, and for Keras's own initializers the class and the configuration are the law.
+    Weights that are equal in Keras are equal here: an initializer shared by two layers, or two with the same integer
+    seed, fill weights of the same shape with the same values.
 
     Args:
-        build: Makes the model, and builds it: all weights must be there when it returns. It is called with layers
-            counted from the beginning, so that the names, such as ``dense_1/kernel``, are those of a new process.
+        build: Makes and builds the model: all weights must exist when it returns. Layers are counted from the beginning
+            meanwhile, so that names such as ``dense_1/kernel`` are those of a new process.
         seed: The seed of every tensor.
 
     Returns:
-        A message with a tensor for each of ``model.weights``, by its path. It can be kept as a model file. The states
-        of random number generators, and what else is no float, are left out.
+        A message with a tensor for each of ``model.weights``, by its path; it can be kept as a model file. Variables
+        that are not floats, such as the states of random number generators, are left out.
 
     Raises:
-        InvalidRequest: If a weight is filled by what is none of Keras's initializers, and draws.
+        InvalidRequest: If an initializer that is not Keras's own draws a weight.
 
     >>> def build():
     ...     return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
@@ -76,11 +76,11 @@ def record(build: Build, seed: int = 0) -> Model:
 
 
 def build(build: Build, client: Client, seed: int = 0, progress: Progress | bool | None = None) -> Any:  # noqa: ANN401
-    """Makes a model and fills it by its own laws, in one stream; Keras draws nothing.
+    """Builds a model and fills it by its own initializers, in one stream; Keras itself draws nothing.
 
     Args:
         build: As for `record`.
-        client: Any client on torch; on JAX of any target but ``local:cuda``.
+        client: Any client on torch; on JAX, one with any target but ``local:cuda``.
         seed: The seed of every tensor.
         progress: Called as ``progress(done_bytes, total_bytes)``; True draws a bar.
 
@@ -88,8 +88,8 @@ def build(build: Build, client: Client, seed: int = 0, progress: Progress | bool
         The model.
 
     Raises:
-        InvalidRequest: As `record`, or if the server refuses what it asks for.
-        SeedbedError: If the server cannot be reached, or fails.
+        InvalidRequest: As for `record`; or if the server refuses a tensor.
+        SeedbedError: If the server is unreachable, or fails.
 
     >>> def build():
     ...     return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
@@ -100,7 +100,7 @@ def build(build: Build, client: Client, seed: int = 0, progress: Progress | bool
     """
     model, variables = _unfilled(build)
     _fill(_served(model), _recorded(model, seed).tensors, client, progress)
-    for variable in variables:  # the rest is Keras's own: states of random number generators, metrics
+    for variable in variables:  # the others: states of random number generators, metrics
         if variable._value is None:
             variable._deferred_initialize()
     return model
@@ -112,19 +112,19 @@ def init_model(
     recorded: Model,
     progress: Progress | bool | None = None,
 ) -> None:
-    """Fills the weights of a model that is built already, in place.
+    """Fills the weights of a model that is already built, in place.
 
     Args:
-        model: The model. Its weights must be those of ``recorded``, in that order; the numbers that Keras gives to
-            layers without a name may differ.
-        client: Any client on torch; on JAX of any target but ``local:cuda``.
+        model: The model. Its weights must be those of ``recorded``, in that order; the numbers that Keras appends to
+            the names of layers may differ.
+        client: Any client on torch; on JAX, one with any target but ``local:cuda``.
         recorded: What `record` gives, or a model file.
         progress: Called as ``progress(done_bytes, total_bytes)``; True draws a bar.
 
     Raises:
         InvalidRequest: If the weights are not those of ``recorded``, before anything is changed; or if the server
-            refuses what it asks for.
-        SeedbedError: If the server cannot be reached, or fails.
+            refuses a tensor.
+        SeedbedError: If the server is unreachable, or fails.
 
     >>> def build():
     ...     return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
@@ -148,16 +148,17 @@ def init_model(
 class Initializer(keras.initializers.Initializer):  # type: ignore[misc]
     """An initializer for one weight, wherever Keras takes one; it is saved with the model.
 
-    A Keras initializer is told the shape and not which weight it is for, so ``name`` says it: weights with the same
-    name and seed begin equal. Hence it fills one weight alone, and refuses another. `build` needs no names.
+    Keras passes an initializer the shape, but not the name of the weight, so ``name`` identifies it: weights with the
+    same name and seed begin equal. Hence an initializer fills one weight and refuses a second. `build` needs no names.
 
     Args:
-        scheme: One of `seedbed.SCHEMES`, such as ``"kaiming_normal"``. Keras's shapes are ``(..., in, out)``, as JAX's:
-            for its fans take ``"variance_scaling"``.
+        scheme: One of `seedbed.SCHEMES`, such as ``"kaiming_normal"``. Keras's shapes are ``(..., in, out)``, like
+            JAX's: ``"variance_scaling"`` computes its fans from these.
         name: The weight's name.
         seed: Any integer in 0 .. 2^64 - 1.
-        target: The server, or ``"local:"``, which samples in this process. It is saved, and asked again when the model
-            is loaded; credentials are not: they are read from the ``SEEDBED_`` variables, as by `seedbed.connect`.
+        target: The server, or ``"local:"``, which samples in this process. It is saved with the model, and used again
+            when that is loaded. Credentials are not saved but read from the ``SEEDBED_`` variables, as by
+            `seedbed.connect`.
         **parameters: Those of the scheme's method, such as ``std``.
 
     Raises:
@@ -175,42 +176,42 @@ class Initializer(keras.initializers.Initializer):  # type: ignore[misc]
     def __init__(
         self, scheme: str, *, name: str, seed: SupportsIndex = 0, target: str = "local:", **parameters: object
     ) -> None:  # fmt: skip
-        seedbed.spec(scheme, (), name=name, seed=seed, **parameters)  # what is wrong is told here, not within the model
+        seedbed.spec(scheme, (), name=name, seed=seed, **parameters)  # reports errors here, not within the model
         self.scheme, self.name, self.seed, self.target = scheme, name, int(seed), target
         self.parameters = parameters
         self._is_used = False
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:  # noqa: ANN401
-        """The values, as a tensor of the backend's."""
+        """The values, as a tensor of the backend."""
         spec = self.spec(shape, dtype)
-        if not keras.src.backend.in_stateless_scope():  # where it is, Keras looks at the shape alone
+        if not keras.src.backend.in_stateless_scope():  # where Keras only wants the shape
             if self._is_used:
-                remedy = "give each weight an initializer with a name of its own"
-                raise InvalidRequest("name", f"{self.name!r} is that of another weight already; {remedy}")
+                remedy = "give each weight an initializer with a different name"
+                raise InvalidRequest("name", f"{self.name!r} already names another weight; {remedy}")
             self._is_used = True
         with seedbed.connect(self.target) as client:
             values = client.init(spec)
         return keras.ops.convert_to_tensor(_plain(values), dtype=dtypes.name_of(spec.dtype))
 
     def spec(self, shape: Sequence[int], dtype: Any = None) -> TensorSpec:  # noqa: ANN401
-        """The message that asks for the weight."""
-        given = keras.backend.standardize_dtype(dtype)
+        """The weight's spec."""
+        dtype = keras.backend.standardize_dtype(dtype)
         return seedbed.spec(
-            self.scheme, tuple(shape), name=self.name, seed=self.seed, **{"dtype": given} | self.parameters
+            self.scheme, tuple(shape), name=self.name, seed=self.seed, **{"dtype": dtype} | self.parameters
         )
 
     def clone(self) -> Initializer:
-        """Another one for the same weight, such as that of a copied layer."""
+        """A copy for the same weight, as for a cloned layer."""
         return type(self)(**self.get_config())
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
-        named = {"scheme": self.scheme, "name": self.name, "seed": self.seed, "target": self.target}
-        return {**named, **self.parameters}
+        """The constructor's arguments."""
+        arguments = {"scheme": self.scheme, "name": self.name, "seed": self.seed, "target": self.target}
+        return {**arguments, **self.parameters}
 
 
 def _unfilled(build: Build) -> tuple[Any, list[Any]]:
-    """The model, and all variables that were made; they know their initializers, and have no values yet."""
+    """The model and all its variables, which know their initializers and have no values yet."""
     _check_backend()
     variables: list[Any] = []
     with (
@@ -220,7 +221,7 @@ def _unfilled(build: Build) -> tuple[Any, list[Any]]:
     ):
         model = build()
     if not isinstance(model, keras.Layer):
-        raise InvalidRequest("build", f"returned {model!r}; it has to return a model or a layer")
+        raise InvalidRequest("build", f"returned {model!r}; it must return a model or a layer")
     if not model.built:
         remedy = "give it an Input, or call its build()"
         raise InvalidRequest("build", f"returned {model.name!r}, which has no weights yet; {remedy}")
@@ -229,7 +230,7 @@ def _unfilled(build: Build) -> tuple[Any, list[Any]]:
 
 @contextlib.contextmanager
 def _fresh(name: str, value: object) -> Iterator[None]:
-    """Keras's global state without what was in it."""
+    """Replaces an attribute of Keras's global state, and restores it afterwards."""
     before = global_state.get_global_attribute(name)
     global_state.set_global_attribute(name, value)
     try:
@@ -257,7 +258,7 @@ def _recorded(model: Any, seed: int) -> Model:  # noqa: ANN401
     recorder, variables = _Recorder(seed), _served(model)
     names = Counter(variable.path for variable in variables)
     if several := [name for name, count in names.items() if count > 1]:
-        raise InvalidRequest("build", f"made several weights {several[0]!r}; give their layers names that differ")
+        raise InvalidRequest("build", f"made several weights {several[0]!r}; give their layers different names")
     return Model(name=model.name, tensors=[recorder.spec(variable) for variable in variables])
 
 
@@ -265,7 +266,7 @@ class _Recorder:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._names: dict[tuple[object, ...], str] = {}
-        """Of each draw of Keras's, the weight that had it first."""
+        """The first weight of each draw of Keras's."""
 
     def spec(self, variable: Any) -> TensorSpec:  # noqa: ANN401
         initializer, shape = variable._initializer, tuple(variable.shape)
@@ -286,7 +287,7 @@ class _Recorder:
 
 
 def _law(initializer: Any, shape: tuple[int, ...]) -> tuple[Any, dict[str, Any]] | None:  # noqa: ANN401, PLR0911
-    """The scheme of an initializer of Keras's, with its parameters; None if it is another, or has an array."""
+    """The scheme of one of Keras's initializers, with parameters; None for any other, or one that holds an array."""
     if type(initializer).__module__.partition(".")[0] != "keras":
         return None
     match type(initializer).__name__:
@@ -318,7 +319,7 @@ def _variance_scaling(initializer: Any, shape: tuple[int, ...]) -> tuple[str, di
         return "variance_scaling", {
             "scale": float(initializer.scale), "mode": initializer.mode, "distribution": distribution,
         }  # fmt: skip
-    # Keras has fans for these, too; JAX, whose scheme it is, does not.
+    # Keras defines fans for these; JAX, whose scheme variance_scaling is, does not.
     variance = float(initializer.scale) / max(1.0, _fan(initializer, shape))
     match distribution:
         case "normal":
@@ -343,7 +344,7 @@ def _fan(initializer: Any, shape: tuple[int, ...]) -> float:  # noqa: ANN401
 
 
 def _computed(variable: Any) -> Any:  # noqa: ANN401
-    """The values of an initializer that computes them, such as an LSTM's of its bias; one that draws is refused."""
+    """The values of an initializer that computes them, such as the LSTM bias; one that draws is refused."""
     initializer = variable._initializer
     with _drawing_is_refused(variable):
         values = _numpy(initializer(variable.shape, dtype=variable.dtype))
@@ -357,7 +358,7 @@ def _drawing_is_refused(variable: Any) -> Iterator[None]:  # noqa: ANN401
     def refuse(*_: object, **__: object) -> None:
         kind = getattr(variable._initializer, "__qualname__", type(variable._initializer).__qualname__)
         remedy = "use one of keras.initializers, or seedbed.keras.Initializer"
-        raise InvalidRequest(variable.path, f"is drawn by {kind}, which is none of Keras's; {remedy}")
+        raise InvalidRequest(variable.path, f"is drawn by {kind}, which is not one of Keras's; {remedy}")
 
     random = sys.modules[f"keras.src.backend.{keras.backend.backend()}.random"]
     with mock.patch.object(random, "draw_seed", refuse):
@@ -366,10 +367,10 @@ def _drawing_is_refused(variable: Any) -> Iterator[None]:  # noqa: ANN401
 
 def _check(variable: Any, spec: TensorSpec) -> None:  # noqa: ANN401
     found = variable.path, tuple(variable.shape), variable.dtype
-    wanted = spec.name, tuple(spec.shape), dtypes.name_of(spec.dtype)
-    if found[1:] != wanted[1:] or _NUMBERED.sub("", found[0]) != _NUMBERED.sub("", wanted[0]):
+    expected = spec.name, tuple(spec.shape), dtypes.name_of(spec.dtype)
+    if found[1:] != expected[1:] or _NUMBERED.sub("", found[0]) != _NUMBERED.sub("", expected[0]):
         text = "has {!r}, shape {}, {}, where the recorded model has {!r}, shape {}, {}; record the code that built it"
-        raise InvalidRequest("model", text.format(*found, *wanted))
+        raise InvalidRequest("model", text.format(*found, *expected))
 
 
 def _fill(
@@ -390,7 +391,7 @@ def _fill_jax(
 
 
 def _sharding(variable: Any) -> Any:  # noqa: ANN401
-    """Where the variable's shards are, or will be."""
+    """The variable's sharding, once it has a value."""
     import jax  # noqa: PLC0415
 
     if variable._value is not None:
@@ -428,7 +429,7 @@ def _give(variable: Any, value: Any) -> None:  # noqa: ANN401
 
 
 def _plain(values: Array) -> Array:
-    """What every backend takes: bfloat16 by way of float32, which holds it."""
+    """Values in a dtype that every backend takes: bfloat16 as float32, which holds it."""
     return values if values.dtype.kind in "fc" and values.dtype.isbuiltin else values.astype(np.float32)
 
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Numba takes compiled kernels from a directory only if it may write there, too, and it does when the processor is not
-# the one that the image was built on. Here the image's root may be read-only, so the kernels are copied to where one may
-# write: /tmp if there is a tmpfs, else /dev/shm, which every container has. Set NUMBA_CACHE_DIR to keep them elsewhere.
+# Numba loads compiled kernels only from a directory that it can write to, because it compiles new ones there on a
+# processor other than the one that built the image. The image's root may be read-only, so the kernels are copied to /tmp
+# if that is writable, or else to /dev/shm, which every container has. Set NUMBA_CACHE_DIR to use another directory.
 set -eu
 
 copied() {
-  [ -O "$1" ] && return  # by this container, before it was restarted
+  [ -O "$1" ] && return  # by this container, before a restart
   rm -rf "$1.partial" && mkdir -m 700 "$1.partial" && cp -r /opt/seedbed/kernels/. "$1.partial" && mv -T "$1.partial" "$1"
 } 2>/dev/null
 
@@ -14,7 +14,7 @@ if [ -z "${NUMBA_CACHE_DIR:-}" ]; then
     copied "$place/seedbed-kernels" && NUMBA_CACHE_DIR=$place/seedbed-kernels && break
   done
   if [ -z "${NUMBA_CACHE_DIR:-}" ]; then
-    echo "neither /tmp nor /dev/shm can be written; mount a tmpfs at /tmp (--tmpfs /tmp), or set NUMBA_CACHE_DIR" >&2
+    echo "neither /tmp nor /dev/shm is writable; mount a tmpfs at /tmp (--tmpfs /tmp), or set NUMBA_CACHE_DIR" >&2
     exit 1
   fi
 fi

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Locks what the image installs, by uv (pip install uv). Versions that still fit are kept: remove a file to renew all.
+# Locks the image's dependencies with uv (pip install uv). Versions that still fit are kept; delete a file to update all.
 set -eu
 cd "$(dirname "$0")/../.."
 

@@ -1,6 +1,6 @@
-"""Renders proto/seedbed/v1/init.proto: `{{ contract }}` on a page becomes its services, messages and enumerations.
+"""Renders proto/seedbed/v1/init.proto: replaces `{{ contract }}` on a page by its services, messages and enumerations.
 
-Buf reads the file, comments included; nothing of it is written down twice.
+Buf reads the file with its comments, so nothing is written twice.
 """
 
 import re
@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = "reference/contract"
 MARK = "{{ contract }}"
 
-# Where descriptor.proto keeps the parts of a file; a comment's path is made of these numbers and of indices.
+# Field numbers of descriptor.proto. The path of a comment consists of these numbers and of indices.
 _MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
 _FIELDS, _VALUES, _METHODS = 2, 2, 2
 
 _SCALARS = {
     getattr(FieldDescriptorProto, name): name.removeprefix("TYPE_").lower()
-    for name in FieldDescriptorProto.Type.keys()  # noqa: SIM118 - an enumeration of protobuf's is no mapping
+    for name in FieldDescriptorProto.Type.keys()  # noqa: SIM118 - an enumeration of protobuf is not a mapping
 }
 
 Comments = dict[tuple[int, ...], str]
@@ -41,12 +41,12 @@ def read_contract() -> FileDescriptorProto:
     """The contract's descriptor, with its comments.
 
     Raises:
-        RuntimeError: If Buf is not installed beside this Python.
+        RuntimeError: If Buf is not installed with this Python.
         subprocess.CalledProcessError: If Buf refuses the file.
     """
     buf = Path(sys.executable).with_name("buf")
     if not buf.exists():
-        raise RuntimeError(f"{buf} is not there; run: pip install buf-bin")
+        raise RuntimeError(f"{buf} is missing; run: pip install buf-bin")
     command = [buf, "build", "proto", "--as-file-descriptor-set", "-o", "-"]
     image = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
     [file] = [file for file in FileDescriptorSet.FromString(image).file if file.name.endswith("/init.proto")]
@@ -84,7 +84,7 @@ def _service(service: ServiceDescriptorProto, comments: Comments, path: Path_) -
         )
         for index, method in enumerate(service.method)
     ]
-    yield _table(("call", "asks", "answers", ""), rows)
+    yield _table(("call", "request", "response", ""), rows)
 
 
 def _message(message: DescriptorProto, comments: Comments, path: Path_) -> Iterator[str]:
@@ -131,7 +131,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _text(comment: str) -> str:
-    """A comment as Markdown that shows it as it was written."""
+    """Escapes a comment, so that Markdown shows it as it was written."""
     return re.sub(r"([\\*_<>\[\]`#])", r"\\\1", comment)
 
 
@@ -146,6 +146,6 @@ def _insert(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Sphinx calls it."""
+    """Sets up the extension, for Sphinx."""
     app.connect("source-read", _insert)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""What the docstrings set in single backticks leads somewhere; signatures name types as the source does."""
+"""Resolves names in single backticks in docstrings, and shows types in signatures as the source does."""
 
 import inspect
 import re
@@ -17,11 +17,11 @@ _MESSAGES = {*init_pb2.DESCRIPTOR.message_types_by_name, *init_pb2.DESCRIPTOR.en
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement) -> nodes.Node | None:
-    """Gives what a name leads to; None, which is a warning, if that is nothing.
+    """Resolves a name; None, which Sphinx reports as a warning, if it is unknown.
 
-    * a command such as `seedbed verify`: nothing, but it is no mistake
-    * a message of the contract: its place on that page
-    * the name of something public, from another module than `seedbed`: where it is documented
+    * a command such as `seedbed verify`: no link, but no warning
+    * a message of the contract: its place on the page of the contract
+    * a public name of `seedbed`, from another module: its documentation
     """
     if node.get("refdomain") != "py":
         return None
@@ -39,7 +39,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 
 
 def signature(_app: Sphinx, what: str, _name: str, thing: Any, *_: object) -> tuple[str, str] | None:  # noqa: ANN401
-    """Gives the arguments and the result as they are written; autodoc would resolve aliases."""
+    """Returns arguments and result as written in the source; autodoc would expand aliases."""
     if what not in ("function", "method"):
         return None
     written = inspect.signature(thing)
@@ -49,12 +49,12 @@ def signature(_app: Sphinx, what: str, _name: str, thing: Any, *_: object) -> tu
 
 
 def escape(_app: Sphinx, _context: Any, lines: list[str]) -> None:  # noqa: ANN401
-    """Shows an asterisk in the help of an option, which sphinx-click hands on as markup."""
+    """Escapes an asterisk in the help of an option, which sphinx-click passes on as markup."""
     lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\*", line) for line in lines]
 
 
 def examples(_app: Sphinx, _context: Any, lines: list[str]) -> None:  # noqa: ANN401
-    """Sets as code what the help sets apart, the paragraphs that click is told not to wrap."""
+    """Formats as code the paragraphs that click must not wrap."""
     out: list[str] = []
     block = False
     for line in lines:
@@ -67,14 +67,14 @@ def examples(_app: Sphinx, _context: Any, lines: list[str]) -> None:  # noqa: AN
 
 
 def dashes(_app: Sphinx, tree: nodes.document) -> None:
-    """Sets the dash between a parameter and its meaning, which Sphinx leaves to the typography that is off here."""
+    """Replaces the dashes between a parameter and its meaning, because Sphinx's typography is off."""
     for text in list(tree.findall(nodes.Text)):
         if text == " -- ":
             text.parent.replace(text, nodes.Text(" – "))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Sphinx calls it."""
+    """Sets up the extension, for Sphinx."""
     app.connect("autodoc-process-signature", signature)
     app.connect("missing-reference", resolve)
     app.connect("doctree-read", dashes)

@@ -1,6 +1,6 @@
-"""Pictures of tensors, with matplotlib and the public interface alone.
+"""Plots of tensors, with matplotlib and the public interface only.
 
-The page «Gallery» of the documentation is made with it.
+The gallery of the documentation uses it.
 """
 
 import math
@@ -17,7 +17,7 @@ FILL, EDGE, CURVE = "#c9dcf0", "#8fb3dc", "#c8501e"
 
 
 def histogram(scheme, shape, **parameters):
-    """Draws the values of a tensor and, over them, the density of the law that `describe` tells."""
+    """Plots the values of a tensor, and over them the density of the law that `describe` returns."""
     spec = seedbed.spec(scheme, shape, **parameters)
     values = client.init(spec).ravel()
     law = client.describe(spec).law
@@ -30,7 +30,7 @@ def histogram(scheme, shape, **parameters):
 
 
 def spike(scheme, shape, **parameters):
-    """Draws the values of a tensor that are all the same."""
+    """Plots a tensor whose values are all the same."""
     values = client.init(seedbed.spec(scheme, shape, **parameters)).ravel()
     axes = empty_axes(f"constant law; {len(values):,} values")
     axes.stem([values[0]], [np.mean(values == values[0])], linefmt=CURVE, basefmt=" ")
@@ -38,7 +38,7 @@ def spike(scheme, shape, **parameters):
 
 
 def image(matrices, titles):
-    """Draws matrices side by side: red is positive, blue negative, white 0."""
+    """Plots matrices side by side: red is positive, blue negative, white 0."""
     figure, row = plt.subplots(1, len(matrices), squeeze=False, figsize=SIZE, layout="constrained")
     for axes, matrix, title in zip(row[0], matrices, titles, strict=True):
         most = abs(matrix).max()
@@ -49,7 +49,7 @@ def image(matrices, titles):
 
 
 def empty_axes(title):
-    """A picture for one graph."""
+    """Axes of a new figure."""
     axes = plt.figure(figsize=SIZE, layout="constrained").add_subplot()
     axes.set_title(title, loc="left", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Puts the emulated GPU (``emulated/cupy``) in CuPy's place."""
+"""Replaces CuPy by the emulated GPU (``emulated/cupy``)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from types import ModuleType
 from unittest import mock
 
 FOLDER = Path(__file__).parent / "emulated"
-"""Goes onto the PYTHONPATH of processes that shall find the emulated package."""
+"""Belongs on the PYTHONPATH of processes that use the emulated package."""
 
 CACHE = Path(tempfile.gettempdir()) / f"seedbed-emulated-{os.getuid()}"
-"""Where compiled kernels are kept, by a digest of their source, so that each is compiled once."""
+"""The cache of compiled kernels, by a digest of their source, so that each is compiled once."""
 
 
 @contextlib.contextmanager
 def emulated_cupy() -> Iterator[ModuleType]:
-    """Within the block, ``import cupy`` gives the emulated package, whether there is a real one or not."""
-    before = _take_cupy()
+    """Makes ``import cupy`` import the emulated package within the block, even if CuPy is installed."""
+    before = _unload_cupy()
     sys.path.insert(0, str(FOLDER))
     try:
         with mock.patch.dict(os.environ, {"CUPY_CACHE_DIR": str(CACHE)}):
@@ -30,10 +30,10 @@ def emulated_cupy() -> Iterator[ModuleType]:
             yield cupy
     finally:
         sys.path.remove(str(FOLDER))
-        _take_cupy()
+        _unload_cupy()
         sys.modules.update(before)
 
 
-def _take_cupy() -> dict[str, ModuleType]:
-    """Takes a package that was imported out of the way; the next import looks for it anew."""
+def _unload_cupy() -> dict[str, ModuleType]:
+    """Removes CuPy from the imported modules and returns them; the next import searches the path again."""
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "cupy"}

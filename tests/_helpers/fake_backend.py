@@ -1,4 +1,4 @@
-"""A backend whose numbers a test can predict, and which counts what it is asked for."""
+"""A backend with predictable numbers that records its calls."""
 
 import threading
 import time
@@ -13,11 +13,11 @@ from seedbed_server.engine.backends.base import done
 
 
 class FakeBackend(engine.Backend):
-    """Element i is i mod 2048, which every dtype down to float16 holds (bfloat16 rounds it).
+    """Fills element i with i mod 2048, which float16 and wider dtypes hold exactly (bfloat16 rounds it).
 
     Args:
-        seconds: How long a call of a sampler takes; it looks for cancellation each millisecond.
-        error: What a sampler raises.
+        seconds: How long a call of a sampler takes; it checks for cancellation every millisecond.
+        error: The exception that a sampler raises.
     """
 
     name = "fake"

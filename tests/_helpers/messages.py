@@ -1,4 +1,4 @@
-"""A service's stream messages, with no socket between."""
+"""The stream messages of a service, without a socket."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def messages(
     chunk_bytes: int = Settings.chunk_bytes,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[bytes]:
-    """What a server with the numpy backend would send; its errors are ServiceErrors."""
-    _, answer = STREAMS[method]
+    """The messages that a server with the numpy backend would send; errors are raised as ServiceError."""
+    _, stream = STREAMS[method]
     try:
-        yield from answer(
+        yield from stream(
             InitServicer(engine.open_backend("numpy", 1), Settings(chunk_bytes=chunk_bytes)), request, cancelled
         )
     except Exception as error:

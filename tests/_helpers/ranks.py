@@ -1,4 +1,4 @@
-"""Runs a function on several ranks, each a process of its own, with gloo."""
+"""Runs a function on several ranks, each in a separate process, with gloo."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 
 
 def run(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What the function returns on each rank."""
+    """The results of the function, by rank."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_main, (world_size, folder, function, args), world_size)
         return [torch.load(Path(folder, str(rank)), weights_only=False) for rank in range(world_size)]

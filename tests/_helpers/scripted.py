@@ -1,4 +1,4 @@
-"""A server that plays each failure over a real socket."""
+"""A server that plays scripted failures over a real socket."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +9,16 @@ import grpc
 from _helpers.messages import messages
 from seedbed.v1 import InitModelRequest, InitModelResponse, InitTensorRequest, InitTensorResponse
 
-CHUNK = 64  # bytes; so that small tensors have many
+CHUNK = 64  # bytes; small, so that small tensors have many chunks
 
 
 class Stream:
-    """One attempt of a client, as the script sees it."""
+    """One attempt of a client, as seen by the script."""
 
     def __init__(self, method, request, context):
         self.request = request
         self.context = context
-        self._parse = {"InitTensor": InitTensorResponse, "InitModel": InitModelResponse}[method].FromString
+        self._parse = {"InitTensor": InitTensorResponse, "InitModel": InitModelResponse}[method].FromString  # type: ignore[attr-defined]
         self.right = list(messages(method, request, CHUNK))
 
     def message(self, index):
@@ -29,7 +29,7 @@ class Stream:
 
 
 class ScriptedServer:
-    """Plays one script for each attempt, the last one again and again; None answers correctly."""
+    """Plays one script for each attempt, and repeats the last one; None stands for the correct response."""
 
     def __init__(self):
         self.requests = []
@@ -42,7 +42,7 @@ class ScriptedServer:
                 grpc.method_handlers_generic_handler(
                     "seedbed.v1.InitService",
                     {
-                        name: grpc.unary_stream_rpc_method_handler(self._handler(name), kind.FromString, None)
+                        name: grpc.unary_stream_rpc_method_handler(self._handler(name), kind.FromString, None)  # type: ignore[attr-defined]
                         for name, kind in handlers.items()
                     },
                 )
@@ -77,7 +77,7 @@ def fails_with(code, after):
 
 
 def replaces(index, change):
-    """Sends all, but another message in place of one."""
+    """Sends all messages, but replaces one."""
 
     def script(stream):
         for position in range(len(stream.right)):

@@ -1,4 +1,4 @@
-"""Servers in the process of the test."""
+"""Servers in the test's own process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedbed_server.service.tracing import Traces
 
 @contextlib.contextmanager
 def servers_here() -> Iterator[Callable[..., Server]]:
-    """Yields `start_here`; stops the servers that it has started when the block ends."""
+    """Yields `start_here`, and stops its servers when the block ends."""
     running: list[Server] = []
 
     def start_one(*arguments: object, **options: object) -> Server:

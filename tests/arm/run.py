@@ -40,7 +40,7 @@ PACKAGES = "python3,python3-venv,ca-certificates"
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
 # The others need torch, or the GPU's compiler, or a processor that is not emulated, for they look at the clock.
-TIMED = "tests/engine/test_laws.py::test_a_large_matrix_asks_often_whether_to_go_on_and_tells_how_far_it_has_come"
+TIMED = "tests/engine/test_laws.py::test_a_large_matrix_polls_for_cancellation_and_reports_progress"
 TESTS = [
     "tests/engine",
     *(f"--ignore=tests/engine/test_{name}.py" for name in ("schemes", "cuda", "cuda_machine_code")),

@@ -1,4 +1,4 @@
-"""The files of deployment, without running any container: run.py does that."""
+"""The deployment files, checked without running a container; run.py runs them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RENDERERS = (("kustomize", "build"), ("kubectl", "kustomize"))
 Object = dict[str, Any]
 
 
-# What the files say.
+# Reading the files.
 
 
 @cache
@@ -43,30 +43,30 @@ def compose_services() -> dict[str, Object]:
 
 @cache
 def rendered(variant: str) -> list[Object]:
-    renderer = next((found for found in RENDERERS if shutil.which(found[0])), None)
+    renderer = next((command for command in RENDERERS if shutil.which(command[0])), None)
     if renderer is None:
-        pytest.skip("there is neither kustomize nor kubectl")
+        pytest.skip("neither kustomize nor kubectl is installed")
     command = [*renderer, str(KUBERNETES / variant)]
     return list(yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [found for found in objects if found["kind"] == kind]
+    return [manifest for manifest in objects if manifest["kind"] == kind]
 
 
 def pods(objects: list[Object]) -> Iterator[Object]:
-    for found in of_kind(objects, "Deployment") + of_kind(objects, "Job"):
-        yield found["spec"]["template"]
+    for workload in of_kind(objects, "Deployment") + of_kind(objects, "Job"):
+        yield workload["spec"]["template"]
 
 
 def known_variables(command: str) -> set[str]:
-    """The variables that a command tells of in its help."""
-    found = seedbed_command.commands[command]
-    return set(re.findall(r"SEEDBED_\w+", found.get_help(click.Context(found))))
+    """The variables that a command's help names."""
+    parsed_command = seedbed_command.commands[command]
+    return set(re.findall(r"SEEDBED_\w+", parsed_command.get_help(click.Context(parsed_command))))
 
 
 def parsed(arguments: list[str], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The options of a command line, which is not run."""
+    """Parses a command line without running it, and returns its options."""
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     command = seedbed_command.commands[arguments[0]]
@@ -79,36 +79,36 @@ def parsed(arguments: list[str], variables: dict[str, str], monkeypatch: pytest.
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 def test_objects_follow_kubernetes_schemas(variant: str, version: str):
-    for found in rendered(variant):
-        kubernetes_validate.validate(found, version, strict=True)
+    for manifest in rendered(variant):
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("path", sorted(KUBERNETES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_files_hold_objects(path: Path):
-    """Also where nothing can render them: complete objects follow the schemas, patches name one that there is."""
-    found = yaml.safe_load(path.read_text())
-    if found["kind"] == "Kustomization":
-        assert all((path.parent / resource).exists() for resource in found["resources"])
-        assert all((path.parent / patch["path"]).exists() for patch in found.get("patches", []) if "path" in patch)
+def test_manifests_are_valid(path: Path):
+    """Needs no renderer: complete objects follow the schemas, and patches name an object that exists."""
+    manifest = yaml.safe_load(path.read_text())
+    if manifest["kind"] == "Kustomization":
+        assert all((path.parent / resource).exists() for resource in manifest["resources"])
+        assert all((path.parent / patch["path"]).exists() for patch in manifest.get("patches", []) if "path" in patch)
     elif path.parent.name in ("base", "checkpoint"):
-        kubernetes_validate.validate(found, KUBERNETES_VERSIONS[-1], strict=True)
+        kubernetes_validate.validate(manifest, KUBERNETES_VERSIONS[-1], strict=True)
     else:
         base = yaml.safe_load((KUBERNETES / "base" / path.name).read_text())
-        assert (found["kind"], found["metadata"]) == (base["kind"], base["metadata"])
-        assert named(containers_of(found)) <= named(containers_of(base))
+        assert (manifest["kind"], manifest["metadata"]) == (base["kind"], base["metadata"])
+        assert names(containers_of(manifest)) <= names(containers_of(base))
 
 
 def containers_of(workload: Object) -> list[Object]:
     return workload["spec"]["template"]["spec"]["containers"]
 
 
-def named(things: list[Object]) -> set[str]:
+def names(things: list[Object]) -> set[str]:
     return {thing["name"] for thing in things}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_pods_keep_to_the_restricted_standard(variant: str):
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root beside."""
+def test_pods_follow_the_restricted_standard(variant: str):
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root."""
     for pod in pods(rendered(variant)):
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -120,11 +120,11 @@ def test_pods_keep_to_the_restricted_standard(variant: str):
                 "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
             }  # fmt: skip
             assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
-            assert {mount["name"] for mount in container["volumeMounts"]} == named(spec["volumes"])
+            assert {mount["name"] for mount in container["volumeMounts"]} == names(spec["volumes"])
 
 
 @pytest.mark.parametrize("variant", ["base", "plaintext", "gpu"])
-def test_selectors_mean_the_servers_and_no_other_pods(variant: str):
+def test_selectors_match_the_servers_and_no_other_pods(variant: str):
     objects = rendered(variant)
     (server,), (worker,) = pods(objects), pods(rendered("checkpoint"))
     labels, workers_labels = server["metadata"]["labels"], worker["metadata"]["labels"]
@@ -140,19 +140,19 @@ def test_selectors_mean_the_servers_and_no_other_pods(variant: str):
         assert not selector.items() <= workers_labels.items()
     clients = policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
     assert clients.items() <= workers_labels.items()
-    ports = named(server["spec"]["containers"][0]["ports"])
+    ports = names(server["spec"]["containers"][0]["ports"])
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
     assert {rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]} <= ports
 
 
 @pytest.mark.parametrize("variant", ["base", "plaintext", "gpu"])
-def test_servers_start_with_what_pods_give_them(variant: str, monkeypatch: pytest.MonkeyPatch):
+def test_pods_configure_servers_correctly(variant: str, monkeypatch: pytest.MonkeyPatch):
     (pod,) = pods(rendered(variant))
     (container,) = pod["spec"]["containers"]
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
     assert variables.keys() <= known_variables("serve") | known_variables("health")
-    found = parsed(container["args"], variables, monkeypatch)
-    assert found["listen"] == ("0.0.0.0:50051",)
+    options = parsed(container["args"], variables, monkeypatch)
+    assert options["listen"] == ("0.0.0.0:50051",)
     assert variables["SEEDBED_METRICS"].endswith(f":{pod['metadata']['annotations']['prometheus.io/port']}")
     assert pod["spec"]["terminationGracePeriodSeconds"] > SERVER_GRACE
     mounts = tuple(mount["mountPath"] for mount in container["volumeMounts"])
@@ -185,11 +185,11 @@ def test_workers_write_all_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["server", "loopback", "gpu"])
-def test_composed_servers_start_with_what_they_are_given(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_composed_servers_are_configured_correctly(name: str, monkeypatch: pytest.MonkeyPatch):
     service = compose_services()[name]
     assert service["environment"].keys() <= known_variables("serve")
-    found = parsed(service["command"], service["environment"], monkeypatch)
-    assert found["listen"] == ("0.0.0.0:50051",)
+    options = parsed(service["command"], service["environment"], monkeypatch)
+    assert options["listen"] == ("0.0.0.0:50051",)
     assert int(service["stop_grace_period"].removesuffix("s")) > SERVER_GRACE
 
 
@@ -205,51 +205,51 @@ def test_composed_containers_are_hardened(name: str):
 # Prometheus and Grafana.
 
 
-def test_prometheus_looks_where_the_servers_are():
+def test_prometheus_scrapes_the_servers():
     (job,) = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
-    (found,) = job["dns_sd_configs"]
-    for name in found["names"]:
-        assert compose_services()[name]["environment"]["SEEDBED_METRICS"] == f"0.0.0.0:{found['port']}"
+    (discovery,) = job["dns_sd_configs"]
+    for name in discovery["names"]:
+        assert compose_services()[name]["environment"]["SEEDBED_METRICS"] == f"0.0.0.0:{discovery['port']}"
 
 
 def test_promtool_accepts_the_configuration():
     if shutil.which("promtool") is None:
-        pytest.skip("there is no promtool")
+        pytest.skip("promtool is not installed")
     command = ["promtool", "check", "config", str(ROOT / "deploy" / "monitoring" / "prometheus.yml")]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_dashboard_shows_what_a_server_tells(start_server: Callable[..., Any]):
+def test_dashboard_shows_all_metrics(start_server: Callable[..., Any]):
     handle = start_server(metrics="127.0.0.1:0")
     with seedbed.connect(handle.target) as client:
         client.normal((4, 4))
     url = re.search(r"metrics on (\S+)", handle.banner)[1]
-    told: dict[str, set[str]] = {}
+    exported: dict[str, set[str]] = {}
     for line in urllib.request.urlopen(url).read().decode().splitlines():
         if not line.startswith("#"):
             name, labels = re.match(r"(\w+)(\{.*\})?", line).groups()
-            told.setdefault(name, {"job", "instance"}).update(re.findall(r"(\w+)=", labels or ""))
+            exported.setdefault(name, {"job", "instance"}).update(re.findall(r"(\w+)=", labels or ""))
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     expressions += [variable["definition"] for variable in dashboard["templating"]["list"] if "definition" in variable]
     shown = {name for text in expressions for name in re.findall(r"seedbed_\w+", text)}
     assert shown
-    assert shown <= told.keys()
-    missing = {name for name in told if not name.endswith("_created")} - shown
+    assert shown <= exported.keys()
+    missing = {name for name in exported if not name.endswith("_created")} - shown
     assert missing <= {"seedbed_request_seconds_count", "seedbed_request_seconds_sum"}
     for text in expressions:
         labels = re.findall(r"(\w+)(?:=|!=|=~|!~)\"", text) + re.findall(
             r"\w+", "".join(re.findall(r"by \((.*?)\)", text))
         )
         metrics = re.findall(r"seedbed_\w+", text)
-        assert all(set(labels) <= told[name] for name in metrics), text
+        assert all(set(labels) <= exported[name] for name in metrics), text
 
 
 # The image.
 
 
 @pytest.mark.parametrize(("lock", "extra"), [("cpu", "server"), ("gpu", "gpu")])
-def test_locked_versions_are_those_that_the_project_allows(lock: str, extra: str):
+def test_locked_versions_meet_the_requirements(lock: str, extra: str):
     text = (ROOT / "deploy" / "image" / f"requirements-{lock}.txt").read_text()
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE):
@@ -260,7 +260,7 @@ def test_locked_versions_are_those_that_the_project_allows(lock: str, extra: str
 
 
 def requirements(extra: str) -> Iterator[Requirement]:
-    """What the project needs with an extra, and with the extras that this one names."""
+    """What the project requires with an extra, and with the extras that this one includes."""
     client, server = (tomllib.loads((ROOT / path).read_text()) for path in ("pyproject.toml", "server/pyproject.toml"))
     pinned = [
         text.format(version="1") for text in server["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]

@@ -207,9 +207,9 @@ def test_the_law_is_the_peer_s(peer, theirs, ours, client):
     side = PEERS[peer]()
     name, names, defaults = parameters(theirs)
     given = [defaults] if set(names) <= set(defaults) else []
-    for values in [*given, *({**defaults, **values} for values in VALUES.get(name, []))]:
+    for values in [*given, *({**defaults, **values} for values in VALUES.get(name, []))]:  # type: ignore[attr-defined]
         assert set(values) == set(names)
-        for shape in SHAPES.get(name, [MATRIX, side.kernel] if values.get("batch_axis") != -1 else [side.kernel]):
+        for shape in SHAPES.get(name, [MATRIX, side.kernel] if values.get("batch_axis") != -1 else [side.kernel]):  # type: ignore[attr-defined]
             if name == "dirac_" and shape[0] % values["groups"]:
                 continue
             compare(side, as_call(theirs), ours, shape, values, client)

@@ -47,12 +47,12 @@ def test_the_blocks_are_of_kinds_that_are_run(name):
         assert block.language in RUN or block.caption or block.language in SHOWN, f"{name}:{block.line}: no caption"
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.nightly) for name in SLOW)])
 def test_the_page_runs(name, tmp_path):
     run(DOCS / name, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_tutorial_runs_from_nothing(tmp_path):
     """It makes an environment of its own, in which its programs run, too."""
     python_blocks = [block for block in blocks(DOCS / INSTALLS) if block.language in ("python", "pycon")]

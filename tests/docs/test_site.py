@@ -21,7 +21,7 @@ COLUMNS = 90  # characters of code that there is room for, in a window of any us
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     for package in ("sphinx", "myst_parser", "furo", "sphinx_click", "sphinx_copybutton", "matplotlib", "torch", "jax"):
-        pytest.importorskip(package, reason="pip install '.[docs,peers]'")
+        pytest.importorskip(package, reason="make .venv/dev.stamp")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, *BUILD.split(), "-d", folder / "cache" / "doctrees", DOCS, folder / "html"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=ROOT)
@@ -60,7 +60,7 @@ def test_the_code_of_the_front_page_fits_its_column():
         assert len(line) <= COLUMNS, line
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("width", [1024, 1360, 1920])
 def test_the_front_page_needs_no_scroll_bar(site, width):
     webdriver = pytest.importorskip("selenium.webdriver")
@@ -82,7 +82,7 @@ def test_the_front_page_needs_no_scroll_bar(site, width):
         assert needed <= there, text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pages_fetch_nothing_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 20
@@ -93,7 +93,7 @@ def test_pages_fetch_nothing_from_elsewhere(site):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text(encoding="utf-8")), style
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_python_reference_has_all_that_is_public(site):
     import seedbed.aio
     import seedbed.jax
@@ -113,7 +113,7 @@ def test_the_python_reference_has_all_that_is_public(site):
             assert f'id="seedbed.Client.{name}"' in pages, name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_line_s_reference_has_all_commands(site):
     from seedbed.cli._app import seedbed_command
 
@@ -125,7 +125,7 @@ def test_the_command_line_s_reference_has_all_commands(site):
                 assert parameter.opts[-1] in page, f"{name} {parameter.opts}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_contract_is_there_to_the_last_field(site):
     from seedbed.v1 import init_pb2
 
@@ -142,7 +142,7 @@ def test_the_contract_is_there_to_the_last_field(site):
     assert "Streams one tensor, or a region of it." in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_there_is_a_picture_of_every_scheme(site):
     page = (site / "gallery.html").read_text(encoding="utf-8")
     for scheme in seedbed.SCHEMES:

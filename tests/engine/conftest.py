@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: every backend, and one way to sample with it."""
+"""Fixtures of the engine's tests: all backends, and one way to sample with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedbed.v1 import Region, TensorSpec
 from seedbed_server import engine
 
 NAMES = ["numpy", "numba", "emulated"]
-"""``emulated`` is cupy on a GPU that runs its kernels on the CPU; EMULATED_GPU=0 is for where no C++ compiler is."""
+"""``emulated`` is cupy on an emulated GPU, whose kernels run on the CPU; set EMULATED_GPU=0 without a C++ compiler."""
 
 if os.environ.get("EMULATED_GPU") == "0":
     NAMES.remove("emulated")
@@ -25,15 +25,15 @@ _opened: dict[tuple[str, int], engine.Backend] = {}
 
 
 def open_backend(name: str, threads: int) -> engine.Backend:
-    """Opens each backend once; pieces are small, so that small tensors are divided among threads too."""
+    """Opens each backend once, with small pieces, so that threads share small tensors too."""
     if (name, threads) not in _opened:
         if name == "emulated":
             with emulated_cupy():
                 backend = engine.open_cupy(threads)
         else:
             backend = engine.open_backend(name, threads)
-            backend.share = dict.fromkeys(backend.share, 64)
-            backend.piece = 64
+            backend.grain = dict.fromkeys(backend.grain, 64)  # type: ignore[attr-defined]
+            backend.piece = 64  # type: ignore[attr-defined]
         _opened[name, threads] = backend
     return _opened[name, threads]
 
@@ -56,7 +56,7 @@ def fast() -> engine.Backend:
 def sample(
     backend: engine.Backend, spec: TensorSpec, region: tuple[Any, Any] | None = None, chunk: int | None = None
 ) -> np.ndarray:
-    """Samples a tensor, or the region (start, stop) of it, in chunks of so many elements."""
+    """Samples a tensor, or its region (start, stop), in pieces of ``chunk`` elements."""
     message = Region(start=region[0], stop=region[1]) if region is not None else None
     description = engine.describe(spec, message)
     out = np.empty(description.element_count, engine.numpy_dtype(description.spec.dtype))

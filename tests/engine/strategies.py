@@ -1,4 +1,4 @@
-"""Hypothesis strategies: any tensor that can be served, and any region of it."""
+"""Hypothesis strategies: valid tensors, and regions of them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _trunc_normal(pair: list[float], std: float, sigma: bool) -> TruncNormal:
 
 
 def _schemes(shape: Shape, dtype: int) -> list[st.SearchStrategy[dict]]:
-    """What can be asked of a shape, as keyword arguments of TensorSpec; without recipes."""
+    """The schemes that are valid for a shape, without recipes, as keyword arguments of TensorSpec."""
     is_complex = dtype == COMPLEX64
     elementwise = {
         "ones": st.builds(Ones),
@@ -117,7 +117,7 @@ _NOT_COMPLEX = ("trunc_normal", "orthogonal", "delta_orthogonal", "sparse", "per
 
 
 def _composites(shape: Shape, dtype: int, depth: int) -> list[st.SearchStrategy[dict]]:
-    """What is made of recipes, at most so deep."""
+    """The schemes that contain recipes, nested at most ``depth`` deep."""
     literal = st.integers(0, 9).map(lambda seed: {"literal": _literal(shape, dtype, seed)})
     if not depth:
         return [literal]
@@ -138,7 +138,7 @@ def _literal(shape: Shape, dtype: int, seed: int) -> Literal:
 
 @st.composite
 def _recipes(draw: st.DrawFn, shape: Shape, dtype: int, depth: int) -> Recipe:
-    """A recipe of this shape and dtype, or of others that are brought to them."""
+    """A recipe of this shape and dtype, or of others that are broadcast and rounded to them."""
     recipe = Recipe(stream=draw(st.sampled_from(["", "", "", "other", "wq"])))
     if shape and draw(st.booleans()):
         shape = draw(_smaller(shape))
@@ -153,14 +153,14 @@ def _recipes(draw: st.DrawFn, shape: Shape, dtype: int, depth: int) -> Recipe:
 
 @st.composite
 def _smaller(draw: st.DrawFn, shape: Shape) -> Shape:
-    """A shape that is broadcast to this one."""
+    """A shape that broadcasts to this one."""
     missing = draw(st.integers(0, len(shape) - 1))
     return tuple(1 if draw(st.integers(0, 2)) == 0 else size for size in shape[missing:])
 
 
 @st.composite
 def views(draw: st.DrawFn, shape: Shape, is_injective: bool = True) -> View:
-    """A tensor reshaped, its axes permuted, cut, flipped, stepped, joined to a diagonal, and perhaps repeated."""
+    """A view that reshapes, permutes axes, cuts, flips, steps, takes a diagonal, and possibly repeats elements."""
     if draw(st.booleans()):
         shape = draw(st.sampled_from([(math.prod(shape),), *_splits(shape)]))
     axes = [[size, stride] for size, stride in zip(shape, row_major(shape), strict=True)]
@@ -183,7 +183,7 @@ def views(draw: st.DrawFn, shape: Shape, is_injective: bool = True) -> View:
 
 
 def _splits(shape: Shape) -> list[Shape]:
-    """The shape with one axis made two."""
+    """The shapes with one axis split in two."""
     return [
         (*shape[:axis], size // part, part, *shape[axis + 1 :])
         for axis, size in enumerate(shape)
@@ -210,7 +210,7 @@ def _parts(draw: st.DrawFn, shape: Shape, dtype: int, depth: int) -> Parts:
     return parts
 
 
-# The domain of each argument, within which every function is finite, and small enough for what comes after it.
+# The domain of each argument, on which all functions are finite, with values small enough for later steps.
 _ANY = (-1e3, 1e3)
 _DOMAINS: dict[str, list[tuple[float, float]]] = {
     **{
@@ -249,7 +249,7 @@ class _Steps:
         return self.add(self.shapes[index], index, *bounds, function=Function.FUNCTION_CLAMP)
 
     def fits(self, shape: Shape, to: Shape | None) -> bool:
-        """Whether it can be broadcast with another, or to one."""
+        """Whether a shape can be broadcast with another, or to it."""
         try:
             return to is None or np.broadcast_shapes(shape, to) is not None
         except ValueError:
@@ -264,7 +264,7 @@ def _expressions(draw: st.DrawFn, shape: Shape, dtype: int, depth: int) -> Expre
     made.add(tuple(recipe.shape) or shape, recipe=recipe)
     for kind in draw(st.lists(st.sampled_from(sorted(_STEPS)), max_size=6)):
         _STEPS[kind](draw, made)
-    last = made.clamped(len(made.steps) - 1, -1e4, 1e4)  # what float16 holds
+    last = made.clamped(len(made.steps) - 1, -1e4, 1e4)  # within float16
     size = math.prod(made.shapes[last])
     if not _is_broadcast(made.shapes[last], shape):
         offset = draw(st.integers(0, size - 1)) if size else 0
@@ -342,12 +342,12 @@ _STEPS = {
 }
 
 _MOST_COMPOSITE = 500
-"""Elements of a tensor of recipes: each chunk of it is planned anew, and chunks may be of one element."""
+"""The most elements of a tensor of recipes: each piece is planned again, and may have one element."""
 
 
 @st.composite
 def specs(draw: st.DrawFn, most_elements: int = 3000) -> TensorSpec:
-    """Any tensor of a few elements; every third is made of recipes, if it is small."""
+    """Tensors of few elements; every third of the small ones contains recipes."""
     shape = draw(
         st.lists(st.integers(0, 40), max_size=5).map(tuple).filter(lambda shape: math.prod(shape) <= most_elements)
     )
@@ -365,7 +365,7 @@ def specs(draw: st.DrawFn, most_elements: int = 3000) -> TensorSpec:
 
 @st.composite
 def regions(draw: st.DrawFn, shape: Shape) -> tuple[list[int], list[int]]:
-    """Any region of a shape, as (start, stop)."""
+    """Regions of a shape, as (start, stop)."""
     pairs = [sorted(draw(st.tuples(st.integers(0, size), st.integers(0, size)))) for size in shape]
     return [start for start, _ in pairs], [stop for _, stop in pairs]
 

@@ -1,4 +1,4 @@
-"""The guarantee: the same bits from every backend, for every region, chunk size and number of threads."""
+"""The guarantee: the same bits on all backends, for all regions, piece sizes and numbers of threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bits(array: np.ndarray) -> bytes:
 
 
 def same_of_all(spec: TensorSpec, region: tuple[Any, Any] | None = None) -> np.ndarray:
-    """What every backend samples, if that is the same."""
+    """Samples on all backends, compares their bits, and returns the sample."""
     expected, *others = (sample(open_backend(name, 1), spec, region) for name in NAMES)
     assert [bits(other) for other in others] == [bits(expected)] * len(others)
     return expected
@@ -62,7 +62,7 @@ def test_any_partition_fits_together(data) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_indices_reach_to_the_end_of_64_bits(data) -> None:
-    """Blocks far from 0, whose counters use more than 32 bits, in shapes as large as can be asked for."""
+    """Blocks far from 0, whose counters use more than 32 bits, in shapes of the largest sizes."""
     shape = data.draw(st.sampled_from([(2**62 - 1,), (2**31 - 1, 2**31), (2**20, 2**20, 2**21), (2**61, 1)]))
     dtype = data.draw(st.sampled_from([DataType.DATA_TYPE_FLOAT16, DataType.DATA_TYPE_BFLOAT16]))
     start = [data.draw(st.integers(0, size - 1)) for size in shape]
@@ -77,7 +77,7 @@ def test_indices_reach_to_the_end_of_64_bits(data) -> None:
 @pytest.mark.parametrize("law", ["uniform", "normal", "trunc_normal", "sparse"])
 @pytest.mark.parametrize("dtype", DataType.values()[1:])
 def test_large_tensors_agree(law: str, dtype: int, fast) -> None:
-    """Enough values to meet every branch of every function."""
+    """Enough values to reach all branches of all functions."""
     parameters = {
         "uniform": Uniform(a=-0.3, b=0.7), "normal": Normal(std=0.02),
         "trunc_normal": TruncNormal(a=-3.0, b=4.0), "sparse": Sparse(sparsity=0.4),
@@ -96,8 +96,8 @@ def test_large_disks_agree(law: Disk, fast) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_masks_and_permutations_agree_wherever_elements_lie(data) -> None:
-    """Runs of any order and distance; rows just above a power of two, whose cycles are walked; enormous tensors."""
+def test_masks_and_permutations_agree_at_any_elements(data) -> None:
+    """Runs in any order and at any distance; rows just above a power of two, which need cycle walking; huge tensors."""
     rows = data.draw(st.sampled_from([2, 3, 5, 8, 9, 100, 4096, 4097, 2**31 + 5, 2**32, 2**40 + 1]))
     columns = data.draw(st.sampled_from([1, 2, 7, 100, 351, 352, 353, 1000, 2**22]))
     first, step = (
@@ -113,11 +113,11 @@ def test_masks_and_permutations_agree_wherever_elements_lie(data) -> None:
     dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
     expected = np.linspace(1, 2, lengths.sum(), dtype=dtype)
     masked, reference, fast = expected.copy(), open_backend("numpy", 1), open_backend("numba", 1)
-    reference.mask(mask, seed, (starts, lengths), expected)
-    fast.mask(mask, seed, (starts, lengths), masked)
+    reference.mask(mask, seed, (starts, lengths), expected)  # type: ignore[attr-defined]
+    fast.mask(mask, seed, (starts, lengths), masked)  # type: ignore[attr-defined]
     assert bits(masked) == bits(expected)
     indices = starts % rows
-    assert bits(reference.places(mask, seed, indices)) == bits(fast.places(mask, seed, indices))
+    assert bits(reference.places(mask, seed, indices)) == bits(fast.places(mask, seed, indices))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_masks_and_permutations_agree_wherever_elements_lie(data) -> None:
     ],
 )  # fmt: skip
 def test_orthogonal_agrees(shape, reference) -> None:
-    """Of one block of 64 columns, of some, of one that is not full; of strips of 48, in one block or in two."""
+    """One block of 64 columns, several, a partial one; strips of 48 within one block or across two."""
     spec = TensorSpec(name="q", shape=shape, dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
     expected = bits(sample(reference, spec))
     for threads in (1, 2, 3):
         assert bits(sample(NumbaBackend(threads), spec)) == expected
 
 
-def test_the_width_of_strips_changes_nothing(monkeypatch) -> None:
+def test_the_width_of_strips_does_not_matter(monkeypatch) -> None:
     spec = TensorSpec(name="q", shape=[1000, 700], dtype=DataType.DATA_TYPE_FLOAT64, orthogonal=Orthogonal())
     expected = bits(sample(NumbaBackend(1), spec))
     monkeypatch.setattr(reflections, "_STRIPS", 1)
@@ -145,8 +145,8 @@ def test_the_width_of_strips_changes_nothing(monkeypatch) -> None:
         assert bits(sample(NumbaBackend(1), spec)) == bits(sample(NumbaBackend(2), spec)) == expected
 
 
-def test_tall_orthogonal_matrices_are_drawn_in_pieces(reference) -> None:
-    """Whose Gaussians one thread does not draw alone, in both layouts."""
+def test_tall_orthogonal_matrices_are_sampled_in_tasks(reference) -> None:
+    """In both orientations; several threads sample the Gaussians."""
     for shape in ([1100, 66], [66, 1100], [9000, 15], [15, 9000]):
         spec = TensorSpec(name="q", shape=shape, seed=3, orthogonal=Orthogonal())
         assert bits(sample(NumbaBackend(3), spec)) == bits(sample(reference, spec))
@@ -155,7 +155,7 @@ def test_tall_orthogonal_matrices_are_drawn_in_pieces(reference) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_far_bounds_agree(data) -> None:
-    """The tails of the quantile function, to the limit."""
+    """The tails of the quantile function, up to the limit."""
     near = data.draw(st.floats(-35, 35))
     spec = TensorSpec(
         shape=[500],
@@ -167,23 +167,22 @@ def test_far_bounds_agree(data) -> None:
 
 @given(regions((50, 40, 30)))
 @settings(max_examples=20, deadline=None)
-def test_a_region_costs_what_it_holds(region) -> None:
-    """Not a promise about seconds: the backend is asked for no more elements than the region's."""
-    asked = 0
+def test_only_elements_of_the_region_are_sampled(region) -> None:
+    sampled = 0
 
     class Counting(type(open_backend("numpy", 1))):  # type: ignore[misc]
         def sample(self, parameters, stream, runs, out):
-            nonlocal asked
-            asked += int(runs[1].sum())
+            nonlocal sampled
+            sampled += int(runs[1].sum())
             super().sample(parameters, stream, runs, out)
 
     part = sample(Counting(1), TensorSpec(shape=[50, 40, 30], normal=Normal()), region)
-    assert asked == part.size
+    assert sampled == part.size
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(specs_with_regions(), max_size=6), st.sampled_from(OTHER_BACKENDS), st.integers(0, 9))
-def test_many_at_once_are_as_one_by_one(cases, backend, first) -> None:
+def test_many_arrays_at_once_equal_one_by_one(cases, backend, first) -> None:
     reference, jobs = open_backend("numpy", 1), []
     for spec, (start, stop) in cases:
         description = engine.describe(spec, Region(start=start, stop=stop))
@@ -196,25 +195,25 @@ def test_many_at_once_are_as_one_by_one(cases, backend, first) -> None:
         assert bits(array) == bits(expected)
 
 
-def test_long_work_asks_whether_to_go_on() -> None:
+def test_long_work_polls_for_cancellation() -> None:
     backend = open_backend("numba", 2)
     out = np.full(1 << 24, -1.0, np.float32)
-    asked = iter([False, False, True])
+    cancelled = iter([False, False, True])
     with pytest.raises(engine.Cancelled):
-        backend.fill(engine.describe(TensorSpec(shape=[1 << 24], uniform=Uniform())), 0, out, lambda: next(asked))
+        backend.fill(engine.describe(TensorSpec(shape=[1 << 24], uniform=Uniform())), 0, out, lambda: next(cancelled))
     written = (out != -1).sum()
     time.sleep(0.1)
-    assert (out != -1).sum() == written < out.size  # nobody writes there any more
+    assert (out != -1).sum() == written < out.size  # nothing writes there any more
 
 
-def test_work_for_others_holds_nobody_up() -> None:
+def test_a_busy_pool_delays_nothing() -> None:
     backend = open_backend("numba", 2)
     spec = TensorSpec(name="w", shape=[1000], normal=Normal())
     alone = sample(backend, spec)
-    assert backend._pool is not None
+    assert backend._pool is not None  # type: ignore[attr-defined]
     others = threading.Event()
     try:
-        busy = [backend._pool.submit(others.wait) for _ in range(backend.threads)]
+        busy = [backend._pool.submit(others.wait) for _ in range(backend.threads)]  # type: ignore[attr-defined]
         assert bits(sample(backend, spec)) == bits(alone)
         assert not any(future.done() for future in busy)
     finally:
@@ -243,14 +242,14 @@ WIDTHS = [1e-45, 3e-42, 1e-38, 2.0**-102, 2.0**-102 * (1 - 2**-24), 2.0**-101 * 
 @pytest.mark.parametrize(
     ("a", "b"), [*((0.0, width) for width in WIDTHS), (1e-44, 3e-42), (-1e-39, 1e-38), (-1e-40, 1e-31), (-1e-31, 1e-30)]
 )
-def test_uniforms_that_are_hardly_above_zero_agree(a, b) -> None:
+def test_uniforms_just_above_zero_agree(a, b) -> None:
     spec = TensorSpec(name="w", shape=[5000], seed=5, uniform=Uniform(a=a, b=b))
     same_of_all(spec)
 
 
 @pytest.mark.parametrize("law", [{"normal": Normal(mean=0.0, std=1e-60)}, {"uniform": Uniform(a=0.0, b=1e-30)}])
-def test_a_zero_is_not_taken_for_the_other(law, backend) -> None:
-    """Means and bounds that float32 rounds to -0.0, after the same ones of 0.0."""
+def test_zeros_of_both_signs_are_distinguished(law, backend) -> None:
+    """Means and bounds that float32 rounds to -0.0, after others that it rounds to 0.0."""
     for sign in (1.0, -1.0):
         spec = TensorSpec(name="w", shape=[999], **law)
         if "normal" in law:

@@ -1,4 +1,4 @@
-"""The GPU's backend, on a GPU that is emulated: its choice, its memory, and what the other tests do not reach."""
+"""The GPU backend on an emulated GPU: its choice, its memory, and code that the other tests do not reach."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ COMPLEX_LAWS = {
 
 
 def box(rows: tuple[int, int], columns: tuple[int, int], **recipe) -> Part:
-    """A part of a matrix."""
+    """A part of a matrix, given by its rows and columns."""
     return Part(region=Region(start=[rows[0], columns[0]], stop=[rows[1], columns[1]]), recipe=Recipe(**recipe))
 
 
@@ -129,11 +129,11 @@ def gpu(cupy: ModuleType) -> CupyBackend:
     return engine.open_cupy()
 
 
-# Memory of the device, written in place.
+# Writing device memory in place.
 
 
 def written(gpu: CupyBackend, description, first: int, count: int, shift: int = 0) -> bytes:
-    """Elements as they arrive in device memory, ``shift`` elements after an address that suits all stores."""
+    """Samples to device memory, ``shift`` elements after an aligned address."""
     dtype = engine.numpy_dtype(description.spec.dtype)
     memory = gpu.cuda.allocate((count + shift + 1) * dtype.itemsize)
     gpu.writer(description)(first, count, memory.ptr + shift * dtype.itemsize, None)
@@ -142,7 +142,7 @@ def written(gpu: CupyBackend, description, first: int, count: int, shift: int = 
     gpu.cuda.copy_to_host(host, memory.ptr, stream)
     stream.synchronize()
     around = np.concatenate([host[:shift], host[shift + count :]])
-    assert set(around.tobytes()) <= {0xA5}, "something was written beyond the elements asked for"
+    assert set(around.tobytes()) <= {0xA5}, "memory beyond the requested elements was written"
     return host[shift : shift + count].tobytes()
 
 
@@ -152,7 +152,7 @@ DTYPES = pytest.mark.parametrize("dtype", REAL_DTYPES, ids=DataType.Name)
 
 
 def check_any_piece(gpu: CupyBackend, reference: engine.Backend, spec: TensorSpec, regions=REGIONS) -> None:
-    """Compares pieces of a tensor's regions, at any address, with the reference's."""
+    """Compares pieces of a tensor's regions, at any address, with the reference."""
     draw = random.Random(spec.SerializeToString(deterministic=True))
     for region in regions:
         description = engine.describe(spec, region)
@@ -204,7 +204,7 @@ def test_parts_of_complex_numbers(parts: str, gpu: CupyBackend, reference: engin
 
 
 @pytest.mark.parametrize("parts", ON_CPU_PARTS)
-def test_parts_that_the_cpu_makes(parts: str, gpu: CupyBackend, reference: engine.Backend) -> None:
+def test_parts_that_the_cpu_computes(parts: str, gpu: CupyBackend, reference: engine.Backend) -> None:
     spec = TensorSpec(
         name="w", shape=[61, 83], dtype=DataType.DATA_TYPE_FLOAT32, parts=Parts(parts=ON_CPU_PARTS[parts])
     )
@@ -213,7 +213,7 @@ def test_parts_that_the_cpu_makes(parts: str, gpu: CupyBackend, reference: engin
 
 
 def test_parts_of_many_dimensions(gpu: CupyBackend, reference: engine.Backend) -> None:
-    """Parts with the same box in each dimension, by chance; some fill a dimension, so that it merges with others."""
+    """Random boxes in each dimension; a dimension that is filled merges with its neighbour."""
     draw = random.Random(5)
     shape = [4, 3, 5, 2, 6]
 
@@ -236,8 +236,8 @@ def test_parts_of_many_dimensions(gpu: CupyBackend, reference: engine.Backend) -
         assert written(gpu, description, first, count) == expected[first : first + count].tobytes()
 
 
-def test_pieces_of_enormous_parts(gpu: CupyBackend, reference: engine.Backend) -> None:
-    """Only what a piece has of a run is made."""
+def test_pieces_of_huge_parts(gpu: CupyBackend, reference: engine.Backend) -> None:
+    """Only the elements of a run that are in the piece are computed."""
     rows, columns = 2**20, 2**36
     parts = [
         Part(region=Region(start=[0, 3], stop=[rows, columns]), recipe=Recipe(normal=Normal())),
@@ -252,14 +252,14 @@ def test_pieces_of_enormous_parts(gpu: CupyBackend, reference: engine.Backend) -
 
 
 def launches_of(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the kernels that are launched from now on."""
+    """Collects the names of launched kernels."""
     launched: list[str] = []
     launch = gpu.cuda.launch
     monkeypatch.setattr(gpu.cuda, "launch", lambda kernel, *others: (launched.append(kernel), launch(kernel, *others)))
     return launched
 
 
-def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zeros_are_written_only_where_gaps_are_possible(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     launched = launches_of(gpu, monkeypatch)
     expected = {
         "row blocks": ["normal_float32", "uniform_float32", "sparse_float32"],
@@ -275,7 +275,7 @@ def test_zeros_are_written_only_where_there_may_be_gaps(gpu: CupyBackend, monkey
 
 
 @DTYPES
-def test_recipes_that_the_cpu_makes(dtype: int, gpu: CupyBackend, reference: engine.Backend) -> None:
+def test_recipes_that_the_cpu_computes(dtype: int, gpu: CupyBackend, reference: engine.Backend) -> None:
     values = np.arange(-7.0, 8.0).astype(engine.numpy_dtype(dtype))
     logarithm = Expression(
         steps=[
@@ -304,7 +304,7 @@ def test_dirac_in_any_region(gpu: CupyBackend, reference: engine.Backend) -> Non
 
 
 def test_as_many_dimensions_as_a_region_can_have(gpu: CupyBackend, reference: engine.Backend) -> None:
-    """Two of three in each dimension: none can be merged with another."""
+    """Two of three indices in each dimension, so that no dimensions merge."""
     spec = TensorSpec(shape=[3] * 38, normal=Normal())
     description = engine.describe(spec, Region(start=[1] * 38, stop=[3] * 38))
     for first in (0, 12345, 2**38 - 1000):
@@ -316,7 +316,7 @@ def test_as_many_dimensions_as_a_region_can_have(gpu: CupyBackend, reference: en
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (3, 2), (8, 1), (9, 2), (4, 3)])
 def test_the_masks_of_few_rows(shape, gpu: CupyBackend, reference: engine.Backend) -> None:
-    """The last block goes on after the last row, where no permutation is defined."""
+    """The last block extends beyond the last row, where the permutation is undefined."""
     spec = TensorSpec(name="w", shape=shape, seed=3, sparse=Sparse(sparsity=0.5))
     assert sample(gpu, spec).tobytes() == sample(reference, spec).tobytes()
 
@@ -327,7 +327,7 @@ def test_the_masks_of_few_rows(shape, gpu: CupyBackend, reference: engine.Backen
 def test_many_tensors_in_few_launches(
     gpu: CupyBackend, reference: engine.Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pieces of every kind, side by side in one memory; as many launches as tables take, not one for each."""
+    """Pieces of all kinds, adjacent in memory, with as few launches as the tables allow."""
     draw = random.Random(11)
     recipes = [*LAWS.values(), *({"parts": Parts(parts=parts)} for parts in DRAWN_PARTS.values())]
     complex_recipes = [*COMPLEX_LAWS.values(), *({"parts": Parts(parts=parts)} for parts in COMPLEX_PARTS.values())]
@@ -353,19 +353,19 @@ def test_many_tensors_in_few_launches(
     host, stream = np.empty(memory.size, np.uint8), gpu.cuda.cupy.cuda.get_current_stream()
     gpu.cuda.copy_to_host(host, memory.ptr, stream)
     stream.synchronize()
-    wanted = np.full_like(host, 0xA5)
+    expected_bytes = np.full_like(host, 0xA5)
     for position, values in expected:
-        wanted[position : position + values.nbytes] = values.view(np.uint8)
-    assert host.tobytes() == wanted.tobytes()
+        expected_bytes[position : position + values.nbytes] = values.view(np.uint8)
+    assert host.tobytes() == expected_bytes.tobytes()
 
 
 def test_the_launches_of_a_model(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GPT-2: 148 tensors, of which 98 are constants."""
+    """GPT-2: 148 tensors, 98 of them constants."""
     launched = launches_of(gpu, monkeypatch)
     path = Path(__file__).parents[2] / "examples" / "gpt2-124m.json"
     model = json_format.Parse(path.read_text(encoding="utf-8"), Model())
     for spec in model.tensors:
-        spec.shape[0] = 3  # the emulated GPU would take long
+        spec.shape[0] = 3  # the emulated GPU is slow
     descriptions = [engine.describe(spec) for spec in model.tensors]
     memory = gpu.cuda.allocate(sum(each.byte_count for each in descriptions))
     begins = itertools.accumulate((each.byte_count for each in descriptions), initial=memory.ptr)
@@ -375,7 +375,7 @@ def test_the_launches_of_a_model(gpu: CupyBackend, monkeypatch: pytest.MonkeyPat
     assert launched == ["normal_float32"] * 4 + ["repeat_32"]
 
 
-def test_tables_are_within_what_every_driver_takes() -> None:
+def test_tables_fit_into_the_arguments_of_a_kernel() -> None:
     sizes = {name: form.dtype.itemsize for name, form in {**cuda_tables._FORMS, "draws": cuda_tables._DRAWS}.items()}
     assert max(sizes.values()) <= 4096, sizes
     assert all(size % 8 == 0 for size in sizes.values())
@@ -393,7 +393,7 @@ def test_a_full_table_is_followed_by_another() -> None:
     assert tasks_of([Task("repeat_16", 1, bytes(cuda_tables.REPEAT.size))] * 128) == [127, 1]
 
 
-# Pieces under way.
+# Pieces in flight.
 
 
 def test_pieces_may_be_waited_for_in_any_order(gpu: CupyBackend, reference: engine.Backend) -> None:
@@ -417,13 +417,13 @@ def test_threads_share_the_device(gpu: CupyBackend, reference: engine.Backend) -
 
 def test_cancelling_ends_long_work(gpu: CupyBackend) -> None:
     description = engine.describe(TensorSpec(shape=[20_000_000], constant=Constant(val=1.0)))
-    asked: list[int] = []
+    polls: list[int] = []
     with pytest.raises(engine.Cancelled):
-        gpu.fill(description, 0, np.empty(20_000_000, np.float32), lambda: len(asked) > 2 or asked.append(0))
-    assert len(gpu._idle) == 2  # both lanes came back
+        gpu.fill(description, 0, np.empty(20_000_000, np.float32), lambda: len(polls) > 2 or polls.append(0))
+    assert len(gpu._idle) == 2  # both lanes were returned
 
 
-# Messages, cut of large pieces.
+# Messages served from large pieces.
 
 
 MESSAGE = 1000
@@ -431,7 +431,7 @@ MESSAGE = 1000
 
 @pytest.fixture
 def copied(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of each copy to the host; pieces are of ten messages, and all streams have three."""
+    """The bytes of each copy to the host; a piece has ten messages, and there are three pieces in all."""
     monkeypatch.setattr(cuda_pieces, "PIECE_BYTES", 10 * 4 * MESSAGE + 17)
     monkeypatch.setattr(cuda_pieces, "_MOST_PIECES", 3)
     gpu._pieces = cuda_pieces.Pieces(gpu.cuda)
@@ -442,7 +442,7 @@ def copied(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def messages(sampler, count: int, first: int = 0, ahead: int = 2) -> Iterator[bytes]:
-    """What a service does: it begins messages before it waits for the first of them."""
+    """As a service does: starts messages before it waits for the first of them."""
     under_way: list = []
     for begin in range(first, count, MESSAGE):
         out = np.empty(min(MESSAGE, count - begin), np.float32)
@@ -457,12 +457,12 @@ def messages(sampler, count: int, first: int = 0, ahead: int = 2) -> Iterator[by
 
 
 @pytest.mark.parametrize("count", [1, MESSAGE, 2 * MESSAGE + 1, 11 * MESSAGE, 57 * MESSAGE + 5])
-def test_messages_are_cut_of_pieces(count: int, gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+def test_messages_are_served_from_pieces(count: int, gpu: CupyBackend, reference: engine.Backend, copied) -> None:
     spec = TensorSpec(name="w", shape=[count], normal=Normal())
     sampler = gpu.sampler(engine.describe(spec))
     whole = sample(reference, spec).tobytes()
     assert b"".join(messages(sampler, count)) == whole
-    one_by_one, pieces = min(count, MESSAGE), max(0, count - MESSAGE)  # the first message shall not wait
+    one_by_one, pieces = min(count, MESSAGE), max(0, count - MESSAGE)  # the first message must not wait
     full, rest = divmod(pieces, 10 * MESSAGE)
     assert copied == [4 * each for each in (one_by_one, *[10 * MESSAGE] * full, rest) if each]
     assert b"".join(messages(sampler, count, count // 2)) == whole[count // 2 * 4 :]
@@ -482,17 +482,17 @@ def test_messages_out_of_order(gpu: CupyBackend, reference: engine.Backend, copi
         assert out.tobytes() == whole[first : first + count].tobytes()
 
 
-def test_streams_share_few_pieces(gpu: CupyBackend, reference: engine.Backend, copied) -> None:
+def test_tensors_share_few_pieces(gpu: CupyBackend, reference: engine.Backend, copied) -> None:
     specs = [TensorSpec(name=str(i), shape=[35 * MESSAGE], uniform=Uniform()) for i in range(6)]
     streams = [messages(gpu.sampler(engine.describe(spec)), 35 * MESSAGE) for spec in specs]
     got = list(zip(*streams, strict=True))
     for spec, parts in zip(specs, zip(*got, strict=True), strict=True):
         assert b"".join(parts) == sample(reference, spec).tobytes()
-    assert copied.count(4 * MESSAGE) > 60  # most streams had none
-    assert gpu._pieces._free._value == 3  # all came back
+    assert copied.count(4 * MESSAGE) > 60  # most tensors had no piece
+    assert gpu._pieces._free._value == 3  # all were returned
 
 
-def test_a_stream_that_ends_early_gives_its_pieces_back(gpu: CupyBackend, copied) -> None:
+def test_a_call_that_ends_early_returns_its_pieces(gpu: CupyBackend, copied) -> None:
     sampler = gpu.sampler(engine.describe(TensorSpec(shape=[10**9], uniform=Uniform())))
     stream = messages(sampler, 10**9)
     for _ in range(25):
@@ -513,7 +513,7 @@ def test_device_memory_is_bounded(cupy: ModuleType, gpu: CupyBackend) -> None:
     assert cupy.cuda.most_used[0] - before <= 8 << 20
 
 
-def test_idle_memory_is_given_back(cupy: ModuleType, gpu: CupyBackend) -> None:
+def test_idle_memory_is_freed(cupy: ModuleType, gpu: CupyBackend) -> None:
     sampler = gpu.sampler(engine.describe(TensorSpec(shape=[1 << 24], uniform=Uniform())))
     parts = [np.empty(1 << 18, np.float32) for _ in range(64)]
     before = cupy.cuda.used[0]
@@ -525,7 +525,7 @@ def test_idle_memory_is_given_back(cupy: ModuleType, gpu: CupyBackend) -> None:
     assert cupy.cuda.used[0] - before <= (16 << 20) + 2 * cuda_pieces.PIECE_BYTES
 
 
-def test_too_little_memory_is_an_error_of_that_call_alone(cupy: ModuleType, gpu: CupyBackend) -> None:
+def test_too_little_memory_fails_only_that_call(cupy: ModuleType, gpu: CupyBackend) -> None:
     description = engine.describe(TensorSpec(shape=[1 << 20], uniform=Uniform()))
     out = np.empty(1 << 20, np.float32)
     with cupy.cuda.limited(cupy.cuda.used[0] + 1000), pytest.raises(MemoryError, match="the GPU is out of memory"):
@@ -534,18 +534,18 @@ def test_too_little_memory_is_an_error_of_that_call_alone(cupy: ModuleType, gpu:
     assert out.any()
 
 
-# Choosing.
+# The choice of a backend.
 
 
-def test_auto_takes_a_gpu_that_works(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_a_working_gpu(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_why_no_gpu", lambda: None)
     backend = engine.open_backend()
     assert (backend.name, backend.reason) == ("cupy", "the fastest, since there is a GPU")
     assert backend.device == "Emulated GPU (device 0, compute capability 9.0)"
 
 
-def test_the_cpu_is_opened_when_it_is_needed(cupy: ModuleType) -> None:
-    """No server waits for Numba before it serves what the GPU makes."""
+def test_the_cpu_backend_is_opened_at_its_first_use(cupy: ModuleType) -> None:
+    """A server must not wait for Numba before the GPU serves its first tensor."""
     waiting, gate = threading.Event(), threading.Event()
 
     class Slow(NumpyBackend):
@@ -572,7 +572,7 @@ def test_opening_does_not_import_numba(cupy: ModuleType) -> None:
     assert done.stdout == "False\n"
 
 
-def test_auto_says_why_it_did_not_take_one(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_says_why_it_did_not_choose_a_gpu(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_why_no_gpu", lambda: "there is no NVIDIA driver")
     backend = engine.open_backend("auto")
     assert (backend.name, backend.reason) == ("numba", "the fastest without a GPU: there is no NVIDIA driver")
@@ -580,10 +580,10 @@ def test_auto_says_why_it_did_not_take_one(cupy: ModuleType, monkeypatch: pytest
     monkeypatch.setenv("EMULATED_GPUS", "0")
     backend = engine.open_backend("auto")
     assert backend.name == "numba"
-    assert "there is no GPU; see that nvidia-smi lists a device" in backend.reason
+    assert "there is no GPU; check that nvidia-smi lists a device" in backend.reason
 
 
-def test_auto_without_numba_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_numba_chooses_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_why_no_gpu", lambda: "cupy is not installed")
     monkeypatch.setitem(sys.modules, "seedbed_server.engine.backends.numba", None)
     backend = engine.open_backend("auto")
@@ -592,15 +592,15 @@ def test_auto_without_numba_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None
     assert "cupy is not installed" in backend.reason
 
 
-def test_a_processor_without_fused_multiply_add_takes_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_fused_multiply_add_chooses_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_why_no_gpu", lambda: "cupy is not installed")
     old = SimpleNamespace(get_host_cpu_features=lambda: {"avx": True, "fma": False})
     monkeypatch.setattr(numba_fma, "binding", old)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     backend = engine.open_backend("auto")
     assert backend.name == "numpy"
-    assert "fused multiply-add (x86-64 since 2013), which this one has not" in backend.reason
-    with pytest.raises(ValueError, match="numpy makes the same bits"):
+    assert "fused multiply-add (x86-64 since 2013), which this one lacks" in backend.reason
+    with pytest.raises(ValueError, match="numpy gives the same bits"):
         engine.open_backend("numba")
 
 
@@ -616,11 +616,11 @@ def test_devices_are_chosen_by_number(cupy: ModuleType, monkeypatch: pytest.Monk
     monkeypatch.setenv("SEEDBED_DEVICE", "1")
     assert "device 1" in engine.open_backend("cupy").device
     monkeypatch.setenv("SEEDBED_DEVICE", "the big one")
-    with pytest.raises(ValueError, match="SEEDBED_DEVICE: 'the big one' is not a number"):
+    with pytest.raises(ValueError, match="SEEDBED_DEVICE: 'the big one' is not an integer"):
         engine.open_backend("cupy")
 
 
-def test_each_device_has_memory_and_streams_of_its_own(
+def test_each_device_has_its_own_memory_and_cuda_streams(
     cupy: ModuleType, monkeypatch: pytest.MonkeyPatch, reference: engine.Backend
 ) -> None:
     monkeypatch.setenv("EMULATED_GPUS", "2")
@@ -629,11 +629,11 @@ def test_each_device_has_memory_and_streams_of_its_own(
     before = dict(cupy.cuda.used)
     assert sample(second, spec).tobytes() == sample(reference, spec).tobytes()
     assert cupy.cuda.used.get(0) == before.get(0)
-    assert {lane.stream.device for lane in second._idle} == {1}
+    assert {lane.cuda_stream.device for lane in second._idle} == {1}
     assert cupy.cuda.runtime.getDevice() == 0
 
 
-def test_a_device_that_is_asked_for_is_not_replaced(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_device_is_not_replaced(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="there is no device 7"):
         engine.open_backend("auto", device=7)
 
@@ -645,7 +645,7 @@ def test_without_cupy_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_a_driver_the_remedy_is_named() -> None:
-    """With the real CuPy, where there is none."""
+    """With the real CuPy, on machines without a driver."""
     if backends._why_no_gpu() is None:
         assert engine.open_backend("cupy").name == "cupy"
         return
@@ -653,7 +653,7 @@ def test_without_a_driver_the_remedy_is_named() -> None:
         engine.open_backend("cupy")
 
 
-def test_a_compiler_that_fails_is_told(cupy: ModuleType, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_compiler_is_reported(cupy: ModuleType, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
 
     def fail(*_: object) -> None:
@@ -665,7 +665,7 @@ def test_a_compiler_that_fails_is_told(cupy: ModuleType, tmp_path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_with_other_bits_is_refused(gpu: CupyBackend, reference: engine.Backend) -> None:
+def test_a_device_with_different_bits_is_refused(gpu: CupyBackend, reference: engine.Backend) -> None:
     gpu.check(reference)
 
     class Wrong(type(reference)):  # type: ignore[misc]
@@ -673,14 +673,14 @@ def test_a_device_with_other_bits_is_refused(gpu: CupyBackend, reference: engine
             super().fill(description, first, out)
             out[-1] = np.nextafter(out[-1], np.float32(math.inf))
 
-    with pytest.raises(cuda_device.NoDevice, match="makes other bits of uniform than the reference"):
+    with pytest.raises(cuda_device.NoDevice, match=r"the bits of uniform on .* differ from the reference"):
         gpu.check(Wrong(1))
 
 
 def test_a_device_without_memory_is_refused(cupy: ModuleType) -> None:
     with (
         cupy.cuda.limited(cupy.cuda.used.get(0, 0) + 100),
-        pytest.raises(ValueError, match=r"out of memory .*; stop whoever"),
+        pytest.raises(ValueError, match=r"out of memory .*; stop other programs"),
     ):
         engine.open_backend("cupy")
 
@@ -695,7 +695,7 @@ def test_a_device_whose_kernels_fail_is_refused(cupy: ModuleType, monkeypatch: p
 
 
 def test_the_emulated_cupy_has_nothing_that_the_real_one_lacks(cupy: ModuleType) -> None:
-    """Else the tests would pass with names that are not there."""
+    """Otherwise the tests could pass with names that do not exist."""
     root = Path(__file__).parents[2]
     sources = "".join(
         (root / path).read_text(encoding="utf-8")
@@ -745,10 +745,10 @@ def test_kernels_are_compiled_once(cupy: ModuleType, tmp_path, monkeypatch: pyte
     assert cupy.cuda.nvrtc.compilations == before + 1
     [kept] = (tmp_path / "not" / "yet").iterdir()
     kept.write_bytes(kept.read_bytes()[:-100])
-    engine.open_cupy()  # a damaged file counts as none
+    engine.open_cupy()  # a damaged file is ignored
     assert cupy.cuda.nvrtc.compilations == before + 2
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_not_writable_is_ignored(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUPY_CACHE_DIR", "/dev/null/cache")
     assert engine.open_cupy().name == "cupy"

@@ -1,4 +1,4 @@
-"""What NVRTC made of the laws: how much, no multiply-add that is not meant, nothing flushed to zero or spilled."""
+"""NVRTC's code for the laws: its size, only explicit multiply-adds, no flushed subnormals, no spilled registers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from seedbed_server.engine.backends import cuda_kernels
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(sys.platform != "linux", reason="NVIDIA has a compiler for Linux and Windows only"),
 ]
 
 ARCHITECTURES = [75, 90]
 
-# Divisions and roots are rounded correctly by refining an estimate with fused multiply-adds; without them, and with a
-# multiplication and an addition in the place of each that is written, none is left.
+# Divisions and roots refine an estimate with fused multiply-adds, to round correctly. Without them, and with each
+# explicit multiply-add replaced by a multiplication and an addition, none is left.
 UNFUSED = """
 #define WITHOUT_ROOTS
 #define UNFUSED
@@ -33,7 +33,7 @@ __device__ inline double quotient(double x, double y) {
 }
 """
 ROUNDS_PAIRS = 80
-"""The architecture from which on two values are rounded to 16 bits by one instruction."""
+"""The first architecture with an instruction that rounds two values to 16 bits."""
 
 Instructions = Mapping[str, list[str]]
 """The instructions of each function."""
@@ -52,7 +52,7 @@ def disassembled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Inst
             text = prefix + cuda_kernels.source()
             cubin = cuda_kernels.compiled(nvrtc, text, architecture, options or cuda_kernels.OPTIONS)
             path = directory / f"{len(known)}.cubin"
-            path.write_bytes(cubin + b"\0")  # CuPy cuts the last byte off
+            path.write_bytes(cubin + b"\0")  # CuPy removes the last byte
             known[key] = _functions(subprocess.check_output([nvdisasm(), "-c", path], text=True))
         return known[key]
 
@@ -76,12 +76,12 @@ def _functions(listing: str) -> Instructions:
 
 
 def fused(instructions: list[str]) -> list[str]:
-    """Multiply-adds of floating point; those of the constant 0 are moves."""
+    """Floating-point multiply-adds; those with the constant 0 are moves."""
     return [i for i in instructions if re.match(r"[FDH]FMA", i) and not re.search(r"-RZ, RZ,", i)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_is_fused_but_what_is_written_so(architecture: int, disassembled) -> None:
+def test_only_explicit_calls_are_fused(architecture: int, disassembled) -> None:
     functions = disassembled(architecture, UNFUSED)
     assert {"uniform_float32", "normal_float32", "normal_float64", "trunc_near_bfloat16"} <= functions.keys()
     assert {name: fused(instructions) for name, instructions in functions.items() if fused(instructions)} == {}
@@ -96,18 +96,18 @@ def test_uniforms_and_constants_are_not_fused(architecture: int, disassembled) -
     assert {"normal_float32", "trunc_near_float32", "trunc_far_float16", "normal_float64"} <= with_fused
 
 
-def test_the_test_would_see_what_is_fused(disassembled) -> None:
+def test_fused_instructions_are_detected(disassembled) -> None:
     functions = disassembled(90, UNFUSED, ("--std=c++17", "--fmad=true"))
     assert len(fused(functions["normal_float32"])) > 50
     assert len(fused(functions["uniform_float64"])) > 0
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_laws_of_float32_have_nothing_of_float64(architecture: int, disassembled) -> None:
+def test_laws_of_float32_use_no_float64(architecture: int, disassembled) -> None:
     functions = disassembled(architecture)
     for law, dtype in itertools.product(("trunc_near", "trunc_far"), ("float32", "float16", "bfloat16")):
         assert not [i for i in functions[f"{law}_{dtype}"] if re.match(r"D[A-Z]|F2F.*F64|I2F.*F64", i)]
-    # The mean and the std come as float64.
+    # The mean and the std are passed as float64.
     assert not [i for i in functions["normal_float32"] if re.match(r"D[A-Z]|I2F.*F64", i)]
 
 
@@ -115,8 +115,8 @@ def test_laws_of_float32_have_nothing_of_float64(architecture: int, disassembled
     ("kernel", "most"),
     [("normal_float32", 40), ("normal_bfloat16", 40), ("trunc_near_float32", 61), ("trunc_far_float32", 79)],
 )
-def test_how_many_instructions_a_value_takes(kernel: str, most: int, disassembled) -> None:
-    """Of the way of most values: sixteen a thread, straight ahead, its beginning included."""
+def test_the_number_of_instructions_for_a_value(kernel: str, most: int, disassembled) -> None:
+    """On the path of most values: sixteen per thread without branches, the prologue included."""
     ahead = max(re.split(r"\n(?:BRA|EXIT|RET)[^\n]*", "\n".join(disassembled(90)[kernel])), key=len)
     assert len(ahead.splitlines()) / 16 <= most
 

@@ -21,7 +21,7 @@ def next_value(value: float, towards: float, data_type: int) -> float:
 
 
 @given(data_types, st.floats(allow_nan=False, allow_infinity=False))
-@example(3, 1.00390625 + 2.0**-40)  # just above the middle of two bfloat16, and rounded to it by way of float32
+@example(3, 1.00390625 + 2.0**-40)  # just above a midpoint of bfloat16, to which float32 rounds it
 @example(3, 1.01171875 - 2.0**-40)
 def test_the_neighbours_of_a_value(data_type: int, value: float) -> None:
     largest = dtypes.largest(data_type)
@@ -39,7 +39,7 @@ def test_the_neighbours_of_a_value(data_type: int, value: float) -> None:
 
 
 @pytest.mark.parametrize("zeros", [(0.0, -0.0), (-0.0, 0.0)])
-def test_zeros_are_positive_whichever_came_first(zeros) -> None:
+def test_zeros_are_positive_whichever_is_cached_first(zeros) -> None:
     dtypes.at_most.cache_clear()
     for zero in zeros:
         for bound in (dtypes.at_most, dtypes.at_least):

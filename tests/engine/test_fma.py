@@ -1,4 +1,4 @@
-"""Fused multiply-adds are rounded once, in every case: the reference beside exact fractions, the compiled beside it."""
+"""Fused multiply-adds round once: the reference against exact fractions, the compiled one against the reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compiled(a, b, c):
 
 
 def exactly(a: float, b: float, c: float, bits: int, smallest: int, largest: int) -> float:
-    """a b + c rounded to nearest even of ``bits`` bits, subnormals being multiples of 2^smallest."""
+    """a b + c rounded to nearest even with ``bits`` bits; subnormals are multiples of 2^smallest."""
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     if exact == 0:
         return a * b + c
@@ -75,7 +75,7 @@ def test_float64(a: float, b: float, c: float) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_near_ties(dtype) -> None:
-    """Summands that cancel most of the product, or that it hardly reaches."""
+    """Summands that cancel most of the product, or far exceed it."""
     draw = np.random.default_rng(1)
     a, b = (draw.standard_normal(300_000).astype(dtype) for _ in range(2))
     for c in (-(a * b), a * b, draw.standard_normal(len(a)).astype(dtype) * dtype(2.0**-40), np.zeros_like(a)):

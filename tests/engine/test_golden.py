@@ -1,6 +1,6 @@
-"""Stream v1 is a promise: the golden vectors, against every backend.
+"""The golden vectors that freeze stream v1, on all backends.
 
-If one of these fails, the change is wrong, not the vector: a released version's bits never change.
+If one of these tests fails, the code is wrong, not the vector: the bits of a released version never change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The distributions themselves: against their exact laws, at their bounds, and where other libraries fail."""
+"""The distributions: against their exact laws, at their bounds, and where other libraries fail."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def exact_cdf(scheme: str, parameters, x: np.ndarray) -> np.ndarray:
         return (x - parameters.a) / (parameters.b - parameters.a)
     if scheme == "normal":
         return ndtr((x - parameters.mean) / parameters.std)
-    # from the side of the farther bound, so that nothing cancels
+    # from the side of the farther bound, to avoid cancellation
     low, high, z = ((value - parameters.mean) / parameters.std for value in (parameters.a, parameters.b, x))
     if low > 0:
         return (ndtr(-low) - ndtr(-z)) / (ndtr(-low) - ndtr(-high))
@@ -66,7 +66,7 @@ def exact_cdf(scheme: str, parameters, x: np.ndarray) -> np.ndarray:
 def test_kolmogorov_smirnov(scheme, parameters, dtype, fast) -> None:
     spec = TensorSpec(name="ks", shape=[LARGE], dtype=dtype, seed=2024, **{scheme: parameters})
     values = np.sort(sample(fast, spec).astype(np.float64))
-    # scipy.stats.kstest, but for its search of the exact p at so many values
+    # scipy.stats.kstest without its search for the exact p, which is slow for this many values
     expected = exact_cdf(scheme, parameters, values)
     steps = np.arange(LARGE + 1) / LARGE
     distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
@@ -74,7 +74,7 @@ def test_kolmogorov_smirnov(scheme, parameters, dtype, fast) -> None:
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
-def test_normals_have_tails_and_no_zeros_too_many(dtype, fast) -> None:
+def test_normals_have_tails_and_not_too_many_zeros(dtype, fast) -> None:
     spec = TensorSpec(name="tails", shape=[8_000_000], dtype=dtype, seed=1, normal=Normal())
     z = sample(fast, spec)
     for sigmas in (3, 4, 5):
@@ -180,14 +180,14 @@ def test_16_bit_tensors_are_the_float32_tensor_rounded(fast) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 10, 100, 1025])
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 1.0])
-def test_sparse_zeroes_as_many_in_each_column_as_torch(rows, sparsity, backend) -> None:
+def test_sparse_has_as_many_zeros_in_each_column_as_torch(rows, sparsity, backend) -> None:
     x = sample(backend, TensorSpec(shape=[rows, 7], seed=3, sparse=Sparse(sparsity=sparsity)))
     assert ((x == 0).sum(axis=0) == math.ceil(sparsity * rows)).all()
     assert not np.signbit(x[x == 0]).any()
 
 
 @pytest.mark.parametrize(("rows", "zeros"), [(2, 1), (3, 1), (5, 2), (6, 3), (8, 4), (10, 3)])
-def test_every_set_of_rows_is_as_likely(rows, zeros, fast) -> None:
+def test_all_sets_of_rows_are_equally_likely(rows, zeros, fast) -> None:
     x = sample(fast, TensorSpec(name="sets", shape=[rows, 300_000], sparse=Sparse(sparsity=zeros / rows)))
     codes = ((x == 0) * (1 << np.arange(rows))[:, None]).sum(axis=0)
     sets = [sum(1 << row for row in chosen) for chosen in itertools.combinations(range(rows), zeros)]
@@ -207,7 +207,7 @@ def test_orthogonal(shape, backend) -> None:
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
 @pytest.mark.parametrize("shape", [(6, 5, 4), (3, 4, 20), (2, 60, 3)])
 def test_the_axis_of_orthogonal(axis, shape, backend) -> None:
-    """The tensor is that of axis 0 with this axis moved."""
+    """The tensor equals that of axis 0 with this axis moved."""
     q = sample(backend, TensorSpec(shape=shape, dtype=FLOAT64, orthogonal=Orthogonal(axis=axis)))
     moved = np.moveaxis(q, axis, 0)
     first = sample(backend, TensorSpec(shape=moved.shape, dtype=FLOAT64, orthogonal=Orthogonal()))
@@ -280,25 +280,25 @@ def test_cancelled_work_stops(shape, backend) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_large_matrix_asks_often_whether_to_go_on_and_tells_how_far_it_has_come(threads) -> None:
-    asked, told = [], []
+def test_a_large_matrix_polls_for_cancellation_and_reports_progress(threads) -> None:
+    polls, reports = [], []
 
     def cancelled() -> bool:
-        asked.append(time.perf_counter())
-        return len(told) > 5
+        polls.append(time.perf_counter())
+        return len(reports) > 10
 
     description = engine.describe(TensorSpec(shape=[1500, 1500], seed=99, orthogonal=Orthogonal()))
     backend = NumbaBackend(threads)
     sample(backend, TensorSpec(shape=[70, 70], orthogonal=Orthogonal()))  # compiles
     with pytest.raises(engine.Cancelled):
-        backend.fill(description, 0, np.empty(10, np.float32), engine.Watch(cancelled, told.append))
-    assert len(asked) > 10
-    assert np.diff(asked).max() < 1  # some milliseconds, on a machine that has nothing else to do
-    assert told == sorted(told)
-    assert 0 < told[-1] < 1
+        backend.fill(description, 0, np.empty(10, np.float32), engine.Watch(cancelled, reports.append))
+    assert len(polls) > 20
+    assert np.diff(polls).max() < 1  # a few milliseconds on an idle machine
+    assert reports == sorted(reports)
+    assert 0 < reports[-1] < 1
 
 
-def test_orthogonal_matrices_need_not_wait_for_a_busy_pool() -> None:
+def test_orthogonal_matrices_do_not_wait_for_a_busy_pool() -> None:
     backend, others = NumbaBackend(2), threading.Event()
     spec = TensorSpec(shape=[200, 200], orthogonal=Orthogonal())
     try:
@@ -354,7 +354,7 @@ def test_a_wide_disk_is_the_complex_normal(fast) -> None:
 
 
 @pytest.mark.parametrize("name", ["uniform", "normal", "truncated_normal"])
-def test_complex_variance_scaling_is_that_of_jax(name, fast) -> None:
+def test_complex_variance_scaling_equals_jaxs(name, fast) -> None:
     jax = pytest.importorskip("jax")
     distribution = Distribution.Value(f"DISTRIBUTION_{name.upper()}")
     ours = complex_sample(fast, variance_scaling=VarianceScaling(scale=2.0, distribution=distribution)).ravel()

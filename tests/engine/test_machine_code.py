@@ -1,4 +1,4 @@
-"""What LLVM made of the laws: vector instructions, wide ones where they pay, fused multiply-adds where asked for."""
+"""LLVM's code for the laws: vector instructions, wide ones where they pay, and only explicit fused multiply-adds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from _helpers import command
 from llvmlite import binding
 
-# In a process of its own, with an empty cache: code that is loaded from the cache cannot be looked at. Nothing is
-# called, so that it may be code for other processors.
+# Runs in a separate process with an empty cache: code that is loaded from the cache cannot be inspected. Nothing is
+# called, so the code may be for other processors.
 COMPILE = """
 import os
 import numba
@@ -85,12 +85,12 @@ print_assembly("users_own", users_own, (floats, floats))
 
 
 def environment_of(cache: Path, **environment: str) -> dict[str, str]:
-    """Variables for a process that finds our packages, and keeps machine code in a folder."""
+    """The environment of a process that finds our packages and caches machine code in a folder."""
     return command.environment(NUMBA_CACHE_DIR=str(cache), **environment)
 
 
 def compiled(cache: Path, **environment: str) -> dict[str, str]:
-    """The assembly of each function, as it is compiled in such an environment."""
+    """The assembly of each function, compiled in such an environment."""
     environment = environment_of(cache, **environment)
     printed = subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=True
@@ -107,7 +107,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 ORTHOGONAL = {"add_inner", "add_outer", "reflectors", "factor", "add_gram", "scaled_identity", "unfold_rows"}
 LAWS32 = {"normal32", "near_row32", "far_row32", "disk32"}
 FUSED = {*ORTHOGONAL, *LAWS32, "normal64", "trunc_normal32", "trunc_normal64", "quantiles", "fill32"}
-"""Functions of laws that ask for fused multiply-adds (docs/stream-v1.md)."""
+"""Functions whose laws specify fused multiply-adds (docs/stream-v1.md)."""
 
 
 def fused(code: str) -> list[str]:
@@ -115,30 +115,30 @@ def fused(code: str) -> list[str]:
     return re.findall(r"\bv?fn?m(?:add|sub|la|ls)\w*.*", code)
 
 
-@pytest.mark.slow
-def test_what_is_fused(assembly: dict[str, str]) -> None:
+@pytest.mark.nightly
+def test_the_laws_are_fused(assembly: dict[str, str]) -> None:
     assert assembly.keys() >= FUSED
     for name, code in assembly.items():
         assert bool(fused(code)) == (name in FUSED), name
 
 
-@pytest.mark.slow
-def test_nothing_is_fused_but_what_is_written_so(tmp_path: Path) -> None:
-    """With a multiplication and an addition in the place of each multiply-add, none is left."""
+@pytest.mark.nightly
+def test_only_explicit_calls_are_fused(tmp_path: Path) -> None:
+    """With each explicit multiply-add replaced by a multiplication and an addition, none is left."""
     code = compiled(tmp_path, UNFUSED="1")
-    in_vectors = {"add_inner", "add_outer"}  # which are written in LLVM's own language
+    in_vectors = {"add_inner", "add_outer"}  # written in LLVM vectors
     assert {name for name in code if fused(code[name])} == in_vectors
     assert all("mul" in code[name] for name in FUSED - {"fill32"})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the vector instructions of x86-64 only")
-def test_laws_of_float32_have_nothing_of_float64(assembly: dict[str, str]) -> None:
+def test_laws_of_float32_use_no_float64(assembly: dict[str, str]) -> None:
     for name in ("near_row32", "far_row32"):
         assert not re.search(r"\bv?(?:mul|add|sub|sqrt|fmadd\d+|cvtps2|cvtpd2)[ps]d\b", assembly[name]), name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the vector instructions of x86-64 only")
 @pytest.mark.parametrize(
     ("name", "packed"),
@@ -163,29 +163,29 @@ def test_loops_are_vectorised(assembly: dict[str, str], name: str, packed: str) 
     assert re.search(packed, assembly[name])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for processors of x86-64")
 @pytest.mark.parametrize(("processor", "is_wide"), [("skylake-avx512", False), ("sapphirerapids", True)])
 def test_vectors_are_wide_where_that_pays(tmp_path: Path, processor: str, is_wide: bool) -> None:
-    code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES="")  # those that the processor has
+    code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES="")  # the features of that processor
     for name in ("normal32", "near_row32", "normal64", "quantiles", "to_bfloat16", "to_float16", "feistel"):
         arithmetic = re.findall(r"\bv(?:mul|add|sub|fmadd\d+)p[sd]\b.*|\bvp(?:add|srl)d\b.*", code[name])
         wide, narrow = (sum(register in each for each in arithmetic) for register in ("%zmm", "%ymm"))
-        # Few of the others: the rests of loops, and what LLVM puts together of two.
+        # Few others: remainders of loops, and vectors that LLVM combines from two.
         assert (wide > 2 * narrow) if is_wide else (narrow > 2 * wide), (name, wide, narrow)
     assert "%ymm" in code["users_own"]
     assert "%zmm" not in code["users_own"]
 
 
 TILES = {"haswell": ("+avx2,+fma", "%ymm", 12), "sapphirerapids": ("+avx512f,+avx512vl,+fma", "%zmm", 24)}
-"""Processors with their features, their widest registers, and the sums that a tile holds there."""
+"""Processors with their features, their widest registers, and the sums of a register tile."""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for processors of x86-64")
 @pytest.mark.parametrize("processor", TILES)
-def test_tiles_of_orthogonal_matrices_fill_the_registers(tmp_path: Path, processor: str) -> None:
-    """The innermost loop has a multiply-add for each sum, and leaves the sums where they are."""
+def test_register_tiles_of_orthogonal_matrices_fill_the_registers(tmp_path: Path, processor: str) -> None:
+    """The innermost loop has one multiply-add for each sum, and does not move the sums."""
     features, register, sums = TILES[processor]
     code = compiled(tmp_path, NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES=features)
     for name in ("add_inner", "add_outer"):
@@ -209,10 +209,10 @@ sys.exit(code)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not binding.get_host_cpu_features().get("avx2"), reason="runs machine code that needs AVX2")
 def test_bits_are_the_same_without_avx512(tmp_path: Path) -> None:
-    """The golden vectors and large tensors, on code for Haswell, which has AVX2 and FMA and not 32 registers."""
+    """The golden vectors and large tensors, with code for Haswell, which has AVX2 and FMA but fewer registers."""
     tests = ["test_golden.py", "test_bits.py::test_large_tensors_agree"]
     arguments = [f"{Path(__file__).parent / name}" for name in tests]
     environment = environment_of(tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="", EMULATED_GPU="0")

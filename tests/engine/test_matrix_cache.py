@@ -1,4 +1,4 @@
-"""What is kept of orthogonal matrices, each of which is needed again for its next chunk."""
+"""The cache of orthogonal matrices: each piece of a tensor needs its whole matrix."""
 
 import tracemalloc
 
@@ -11,7 +11,7 @@ KIB = 128  # float64s
 
 
 def kept(cache, *sizes):
-    """Asks for matrices of so many KiB; gives the sizes of those that are still there."""
+    """Requests matrices of these sizes in KiB; returns the sizes of those in the cache."""
     for size in sizes:
         assert cache.get(size, lambda size=size: np.zeros(size * KIB), never).nbytes == size << 10
     return list(cache._matrices)
@@ -21,11 +21,11 @@ def test_the_latest_are_kept_up_to_a_number_of_bytes():
     cache = _MatrixCache(most_bytes=12 << 10)
     assert kept(cache, 1, 2, 3, 4) == [1, 2, 3, 4]
     assert kept(cache, 5) == [4, 5]
-    assert kept(cache, 4, 6) == [4, 6]  # 4 was asked for after 5
+    assert kept(cache, 4, 6) == [4, 6]  # 4 was used after 5
     assert cache._bytes == sum(map(_kept_bytes, cache._matrices.values()))
 
 
-def test_one_that_is_too_large_is_kept_alone():
+def test_a_matrix_over_the_limit_is_kept_alone():
     cache = _MatrixCache(most_bytes=10 << 10)
     assert kept(cache, 1, 20) == [20]
     assert kept(cache, 3) == [3]
@@ -33,7 +33,7 @@ def test_one_that_is_too_large_is_kept_alone():
 
 
 def test_many_small_ones_are_bounded_too():
-    """Each takes half a KiB beside its 8 bytes, with its key and its entry."""
+    """With its key and entry, each takes half a KiB more than its 8 bytes."""
     cache = _MatrixCache(most_bytes=1 << 20)
     tracemalloc.start()
     try:

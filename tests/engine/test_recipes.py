@@ -1,4 +1,4 @@
-"""Recipes: what parts, literals and expressions hold, written down as NumPy would make it."""
+"""Recipes: parts, literals and expressions, against the same computation in NumPy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def expression(*steps: Step, shape, **fields) -> TensorSpec:
 
 
 def equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """In every bit."""
+    """Whether all bits are equal."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
@@ -93,7 +93,7 @@ def test_fused_equals_unfused(backend, dtype) -> None:
 
 
 def test_interleaved_equals_separate(backend) -> None:
-    """Two matrices whose rows take turns, as gates of a fused layer may."""
+    """Two matrices with interleaved rows, like the gates of some fused layers."""
     rows = View(shape=[4, 6], strides=[12, 1])
     odd = View(shape=[4, 6], strides=[12, 1], offset=6)
     fused = sample(
@@ -111,15 +111,15 @@ def test_a_stream_is_the_name_that_is_hashed(backend, scheme) -> None:
     assert engine.describe(copy).stream == engine.describe(named).stream
 
 
-def test_recipes_that_draw_are_numbered(reference) -> None:
-    """The first takes the tensor's stream; those that draw nothing, or have a stream of their own, are not counted."""
+def test_random_recipes_are_numbered(reference) -> None:
+    """The first uses the tensor's stream; recipes without draws or with an explicit stream are not counted."""
     recipes = [constant(3.0), normal(), normal("own"), constant(0.0), normal(), normal()]
     rows = [Part(region=region((row, row + 1), (0, 5)), recipe=recipe) for row, recipe in enumerate(recipes)]
     values = sample(reference, parts(*rows, shape=[6, 5]))
     for row, name in ((1, "w"), (2, "own"), (4, "w#1"), (5, "w#2")):
         assert equal(values[row : row + 1], sample(reference, tensor(name, [1, 5]))), name
-    given = sample(reference, parts(*rows, shape=[6, 5], stream="x"))
-    assert equal(given[4:5], sample(reference, tensor("x#1", [1, 5])))
+    made = sample(reference, parts(*rows, shape=[6, 5], stream="x"))
+    assert equal(made[4:5], sample(reference, tensor("x#1", [1, 5])))
 
 
 def test_streams_within_a_stream_are_numbered_from_it(reference) -> None:
@@ -144,7 +144,7 @@ def test_a_padding_row_changes_no_other_element(backend) -> None:
     assert equal(sample(backend, padded), plain)
 
 
-def test_of_overlapping_parts_the_last_counts_and_gaps_are_0(backend) -> None:
+def test_the_last_of_overlapping_parts_counts_and_gaps_are_0(backend) -> None:
     spec = parts(
         Part(region=region((1, 4), (1, 4)), recipe=constant(1.0)),
         Part(region=region((2, 5), (2, 5)), recipe=constant(2.0)),
@@ -185,7 +185,7 @@ def test_a_step_may_be_any_view(name, backend) -> None:
     assert equal(sample(backend, spec), np.array(of(sample(backend, tensor("w", [4, 6]))), order="C"))
 
 
-def test_a_view_may_repeat_what_it_takes(backend) -> None:
+def test_a_view_may_repeat_elements(backend) -> None:
     windows = View(shape=[4, 3, 2], strides=[1, 1, 0])
     spec = expression(Step(recipe=normal(shape=[6])), Step(view=windows, arguments=[0]), shape=[4, 3, 2])
     base = sample(backend, tensor("w", [6]))
@@ -210,7 +210,7 @@ def test_a_recipe_of_another_dtype_is_rounded_once(inner, outer, reference) -> N
 
 
 @pytest.mark.parametrize("dtype", NUMPY)
-def test_a_literal_holds_what_it_says(dtype, backend) -> None:
+def test_a_literal_has_its_values(dtype, backend) -> None:
     values = (np.arange(12) / 7 - 0.5).astype(NUMPY[dtype]).reshape(3, 4)
     spec = TensorSpec(shape=[3, 4], dtype=dtype, literal=Literal(data=values.tobytes()))
     assert equal(sample(backend, spec), values)
@@ -218,7 +218,7 @@ def test_a_literal_holds_what_it_says(dtype, backend) -> None:
 
 
 @pytest.mark.parametrize("shape", [[1], [2], [7], [8], [5, 9], [4, 4, 4], [1000]])
-def test_a_permutation_has_each_number_once(shape, backend) -> None:
+def test_a_permutation_contains_each_number_once(shape, backend) -> None:
     values = sample(backend, TensorSpec(name="p", shape=shape, permutation=Permutation()))
     assert sorted(values.reshape(-1).tolist()) == list(range(values.size))
 
@@ -254,7 +254,7 @@ def test_an_expression_is_float64_arithmetic_rounded_once(dtype, backend) -> Non
 
 @pytest.mark.parametrize(("dtype", "middle"), [(FLOAT16, 1 + 2.0**-11), (BFLOAT16, 1 + 2.0**-8)])
 def test_16_bits_are_not_rounded_twice(dtype, middle, backend) -> None:
-    """Float32 would bring it to the middle between two values, and that to the even one."""
+    """Float32 would round to the midpoint of two values, and a second time to the even one."""
     spec = expression(Step(constant=middle + 2.0**-40), shape=[3], dtype=dtype)
     assert (sample(backend, spec).astype(np.float64) > 1).all()
     spec.expression.steps[0].constant = middle
@@ -290,7 +290,7 @@ def test_an_assembly_puts_arguments_together(backend) -> None:
     assert equal(sample(backend, spec), expected)
 
 
-def test_a_cast_rounds_on_the_way(backend) -> None:
+def test_a_cast_rounds_between_steps(backend) -> None:
     spec = expression(Step(recipe=normal()), Step(cast=BFLOAT16, arguments=[0]), shape=[99], dtype=FLOAT64)
     exact = sample(backend, tensor("w", [99], FLOAT64))
     assert equal(sample(backend, spec), rounded_once(exact, BFLOAT16).astype(np.float64))
@@ -304,8 +304,8 @@ def added_up(values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("count", [1, 2, 1000, (1 << 14) - 1, 1 << 14, (1 << 14) + 1, 50_000])
-def test_sums_add_one_after_the_other(count, backend) -> None:
-    """Beginning with the first element, not with 0; also beyond what is computed at once."""
+def test_sums_add_in_order(count, backend) -> None:
+    """From the first element, not from 0; also across tiles."""
     base = sample(backend, tensor("w", [count], FLOAT64))
     reduced = Step(reduction=Reduction(reducer=Reducer.REDUCER_SUM), arguments=[0])
     spec = expression(Step(recipe=normal(shape=[count])), reduced, shape=[1], dtype=FLOAT64)
@@ -358,7 +358,7 @@ HUGE = 2**20
 FAR = ([HUGE - 2, HUGE - 3], [HUGE, HUGE])
 
 
-def test_a_few_elements_of_huge_parts_come_at_once(backend) -> None:
+def test_a_few_elements_of_huge_parts_are_fast(backend) -> None:
     half = HUGE // 2
     spec = parts(
         Part(recipe=normal("a")),
@@ -373,7 +373,7 @@ def test_a_few_elements_of_huge_parts_come_at_once(backend) -> None:
     assert equal(values, expected)
 
 
-def test_a_few_elements_of_a_huge_expression_come_at_once(backend) -> None:
+def test_a_few_elements_of_a_huge_expression_are_fast(backend) -> None:
     spec = expression(
         Step(recipe=normal("a")), Step(view=View(shape=[HUGE, HUGE], strides=[1, HUGE]), arguments=[0]),
         apply("add", 0, 1), shape=[HUGE, HUGE], dtype=FLOAT64,
@@ -413,10 +413,10 @@ def test_a_part_beyond_the_dtype_is_refused(backend) -> None:
     ids=["expression", "parts"],
 )
 def test_work_ends_soon_after_it_is_cancelled(spec, backend) -> None:
-    asked = itertools.count()
+    polls = itertools.count()
     description = engine.describe(spec)
     out = np.empty(description.element_count, np.float32)
     begin = time.thread_time()
     with pytest.raises(engine.Cancelled):
-        backend.fill(description, 0, out, lambda: next(asked) > 0)
+        backend.fill(description, 0, out, lambda: next(polls) > 0)
     assert time.thread_time() - begin < 1

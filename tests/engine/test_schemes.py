@@ -1,4 +1,4 @@
-"""What schemes resolve to, against torch.nn.init and jax.nn.initializers."""
+"""The laws of schemes, against torch.nn.init and jax.nn.initializers."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ SLOPES = [0, 0.01, 0.2, 1, -1, math.sqrt(5), 100.0]
 
 
 def torch_parameters(initialiser, shape, **arguments) -> tuple[float, float]:
-    """With which bounds, or mean and std, torch asks for a tensor to be filled."""
-    asked = mock.Mock()
-    with mock.patch.multiple(torch.Tensor, uniform_=asked, normal_=asked):
+    """The bounds, or mean and std, with which torch would fill the tensor."""
+    fill = mock.Mock()
+    with mock.patch.multiple(torch.Tensor, uniform_=fill, normal_=fill):
         initialiser(torch.empty(shape, device="meta"), **arguments)
-    return asked.call_args.args
+    return fill.call_args.args
 
 
 def law(**scheme):
@@ -89,7 +89,7 @@ def test_kaiming(shape, mode, name) -> None:
         assert within_an_ulp(law(shape=shape, kaiming_normal=scheme).normal.std, std)
 
 
-def test_an_explicit_gain_replaces_the_nonlinearitys() -> None:
+def test_an_explicit_gain_replaces_that_of_the_nonlinearity() -> None:
     relu = Kaiming(nonlinearity=Nonlinearity.NONLINEARITY_RELU, gain=3.0)
     description = engine.describe(TensorSpec(shape=[2, 9], kaiming_normal=relu))
     assert (description.law.normal.std, description.gain) == (1.0, 3.0)
@@ -211,7 +211,7 @@ def test_bounds_in_sigma_are_relative_to_the_mean() -> None:
         ({"variance_scaling": VarianceScaling(scale=0.0, distribution=Distribution.DISTRIBUTION_NORMAL)}, 0.0),
     ],
 )
-def test_no_spread_is_a_constant(scheme, value) -> None:
+def test_a_spread_of_0_is_a_constant(scheme, value) -> None:
     assert law(shape=[3, 3], **scheme).constant.val == value
 
 

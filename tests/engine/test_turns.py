@@ -1,4 +1,4 @@
-"""Tasks that threads take in turns."""
+"""Tasks that several threads take in turn."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_each_task_is_done_once(threads, pool) -> None:
     assert sorted(done) == list(range(100))
 
 
-def test_no_tasks_are_no_work(pool) -> None:
-    take_turns(pool, 4, never, lambda *_: pytest.fail("there is none"), [])
+def test_without_tasks_no_work_is_done(pool) -> None:
+    take_turns(pool, 4, never, lambda *_: pytest.fail("no task was given"), [])
 
 
-def test_an_error_of_any_thread_is_raised_and_ends_the_others(pool) -> None:
+def test_an_error_on_any_thread_is_raised_and_stops_the_others(pool) -> None:
     at_work = 0
 
     def work(task, check) -> None:
@@ -50,7 +50,7 @@ def test_an_error_of_any_thread_is_raised_and_ends_the_others(pool) -> None:
     assert at_work == 0
 
 
-def test_who_waits_for_the_last_tasks_asks_too(pool) -> None:
+def test_cancellation_is_polled_while_waiting_for_the_last_tasks(pool) -> None:
     mine, begun = threading.get_ident(), threading.Event()
 
     def work(_, check) -> None:
@@ -66,7 +66,8 @@ def test_who_waits_for_the_last_tasks_asks_too(pool) -> None:
         take_turns(pool, 2, begun.is_set, work, range(2))
 
 
-def test_what_is_done_is_told(pool) -> None:
-    told = []
-    take_turns(None, 1, engine.Watch(never, told.append), lambda _, check: check(), range(4), is_told=True)
-    assert told == [0, 0.25, 0.5, 0.75]
+def test_progress_is_reported(pool) -> None:
+    reports = []
+    watch = engine.Watch(never, reports.append)
+    take_turns(None, 1, watch, lambda _, check: check(), range(4), reports_progress=True)
+    assert reports == [0, 0.25, 0.5, 0.75]

@@ -1,4 +1,4 @@
-"""Every request that cannot be served is refused by name, before any work."""
+"""Invalid requests are refused before any work, and the error names the field."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from seedbed.v1 import (
     Zeros,
 )
 from seedbed_server import engine
+from seedbed_server.engine import recipes
 
 COMPLEX64 = DataType.DATA_TYPE_COMPLEX64
 HALF = DataType.DATA_TYPE_FLOAT16
@@ -51,7 +52,7 @@ def tensor(shape=(4, 6), **fields) -> TensorSpec:
     return TensorSpec(shape=shape, **fields)
 
 
-# (spec, field that the error names, a part of its text)
+# (spec, field that the error names, a part of its description)
 REFUSED = {
     "no scheme": (tensor(), "spec.scheme", "no scheme is set"),
     "negative dimension": (tensor((3, -1), ones=Ones()), "spec.shape[1]", "-1 is negative"),
@@ -123,7 +124,7 @@ REFUSED = {
         tensor(delta_orthogonal=DeltaOrthogonal()), "spec.shape", "Only tensors with 3, 4, or 5 dimensions"
     ),
     "delta of few outputs": (
-        tensor((3, 4, 5), delta_orthogonal=DeltaOrthogonal()), "spec.shape", "4 inputs (axis 1) for 3 outputs (axis 0)"
+        tensor((3, 4, 5), delta_orthogonal=DeltaOrthogonal()), "spec.shape", "4 inputs (axis 1) but only 3 outputs"
     ),
     "delta of one axis": (
         tensor((4, 4, 5), delta_orthogonal=DeltaOrthogonal(in_axis=-3)), "spec.delta_orthogonal.in_axis", "axis 0"
@@ -140,11 +141,11 @@ REFUSED = {
     "a real disk": (tensor(disk=Disk()), "spec.disk", "a law of complex numbers; give dtype complex64"),
     "a negative radius": (tensor(dtype=COMPLEX64, disk=Disk(radius=-1.0)), "spec.disk.radius", "negative"),
     "a disk within a normal": (
-        tensor(dtype=COMPLEX64, disk=Disk(radius=1.0, std=17.0)), "spec.disk.std", "all but uniform; leave std out"
+        tensor(dtype=COMPLEX64, disk=Disk(radius=1.0, std=17.0)), "spec.disk.std", "almost uniform; omit std"
     ),
     "a disk beyond float": (tensor(dtype=COMPLEX64, disk=Disk(radius=1e39)), "spec.disk", "the radius 1e+39 is beyond"),
     "a complex mean": (
-        tensor(dtype=COMPLEX64, normal=Normal(mean=1.0)), "spec.normal.mean", "not 0, the only mean of complex normals"
+        tensor(dtype=COMPLEX64, normal=Normal(mean=1.0)), "spec.normal.mean", "is not 0, the only mean supported"
     ),
     "bounds of complex numbers": (
         tensor(dtype=COMPLEX64, trunc_normal=TruncNormal()), "spec.trunc_normal", "use variance_scaling or disk"
@@ -236,13 +237,13 @@ PART, STEPS = "spec.parts.parts[0]", "spec.expression.steps"
 
 REFUSED_RECIPES = {
     # Parts.
-    "a part of no recipe": (parts(Part()), f"{PART}.recipe", "is missing; say what the part holds"),
+    "a part of no recipe": (parts(Part()), f"{PART}.recipe", "is missing; give the recipe of the part"),
     "a part of no scheme": (
         parts(Part(recipe=Recipe(stream="x"))), f"{PART}.recipe.scheme", "no scheme is set; set one"
     ),
     "a part outside": (
         parts(Part(region=Region(start=[0, 0], stop=[4, 7]), recipe=NORMAL)), f"{PART}.region.stop[1]",
-        "7 is outside the dimension's size 6",
+        "7 is beyond the dimension's size 6",
     ),
     "a part of another rank": (
         parts(Part(region=Region(start=[0], stop=[4]), recipe=NORMAL)), f"{PART}.region.start", "has 1 dimensions"
@@ -259,7 +260,7 @@ REFUSED_RECIPES = {
     ),
     "a part that is not broadcast": (
         parts(Part(recipe=Recipe(shape=[3, 6], normal=Normal()))), f"{PART}.recipe.shape",
-        "[3, 6] cannot be broadcast to [4, 6], the shape of the part; give 1 or the same sizes",
+        "[3, 6] cannot be broadcast to [4, 6], the shape of the part; give equal sizes or 1",
     ),
     "a part of more dimensions": (
         parts(Part(recipe=Recipe(shape=[1, 4, 6], normal=Normal()))), f"{PART}.recipe.shape", "cannot be broadcast"
@@ -270,10 +271,10 @@ REFUSED_RECIPES = {
     ),
     "a real part of a complex tensor": (
         parts(Part(recipe=Recipe(dtype=HALF, normal=Normal())), dtype=COMPLEX64), f"{PART}.recipe.dtype",
-        "is real, but the tensor is complex64; leave it out",
+        "is real, but the tensor is complex64; omit the dtype",
     ),
     "a complex expression": (
-        expression(leaf(), dtype=COMPLEX64), "spec.dtype", "is complex64, but expressions are of real numbers"
+        expression(leaf(), dtype=COMPLEX64), "spec.dtype", "is complex64, but expressions compute with real numbers"
     ),
     "a complex step": (
         expression(Step(recipe=Recipe(dtype=COMPLEX64, normal=Normal()))), f"{STEPS}[0].recipe.dtype", "complex64"
@@ -282,7 +283,7 @@ REFUSED_RECIPES = {
     "a complex literal of nan": (
         literal(1.0, NAN, 2.0, 3.0, dtype=COMPLEX64), "spec.literal.data", "element 0 is (1+nanj); give finite numbers"
     ),
-    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "takes element 24, outside the 24"),
+    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "outside the tensor of 24"),
     "a view before": (boxed(shape=[2], strides=[-1]), f"{PART}.view", "takes element -1, outside"),
     "an offset outside": (boxed(offset=24), f"{PART}.view", "takes element 24, outside"),
     "a view of too few strides": (
@@ -290,9 +291,9 @@ REFUSED_RECIPES = {
     ),
     "a view of a negative size": (boxed(shape=[-2], strides=[1]), f"{PART}.view.shape[0]", "-2 is negative"),
     "a view too large": (boxed(shape=[2**40, 2**40], strides=[0, 0]), f"{PART}.view.shape", "2^63 - 1 elements"),
-    "an element twice": (boxed(shape=[3, 3], strides=[1, 1]), f"{PART}.view", "may have elements twice"),
-    "an element repeated": (boxed(shape=[3], strides=[0]), f"{PART}.view", "may have elements twice"),
-    "too many parts": (parts(*[Part(recipe=NORMAL)] * 4097), "spec", "4097 parts, over the limit of 4096; give fewer"),
+    "an element twice": (boxed(shape=[3, 3], strides=[1, 1]), f"{PART}.view", "may contain an element twice"),
+    "an element repeated": (boxed(shape=[3], strides=[0]), f"{PART}.view", "may contain an element twice"),
+    "too many parts": (parts(*[Part(recipe=NORMAL)] * 4097), "spec", "4097 parts, over the limit of 4096; use fewer"),
     "too deep": (parts(Part(recipe=nested(17))), "spec" + ".parts.parts[0].recipe" * 17, "17 recipes deep"),
     # Literals.
     "a literal too short": (literal(1.0), "spec.literal.data", "has 4 bytes, but shape [2] of float32 takes 8"),
@@ -305,7 +306,7 @@ REFUSED_RECIPES = {
     # Permutations.
     "a permutation beyond half": (
         tensor((2050,), dtype=HALF, permutation=Permutation()), "spec.permutation",
-        "its largest number, 2049, is beyond 2048, up to which float16 holds every integer; use float64",
+        "its largest value, 2049, is beyond 2048, the limit up to which float16 represents every integer",
     ),
     "a permutation beyond float": (tensor((2**25,), permutation=Permutation()), "spec.permutation", "16777216"),
     # Expressions.
@@ -313,7 +314,7 @@ REFUSED_RECIPES = {
     "a step of no value": (expression(Step()), f"{STEPS}[0]", "has no value; set one"),
     "a loop": (
         expression(leaf(), apply("NEGATE", 1)), f"{STEPS}[1].arguments[0]",
-        "is step 1, which does not come before this one, 1; there are no loops",
+        "is step 1, which does not come before step 1",
     ),
     "a step ahead": (expression(leaf(), apply("ADD", 0, 7)), f"{STEPS}[1].arguments[1]", "is step 7"),
     "too few arguments": (expression(leaf(), apply("ADD", 0)), f"{STEPS}[1].arguments", "add takes 2 arguments, not 1"),
@@ -337,9 +338,11 @@ REFUSED_RECIPES = {
         expression(leaf(3)), f"{STEPS}[0]", "[3] cannot be broadcast to [4, 6], the shape of the tensor"
     ),
     "an unknown function": (
-        expression(leaf(), Step(function=99, arguments=[0])), f"{STEPS}[1].function", "99 is no function"
+        expression(leaf(), Step(function=99, arguments=[0])), f"{STEPS}[1].function", "99 is not a known function"
     ),
-    "no function": (expression(leaf(), Step(function=0, arguments=[0])), f"{STEPS}[1].function", "0 is no function"),
+    "no function": (
+        expression(leaf(), Step(function=0, arguments=[0])), f"{STEPS}[1].function", "0 is not a known function"
+    ),
     "division by 0": (
         expression(leaf(), number(0.0), apply("DIVIDE", 0, 1)), f"{STEPS}[2].arguments[1]", "is the constant 0"
     ),
@@ -352,15 +355,17 @@ REFUSED_RECIPES = {
     ),
     "a step of no scheme": (expression(Step(recipe=Recipe())), f"{STEPS}[0].recipe.scheme", "no scheme is set"),
     "a view outside its argument": (
-        expression(leaf(4), view(0, shape=[4], strides=[2])), f"{STEPS}[1].view", "takes element 6, outside the 4"
+        expression(leaf(4), view(0, shape=[4], strides=[2])), f"{STEPS}[1].view", "outside the tensor of 4"
     ),
     "a step too large": (
         expression(number(), view(0, shape=[2**60], strides=[0])), f"{STEPS}[1]", "has more than 2^60 elements"
     ),
     "an unknown reducer": (
-        expression(leaf(), reduction(0, reducer=99)), f"{STEPS}[1].reduction.reducer", "99 is no reducer"
+        expression(leaf(), reduction(0, reducer=99)), f"{STEPS}[1].reduction.reducer", "99 is not a known reducer"
     ),
-    "no reducer": (expression(leaf(), reduction(0, reducer=0)), f"{STEPS}[1].reduction.reducer", "0 is no reducer"),
+    "no reducer": (
+        expression(leaf(), reduction(0, reducer=0)), f"{STEPS}[1].reduction.reducer", "0 is not a known reducer"
+    ),
     "an axis outside the argument": (
         expression(leaf(), reduction(0, axes=[2])), f"{STEPS}[1].reduction.axes", "axis 2 is outside a shape of 2"
     ),
@@ -369,7 +374,7 @@ REFUSED_RECIPES = {
     ),
     "a norm of p = 0": (expression(leaf(), reduction(0, p=0.0)), f"{STEPS}[1].reduction.p", "0.0 is not a finite"),
     "a norm of nan": (expression(leaf(), reduction(0, p=NAN)), f"{STEPS}[1].reduction.p", "nan is not a finite"),
-    "a norm of infinity": (expression(leaf(), reduction(0, p=INF)), f"{STEPS}[1].reduction.p", "use a maximum"),
+    "a norm of infinity": (expression(leaf(), reduction(0, p=INF)), f"{STEPS}[1].reduction.p", "reduce by a maximum"),
     "nothing to reduce": (
         expression(leaf(3, 0), reduction(0, axes=[1])), f"{STEPS}[1].reduction", "has no elements along axes [1]"
     ),
@@ -385,14 +390,14 @@ REFUSED_RECIPES = {
     ),
     "an element of a box twice": (
         expression(number(), assembly(0, boxes=[View(shape=[2], strides=[0])])), f"{STEPS}[1].assembly.boxes[0]",
-        "may have elements twice",
+        "may contain an element twice",
     ),
     "an argument that does not fit its box": (
         expression(leaf(3), assembly(0, boxes=[View(shape=[2], strides=[1])])), f"{STEPS}[1].arguments[0]",
         "[3] cannot be broadcast to [2], the shape of the box",
     ),
     "a huge assembly": (expression(assembly(shape=[2**62])), f"{STEPS}[0]", "has more than 2^60 elements"),
-    "too many steps": (expression(*[number()] * 10_001), "spec", "10001 steps, over the limit of 10000; give fewer"),
+    "too many steps": (expression(*[number()] * 10_001), "spec", "10001 steps, over the limit of 10000; use fewer"),
     "too many steps within": (
         parts(*[Part(recipe=Recipe(expression=Expression(steps=[number()] * 5001)))] * 2),
         "spec.parts.parts[1].recipe", "10002 steps",
@@ -424,19 +429,40 @@ def test_recipes_at_the_limits_are_served() -> None:
     assert engine.describe(expression(*[number()] * 10_000)).element_count == 24
 
 
-def test_a_prefix_tells_tensors_of_a_model_apart() -> None:
+def test_descriptions_that_share_a_law_are_independent() -> None:
+    spec = tensor(name="a", seed=1, stream="s", normal=Normal())
+    unchanged = spec.SerializeToString()
+    first, second = engine.describe(spec), engine.describe(tensor(name="b", normal=Normal()))
+    assert spec.SerializeToString() == unchanged
+    assert (first.spec.name, first.spec.seed, first.spec.stream) == ("a", 1, "s")
+    assert (second.spec.name, second.spec.seed, second.spec.stream) == ("b", 0, "")
+    first.law.normal.std = 9.0
+    assert engine.describe(spec).law.normal.std == 1.0
+
+
+def test_a_recipe_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = []
+    resolve = recipes.resolve
+    monkeypatch.setattr(recipes, "resolve", lambda *args: resolved.append(args) or resolve(*args))
+    description = engine.describe(parts(Part(recipe=NORMAL), name="resolved once"))
+    engine.whole_elements(description)
+    engine.open_backend("numpy").sampler(description)
+    assert len(resolved) == 1
+
+
+def test_a_prefix_names_the_tensor_of_a_model() -> None:
     with pytest.raises(engine.InvalidSpec) as refusal:
         engine.describe(tensor(normal=Normal(std=-1.0)), prefix="tensors[3].")
     assert refusal.value.field == "tensors[3].spec.normal.std"
 
 
 REGIONS = {
-    "another rank": (Region(start=[0], stop=[4]), "region.start", "has 1 dimensions, the shape has 2"),
+    "another rank": (Region(start=[0], stop=[4]), "region.start", "has 1 dimensions, but the shape has 2"),
     "no stop": (Region(start=[0, 0]), "region.stop", "has 0 dimensions"),
     "empty message": (Region(), "region.start", "has 0 dimensions"),
     "reversed": (Region(start=[3, 0], stop=[1, 6]), "region.start[0]", "start 3 is after stop 1"),
     "negative": (Region(start=[0, -1], stop=[1, 6]), "region.start[1]", "-1 is negative"),
-    "outside": (Region(start=[0, 0], stop=[4, 7]), "region.stop[1]", "7 is outside the dimension's size 6"),
+    "outside": (Region(start=[0, 0], stop=[4, 7]), "region.stop[1]", "7 is beyond the dimension's size 6"),
 }
 
 
@@ -479,18 +505,18 @@ def test_served(spec: TensorSpec) -> None:
     assert description.element_count == math.prod(spec.shape)
 
 
-def test_backends_that_cannot_be_had() -> None:
-    with pytest.raises(ValueError, match="there is no 'tpu'; use one of auto, numpy, numba, cupy"):
+def test_unavailable_backends() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'tpu'; use one of auto, numpy, numba, cupy"):
         engine.open_backend("tpu")
     with pytest.raises(ValueError, match="threads: 0 is less than 1"):
         engine.open_backend("numpy", 0)
 
 
-def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDBED_BACKEND", "numpy")
     monkeypatch.setenv("SEEDBED_THREADS", "3")
     backend = engine.open_backend()
     assert (backend.name, backend.threads) == ("numpy", 3)
     monkeypatch.setenv("SEEDBED_THREADS", "many")
-    with pytest.raises(ValueError, match="SEEDBED_THREADS: 'many' is not a number"):
+    with pytest.raises(ValueError, match="SEEDBED_THREADS: 'many' is not an integer"):
         engine.open_backend()

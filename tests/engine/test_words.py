@@ -1,4 +1,4 @@
-"""Words and uniforms against an implementation of docs/stream-v1.md in plain Python integers, and published answers."""
+"""Words and uniforms, against docs/stream-v1.md in plain Python integers and against published vectors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def words(text: str) -> list[int]:
 
 
 def philox_of_integers(counter: list[int], key: list[int]) -> list[int]:
-    """The document's «Words», word for word."""
+    """«Words» of the document, literally."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -99,7 +99,7 @@ def test_float64_uniforms(backend: str, name: str, seed: int, first: int) -> Non
     assert [Fraction(float(x)) for x in got] == expected
 
 
-def test_purposes_are_streams_of_their_own() -> None:
+def test_each_purpose_has_its_own_stream() -> None:
     labelled = hashlib.blake2b(b"w", digest_size=8, person=b"sparse.mask").digest()
     assert stream_of("w", Purpose.SPARSE_MASK) == int.from_bytes(labelled, "little")
     assert len({stream_of("w", purpose) for purpose in Purpose}) == len(Purpose)

@@ -15,7 +15,7 @@ from seedbed.explore._calls import Connection
 
 
 @contextmanager
-def _served(client: seedbed.Client, target: str) -> Iterator[int]:
+def serve_page(client: seedbed.Client, target: str) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     app = application(client, Connection(target, {}))
     server = uvicorn.Server(
@@ -40,11 +40,11 @@ def client() -> Iterator[seedbed.Client]:
 @pytest.fixture(scope="session")
 def page(client: seedbed.Client) -> Iterator[int]:
     """The port of a page that samples in this process."""
-    with _served(client, "local:") as port:
+    with serve_page(client, "local:") as port:
         yield port
 
 
 @pytest.fixture
 def page_of() -> Callable[..., object]:
-    """Serves a page for another client."""
-    return _served
+    """A function that serves a page for another client."""
+    return serve_page

@@ -1,4 +1,4 @@
-"""The page as it is used, in headless Chromium with its driver: Debian's chromium and chromium-driver."""
+"""The page in a real browser: headless Chromium, from Debian's packages chromium and chromium-driver."""
 
 import base64
 import io
@@ -27,19 +27,19 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--window-size=1360,1000", "--force-device-scale-factor=1",
 )  # fmt: skip
-# Where it has to run, it is told so: a browser that is missing must not look like a page that works.
-WANTED = os.environ.get("SEEDBED_TEST_BROWSER") == "1"
+# Set where the tests must run, so that a missing browser fails them instead of skipping them.
+IS_REQUIRED = os.environ.get("SEEDBED_TEST_BROWSER") == "1"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(
-        not WANTED and (CHROMIUM is None or DRIVER is None), reason="needs Debian's chromium and chromium-driver"
+        not IS_REQUIRED and (CHROMIUM is None or DRIVER is None), reason="needs Debian's chromium and chromium-driver"
     ),
 ]
 
 
 class Page:
-    """The page in a window."""
+    """The page in a browser window."""
 
     def __init__(self, driver, url):
         self.driver = driver
@@ -50,7 +50,7 @@ class Page:
         self.settle()
 
     def settle(self):
-        """Waits until the answer to the last change is shown."""
+        """Waits until the response to the last change is shown."""
 
         def is_shown():
             self.driver.execute_script("return new Promise((done) => setTimeout(done, 200))")  # longer than PAUSE
@@ -65,7 +65,7 @@ class Page:
         return self(selector).get_attribute("textContent")
 
     def type(self, field, text):
-        # As keys; clear() would be an edit of its own.
+        # Typed, because clear() would be a separate edit.
         self(f"#{field}").send_keys(Keys.CONTROL, "a")
         self(f"#{field}").send_keys(text or Keys.DELETE)
         self.settle()
@@ -75,8 +75,8 @@ class Page:
         self.settle()
 
     def errors(self):
-        found = self.driver.find_elements(By.CSS_SELECTOR, ".error:not([hidden])")
-        return {place.get_attribute("id").removesuffix("-error"): place.text for place in found}
+        elements = self.driver.find_elements(By.CSS_SELECTOR, ".error:not([hidden])")
+        return {element.get_attribute("id").removesuffix("-error"): element.text for element in elements}
 
     def facts(self):
         rows = self.driver.find_elements(By.CSS_SELECTOR, "#facts > div")
@@ -90,12 +90,12 @@ class Page:
         return self("#histogram .outline").get_attribute("d")
 
     def pixels(self):
-        """The picture as the canvas has it, a pixel for each element."""
+        """The image in the canvas, one pixel per element."""
         text = self.driver.execute_script("return document.getElementById('matrix').toDataURL()")
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))).convert("RGB")).astype(int)
 
-    def complaints(self):
-        """What the browser's console says, but for the answers that are meant to be errors."""
+    def console_errors(self):
+        """The messages in the browser's console, except for the expected errors of invalid forms."""
         return [entry["message"] for entry in self.driver.get_log("browser") if "status of 422" not in entry["message"]]
 
 
@@ -120,10 +120,10 @@ def browser(tmp_path_factory):
 def page(browser):
     browser.open()
     yield browser
-    assert browser.complaints() == []
+    assert browser.console_errors() == []
 
 
-def test_it_begins_with_an_example(page):
+def test_it_starts_with_an_example(page):
     assert page("#scheme").get_attribute("value") == "kaiming_normal"
     assert page.text("#law") == "normal(mean=0, std=0.0220971)"
     assert page.text("#status").startswith("the first 1,048,576 of 16,777,216 values, sampled in ")
@@ -133,7 +133,7 @@ def test_it_begins_with_an_example(page):
     assert page.text("#picture-readout") == "the first 192 × 192 of 4,096 × 4,096"
 
 
-def test_a_change_shows_in_the_law_the_histogram_and_the_numbers(page):
+def test_a_change_updates_the_law_the_histogram_and_the_numbers(page):
     bars = page.bars()
     page.choose("nonlinearity", "tanh")
     page.type("shape", "256,1024")
@@ -146,7 +146,7 @@ def test_a_change_shows_in_the_law_the_histogram_and_the_numbers(page):
     assert page.text("#law") == f"normal(mean=0, std={5 / 3 / 16:.6g})"
     assert page.bars() != bars
     before = page.pixels()
-    page('[aria-label="the next seed"]').click()
+    page('[aria-label="next seed"]').click()
     page.settle()
     assert page("#seed").get_attribute("value") == "8"
     assert (page.pixels() != before).mean() > 0.9
@@ -164,15 +164,15 @@ def test_every_scheme_can_be_chosen(page):
     assert page("#in_axis").get_attribute("placeholder") == "-2"
 
 
-def test_an_error_is_at_its_field_and_goes_away(page):
+def test_an_error_is_shown_at_its_field_and_disappears(page):
     page.choose("scheme", "uniform")
     page.type("a", "2")
     assert list(page.errors()) == ["a"]
-    assert "exchange" in page.errors()["a"]
+    assert "swap" in page.errors()["a"]
     assert page("#a").get_attribute("aria-invalid") == "true"
     assert "a-error" in page("#a").get_attribute("aria-describedby")
     assert "stale" in page("#results").get_attribute("class")
-    assert not page('[data-copies="python"]').is_enabled()  # it would copy another tensor's
+    assert not page('[data-copies="python"]').is_enabled()  # it would copy the call of another tensor
     page.type("b", "3")
     assert page.errors() == {}
     assert page("#a").get_attribute("aria-invalid") == "false"
@@ -181,14 +181,14 @@ def test_an_error_is_at_its_field_and_goes_away(page):
     assert page('[data-copies="python"]').is_enabled()
 
 
-def test_an_address_with_an_error_shows_it_alone(page):
+def test_a_url_with_an_error_shows_only_the_error(page):
     page.open("?scheme=dirac&shape=3,3")
     assert list(page.errors()) == ["shape"]
     assert page.text("#law") == "Nothing to show yet"
     assert not page("#histogram-panel").is_displayed()
 
 
-def test_the_shown_python_call_makes_what_is_seen(page):
+def test_the_python_call_reproduces_the_image(page):
     page.open("?scheme=sparse&shape=60,80&sparsity=0.5&std=0.1&seed=3&name=fc&dtype=float16&region=10:50,:")
     names = {}
     exec(page.text("#python"), names)
@@ -198,14 +198,14 @@ def test_the_shown_python_call_makes_what_is_seen(page):
     [_, (_, std)] = page.moments()
     assert std == pytest.approx(w.astype(np.float64).std(), rel=1e-5)
     red, _, blue = np.moveaxis(page.pixels(), 2, 0)
-    # Zeros have the neutral colour, which is grey; above is blue, below is orange.
+    # Zeros have the neutral colour, grey; higher values are blue, lower values orange.
     assert (blue[w > 0.05] > red[w > 0.05]).all()
     assert (blue[w < -0.05] < red[w < -0.05]).all()
     neutral = page.pixels()[w == 0]
     assert (neutral == neutral[0]).all()
 
 
-def test_the_address_keeps_what_is_shown_and_back_goes_back(page):
+def test_the_url_holds_the_form_and_back_restores_it(page):
     page.choose("scheme", "eye")
     page.type("shape", "30,20")
     address = page.driver.current_url
@@ -228,13 +228,13 @@ def test_the_address_keeps_what_is_shown_and_back_goes_back(page):
     assert page("#shape").get_attribute("value") == "30,20"
 
 
-def test_another_scheme_keeps_what_was_set_for_all(page):
+def test_another_scheme_keeps_the_shared_fields(page):
     page.type("seed", "99")
     page.type("name", "fc")
     page.choose("scheme", "dirac")
     assert page("#seed").get_attribute("value") == "99"
     assert page("#name").get_attribute("value") == "fc"
-    assert page("#shape").get_attribute("value") == "64,64,3,3"  # the example's: 4096,4096 was the other's
+    assert page("#shape").get_attribute("value") == "64,64,3,3"  # its own example, not the other scheme's 4096,4096
     page("#reset").click()
     page.settle()
     assert page("#seed").get_attribute("value") == "7"
@@ -243,11 +243,11 @@ def test_another_scheme_keeps_what_was_set_for_all(page):
 def test_a_call_can_be_copied(page):
     page('[data-copies="python"]').click()
     assert wait_until(lambda: page.text("#copied") in ("Copied", "Selected"))
-    if page.text("#copied") == "Selected":  # where the browser lets nobody write to the clipboard
+    if page.text("#copied") == "Selected":  # where the browser denies access to the clipboard
         assert page.driver.execute_script("return String(getSelection())").strip() == page.text("#python").strip()
 
 
-def test_a_text_is_shown_as_text(page):
+def test_a_text_is_not_interpreted_as_html(page):
     name = "<img src=x onerror=alert(1)>"
     page.type("name", name)
     assert name in page.text("#python")
@@ -265,7 +265,7 @@ def test_it_can_be_used_with_the_keyboard(page):
     assert page.text("#picture-readout").startswith("row 1, column 1: ")
 
 
-def test_the_counts_are_near_what_the_law_expects(page):
+def test_the_counts_are_close_to_the_law_s_expectation(page):
     page("#histogram").send_keys(Keys.ARROW_RIGHT)
     for _ in range(5):
         page("#histogram").send_keys(Keys.ARROW_LEFT)
@@ -292,26 +292,26 @@ def test_it_fits_the_screen(page, tmp_path, width, scheme):
         page.type("in_axis", "0")
         root = "document.documentElement"
         assert page.driver.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
-        taken = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-        picture = tmp_path / "page.png"
-        picture.write_bytes(base64.b64decode(taken["data"]))
-        corner = Image.open(picture).convert("RGB").getpixel((4, 4))
+        capture = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+        screenshot = tmp_path / "page.png"
+        screenshot.write_bytes(base64.b64decode(capture["data"]))
+        corner = Image.open(screenshot).convert("RGB").getpixel((4, 4))
         assert (max(corner) < 40) if scheme == "dark" else (min(corner) > 230)
-        if folder := os.environ.get("SEEDBED_TEST_SCREENSHOTS"):  # to look at
+        if folder := os.environ.get("SEEDBED_TEST_SCREENSHOTS"):  # for people to inspect
             Path(folder).mkdir(parents=True, exist_ok=True)
-            shutil.copy(picture, Path(folder) / f"{width}-{scheme}.png")
+            shutil.copy(screenshot, Path(folder) / f"{width}-{scheme}.png")
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_a_server_that_is_gone_is_told(browser):
+def test_a_stopped_server_is_reported(browser):
     command = process("explore", "--no-browser", "--listen", "127.0.0.1:0")
     other = Page(browser.driver, re.search(r"http://\S+", command.stdout.readline())[0])
     other.open()
     command.terminate()
     assert command.wait(20) == 0
     other.type("seed", "8")
-    assert other.text("#banner") == "The page's server does not answer; start `seedbed explore` again."
+    assert other.text("#banner") == "The page's server is not responding; run `seedbed explore` again."
     assert other("#banner").is_displayed()
-    browser.complaints()  # of the connection, as they should
+    browser.console_errors()  # drops the expected error of the connection

@@ -1,4 +1,4 @@
-"""What the page's server answers: the forms, the tensors, the errors by field, and to whom."""
+"""The page's server: the forms, the tensors, the errors by field, and who may request them."""
 
 import base64
 import dataclasses
@@ -26,15 +26,15 @@ STATIC = Path(_form.__file__).parent / "static"
 def get(port, path, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(headers.pop("method", "GET"), path, headers=headers)
-    answer = connection.getresponse()
-    body = answer.read()
+    response = connection.getresponse()
+    body = response.read()
     connection.close()
-    return answer, body
+    return response, body
 
 
 def tensor(port, status=200, **texts):
-    answer, body = get(port, f"/api/tensor?{urlencode(texts)}")
-    assert answer.status == status, body
+    response, body = get(port, f"/api/tensor?{urlencode(texts)}")
+    assert response.status == status, body
     return json.loads(body)
 
 
@@ -43,11 +43,11 @@ def errors(port, **texts):
 
 
 def example(scheme):
-    [found] = [each for each in _form.schemes() if each["name"] == scheme]
-    return {"scheme": scheme, **{field["name"]: field["example"] for field in found["fields"]}}
+    [form] = [form for form in _form.schemes() if form["name"] == scheme]
+    return {"scheme": scheme, **{field["name"]: field["example"] for field in form["fields"]}}
 
 
-def made_by_python(program):
+def run_program(program):
     names = {}
     exec(program, names)
     return names["w"]
@@ -62,15 +62,15 @@ def same_bits(left, right):
 
 def test_every_scheme_has_a_form_with_every_parameter_of_the_client(page):
     _, body = get(page, "/api/schemes")
-    found = {scheme["name"]: scheme for scheme in json.loads(body)["schemes"]}
-    assert tuple(found) == seedbed.SCHEMES
+    forms = {scheme["name"]: scheme for scheme in json.loads(body)["schemes"]}
+    assert tuple(forms) == seedbed.SCHEMES
     for scheme in seedbed.SCHEMES:
         parameters = list(inspect.signature(getattr(seedbed.Client, scheme)).parameters)
-        fields = [field["name"] for field in found[scheme]["fields"]]
+        fields = [field["name"] for field in forms[scheme]["fields"]]
         assert set(fields) == set(parameters) - {"self", "out", "progress", "timeout"}
         assert [name for name in parameters if name in fields and name != "algorithm_version"][:1] == ["shape"]
-        assert found[scheme]["text"]
-        assert all(field["meaning"] for field in found[scheme]["fields"])
+        assert forms[scheme]["text"]
+        assert all(field["meaning"] for field in forms[scheme]["fields"])
 
 
 def test_a_form_follows_the_table():
@@ -83,15 +83,15 @@ def test_a_form_follows_the_table():
     assert fields["shape"]["example"] == "768"
 
 
-def test_the_choices_that_are_offered_are_those_that_the_client_takes():
-    offered = 0
+def test_the_offered_choices_are_accepted_by_the_client():
+    count = 0
     for scheme in _form.schemes():
         texts = example(scheme["name"])
         for field in scheme["fields"]:
             for choice in field["choices"]:
-                offered += 1
+                count += 1
                 _form.read({**texts, field["name"]: choice})
-    assert offered > 40
+    assert count > 40
     kaiming = {field["name"]: field["choices"] for field in _form._fields(SCHEMES["kaiming_normal"]).values()}
     assert kaiming["mode"] == ["fan_in", "fan_out"]  # fan_avg is another scheme's
     assert {"relu", "tanh", "conv_transpose3d"} < set(kaiming["nonlinearity"])
@@ -105,43 +105,43 @@ def test_the_choices_that_are_offered_are_those_that_the_client_takes():
 
 
 @pytest.mark.parametrize("scheme", seedbed.SCHEMES)
-def test_the_example_of_every_scheme_can_be_looked_at(page, scheme):
-    shown = tensor(page, **example(scheme))
-    histogram, sample = shown["histogram"], shown["sample"]
+def test_the_example_of_every_scheme_can_be_viewed(page, scheme):
+    view = tensor(page, **example(scheme))
+    histogram, sample = view["histogram"], view["sample"]
     counted = sum(histogram["counts"]) + sum(atom["count"] for atom in histogram["atoms"])
     assert 0 < sample["size"] <= _view.MAX_SAMPLE
-    assert counted == pytest.approx(sample["size"], abs=20)  # 2e-6 of a normal's values lie beyond the picture
+    assert counted == pytest.approx(sample["size"], abs=20)  # 2e-6 of a normal's values lie beyond the histogram
     assert (histogram["curve"] is None) == (scheme in ("constant", "ones", "zeros", "eye", "dirac", "delta_orthogonal"))
-    mean, std = shown["moments"]
+    mean, std = view["moments"]
     if mean is not None:
         assert sample["mean"] == pytest.approx(mean, abs=6 * (std or 1e-7) / math.sqrt(sample["size"]))
         assert sample["std"] == pytest.approx(std, rel=0.02)
 
 
-def test_the_numbers_are_the_law_s_and_the_sample_s(page, client):
+def test_the_numbers_match_the_law_and_the_sample(page, client):
     texts = {"scheme": "kaiming_uniform", "shape": "64,3,7,7", "nonlinearity": "relu", "seed": "7", "dtype": "bfloat16"}
-    shown = tensor(page, **texts)
+    view = tensor(page, **texts)
     values = client.kaiming_uniform((64, 3, 7, 7), nonlinearity="relu", seed=7, dtype="bfloat16").astype(np.float64)
     bound = math.sqrt(2) * math.sqrt(3 / 147)
-    assert shown["law"] == f"uniform(a={-bound:.6g}, b={bound:.6g})"
-    assert shown["moments"] == [0, pytest.approx(2 * bound / math.sqrt(12))]
-    assert shown["sample"]["mean"] == pytest.approx(values.mean())
-    assert shown["sample"]["std"] == pytest.approx(values.std())
-    facts = dict(shown["facts"])
+    assert view["law"] == f"uniform(a={-bound:.6g}, b={bound:.6g})"
+    assert view["moments"] == [0, pytest.approx(2 * bound / math.sqrt(12))]
+    assert view["sample"]["mean"] == pytest.approx(values.mean())
+    assert view["sample"]["std"] == pytest.approx(values.std())
+    facts = dict(view["facts"])
     assert facts["dtype"] == "bfloat16"
     assert (facts["fan_in"], facts["fan_out"], facts["gain"]) == ("147", "3,136", repr(math.sqrt(2)))
     assert facts["bounds"] == f"[{-bound!r}, {bound!r})"
     assert facts["bytes"] == "18,816 (18.4 KiB)"
     assert facts["stream"] == f"0x{client.describe(seedbed.spec('normal', ())).stream:016x}"
-    histogram = shown["histogram"]
+    histogram = view["histogram"]
     expected, _ = np.histogram(values, histogram["edges"])
     assert histogram["counts"] == expected.tolist()
 
 
-def test_the_density_is_the_law_s_with_its_corners(page, client):
-    shown = tensor(page, scheme="trunc_normal", shape="100,100", std="1", a="-1", b="2")
+def test_the_density_matches_the_law_and_keeps_its_corners(page, client):
+    view = tensor(page, scheme="trunc_normal", shape="100,100", std="1", a="-1", b="2")
     exact = laws.curve(client.describe(seedbed.spec("trunc_normal", (100, 100), std=1.0, a=-1.0, b=2.0)))
-    curve = shown["histogram"]["curve"]
+    curve = view["histogram"]["curve"]
     assert (curve["x"][0], curve["x"][-1]) == (-1, 2)
     assert curve["x"][1] == -1
     assert curve["y"][0] == curve["y"][-1] == 0
@@ -154,13 +154,13 @@ def test_the_density_is_the_law_s_with_its_corners(page, client):
     assert max(curve["y"]) == pytest.approx(exact.y.max(), rel=1e-4)
 
 
-def test_a_large_tensor_is_sampled_in_part_and_the_page_can_say_so(page, client):
-    shown = tensor(page, scheme="normal", shape="128256,4096", std="0.02", seed="7")
-    assert shown["sample"]["size"] == 2**20
-    assert shown["sample"]["of"] == 128256 * 4096
+def test_a_large_tensor_is_sampled_partially_and_the_view_says_so(page, client):
+    view = tensor(page, scheme="normal", shape="128256,4096", std="0.02", seed="7")
+    assert view["sample"]["size"] == 2**20
+    assert view["sample"]["of"] == 128256 * 4096
     first = client.normal((128256, 4096), std=0.02, seed=7, region=np.s_[:256, :])
-    assert shown["sample"]["mean"] == pytest.approx(float(first.astype(np.float64).mean()), rel=1e-6)
-    picture = shown["picture"]
+    assert view["sample"]["mean"] == pytest.approx(float(first.astype(np.float64).mean()), rel=1e-6)
+    picture = view["picture"]
     assert (picture["rows"], picture["columns"], picture["of"]) == (192, 192, [128256, 4096])
 
 
@@ -177,39 +177,39 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_picture_has_the_values(page, name):
-    texts, part, shape = PICTURES[name]
+def test_the_image_shows_the_values(page, name):
+    texts, region, shape = PICTURES[name]
     picture = tensor(page, **texts)["picture"]
     whole = seedbed.connect("local:").init(_form.read({**texts, "region": ""}).spec)
     assert (picture["rows"], picture["columns"]) == shape
     deviations = np.frombuffer(base64.b64decode(picture["deviations"]), "<f4").astype(np.float64) * picture["span"]
-    values = whole[part].astype(np.float64).reshape(-1)
+    values = whole[region].astype(np.float64).reshape(-1)
     np.testing.assert_allclose(picture["center"] + deviations, values, rtol=1e-6, atol=1e-6 * picture["span"])
 
 
-def test_orthogonality_is_told_of_the_whole_matrix(page, client):
+def test_orthogonality_is_that_of_the_whole_matrix(page, client):
     q = client.orthogonal((30, 40), gain=2, dtype="float64") / 2
-    worst = abs(q @ q.T - np.eye(30)).max()
+    largest = abs(q @ q.T - np.eye(30)).max()
     for region in ("", ":5,:"):
         facts = dict(
             tensor(page, scheme="orthogonal", shape="30,40", gain="2", dtype="float64", region=region)["facts"]
         )
-        assert facts["largest |QQᵀ − I|"] == f"{worst:.3g}"
-        assert worst < 1e-14
+        assert facts["largest |QQᵀ − I|"] == f"{largest:.3g}"
+        assert largest < 1e-14
     assert "largest |QᵀQ − I|" in dict(tensor(page, scheme="orthogonal", shape="40,30")["facts"])
 
 
-def test_a_large_orthogonal_matrix_is_described_but_not_made(page):
-    shown = tensor(page, scheme="orthogonal", shape="4096,4096", region=":2,:2")
-    assert "16,777,216 elements" in shown["refusal"]
-    assert "sample" not in shown
-    assert shown["moments"] == [0, 1 / 64]
-    assert "client.orthogonal" in shown["python"]
+def test_a_large_orthogonal_matrix_is_described_but_not_sampled(page):
+    view = tensor(page, scheme="orthogonal", shape="4096,4096", region=":2,:2")
+    assert "16,777,216 elements" in view["refusal"]
+    assert "sample" not in view
+    assert view["moments"] == [0, 1 / 64]
+    assert "client.orthogonal" in view["python"]
 
 
-def test_sparse_has_its_zeros_apart(page):
-    shown = tensor(page, scheme="sparse", shape="512,512", sparsity="0.9")
-    assert shown["histogram"]["atoms"] == [{"value": 0.0, "count": 512 * math.ceil(0.9 * 512)}]
+def test_the_zeros_of_sparse_are_counted_separately(page):
+    view = tensor(page, scheme="sparse", shape="512,512", sparsity="0.9")
+    assert view["histogram"]["atoms"] == [{"value": 0.0, "count": 512 * math.ceil(0.9 * 512)}]
 
 
 EXTREMES = [
@@ -224,10 +224,10 @@ EXTREMES = [
 
 
 @pytest.mark.parametrize("texts", EXTREMES, ids=lambda texts: f"{texts['scheme']}-{list(texts.values())[2]}")
-def test_the_ends_of_float64_are_told_as_missing(page, texts):
-    shown = tensor(page, **texts)
-    assert "picture" in shown
-    assert shown["histogram"] is None or texts["scheme"] == "constant"
+def test_values_beyond_float64_are_shown_as_missing(page, texts):
+    view = tensor(page, **texts)
+    assert "picture" in view
+    assert view["histogram"] is None or texts["scheme"] == "constant"
 
 
 # The calls
@@ -253,13 +253,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_calls_make_exactly_this_tensor(page, client, ok, tmp_path, monkeypatch, name):
+def test_the_calls_reproduce_exactly_this_tensor(page, client, ok, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    shown = tensor(page, **CALLS[name])
+    view = tensor(page, **CALLS[name])
     request = _form.read(CALLS[name])
     expected = client.init(request.spec, region=request.region)
-    assert same_bits(made_by_python(shown["python"]), expected)
-    words = shlex.split(shown["command"].replace(" \\\n    ", " "))
+    assert same_bits(run_program(view["python"]), expected)
+    words = shlex.split(view["command"].replace(" \\\n    ", " "))
     assert words[0] == "seedbed"
     ok(*words[1:])
     [written] = safetensors.numpy.load_file("w.safetensors").values()
@@ -274,17 +274,17 @@ def test_the_calls_connect_as_the_page_does(tmp_path, ok, monkeypatch):
     request = _form.read({"scheme": "ones", "shape": "3"})
     program, command = _calls.python(request, connection), _calls.command(request, connection)
     assert "secret" not in program + command
-    real, seen = seedbed.connect, []
+    real_connect, calls = seedbed.connect, []
 
-    def connect(target, **given):
-        seen.append((target, {name: str(value) for name, value in given.items() if name != "timeout"}))
-        return real("local:")
+    def connect(target, **options):
+        calls.append((target, {name: str(value) for name, value in options.items() if name != "timeout"}))
+        return real_connect("local:")
 
     monkeypatch.setattr(seedbed, "connect", connect)
-    made_by_python(program)
+    run_program(program)
     ok(*shlex.split(command.replace(" \\\n    ", " "))[1:])
-    wanted = {**{name: str(value) for name, value in arguments.items()}, "token": "secret"}
-    assert seen == [("host:1", wanted)] * 2
+    expected = {**{name: str(value) for name, value in arguments.items()}, "token": "secret"}
+    assert calls == [("host:1", expected)] * 2
 
 
 # Errors
@@ -292,16 +292,16 @@ def test_the_calls_connect_as_the_page_does(tmp_path, ok, monkeypatch):
 ERRORS = {
     "no scheme": ({}, "scheme", "unknown scheme"),
     "another scheme": ({"scheme": "gaussian", "shape": "3"}, "scheme", "use one of constant, ones"),
-    "a missing shape": ({"scheme": "ones"}, "shape", "needed"),
-    "a missing parameter": ({"scheme": "constant", "shape": "3", "val": " "}, "val", "needed"),
+    "a missing shape": ({"scheme": "ones"}, "shape", "required"),
+    "a missing parameter": ({"scheme": "constant", "shape": "3", "val": " "}, "val", "required"),
     "an unknown field": ({"scheme": "ones", "shape": "3", "std": "1"}, "std", "ones has no field"),
     "a shape of letters": ({"scheme": "ones", "shape": "a,b"}, "shape", "is not a shape"),
     "a negative shape": ({"scheme": "ones", "shape": "-1"}, "shape", ""),
     "a wrong rank": ({"scheme": "dirac", "shape": "3,3"}, "shape", "3, 4, or 5 dimensions"),
-    "no number": ({"scheme": "normal", "shape": "3", "std": "x"}, "std", "'x' is not a number"),
+    "not a number": ({"scheme": "normal", "shape": "3", "std": "x"}, "std", "'x' is not a number"),
     "a negative std": ({"scheme": "normal", "shape": "3", "std": "-1"}, "std", ""),
-    "an exchange": ({"scheme": "uniform", "shape": "3", "a": "2"}, "a", "exchange them"),
-    "a seed beyond": ({"scheme": "normal", "shape": "3", "seed": str(2**64)}, "seed", "outside 0 .. 2^64 - 1"),
+    "reversed bounds": ({"scheme": "uniform", "shape": "3", "a": "2"}, "a", "swap them"),
+    "a seed out of range": ({"scheme": "normal", "shape": "3", "seed": str(2**64)}, "seed", "outside 0 .. 2^64 - 1"),
     "a dtype": ({"scheme": "normal", "shape": "3", "dtype": "int8"}, "dtype", "float16"),
     "a choice": ({"scheme": "kaiming_normal", "shape": "3,3", "mode": "fan_avg"}, "mode", "fan_out"),
     "a region": ({"scheme": "normal", "shape": "3", "region": "1:9"}, "region", "outside dimension 0"),
@@ -319,18 +319,18 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_is_told_at_its_field(page, name):
+def test_an_error_names_its_field(page, name):
     texts, field, message = ERRORS[name]
-    found = errors(page, **texts)
-    assert list(found) == [field]
-    assert message in found[field]
+    messages = errors(page, **texts)
+    assert list(messages) == [field]
+    assert message in messages[field]
 
 
-def test_all_texts_that_cannot_be_read_are_told_at_once(page):
+def test_all_invalid_texts_are_reported_together(page):
     assert set(errors(page, scheme="normal", shape="x", std="y", seed="z")) == {"shape", "std", "seed"}
 
 
-def test_a_service_that_is_gone_is_told(start_server, page_of):
+def test_an_unavailable_service_is_reported(start_server, page_of):
     handle = start_server()
     with seedbed.connect(handle.target, timeout=2) as client, page_of(client, handle.target) as port:
         assert handle.target in tensor(port, scheme="ones", shape="3")["python"]
@@ -340,28 +340,28 @@ def test_a_service_that_is_gone_is_told(start_server, page_of):
         assert handle.target in error["message"]
 
 
-# To whom
+# Who may request what
 
 
 def test_the_page_loads_nothing_from_elsewhere(page):
-    answer, body = get(page, "/")
-    policy = answer.getheader("content-security-policy")
+    response, body = get(page, "/")
+    policy = response.getheader("content-security-policy")
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     assert "unsafe" not in policy
-    assert answer.getheader("x-content-type-options") == "nosniff"
+    assert response.getheader("x-content-type-options") == "nosniff"
     assert b"<script>" not in body
     assert b"style=" not in body
     for path in [*re.findall(rb'(?:src|href)="([^"]+)"', body), b"/static/histogram.js"]:
-        answer, _ = get(page, path.decode())
-        assert answer.status == 200, path
-        assert answer.getheader("content-security-policy") == policy
+        response, _ = get(page, path.decode())
+        assert response.status == 200, path
+        assert response.getheader("content-security-policy") == policy
     for file in STATIC.iterdir():
         links = set(re.findall(r"(?:https?:)?//[\w.]+\.\w+[\w./]*", file.read_text(encoding="utf-8")))
         assert links <= {"http://www.w3.org/2000/svg"}, file
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "127.0.0.1:9999", "[::1]:8077", "LOCALHOST"])
-def test_names_of_this_machine_are_answered(page, host):
+def test_names_of_this_machine_are_accepted(page, host):
     assert get(page, "/", Host=host)[0].status == 200
 
 
@@ -370,20 +370,20 @@ def test_names_of_this_machine_are_answered(page, host):
 )
 def test_other_names_are_refused(page, host):
     for path in ("/", "/api/schemes", "/static/page.js"):
-        answer, body = get(page, path, Host=host)
-        assert answer.status == 403
+        response, body = get(page, path, Host=host)
+        assert response.status == 403
         assert b"localhost" in body
-        assert answer.getheader("content-security-policy")
+        assert response.getheader("content-security-policy")
 
 
-def test_other_sites_may_link_to_the_page_but_not_ask_for_data(page):
+def test_other_sites_may_link_to_the_page_but_not_request_data(page):
     for site in ("cross-site", "same-site"):
         assert get(page, "/?scheme=ones", **{"Sec-Fetch-Site": site})[0].status == 200
         assert get(page, "/api/tensor?scheme=ones&shape=3", **{"Sec-Fetch-Site": site})[0].status == 403
     assert get(page, "/api/tensor?scheme=ones&shape=3", **{"Sec-Fetch-Site": "same-origin"})[0].status == 200
 
 
-def test_nothing_but_reading_is_served(page):
+def test_only_reading_is_served(page):
     assert get(page, "/api/tensor?scheme=ones&shape=3", method="POST")[0].status == 405
     for path in ("/static/../_app.py", "/static/%2e%2e/_app.py", "/docs", "/api", "/static/"):
         assert get(page, path)[0].status == 404, path

@@ -87,7 +87,7 @@ def _check_stream(request: Message, serve: Callable[..., Iterable[bytes]]) -> st
 def _wanted(request: Message) -> list[TensorSlice]:
     if isinstance(request, InitModelRequest):
         return list(request.tensors)
-    return [TensorSlice(spec=request.spec, region=request.region if request.HasField("region") else None)]
+    return [TensorSlice(spec=request.spec, region=request.region if request.HasField("region") else None)]  # type: ignore[attr-defined]
 
 
 def _assembler(request: Message) -> Assembler:
@@ -95,8 +95,8 @@ def _assembler(request: Message) -> Assembler:
     if isinstance(request, InitTensorRequest):
         return TensorAssembler(_wanted(request)[0], request.first_element)
     assembler = ModelAssembler(_wanted(request))
-    assembler._next = assembler._index = request.resume.tensor_index
-    assembler._position = request.resume.first_element
+    assembler._next = assembler._index = request.resume.tensor_index  # type: ignore[attr-defined]
+    assembler._position = request.resume.first_element  # type: ignore[attr-defined]
     return assembler
 
 

@@ -1,4 +1,4 @@
-"""Models as their users write them, each as a function that makes its parameters."""
+"""Models as users write them, each as a function that makes its parameters."""
 
 import functools
 
@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 
 def a_key():
-    """Not made on import, when other tests may yet have to say how many devices there are."""
+    """Not made on import: other tests may still have to set the number of devices."""
     return jax.random.key(3)
 
 
@@ -36,7 +36,7 @@ class CNN(linen.Module):
 
 
 def sinusoidal_init(max_len, max_scale=10000.0):
-    """As Flax's LM1B example has it, by NumPy."""
+    """As in Flax's LM1B example, by NumPy."""
 
     def init(key, shape, dtype=np.float32):
         del key, dtype
@@ -79,7 +79,7 @@ class DecoderBlock(linen.Module):
 
 
 class LanguageModel(linen.Module):
-    """Flax's LM1B: token embeddings of std 1, which give the logits, too; sinusoidal positions."""
+    """Flax's LM1B: token embeddings of std 1, shared with the logits; sinusoidal positions."""
 
     scanned: bool = False
 
@@ -111,7 +111,7 @@ class Recurrent(linen.Module):
 
 
 class Residual(linen.Module):
-    """A block of Flax's ImageNet example: the last scale starts at zero, running statistics beside."""
+    """A block of Flax's ImageNet example: the last scale starts at zero; with running statistics."""
 
     @linen.compact
     def __call__(self, x):
@@ -149,7 +149,7 @@ class Block(nnx.Module):
 
 
 class Gemma(nnx.Module):
-    """Gemma as Flax's example has it: scales of zero, gates of one fused array, embeddings of std 0.01."""
+    """Gemma as in Flax's example: scales of zero, fused gates, embeddings of std 0.01."""
 
     def __init__(self, rngs):
         self.embedding = nnx.Param(nnx.initializers.normal()(rngs.params(), (97, 32)))

@@ -45,8 +45,8 @@ PARTITIONS = {
 }
 
 
-class Asked:
-    """A client that notes what it is asked for."""
+class Noting:
+    """A client that notes its requests."""
 
     def __init__(self, client):
         self._client = client
@@ -64,7 +64,7 @@ class Asked:
 
     @property
     def regions(self):
-        """Of each part: the tensor's name, and where the part begins and ends."""
+        """The tensor's name, and the start and stop, of each part."""
         return [
             (part.spec.name, tuple(part.region.start), tuple(part.region.stop))
             for parts in self.requests
@@ -76,8 +76,8 @@ class Asked:
         return sum(int(np.prod(np.subtract(stop, start))) for _, start, stop in self.regions)
 
 
-class Unasked:
-    """A client that may not be asked for anything."""
+class Unused:
+    """A client without a server, which must send no request."""
 
     target = "localhost:1"
 
@@ -94,8 +94,8 @@ def local():
 
 
 @pytest.fixture
-def asked(local):
-    return Asked(local)
+def requested(local):
+    return Noting(local)
 
 
 def matrix(dtype="float32"):
@@ -103,7 +103,7 @@ def matrix(dtype="float32"):
 
 
 def same(array, expected):
-    """Whether the bits and the types are."""
+    """Whether bits and types are equal."""
     array, expected = np.asarray(array), np.asarray(expected)
     return array.dtype == expected.dtype and array.shape == expected.shape and array.tobytes() == expected.tobytes()
 
@@ -116,16 +116,16 @@ def all_same(tree, expected):
 
 
 @pytest.mark.parametrize("name", PARTITIONS)
-def test_any_sharding_has_the_values_of_the_whole_and_asks_for_each_part_once(asked, local, mesh, name):
+def test_any_sharding_has_the_values_of_the_whole_and_requests_each_part_once(requested, local, mesh, name):
     partition, parts = PARTITIONS[name]
     sharding = NamedSharding(mesh, partition)
-    array = seedbed.jax.init_array(asked, matrix(), sharding)
+    array = seedbed.jax.init_array(requested, matrix(), sharding)
     assert array.sharding == sharding
     assert same(array, local.init(matrix()))
     assert all(same(shard.data, local.init(matrix())[shard.index]) for shard in array.addressable_shards)
-    assert len(asked.requests) == 1
-    assert len(set(asked.regions)) == len(asked.regions) == parts
-    assert asked.elements == 24 * 16
+    assert len(requested.requests) == 1
+    assert len(set(requested.regions)) == len(requested.regions) == parts
+    assert requested.elements == 24 * 16
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -136,11 +136,11 @@ def test_all_dtypes(local, mesh, dtype):
         assert same(array, local.init(matrix(dtype)))
 
 
-def test_one_device_and_explicit_axes(asked, local):
+def test_one_device_and_explicit_axes(requested, local):
     device = SingleDeviceSharding(jax.devices()[5])
-    assert seedbed.jax.init_array(asked, matrix(), device).devices() == {jax.devices()[5]}
+    assert seedbed.jax.init_array(requested, matrix(), device).devices() == {jax.devices()[5]}
     mesh = jax.make_mesh((4,), ("x",), devices=jax.devices()[4:])
-    array = seedbed.jax.init_array(asked, matrix(), NamedSharding(mesh, PartitionSpec("x")))
+    array = seedbed.jax.init_array(requested, matrix(), NamedSharding(mesh, PartitionSpec("x")))
     assert array.devices() == set(jax.devices()[4:])
     assert same(array, local.init(matrix()))
 
@@ -161,7 +161,7 @@ def test_over_a_socket(server, local, mesh):
 def test_uneven_shards_are_refused_as_jax_refuses_them(mesh):
     spec = seedbed.spec("normal", (6, 4), name="w")
     with pytest.raises(seedbed.InvalidRequest, match=r"sharding: of spec does not fit its shape \(6, 4\): .* 4 times"):
-        seedbed.jax.init_array(Unasked(), spec, NamedSharding(mesh, PartitionSpec("b")))
+        seedbed.jax.init_array(Unused(), spec, NamedSharding(mesh, PartitionSpec("b")))
 
 
 def test_refusals_of_arrays(local, mesh):
@@ -169,20 +169,20 @@ def test_refusals_of_arrays(local, mesh):
     replicated = NamedSharding(mesh, PartitionSpec())
     vector = seedbed.spec("normal", (8,))
     with pytest.raises(seedbed.InvalidRequest, match=r"has more dimensions than its shape \(8,\)"):
-        init(Unasked(), vector, NamedSharding(mesh, PartitionSpec("a", "b")))
+        init(Unused(), vector, NamedSharding(mesh, PartitionSpec("a", "b")))
     with pytest.raises(seedbed.InvalidRequest, match=r"of spec is P.*\('a',?\); give a jax.sharding.Sharding"):
-        init(Unasked(), vector, PartitionSpec("a"))
+        init(Unused(), vector, PartitionSpec("a"))
     with pytest.raises(seedbed.InvalidRequest, match=r"spec: is a TensorSlice; give a TensorSpec"):
-        init(Unasked(), TensorSlice(spec=vector), replicated)
+        init(Unused(), TensorSlice(spec=vector), replicated)
     with pytest.raises(
         seedbed.InvalidRequest, match=r"spec.dtype: float64 needs JAX's 64-bit mode; set .*jax_enable_x64"
     ):
-        init(Unasked(), matrix("float64"), replicated)
+        init(Unused(), matrix("float64"), replicated)
     with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std: "):
         init(local, seedbed.spec("normal", (8,), std=-1), replicated)
     with pytest.raises(seedbed.InvalidRequest, match=r"spec.shape\[0\]: "):
         init(local, seedbed.spec("normal", (-8, 8)), NamedSharding(mesh, PartitionSpec("b")))
-    client = Unasked()
+    client = Unused()
     client.target = "local:cuda:1"
     with pytest.raises(seedbed.InvalidRequest, match=r'client: arrays of "local:cuda:1" are CuPy\'s; use .*local:'):
         init(client, vector, replicated)
@@ -202,17 +202,17 @@ def tree_of_specs():
     }
 
 
-def test_a_tree_is_one_request(asked, local, mesh):
+def test_a_tree_is_one_request(requested, local, mesh):
     rows, columns = NamedSharding(mesh, PartitionSpec("b")), NamedSharding(mesh, PartitionSpec(None, "a"))
     specs = tree_of_specs()
-    tree = seedbed.jax.init_tree(asked, specs, {"layers": rows, "embedding": columns, "none": None})
+    tree = seedbed.jax.init_tree(requested, specs, {"layers": rows, "embedding": columns, "none": None})
     assert all_same(tree, jax.tree.map(local.init, specs))
     assert tree["layers"][1]["bias"].sharding == rows
     assert tree["embedding"].sharding == columns
-    assert len(asked.requests) == 1
-    assert not asked.described
-    assert len(asked.regions) == 6 * 4 + 2
-    assert asked.elements == 3 * (16 * 8 + 8) + 32 * 16
+    assert len(requested.requests) == 1
+    assert not requested.described
+    assert len(requested.regions) == 6 * 4 + 2
+    assert requested.elements == 3 * (16 * 8 + 8) + 32 * 16
 
 
 def test_shardings_may_be_one_or_one_each(local, mesh):
@@ -223,20 +223,20 @@ def test_shardings_may_be_one_or_one_each(local, mesh):
 
 
 def test_an_empty_tree_asks_nothing(mesh):
-    assert seedbed.jax.init_tree(Unasked(), {"a": [], "b": None}, NamedSharding(mesh, PartitionSpec())) == {
+    assert seedbed.jax.init_tree(Unused(), {"a": [], "b": None}, NamedSharding(mesh, PartitionSpec())) == {
         "a": [],
         "b": None,
     }
 
 
 def test_progress_counts_the_bytes_of_the_parts(local, mesh):
-    told = []
+    reports = []
     sharding = NamedSharding(mesh, PartitionSpec("b"))
-    seedbed.jax.init_tree(local, tree_of_specs(), sharding, progress=lambda *numbers: told.append(numbers))
+    seedbed.jax.init_tree(local, tree_of_specs(), sharding, progress=lambda *numbers: reports.append(numbers))
     total = 3 * (16 * 8 + 8) * 4 + 32 * 16 * 2
-    assert told[-1] == (total, total)
-    assert told == sorted(told)
-    assert len(told) == 7 * 4
+    assert reports[-1] == (total, total)
+    assert reports == sorted(reports)
+    assert len(reports) == 7 * 4
 
 
 def test_progress_draws_a_bar(local, mesh, capsys):
@@ -276,12 +276,12 @@ def test_refusals_of_trees(local, mesh):
         seedbed.jax.init_tree(local, {"a": good, "layers": [good, bad]}, NamedSharding(mesh, PartitionSpec("b")))
     assert caught.value.field.startswith("specs['layers'][1].uniform")
     with pytest.raises(seedbed.InvalidRequest, match=r"specs\['a'\]\[0\]: is a int; give a TensorSpec"):
-        seedbed.jax.init_tree(Unasked(), {"a": (3, 4)}, replicated)
+        seedbed.jax.init_tree(Unused(), {"a": (3, 4)}, replicated)
     with pytest.raises(seedbed.InvalidRequest, match=r"sharding: of specs\['a'\] is 'rows'; give"):
-        seedbed.jax.init_tree(Unasked(), {"a": good}, {"a": "rows"})
+        seedbed.jax.init_tree(Unused(), {"a": good}, {"a": "rows"})
     for shardings in ({"b": replicated}, [replicated], {"a": None}):
-        with pytest.raises(seedbed.InvalidRequest, match=r"shardings: are not as the specs are"):
-            seedbed.jax.init_tree(Unasked(), {"a": good}, shardings)
+        with pytest.raises(seedbed.InvalidRequest, match=r"shardings: have neither the structure of specs"):
+            seedbed.jax.init_tree(Unused(), {"a": good}, shardings)
 
 
 PROCESS = """
@@ -298,10 +298,10 @@ devices = np.array(jax.devices())
 both = NamedSharding(Mesh(devices.reshape(2, 4), ("a", "b")), PartitionSpec("a", "b"))
 first = NamedSharding(Mesh(devices[:4], ("x",)), PartitionSpec("x"))
 specs = [seedbed.spec("normal", (8, 8), name="w"), seedbed.spec("normal", (4,), name="first")]
-asked = []
+requested = []
 with seedbed.connect("local:") as client:
     init_model = client.init_model
-    client.init_model = lambda parts, **arguments: asked.extend(parts) or init_model(parts, **arguments)
+    client.init_model = lambda parts, **arguments: requested.extend(parts) or init_model(parts, **arguments)
     arrays = seedbed.jax.init_tree(client, specs, [both, first])
     for array, spec in zip(arrays, specs):
         assert array.shape == tuple(spec.shape) and array.dtype == np.float32
@@ -312,16 +312,16 @@ with seedbed.connect("local:") as client:
 
     recorded = seedbed.jax.record(init, jax.random.key(0))
     columns = NamedSharding(Mesh(devices, ("x",)), PartitionSpec("x"))
-    before = len(asked)
+    before = len(requested)
     tree = seedbed.jax.init_tree(client, recorded.specs, columns)
-    del asked[before:]
+    del requested[before:]
     assert all(leaf.sharding == columns for leaf in jax.tree.leaves(tree)), tree
-    mine = [int(shard.data[0]) for shard in tree["steps"].addressable_shards]
-    assert mine == list(range(4 * process, 4 * process + 4))
+    local = [int(shard.data[0]) for shard in tree["steps"].addressable_shards]
+    assert local == list(range(4 * process, 4 * process + 4))
     theirs = jax.random.key_data(jax.random.split(jax.random.key(0), 8))
     for shard in jax.random.key_data(tree["keys"]).addressable_shards:
         assert (np.asarray(shard.data) == theirs[shard.index]).all()
-print(json.dumps([[part.spec.name, *part.region.start, *part.region.stop] for part in asked]))
+print(json.dumps([[part.spec.name, *part.region.start, *part.region.stop] for part in requested]))
 """
 
 
@@ -335,13 +335,13 @@ def test_two_processes_ask_for_their_own_shards_only():
         for i in range(2)
     ]
     try:
-        asked = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes]
+        requested = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes]
     finally:
         for process in processes:
             process.kill()
     columns = [(0, 2), (2, 4), (4, 6), (6, 8)]
-    assert asked[0] == [["w", 0, a, 4, b] for a, b in columns] + [["first", i, i + 1] for i in range(4)]
-    assert asked[1] == [["w", 4, a, 8, b] for a, b in columns]
+    assert requested[0] == [["w", 0, a, 4, b] for a, b in columns] + [["first", i, i + 1] for i in range(4)]
+    assert requested[1] == [["w", 4, a, 8, b] for a, b in columns]
 
 
 # Initializers
@@ -412,12 +412,12 @@ def test_nnx_gets_the_values_of_the_names(local):
 
 
 def test_abstract_evaluation_asks_nothing():
-    variables = jax.eval_shape(Linen(Unasked()).init, jax.random.key(0), X)
+    variables = jax.eval_shape(Linen(Unused()).init, jax.random.key(0), X)
     up, down = linen_kernels(variables)
     assert (up.shape, up.dtype, down.shape, down.dtype) == ((16, 64), np.float32, (64, 16), ml_dtypes.bfloat16)
-    model = nnx.eval_shape(lambda: Nnx(Unasked(), nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Nnx(Unused(), nnx.Rngs(0)))
     assert model.up.kernel.shape == (16, 64)
-    jax.jit(Linen(Unasked()).init).lower(jax.random.key(0), X)
+    jax.jit(Linen(Unused()).init).lower(jax.random.key(0), X)
 
 
 def test_a_compiled_initialization_asks_whenever_it_runs():
@@ -455,7 +455,7 @@ def test_what_an_initializer_cannot_be_is_told_when_it_is_made(local):
         initializer(local, "normal", "w", stddev=0.02)
     with pytest.raises(TypeError, match="name"):
         seedbed.jax.initializer(local, "normal")
-    client = Unasked()
+    client = Unused()
     client.target = "local:cuda"
     with pytest.raises(seedbed.InvalidRequest, match="CuPy"):
         initializer(client, "normal", "w")
@@ -470,7 +470,7 @@ def test_a_shape_that_a_scheme_does_not_have(local):
 
 
 def test_one_name_is_refused_for_many_layers_under_vmap(local):
-    refusal = r"name: 'up.kernel' cannot be that of 3 parameters"
+    refusal = r"name: 'up.kernel' cannot name 3 parameters"
     create = nnx.vmap(lambda rngs: Nnx(local, rngs))
     for make in (create, nnx.jit(create)):
         with pytest.raises(seedbed.InvalidRequest, match=refusal):

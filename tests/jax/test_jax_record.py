@@ -1,4 +1,4 @@
-"""`seedbed.jax.record`: what is read off a model's init function is what JAX would draw."""
+"""`seedbed.jax.record` records what JAX would draw."""
 
 import functools
 import hashlib
@@ -66,7 +66,7 @@ FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes"
 
 
 def own(init, every=1):
-    """What the model's own init gives, compiled by JAX, without what its arrays do not need; every so many of them."""
+    """Arrays of the model's own init, compiled by JAX without what they do not need; every so many of them."""
 
     def arrays():
         return [leaf for leaf in jax.tree.leaves(init()) if isinstance(leaf, jax.Array)][::every]
@@ -77,7 +77,7 @@ def own(init, every=1):
 
 
 def same_law(a, b):
-    """The p-value for two samples being of one law; both parts of complex ones."""
+    """The p-value of two samples following one law; of both parts, if they are complex."""
     a, b = (np.asarray(one) for one in (a, b))
     if a.dtype.kind == "c":
         return min(same_law(part(a), part(b)) for part in (np.real, np.imag, np.abs))
@@ -95,8 +95,8 @@ def plain(leaf):
 def check_against_own(init, local, every=1):
     """Compares the leaves of a recorded tree with JAX's own."""
     recorded = record(init)
-    told = jax.tree_util.tree_leaves_with_path(recorded.specs)
-    arrays = [leaf for _, leaf in told if isinstance(leaf, (TensorSpec, jax.Array))][::every]
+    paths = jax.tree_util.tree_leaves_with_path(recorded.specs)
+    arrays = [leaf for _, leaf in paths if isinstance(leaf, (TensorSpec, jax.Array))][::every]
     values = own(init, every)
     drawn = []
     for spec, theirs in zip(arrays, values, strict=True):
@@ -213,7 +213,7 @@ def test_complex_numbers_in_any_order(local):
     )
     assert {(spec.WhichOneof("scheme"), round(spec.disk.std, 5)) for spec in made.values()} == {("disk", 0.42833)}
     assert [list(spec.shape) for spec in made.values()] == [[6, 2, 2], [3, 6, 4], [4, 6]]
-    with pytest.raises(seedbed.InvalidRequest, match="computed of complex numbers"):
+    with pytest.raises(seedbed.InvalidRequest, match="computed from complex numbers"):
         specs(lambda: {"z": init(keys[0], (6, 4)), "turned": -init(keys[0], (6, 4))})
 
 
@@ -321,7 +321,7 @@ FUNCTIONS = {
 
 
 def test_what_is_computed_of_a_draw_is_computed_of_its_very_values(local):
-    """The draw itself is a leaf, too, so that what is made of it cannot have a law of its own."""
+    """The draw itself is a leaf, too, so that values computed from it depend on it."""
 
     def init():
         x = normal((20, 6))
@@ -547,7 +547,7 @@ def test_a_training_state_is_recorded_with_its_optimizer(local, device):
 
 
 def test_nothing_large_is_made():
-    """Of 64 GiB here, and its optimizer of 128."""
+    """64 GiB of parameters, and 128 of optimizer state."""
     model = linen.Dense(1 << 17)
     x = jax.ShapeDtypeStruct((1, 1 << 17), "float32")
     made = specs(lambda: model.init(a_key(), jnp.zeros((1, 1 << 17))))
@@ -590,18 +590,18 @@ def at(function):
 
 REFUSALS = {
     "a decomposition": (lambda: jnp.linalg.svd(normal((4, 4)))[0], r"decomposes drawn matrices by svd"),
-    "Q alone": (lambda: jnp.linalg.qr(normal((4, 4)))[0], r"takes a QR decomposition otherwise than .*Haar"),
+    "Q alone": (lambda: jnp.linalg.qr(normal((4, 4)))[0], r"uses a QR decomposition otherwise .*Haar"),
     "Q by the first row of R": (
         lambda: (lambda q, r: q * jnp.sign(r[0]))(*jnp.linalg.qr(normal((4, 4)))),
-        r"takes a QR decomposition otherwise",
+        r"uses a QR decomposition otherwise",
     ),
     "Q by rows": (
         lambda: (lambda q, r: q * jnp.sign(jnp.diag(r))[:, None])(*jnp.linalg.qr(normal((4, 4)))),
-        r"takes a QR decomposition otherwise",
+        r"uses a QR decomposition otherwise",
     ),
     "QR of a uniform": (
         lambda: (lambda q, r: q * jnp.sign(jnp.diag(r)))(*jnp.linalg.qr(jax.random.uniform(a_key(), (4, 4)))),
-        r"decomposes what is no matrix of independent normals",
+        r"decomposes a matrix that is wider than high or not of independent normals",
     ),
     "a branch": (
         lambda: jax.lax.cond(jax.random.uniform(a_key()) < 0.5, lambda: jnp.ones(3), lambda: jnp.zeros(3)),
@@ -609,7 +609,7 @@ REFUSALS = {
     ),
     "a loop": (
         lambda: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, jax.random.uniform(a_key())),
-        r"loops as long as drawn values say",
+        r"loops until drawn values end it",
     ),
     "sorted": (lambda: jnp.sort(normal((9,))), r"sorts drawn values"),
     "sums": (lambda: jnp.cumsum(normal((9,))), r"applies cumsum to drawn values"),
@@ -619,7 +619,7 @@ REFUSALS = {
         lambda: jax.random.categorical(a_key(), jnp.zeros(3), shape=(4,)).astype("float32"),
         r"applies argmax to drawn values",
     ),
-    "a choice": (lambda: jax.random.choice(a_key(), jnp.arange(5.0) ** 2, (4,)), r"takes elements at drawn places"),
+    "a choice": (lambda: jax.random.choice(a_key(), jnp.arange(5.0) ** 2, (4,)), r"takes elements at drawn indices"),
     "shuffled values": (
         lambda: jax.random.permutation(a_key(), jnp.array([3.0, 1.0, 4.0])),
         r"shuffles values other than a range",
@@ -630,7 +630,7 @@ REFUSALS = {
     ),
     "a key of draws": (
         lambda: normal(key=jax.random.key(jax.random.randint(a_key(), (), 0, 9))),
-        r"makes a key of drawn values|draws with a key that is made of drawn values",
+        r"computes a key from drawn values|draws with a key that is computed from drawn values",
     ),
     "a callback": (
         lambda: jax.pure_callback(lambda: np.ones(3, np.float32), jax.ShapeDtypeStruct((3,), "float32")),
@@ -641,19 +641,19 @@ REFUSALS = {
         lambda: jax.vmap(lambda key, b: jax.random.uniform(key, (3,), maxval=b))(
             jax.random.split(a_key(), 2), jnp.array([1.0, 2.0])
         ),
-        r"draws between bounds that are not in order, or that differ along a vmap",
+        r"draws between bounds that are out of order, or that differ along a vmap",
     ),
     "bounds by vmap, for one key": (
         lambda: jax.vmap(lambda b: jax.random.uniform(a_key(), (3,), maxval=b))(jnp.array([1.0, 2.0, 3.0])),
-        r"draws between bounds that are not in order, or that differ along a vmap",
+        r"draws between bounds that are out of order, or that differ along a vmap",
     ),
     "truncated by vmap, for one key": (
         lambda: jax.vmap(lambda b: jax.random.truncated_normal(a_key(), 0, b, (3,)))(jnp.array([1.0, 2.0, 3.0])),
-        r"draws between bounds that are not in order, or that differ along a vmap",
+        r"draws between bounds that are out of order, or that differ along a vmap",
     ),
     "an infinity": (
         lambda: jnp.where(normal((9,)) > 0, -jnp.inf, 0.0),
-        r"made of drawn values .*and of such as are not",
+        r"computed from drawn values .*and from values that are not",
     ),
     "a large product": (lambda: normal((4096, 4096)) @ normal((4096, 4096)), r"multiplies drawn matrices"),
     "a mask of the weights": (
@@ -664,7 +664,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_what_cannot_be_said_is_refused_with_its_place(name):
+def test_what_no_recipe_describes_is_refused_with_its_line(name):
     init, reason = REFUSALS[name]
     with pytest.raises(seedbed.InvalidRequest, match=reason) as caught:
         record(lambda: {"block": [{"w": init()}]})
@@ -688,11 +688,11 @@ def test_statistics_of_a_batch_are_refused_where_init_computes_them():
     assert params["conv2_d.w"].WhichOneof("scheme") == "trunc_normal"
 
 
-def test_what_hangs_on_an_input_without_values_is_refused():
+def test_what_depends_on_an_input_without_values_is_refused():
     def init(x):
         return {"scale": x.std() * jnp.ones(3), "w": normal((3,))}
 
-    with pytest.raises(seedbed.InvalidRequest, match=r"hangs on the values of an argument.*give the array") as caught:
+    with pytest.raises(seedbed.InvalidRequest, match=r"depends on the values of an argument.*give the array") as caught:
         record(init, X)
     assert caught.value.field == "scale"
     assert specs(init, jnp.array([1.0, 3.0]))["scale"].WhichOneof("scheme") == "ones"
@@ -738,16 +738,16 @@ def digest(tree):
 
 
 class Counted:
-    """A client that counts the bytes it is asked for."""
+    """A client that counts the bytes of its requests."""
 
     def __init__(self, client):
         self._client = client
         self.target = client.target
-        self.asked = 0
+        self.requested = 0
 
     def init_model(self, parts, **arguments):
         for _, values in self._client.init_model(parts, **arguments):
-            self.asked += values.nbytes
+            self.requested += values.nbytes
             yield _, values
 
 
@@ -755,7 +755,7 @@ LAYOUTS = {"2 x 4": ((2, 4), "ab"), "4 x 2": ((4, 2), "ba"), "all in a row": ((8
 
 
 def test_a_sharded_model_is_the_same_for_every_layout(local, device, tmp_path):
-    """And Orbax writes it in one layout, and reads it in another."""
+    """Orbax also writes it in one layout, and reads it in another."""
     recorded = record(MODELS["linen LM1B, scanned"])
     whole = digest(seedbed.jax.init_tree(local, recorded.specs, device))
     trees = {}
@@ -767,7 +767,7 @@ def test_a_sharded_model_is_the_same_for_every_layout(local, device, tmp_path):
         leaves = jax.tree.leaves(tree)
         assert jax.tree.leaves(shardings) == [leaf.sharding for leaf in leaves]
         shards = [{str(shard.index): shard.data.nbytes for shard in leaf.addressable_shards} for leaf in leaves]
-        assert client.asked == sum(sum(parts.values()) for parts in shards) == sum(leaf.nbytes for leaf in leaves)
+        assert client.requested == sum(sum(parts.values()) for parts in shards) == sum(leaf.nbytes for leaf in leaves)
     kernel = trees["2 x 4"]["params"]["ScanCheckpointDecoderBlock_0"]["Dense_0"]["kernel"]
     assert kernel.addressable_data(0).shape == (3, 8, 64)
     with ocp.StandardCheckpointer() as checkpointer:

@@ -1,4 +1,4 @@
-"""The other backend, real models, and JAX's distributions: in processes of their own, since Keras has one backend."""
+"""The other backend, real models, and JAX's distributions: in other processes, since a process has one backend."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 HERE = Path(__file__).parent
 
@@ -64,7 +64,7 @@ import seedbed, seedbed.keras
 def make():
     return keras.Sequential([keras.Input((16,)), keras.layers.Dense(64), keras.layers.Dense(32)])
 
-def told(how, model, received):
+def report(how, model, received):
     hashed = hashlib.sha256()
     for weight in model.weights:
         hashed.update(np.asarray(weight.value).tobytes())
@@ -87,9 +87,9 @@ for how, distribution in {
     received = []
     with seedbed.connect("local:") as client:
         model = seedbed.keras.build(make, client, seed=7, progress=lambda done, _: received.append(done))
-        told(how, model, received[-1])
+        report(how, model, received[-1])
         seedbed.keras.init_model(model, client, seedbed.keras.record(make, seed=7))
-        told(how, model, received[-1])
+        report(how, model, received[-1])
 """
 
 

@@ -1,4 +1,4 @@
-"""`seedbed.keras`, on the backend that is chosen: JAX, unless KERAS_BACKEND says torch, as test_backends.py does."""
+"""`seedbed.keras` on JAX; on torch if KERAS_BACKEND names it, as test_backends.py does."""
 
 import keras
 import numpy as np
@@ -49,9 +49,9 @@ def transformer():
 
 
 def odd():
-    """The rest of keras.initializers, on shapes of one dimension, too."""
+    """The other initializers of Keras, also on shapes of one dimension."""
     init = keras.initializers
-    given = {
+    weights = {
         "identity": ((8, 8), init.Identity(3.0)),
         "constant": ((5,), init.Constant(0.5)),
         "array": ((2, 3), init.Constant(np.arange(6.0).reshape(2, 3))),
@@ -68,7 +68,7 @@ def odd():
         "scalar": ((), "ones"),
     }
     layer = keras.layers.Layer(name="odd")
-    for name, (shape, initializer) in given.items():
+    for name, (shape, initializer) in weights.items():
         layer.add_weight(shape=shape, initializer=initializer, name=name)
     layer.built = True
     return layer
@@ -185,7 +185,7 @@ def test_what_draws_by_itself_is_refused(client, initializer):
     ("make", "text"),
     [
         (lambda: keras.Sequential([layers.Dense(3)]), "which has no weights yet; give it an Input"),
-        (lambda: 5, "build: returned 5; it has to return a model"),
+        (lambda: 5, "build: returned 5; it must return a model"),
     ],
 )
 def test_what_is_no_model_is_refused(make, text):
@@ -206,12 +206,12 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_changed(client)
     wrong = Model()
     wrong.CopyFrom(recorded)
     wrong.tensors[-1].shape[0] = 41
-    for given, text in [
+    for other, text in [
         (wrong, r"model: has 'dense[_\d]*/bias', shape \(40,\), float32, where .* 'dense/bias', shape \(41,\)"),
         (seedbed.keras.record(sequences), r"model: has \d+ weights, and the recorded model \d+"),
     ]:
         with pytest.raises(seedbed.InvalidRequest, match=text):
-            seedbed.keras.init_model(model, client, given)
+            seedbed.keras.init_model(model, client, other)
     for name, values in arrays(model).items():
         np.testing.assert_array_equal(values, before[name])
 
@@ -282,7 +282,7 @@ def test_one_initializer_for_two_weights_is_refused():
     initializer = seedbed.keras.Initializer("normal", name="a")
     layers.Dense(4, kernel_initializer=initializer).build((None, 8))
     layers.Dense(4, kernel_initializer=initializer.clone()).build((None, 8))
-    with pytest.raises(seedbed.InvalidRequest, match="name: 'a' is that of another weight already"):
+    with pytest.raises(seedbed.InvalidRequest, match="name: 'a' already names another weight"):
         layers.Dense(4, kernel_initializer=initializer).build((None, 8))
 
 

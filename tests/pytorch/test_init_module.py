@@ -59,16 +59,16 @@ def test_the_values_are_the_clients(client, name):
     model = seedbed.torch.record(lambda: Net(dtype), seed=3)
     module = Net(dtype)
     seedbed.torch.init_module(module, client, model=model)
-    for wanted, array in client.init_model(model):
-        tensor = module.state_dict()[wanted]
+    for key, array in client.init_model(model):
+        tensor = module.state_dict()[key]
         plain = tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16) if name == "bfloat16" else tensor.numpy()
         assert plain.dtype == array.dtype
-        assert plain.tobytes() == array.tobytes(), wanted
+        assert plain.tobytes() == array.tobytes(), key
     assert not module.embedding.weight[3].any()
 
 
 def test_wherever_the_parameters_are(client):
-    """With memory, without, or moved: the same bits, and memory is not replaced where there is some."""
+    """With memory, without, or moved: the same bits, and existing memory is kept."""
     model = seedbed.torch.record(Net, seed=3)
     module = Net()
     before = {name: parameter.data_ptr() for name, parameter in module.named_parameters()}
@@ -94,7 +94,7 @@ def test_scalars_and_empty_tensors(client):
 
 
 def test_recurrent_layers_on_meta(client):
-    """They keep lists of their own of their parameters."""
+    """They keep separate lists of their parameters."""
     module = seedbed.torch.on_meta(lambda: nn.LSTM(4, 5))
     seedbed.torch.init_module(module, client, rules=[("*", "uniform", {"a": -0.4, "b": 0.4})])
     output, _ = module(torch.zeros(2, 3, 4))
@@ -183,7 +183,7 @@ def test_either_model_or_rules(client):
 
 
 def test_buffers(client):
-    """Listed ones are filled, others left; without values there is nothing to leave."""
+    """Listed buffers are filled, others keep their values; one without values is refused."""
     model = seedbed.torch.record(Net)
     module = Net()
     module.norm.running_mean.fill_(5)
@@ -274,7 +274,7 @@ def test_progress_may_be_drawn_by_the_first_rank(client, capsys, monkeypatch):
 
 
 def test_a_failure_is_told(client):
-    """The server's refusals name the tensor; nothing is half filled without an error."""
+    """The server's errors name the tensor; no module is partly filled without an error."""
     with pytest.raises(seedbed.InvalidRequest, match="std"):
         seedbed.torch.init_module(Net(), client, rules=[("*", "normal", {"std": -1})])
     with seedbed.connect("127.0.0.1:1", timeout=1) as nobody, pytest.raises(seedbed.SeedbedError):
@@ -282,7 +282,7 @@ def test_a_failure_is_told(client):
 
 
 def test_a_device_without_reach_is_staged(client, monkeypatch):
-    """As for a GPU: sampled into an array of the client's, then copied."""
+    """As for a GPU: sampled into an array of the client, then copied."""
     staged, direct = [nn.ModuleList([Net(), Net(torch.bfloat16)]) for _ in range(2)]
     seedbed.torch.init_module(direct, client, rules=RULES)
     monkeypatch.setattr(seedbed.torch._module, "_is_in_reach", lambda memory: False)
@@ -296,18 +296,18 @@ def test_importing_seedbed_does_not_import_torch():
 
 
 def test_a_gpu_fills_the_module_in_one_call(monkeypatch):
-    """On the emulated GPU, whose memory is the CPU's, so that torch's tensors can stand for those of a GPU."""
+    """On the emulated GPU, whose memory is the CPU's, so that tensors on the CPU stand for those on a GPU."""
     net, expected = Net(torch.bfloat16), Net(torch.bfloat16)
     with seedbed.connect("local:") as local:
         seedbed.torch.init_module(expected, local, seed=3, rules=RULES[1:])
     with emulated_cupy() as cupy, seedbed.connect("local:cuda") as client:
         stream = cupy.cuda.Stream()
-        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)
-        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)
+        monkeypatch.setattr(client._memory, "_torch_stream", lambda _: stream.ptr)  # type: ignore[attr-defined]
+        monkeypatch.setattr(client._memory, "_is_plain", lambda *_: True)  # type: ignore[attr-defined]
         begun = []
-        backend = client._service._backend
-        write_all = backend.write_all
-        monkeypatch.setattr(backend, "write_all", lambda jobs, given: (begun.append(len(jobs)), write_all(jobs, given)))
+        engine = client._engine  # type: ignore[attr-defined]
+        write_all = engine.write_all
+        monkeypatch.setattr(engine, "write_all", lambda jobs, *how: (begun.append(len(jobs)), write_all(jobs, *how)))
         seedbed.torch.init_module(net, client, seed=3, rules=RULES[1:])
         stream.synchronize()
     assert begun == [len(list(net.parameters()))]
@@ -385,7 +385,7 @@ def pair():
 
 @pytest.mark.parametrize("only", ["student.*", "teacher.*"])
 def test_only_one_of_two_that_share_draws(client, only):
-    """A teacher that is not filled has other values by now than its student would get."""
+    """A teacher that is not filled may hold other values than its student would get."""
     module, model = pair(), seedbed.torch.record(pair)
     before = state(module)
     with pytest.raises(seedbed.InvalidRequest, match=r"weight: has draws in common with .*which is left as it is"):

@@ -1,4 +1,4 @@
-"""`seedbed.torch.record`: what is read off a model's code is what torch would do."""
+"""`seedbed.torch.record` records what torch would compute."""
 
 import base64
 import copy
@@ -87,7 +87,7 @@ def test_layers_of_torch(client, build, dtype):
 
 
 def assert_alike(ours, theirs):
-    """The same constants, row by row; and the same law."""
+    """The same constants, row by row, and the same law."""
     if theirs.ndim > 1:
         for row, other in zip(ours, theirs, strict=True):
             assert (row.std() == 0) == (other.std() == 0)
@@ -133,16 +133,16 @@ def transformers_model(name):
 @pytest.mark.slow  # to import transformers takes seconds
 @pytest.mark.parametrize("name", ["gpt2-124m", "llama-3.1-8b", "vit-b16", "resnet-50"])
 def test_models_of_transformers(client, name):
-    """As the model files, which were written from other people's reading of the same code."""
+    """As the model files, which were written by hand from the same code."""
     expected = json_format.Parse((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"), Model())
     recorded = {spec.name: spec for spec in seedbed.torch.record(transformers_model(name)).tensors}
     extra = recorded.keys() - {spec.name for spec in expected.tensors}
     assert all(name.endswith(("running_mean", "running_var")) for name in extra)
     for spec in expected.tensors:
-        mine = recorded[spec.name]
-        assert mine.shape == spec.shape
-        assert mine.dtype == spec.dtype
-        assert client.describe(mine).law == client.describe(spec).law
+        own = recorded[spec.name]
+        assert own.shape == spec.shape
+        assert own.dtype == spec.dtype
+        assert client.describe(own).law == client.describe(spec).law
 
 
 def test_composed_initialisers_are_recognised(client):
@@ -175,7 +175,7 @@ def test_composed_initialisers_are_recognised(client):
 
 
 def parameter(fill, shape=(4, 6), dtype=torch.float32):
-    """A module of one parameter, and the code that fills it, or gives another in its place."""
+    """A module of one parameter, and the code that fills or replaces it."""
 
     class Net(nn.Module):
         def __init__(self):
@@ -257,7 +257,7 @@ def test_what_is_recorded(fill, expected):
 
 def test_more_computed_values_than_a_request_carries():
     table = torch.arange(600.0 * 600).reshape(600, 600)
-    with pytest.raises(seedbed.InvalidRequest, match="mixes 1440000 bytes of values that the code computes") as error:
+    with pytest.raises(seedbed.InvalidRequest, match="combines 1440000 bytes of values that") as error:
         seedbed.torch.record(parameter(lambda w: nn.Parameter(table.sin() + torch.randn(600, 600))))
     assert error.value.field == "weight"
     assert seedbed.torch.record(parameter(lambda w: nn.Parameter(table.sin()))).tensors[0].HasField("literal")
@@ -360,7 +360,7 @@ COMPLEX = {
     ),
     "of floats": (lambda: torch.view_as_complex(torch.rand(4, 5, 2)), {"uniform": {"b": 1}}),
     "zeros": (lambda: torch.zeros(4, 5, dtype=torch.cfloat), {"zeros": {}}),
-    "given": (
+    "computed": (
         lambda: torch.full((2, 3), 1j),
         {"literal": {"data": base64.b64encode(np.full((2, 3), 1j, np.complex64).tobytes()).decode()}},
     ),
@@ -373,10 +373,10 @@ def test_complex_parameters(name, client):
     """As the weights of Fourier neural operators (Li et al. 2021) are made."""
     make, scheme = COMPLEX[name]
     [spec] = seedbed.torch.record(parameter(lambda _: nn.Parameter(make()))).tensors
-    said = json_format.MessageToDict(spec)
+    message = json_format.MessageToDict(spec)
     kind = next(iter(scheme))
-    assert said["dtype"] == "DATA_TYPE_COMPLEX64"
-    assert said[kind] == (scheme[kind] if kind == "literal" else pytest.approx(scheme[kind]))
+    assert message["dtype"] == "DATA_TYPE_COMPLEX64"
+    assert message[kind] == (scheme[kind] if kind == "literal" else pytest.approx(scheme[kind]))
     assert client.init(spec).shape == tuple(make().shape)
 
 
@@ -411,27 +411,30 @@ def test_a_module_with_complex_parameters_is_filled_and_verified(client):
 REFUSED = {
     "never filled": (lambda w: None, "never initialised"),
     "half filled": (lambda w: w[:2].zero_(), "never initialised"),
-    "made of what was never filled": (lambda w: w.add_(1), "made of memory that was never initialised"),
+    "computed from what was never filled": (lambda w: w.add_(1), "computed from memory that was never initialised"),
     "drawn, a part seen as integers": (lambda w: w.normal_().view(torch.int16)[0].fill_(7), "int16"),
     "infinite": (lambda w: w.fill_(torch.inf), "not finite"),
     "infinite, with memory": (lambda w: nn.Parameter(torch.full((3,), torch.inf)), "not finite"),
     "complex of double precision": (lambda w: nn.Parameter(torch.zeros(3, dtype=torch.complex128)), "complex128"),
     "a complex sum": (
         lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat) + 1),
-        r"computed of complex numbers, which are served as they are drawn.*test_record",
+        r"computed from complex numbers, of which only draws.*test_record",
     ),
     "a complex product": (
         lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat) * 1j),
-        "computed of complex numbers",
+        "computed from complex numbers",
     ),
-    "a real part": (lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat).real.clone()), "cannot be said"),
-    "made complex": (lambda w: nn.Parameter(torch.randn(3).to(torch.cfloat)), "computed of complex numbers"),
+    "a real part": (lambda w: nn.Parameter(torch.randn(3, dtype=torch.cfloat).real.clone()), "no recipe describes"),
+    "made complex": (lambda w: nn.Parameter(torch.randn(3).to(torch.cfloat)), "computed from complex numbers"),
     "an inverse": (
         lambda w: nn.Parameter(torch.inverse(torch.randn(4, 4))),
-        r"linalg_inv_ex of values that were drawn.*test_record",
+        r"linalg_inv_ex of drawn values.*test_record",
     ),
-    "sorted": (lambda w: w.copy_(w.normal_().sort(0)[0]), "sort of values that were drawn"),
-    "a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.rand(6, 4))[0]), "decomposition of anything but"),
+    "sorted": (lambda w: w.copy_(w.normal_().sort(0)[0]), "sort of drawn values"),
+    "a decomposition": (
+        lambda w: nn.Parameter(torch.linalg.qr(torch.rand(6, 4))[0]),
+        "decomposes a matrix",
+    ),
     "R of a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[1]), "signs"),
     "multinomial": (lambda w: w.copy_(torch.multinomial(torch.ones(4), 1)), "multinomial"),
 }
@@ -461,7 +464,7 @@ def test_reading_what_was_drawn_is_an_error(fill):
 
 
 def test_the_code_may_compute_with_real_numbers():
-    """What has nothing to do with weights works: masks, tables, numbers read from tensors."""
+    """Code that does not concern weights works: masks, tables, numbers read from tensors."""
 
     class Net(nn.Module):
         def __init__(self):
@@ -583,7 +586,7 @@ def test_copies_stay_copies(client, make):
         model = seedbed.torch.record(make, seed=3, **options)
         module = seedbed.torch.on_meta(make)
         seedbed.torch.init_module(module, client, model=model)
-        return [dict(part.named_parameters()) for part in module]
+        return [dict(part.named_parameters()) for part in module]  # type: ignore[attr-defined]
 
     for one, other in (make()[:2], filled()):
         one, other = (
@@ -624,7 +627,7 @@ def names_of_weight_norm(module):
 
 
 def test_spectral_norm(client):
-    """Its buffers are the singular vectors that torch's power iteration finds in what was drawn."""
+    """Its buffers are the singular vectors that torch's power iteration finds in the drawn weight."""
     module = seedbed.torch.build(lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(30, 20)), client, seed=3)
     parametrisation = module.parametrizations.weight[0]
     u, _, v = torch.linalg.svd(module.parametrizations.weight.original.detach())
@@ -655,7 +658,7 @@ def test_a_recording_that_differs_each_time_is_found():
             self.a = nn.Parameter(torch.ones(3))
             self.b = nn.Parameter(torch.from_numpy(np.random.default_rng().normal(size=3)))
 
-    with pytest.raises(seedbed.InvalidRequest, match=r"^b: is initialised in another way each time"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"^b: is initialised differently each time"):
         seedbed.torch.record(Net, check=True)
 
 
@@ -714,7 +717,7 @@ def test_conversions(client, convert):
 def test_attributes_of_parameters_stay():
     def make():
         layer = nn.Linear(3, 2)
-        layer.weight.no_weight_decay = True
+        layer.weight.no_weight_decay = True  # type: ignore[attr-defined]
         layer.bias.requires_grad_(False)
         return layer
 
@@ -724,7 +727,7 @@ def test_attributes_of_parameters_stay():
 
 
 def test_the_code_sees_the_cpu():
-    """What asks for the device goes the way that it goes in earnest."""
+    """Code that reads the device takes the same branch as without a recording."""
 
     def fill(weight):
         assert weight.device.type == "cpu"
@@ -741,7 +744,7 @@ def test_what_is_no_module_is_refused():
 
 
 def test_torch_is_as_before():
-    """Modes, generators and functions are left as they were, also after an error."""
+    """Modes, generators and functions are restored, also after an error."""
     state = torch.get_rng_state()
     with pytest.raises(seedbed.InvalidRequest):
         seedbed.torch.record(parameter(lambda w: w.normal_().sum().item()))
@@ -752,7 +755,7 @@ def test_torch_is_as_before():
 
 
 def test_recording_needs_no_memory_for_weights():
-    """16 GiB of weights; what is measured is Python's memory, which the modules themselves take."""
+    """16 GiB of weights; measured is Python's memory, which the modules themselves take."""
     tracemalloc.start()
     model = seedbed.torch.record(lambda: nn.Sequential(*(nn.Linear(2**16, 2**14) for _ in range(4))))
     peak = tracemalloc.get_traced_memory()[1]

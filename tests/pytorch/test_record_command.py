@@ -27,7 +27,7 @@ def build():
 
 
 class Net(nn.Module):
-    """A scheme, parts, an expression and given values."""
+    """A scheme, parts, an expression and computed values."""
 
     def __init__(self):
         super().__init__()
@@ -106,7 +106,7 @@ def recorded(command, *arguments):
 
 @pytest.fixture
 def refusal(seedbed_command, tmp_path):
-    """What a command is refused with, which writes nothing."""
+    """The error of a command that is refused, and writes nothing."""
 
     def run(*arguments):
         before = sorted(tmp_path.iterdir())
@@ -163,7 +163,7 @@ def test_copies(seedbed_command):
 
 
 def test_check(refusal, seedbed_command):
-    assert "bias: is initialised in another way each time that the code runs" in refusal("own.code:entropy", "--check")
+    assert "bias: is initialised differently each time that the code runs" in refusal("own.code:entropy", "--check")
     recorded(seedbed_command, "own.code:entropy")
     recorded(seedbed_command, "own.code:Net", "--check")
 
@@ -173,14 +173,14 @@ def test_check(refusal, seedbed_command):
     [
         ((), ["give either MODULE:NAME", "--hf-config"]),
         (("own.code:build", "--hf-config", "c.json"), ["give either MODULE:NAME"]),
-        (("own.code:build", "--hf-model-class", "GPT2Model"), ["--hf-model-class", "--hf-config, which is not given"]),
+        (("own.code:build", "--hf-model-class", "GPT2Model"), ["--hf-model-class", "requires --hf-config"]),
         (("own.code",), ["'own.code' is not MODULE:NAME"]),
         (("own.code:build()",), ["is not MODULE:NAME", "a call is not supported"]),
         (("own/code.py:build",), ["is not MODULE:NAME"]),
-        (("no.such:build",), ["MODULE:NAME", "there is no module 'no'; run the command in the directory that has it"]),
+        (("no.such:build",), ["MODULE:NAME", "there is no module 'no'; run the command in the directory that"]),
         (("own.such:build",), ["there is no module 'own.such'"]),
-        (("own.code:bild",), ["own.code has no 'bild': there is no 'bild' in own.code"]),
-        (("own.code:Holder.bild",), ["there is no 'bild' in Holder"]),
+        (("own.code:bild",), ["own.code has no 'bild': own.code has no attribute 'bild'"]),
+        (("own.code:Holder.bild",), ["Holder has no attribute 'bild'"]),
         (("own.code:ready",), ["own.code:ready is a Linear; give a function or class"]),
         (("own.code:number",), ["own.code:number is a int; give a function or class"]),
         (("own.code:needy",), ["own.code:needy needs arguments: config; write a function without arguments"]),
@@ -237,8 +237,8 @@ def test_a_seed_checkpoint(seedbed_command, ok, tmp_path, fields, kind):
     (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     recorded(seedbed_command, "--hf-config", "config.json", "--seed", "7")
     ok("model", "model.json", "-o", "model.safetensors")
-    loaded, told = kind.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(told.values())
+    loaded, report = kind.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     with seedbed.connect("local:") as client:
         built = seedbed.torch.build(lambda: kind._from_config(config), client, seed=7).state_dict()
@@ -263,10 +263,10 @@ def test_which_class_and_dtype(seedbed_command, tmp_path):
 @pytest.mark.parametrize(
     ("text", "arguments", "complaint"),
     [
-        ("{", (), "config.json: not a file of JSON: "),
+        ("{", (), "config.json: not JSON: "),
         ("[]", (), "it has no model_type"),
         ("{}", (), "it has no model_type"),
-        ('{"model_type": "none"}', (), "model_type 'none' is none that this transformers has"),
+        ('{"model_type": "none"}', (), "the installed transformers has no model_type 'none'"),
         (json.dumps(GPT2), ("--hf-model-class", "GPT3"), "transformers has no model class 'GPT3'"),
         (json.dumps(GPT2), ("--hf-model-class", "GPT2Config"), "transformers has no model class 'GPT2Config'"),
         (json.dumps({**GPT2, "n_head": 5}), (), "config.json failed at "),

@@ -1,7 +1,7 @@
-"""What is recorded is what the code says, number by number.
+"""A recording gives the values that the code computes, one by one.
 
-Each program runs twice: recorded, and in earnest with torch's uniforms and normals replaced by ours. What the recording
-is filled with must be what the program computed, but for float32's rounding.
+Each program runs twice: recorded, and for real with torch's uniforms and normals replaced by ours. Both must give the
+same values, but for float32's rounding.
 """
 
 import math
@@ -25,7 +25,7 @@ def client():
 
 
 class Replaced(TorchDispatchMode):
-    """Draws ours: the n-th draw takes the stream "#n"."""
+    """Replaces torch's draws by ours: the n-th takes the stream "#n"."""
 
     def __init__(self, client):
         super().__init__()
@@ -38,21 +38,21 @@ class Replaced(TorchDispatchMode):
         if name not in ("uniform", "normal", "rand", "randn", "rand_like", "randn_like"):
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        given = [arg for arg in args[1:] if isinstance(arg, (int, float))] if name in ("uniform", "normal") else []
+        parameters = [arg for arg in args[1:] if isinstance(arg, (int, float))] if name in ("uniform", "normal") else []
         scheme = "uniform" if "uniform" in name or name.startswith("rand_") or name == "rand" else "normal"
         names = ("a", "b") if scheme == "uniform" else ("mean", "std")
         if isinstance(args[0], float):  # torch.normal(mean, std, size)
-            given = list(args[:2])
+            parameters = list(args[:2])
         self._count += 1
         spec = seedbed.spec(
-            scheme, tuple(result.shape), **dict(zip(names, given, strict=False)), stream=f"#{self._count}",
+            scheme, tuple(result.shape), **dict(zip(names, parameters, strict=False)), stream=f"#{self._count}",
             dtype=str(result.dtype).removeprefix("torch."), seed=5,
         )  # fmt: skip
         return result.copy_(torch.from_numpy(self._client.init(spec)))
 
 
 def replayed(fill, client, monkeypatch):
-    """What a program makes, as recorded and as computed in earnest."""
+    """The values of a program, as recorded and as computed for real."""
     monkeypatch.setattr(emit.Names, "stream", lambda self, tensor, draw, use=None: f"#{draw.drawing.number}")
     monkeypatch.setattr(emit.Names, "is_alone", lambda self, draw: False)
 

@@ -1,4 +1,4 @@
-"""`seedbed.torch.init_module` on several ranks: the same bits for every sharding, and each asks for its part alone.
+"""`seedbed.torch.init_module` on several ranks: the same bits for every sharding, and each rank requests only its part.
 
 What is placed where, torch itself says: the whole is put together by its collectives, or cut by its own rules.
 """
@@ -107,7 +107,7 @@ def fill_a_large_module():
         small = nn.Linear(512, 512)
         seedbed.torch.init_module(small, client, model=seedbed.torch.record(lambda: nn.Linear(512, 512)))
         module = seedbed.torch.on_meta(build)
-        for layer in module:
+        for layer in module:  # type: ignore[attr-defined]
             fully_shard(layer, mesh=mesh)
         fully_shard(module, mesh=mesh)
         model = seedbed.torch.record(build)
@@ -115,7 +115,7 @@ def fill_a_large_module():
         if PEAK.exists():
             PEAK.write_text("5")
         seedbed.torch.init_module(module, client, model=model)
-    return memory("VmHWM") - before, sum(parameter.to_local().nbytes for parameter in module.parameters())
+    return memory("VmHWM") - before, sum(parameter.to_local().nbytes for parameter in module.parameters())  # type: ignore[attr-defined]
 
 
 def memory(what):
@@ -131,11 +131,11 @@ def fill_a_small_module(shard, shape):
     module = seedbed.torch.on_meta(Net)
     shard(module, mesh)
     with seedbed.connect("local:") as client:
-        asked = count_bytes(client)
+        requested = count_bytes(client)
         seedbed.torch.init_module(module, client, model=seedbed.torch.record(Net, seed=7))
     held = [*module.parameters(), *(buffer for buffer in module.buffers() if buffer.is_floating_point())]
     return {
-        "asked": sum(asked),
+        "requested": sum(requested),
         "held": sum((tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes for tensor in held),
         "whole": {
             name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).clone()  # before it is trained
@@ -148,16 +148,16 @@ def fill_a_small_module(shard, shape):
 
 
 def count_bytes(client):
-    """The bytes of each tensor that is asked for, from now on."""
-    asked = []
+    """The bytes of each tensor that is requested, from now on."""
+    requested = []
     init_model = client.init_model
 
-    def counting(wanted, **rest):
-        asked.extend(map(regions.byte_count, wanted))
-        return init_model(wanted, **rest)
+    def counting(parts, **options):
+        requested.extend(map(regions.byte_count, parts))
+        return init_model(parts, **options)
 
     client.init_model = counting
-    return asked
+    return requested
 
 
 def train(module):
@@ -180,7 +180,7 @@ def seen():
 
 
 def of_case(seen, name):
-    """What the ranks that take part in a case see of it."""
+    """The results of the ranks that take part in a case."""
     results = [result[name] for result in seen if result[name]]
     assert len(results) == math.prod(CASES[name][1])
     return results
@@ -219,7 +219,7 @@ def test_a_fused_matrix_is_the_matrices_that_it_is_made_of(seen, name):
 @pytest.mark.parametrize("name", CASES)
 def test_a_rank_asks_for_its_shards_alone(seen, name):
     for result in of_case(seen, name):
-        assert result["asked"] == result["held"]
+        assert result["requested"] == result["held"]
 
 
 @SLOW
@@ -269,7 +269,7 @@ def client():
 @given(case=placed(), on_meta=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_any_placement_is_a_cut_of_the_whole(client, case, on_meta):
-    """On every rank of a mesh that is only pretended, what torch cuts out of the whole."""
+    """Every rank of a simulated mesh gets what torch cuts out of the whole."""
     shape, mesh_shape, placements = case
     spec = seedbed.spec("uniform", shape, name="weight")
     whole = torch.from_numpy(client.init(spec))

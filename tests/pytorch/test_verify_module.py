@@ -1,4 +1,4 @@
-"""`seedbed.torch.verify_module`: nothing that differs is missed, and what differs is named."""
+"""`seedbed.torch.verify_module` finds and names every difference."""
 
 import re
 
@@ -84,7 +84,7 @@ def test_signs_of_zeros_differ(module, client, model):
 
 
 def test_what_prints_alike_is_told_by_its_bits():
-    one = seedbed.torch._verify._told
+    one = seedbed.torch._verify._compared
     nans = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32).numpy()
     assert one(nans[:1], nans[1:]) == "nan (0x7fc00000) in the module and nan (0x7fc00001) in the model"
 
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused(module, client, model):
 
 
 def see():
-    """What one rank of two is told of its shards: as they were filled, and after one of rank 1 is changed."""
+    """The error on one rank of two, once a shard of rank 1 is changed."""
     module = seedbed.torch.on_meta(Net)
     fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
     model = seedbed.torch.record(Net, seed=3)

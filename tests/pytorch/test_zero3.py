@@ -57,18 +57,18 @@ def make():
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 @pytest.mark.parametrize("how", ["model", "rules"])
 def test_the_runs_of_all_ranks_are_the_tensors(ranks, how):
-    given = (
+    options = (
         {"model": seedbed.torch.record(make, seed=7)}
         if how == "model"
         else {"rules": [("*", "xavier_normal", {})], "only": "*weight", "seed": 7}
     )
     with seedbed.connect("local:") as client:
         whole = make()
-        seedbed.torch.init_module(whole, client, **given)
+        seedbed.torch.init_module(whole, client, **options)
         parts = [divided(make(), rank, ranks) for rank in range(ranks)]
         for part in parts:
-            seedbed.torch.init_module(part, client, **given)
-            seedbed.torch.verify_module(part, client, **given)
+            seedbed.torch.init_module(part, client, **options)
+            seedbed.torch.verify_module(part, client, **options)
     for name, parameter in whole.named_parameters():
         if how == "rules" and not name.endswith("weight"):
             continue
@@ -110,7 +110,7 @@ def test_what_is_gathered_or_elsewhere_is_refused(where, status):
     ],
 )
 def test_what_would_be_lost_is_refused(attribute, value, complaint):
-    """Where DeepSpeed has other copies than what is filled, and would go on with those."""
+    """DeepSpeed keeps another copy than the one that is filled, and would continue with that."""
     part = divided(make(), 0, 2)
     if attribute == "dtype":
         status = part[0].weight.ds_tensor.status

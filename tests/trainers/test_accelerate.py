@@ -9,7 +9,7 @@ from torch.distributed.fsdp import fully_shard
 import seedbed
 import seedbed.torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def make():

@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import seedbed
 import seedbed.torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def make():

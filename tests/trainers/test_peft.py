@@ -6,7 +6,7 @@ import torch
 import seedbed
 import seedbed.torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def make(kind, **options):
@@ -52,7 +52,7 @@ def test_orthogonal_adapters_cancel_each_other():
 
 @pytest.mark.parametrize("kind", ["pissa", "olora"])
 def test_adapters_made_of_the_base_weights_are_refused(kind):
-    with pytest.raises(seedbed.InvalidRequest, match=r"base_layer\.weight: .* not supported.*peft"):
+    with pytest.raises(seedbed.InvalidRequest, match=r"base_layer\.weight: .* not served.*peft"):
         seedbed.torch.record(lambda: make(kind), seed=7)
 
 

@@ -18,7 +18,7 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ray_checkpoint.py"
 FILES = 8
 SIZE = "16MB"
@@ -107,8 +107,8 @@ def test_what_is_killed_is_done_again(cluster, model, start_server, ok):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.json"], "none.json: there is no such file; give a model file"),
-        ([EXAMPLE, "--tasks", "0"], "argument --tasks: '0' is no number of them; give 1 or more"),
+        (["none.json"], "none.json: no such file; pass a model file"),
+        ([EXAMPLE, "--tasks", "0"], "argument --tasks: '0' is not a positive number; pass 1 or more"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, arguments, message):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import seedbed
 import seedbed.torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LAYOUTS = [("llama3", 2), ("llama3", 1), ("qwen3", 2)]

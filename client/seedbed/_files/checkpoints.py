@@ -1,7 +1,7 @@
-"""Checkpoints of several files, as Hugging Face lays them out: which tensor is in which file, and the index of them.
+"""Sharded checkpoints in Hugging Face's layout: which file holds which tensor, and the index.
 
-All of it is a pure function of the model and the largest size of a file. So workers that know nothing of each other
-write disjoint files of one checkpoint, and whoever finishes last writes the index that each of them would write.
+The layout is a pure function of the model and the maximum file size. Workers can therefore write disjoint files of one
+checkpoint without talking to each other, and the last one to finish writes the index that any of them would write.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ class Shard:
     """One file of a checkpoint.
 
     Attributes:
-        name: of the file, within the checkpoint's directory.
-        model: its tensors.
-        size: the bytes of their data.
-        checkpoint: what all files of the checkpoint have in common, and no other; None if there is but one.
+        name: The file's name within the checkpoint's directory.
+        model: The file's tensors.
+        size: The bytes of tensor data.
+        checkpoint: An identifier that all files of the checkpoint share; None if there is only one file.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Shard:
 
 
 def plan(model: Model, max_shard_size: int) -> list[Shard]:
-    """Returns the files of a model's checkpoint: those that Hugging Face's libraries would write.
+    """The files of a model's checkpoint, split as Hugging Face's libraries split them.
 
-    A file is filled with tensors in the model's order until the next would exceed its size. A tensor that is larger has
-    a file to itself.
+    A file takes tensors in the model's order until the next one would exceed the maximum size. A tensor that is larger
+    than the maximum has a file to itself.
 
     Args:
-        model: all tensors; their dtypes are set.
-        max_shard_size: the most bytes of tensor data in a file.
+        model: All tensors, with their dtypes set.
+        max_shard_size: The maximum bytes of tensor data in one file.
     """
     groups: list[list[TensorSpec]] = []
     current: list[TensorSpec] = []
@@ -67,15 +67,15 @@ def plan(model: Model, max_shard_size: int) -> list[Shard]:
     if current or not groups:
         groups.append(current)
     models = [Model(name=model.name, tensors=specs) for specs in groups]
-    common = _digest(models)
+    checkpoint = _digest(models)
     return [
-        Shard(name, part, sum(map(_byte_count, part.tensors)), common)
-        for name, part in zip(file_names(len(models)), models, strict=True)
+        Shard(name, shard_model, sum(map(_byte_count, shard_model.tensors)), checkpoint)
+        for name, shard_model in zip(file_names(len(models)), models, strict=True)
     ]
 
 
 def file_names(count: int) -> list[str]:
-    """Returns the names of a checkpoint's files.
+    """The names of a checkpoint's files.
 
     >>> file_names(2)
     ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
@@ -86,7 +86,7 @@ def file_names(count: int) -> list[str]:
 
 
 def file_count(name: str) -> int | None:
-    """Returns of how many files a checkpoint consists that has a file of this name; None if it can have none.
+    """The number of files in the checkpoint that a file of this name belongs to; None if the name fits no checkpoint.
 
     >>> file_count("model-00002-of-00004.safetensors"), file_count("model.safetensors"), file_count("gpt2.safetensors")
     (4, 1, None)
@@ -96,12 +96,12 @@ def file_count(name: str) -> int | None:
 
 
 def share(shards: Sequence[Shard], worker: int, workers: int) -> list[Shard]:
-    """Returns the files that one of several workers shall write, about as many bytes as any other's.
+    """The files that one worker writes; all workers write about the same number of bytes.
 
     Args:
-        shards: all files.
-        worker: which worker, counted from 0.
-        workers: how many there are.
+        shards: All files of the checkpoint.
+        worker: The worker's index, counted from 0.
+        workers: The number of workers.
     """
     loads = [0] * min(workers, len(shards))
     mine: set[str] = set()
@@ -114,7 +114,7 @@ def share(shards: Sequence[Shard], worker: int, workers: int) -> list[Shard]:
 
 
 def index(shards: Sequence[Shard]) -> dict[str, Any]:
-    """Returns the content of the index of all files."""
+    """The content of a checkpoint's index."""
     files = {spec.name: shard.name for shard in shards for spec in shard.model.tensors}
     elements = sum(math.prod(spec.shape) for shard in shards for spec in shard.model.tensors)
     size = sum(shard.size for shard in shards)
@@ -122,11 +122,11 @@ def index(shards: Sequence[Shard]) -> dict[str, Any]:
 
 
 def read_index(folder: Path) -> object:
-    """Returns the content of a checkpoint's index, whatever it is; None if there is none.
+    """The content of a checkpoint's index, unchecked; None if there is no index.
 
     Raises:
-        FileFormatError: it is not JSON.
-        OSError: it cannot be read.
+        FileFormatError: If the index is not JSON.
+        OSError: If the index cannot be read.
     """
     path = folder / INDEX
     try:
@@ -134,11 +134,11 @@ def read_index(folder: Path) -> object:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise FileFormatError(f"{path}: is not JSON: {error}") from error
+        raise FileFormatError(f"{path}: not JSON: {error}") from error
 
 
 def index_text(shards: Sequence[Shard]) -> str:
-    """Returns the index of all files as transformers writes it."""
+    """The index, formatted as transformers writes it."""
     return json.dumps(index(shards), indent=2, sort_keys=True) + "\n"
 
 

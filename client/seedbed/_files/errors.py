@@ -1,8 +1,8 @@
-"""What can be wrong with a file."""
+"""Errors about the content of files."""
 
 
 class FileFormatError(ValueError):
-    """A file is not, or cannot be, what its name says."""
+    """A file does not have the expected format, or the format cannot hold what is to be written."""
 
 
 class FileSizeError(FileFormatError):

@@ -1,4 +1,4 @@
-"""NumPy's ``.npy`` files, written piece by piece."""
+"""Writes NumPy's ``.npy`` files piece by piece."""
 
 import contextlib
 import math
@@ -18,13 +18,13 @@ from seedbed._files.writing import create_file, refuse_device, set_size, write_a
 def create_npy(
     path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
-    """Creates a ``.npy`` file and yields a function that writes a piece: its first element, its values.
+    """Creates a ``.npy`` file and yields a function that writes one piece, given its first element and its values.
 
-    Pieces may come in any order and from many threads. On success the file replaces ``path``.
+    Pieces may arrive in any order and from many threads. On success the file replaces ``path``.
 
     Raises:
-        FileFormatError: the type is bfloat16, which the format has no name for.
-        OSError: the file cannot be written; the disk is full.
+        FileFormatError: If the dtype is bfloat16, which the format does not support.
+        OSError: If the file cannot be written, or the disk is full.
     """
     _check_npy(dtype)
     refuse_device(path)
@@ -40,11 +40,11 @@ def create_npy(
 
 
 def write_npy_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Writes what a ``.npy`` file begins with; the elements follow, in row-major order.
+    """Writes the header of a ``.npy`` file; the elements follow in row-major order.
 
     Raises:
-        FileFormatError: the type is bfloat16, which the format has no name for.
-        OSError: it cannot be written.
+        FileFormatError: If the dtype is bfloat16, which the format does not support.
+        OSError: If the header cannot be written.
     """
     _check_npy(dtype)
     header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -53,4 +53,4 @@ def write_npy_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ..
 
 def _check_npy(dtype: np.dtype[Any]) -> None:
     if dtype == ml_dtypes.bfloat16:
-        raise FileFormatError("the .npy format has no bfloat16; write a .safetensors file, or ask for float32")
+        raise FileFormatError("the .npy format does not support bfloat16; write a .safetensors file, or use float32")

@@ -1,9 +1,9 @@
-"""What a safetensors file tells about its own making, so that it can be made again and compared.
+"""The recipe in a safetensors file's metadata, from which the file can be sampled again and verified.
 
-The metadata, all strings: ``format`` (``pt``, which transformers wants), ``seedbed.version``, and for people
-``seedbed.algorithm_version`` and ``seedbed.seed``. What counts is the canonical JSON of the message that was served:
-``seedbed.model`` holds a ``Model``, ``seedbed.slice`` a ``TensorSlice``. The files of one checkpoint have
-``seedbed.checkpoint`` in common, the digest of all their models.
+All values are strings. The recipe is the canonical JSON of the request that produced the file: ``seedbed.model`` holds
+a ``Model``, or ``seedbed.slice`` holds a ``TensorSlice``. ``format`` is ``pt``, which transformers requires.
+``seedbed.version``, ``seedbed.algorithm_version`` and ``seedbed.seed`` are there for people to read. All files of one
+checkpoint share ``seedbed.checkpoint``, the digest of all their models.
 """
 
 import json
@@ -18,28 +18,28 @@ from seedbed._files.safetensors import SafetensorsFile
 from seedbed._version import __version__
 from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
 
-UNNAMED = "tensor"  # what a tensor of no name is called in a file, where it needs one
+UNNAMED = "tensor"  # the name in the file of a tensor that has none
 CHECKPOINT = "seedbed.checkpoint"
 
 
-def metadata(made: Model | TensorSlice, checkpoint: str | None = None) -> dict[str, str]:
-    """Returns the metadata of a file that holds these tensors; their dtypes and algorithm versions are set."""
-    specs = made.tensors if isinstance(made, Model) else [made.spec]
+def metadata(request: Model | TensorSlice, checkpoint: str | None = None) -> dict[str, str]:
+    """The metadata of a file that holds the requested tensors, whose dtypes and algorithm versions are set."""
+    specs = request.tensors if isinstance(request, Model) else [request.spec]
     return {
         **({} if checkpoint is None else {CHECKPOINT: checkpoint}),
         "format": "pt",
         "seedbed.version": __version__,
         "seedbed.algorithm_version": _distinct(spec.algorithm_version for spec in specs),
         "seedbed.seed": _distinct(spec.seed for spec in specs),
-        "seedbed.model" if isinstance(made, Model) else "seedbed.slice": canonical_json(made),
+        "seedbed.model" if isinstance(request, Model) else "seedbed.slice": canonical_json(request),
     }
 
 
-def made_by(file: SafetensorsFile) -> Model | TensorSlice:
-    """Returns the message that the file's metadata holds.
+def read_request(file: SafetensorsFile) -> Model | TensorSlice:
+    """The request that the file's metadata holds.
 
     Raises:
-        FileFormatError: there is none.
+        FileFormatError: If the metadata holds no request, or a malformed one.
     """
     message: Model | TensorSlice
     for field, message in (("seedbed.model", Model()), ("seedbed.slice", TensorSlice())):
@@ -47,29 +47,29 @@ def made_by(file: SafetensorsFile) -> Model | TensorSlice:
             try:
                 return strict_json.to_message(strict_json.loads(file.metadata[field]), message)
             except ValueError as error:
-                raise FileFormatError(f"{file.path}: its metadata {field} is malformed: {error}") from error
-    raise FileFormatError(f"{file.path}: not made by Seedbed: its metadata do not tell how to make it again")
+                raise FileFormatError(f"{file.path}: metadata {field} is malformed: {error}") from error
+    raise FileFormatError(f"{file.path}: not written by Seedbed: its metadata holds no recipe")
 
 
-def slices(made: Model | TensorSlice) -> dict[str, TensorSlice]:
-    """Returns the part served of each tensor, by the name it has in the file."""
-    if isinstance(made, TensorSlice):
-        return {name_in_file(made.spec): made}
-    return {name_in_file(spec): TensorSlice(spec=spec) for spec in made.tensors}
+def slices(request: Model | TensorSlice) -> dict[str, TensorSlice]:
+    """The requested slice of each tensor, by the tensor's name in the file."""
+    if isinstance(request, TensorSlice):
+        return {name_in_file(request.spec): request}
+    return {name_in_file(spec): TensorSlice(spec=spec) for spec in request.tensors}
 
 
-def region_of(part: TensorSlice) -> Region | None:
-    """Returns the region that a slice asks for; None means the whole tensor."""
-    return part.region if part.HasField("region") else None
+def region_of(tensor_slice: TensorSlice) -> Region | None:
+    """The region of a slice; None means the whole tensor."""
+    return tensor_slice.region if tensor_slice.HasField("region") else None
 
 
 def name_in_file(spec: TensorSpec) -> str:
-    """Returns the name of a tensor in a file."""
+    """The name of a tensor in a file."""
     return spec.name or UNNAMED
 
 
 def canonical_json(message: Message) -> str:
-    """Returns the canonical JSON form of a message, on one line."""
+    """The canonical JSON form of a message, on one line."""
     return json.dumps(json_format.MessageToDict(message), ensure_ascii=False)
 
 

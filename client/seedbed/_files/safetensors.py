@@ -1,4 +1,4 @@
-"""safetensors files: written piece by piece, read without loading them."""
+"""Writes safetensors files piece by piece, and reads them without loading the tensors."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from seedbed._files import strict_json
 from seedbed._files.errors import FileFormatError, FileSizeError
 from seedbed._files.writing import create_file, refuse_device, set_size, write_at
 
-# The names that safetensors has for our types.
+# The dtypes that Seedbed samples, by their safetensors names.
 SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "F32",
     np.dtype(np.float16): "F16",
@@ -25,7 +25,7 @@ SAFETENSORS_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float64): "F64",
     np.dtype(np.complex64): "C64",
 }
-# All types of the format whose elements are whole bytes.
+# All dtypes of the format whose elements are whole bytes.
 ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     **{name: dtype for dtype, name in SAFETENSORS_DTYPES.items()},
     "BOOL": np.dtype(np.bool_),
@@ -35,23 +35,23 @@ ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
 }
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""Type and shape of each tensor, by name."""
+"""The dtype and shape of each tensor, by name."""
 
 _METADATA_KEY = "__metadata__"
-_MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer ones
+_MAX_HEADER_BYTES = 100_000_000  # the official reader refuses longer headers
 _DATA_ALIGNMENT = 64
-_MAX_COUNT = 2**63 - 1  # of a position, or of elements in a dimension
+_MAX_COUNT = 2**63 - 1  # the maximum of a position or a dimension
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a safetensors file, as the file's header describes it.
+    """One tensor in the header of a safetensors file.
 
     Attributes:
-        dtype: safetensors' name of the type, such as ``"F32"``.
-        shape: the dimensions.
-        start: position of the first byte in the file.
-        stop: one past the position of the last byte.
+        dtype: The dtype by its safetensors name, such as ``"F32"``.
+        shape: The dimensions.
+        start: The position of the first byte in the file.
+        stop: One past the position of the last byte.
     """
 
     dtype: str
@@ -62,48 +62,50 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """The header of a safetensors file, checked; the tensors are mapped on demand."""
+    """The checked header of a safetensors file; tensors are mapped on demand."""
 
     path: Path
     metadata: dict[str, str]
     tensors: dict[str, TensorEntry]
 
     def open_tensor(self, name: str) -> np.ndarray[Any, Any]:
-        """Returns a read-only view of a tensor's data, which is paged in as it is read.
+        """A read-only view of a tensor's data, which is paged in as it is read.
 
         Raises:
-            KeyError: there is no tensor of that name.
-            FileFormatError: the tensor's type is none of Seedbed's.
+            KeyError: If there is no tensor of that name.
+            FileFormatError: If Seedbed does not support the tensor's dtype.
         """
         entry = self.tensors[name]
         dtype = ELEMENT_TYPES.get(entry.dtype)
         if dtype not in SAFETENSORS_DTYPES:
-            raise FileFormatError(f"{self.path}: tensor {name!r} has type {entry.dtype}, which Seedbed does not make")
+            raise FileFormatError(f"{self.path}: tensor {name!r} has dtype {entry.dtype}, which is not supported")
         try:
-            if 0 in entry.shape:  # an empty map is an error to the system
+            if 0 in entry.shape:  # the system cannot map zero bytes
                 return np.empty(entry.shape, dtype)
             return np.memmap(self.path, dtype, "r", entry.start, entry.shape)
-        except ValueError as error:  # of more dimensions than arrays have
-            raise FileFormatError(f"{self.path}: tensor {name!r} is no array of NumPy's: {error}") from error
+        except ValueError as error:  # NumPy limits the number of dimensions
+            raise FileFormatError(f"{self.path}: tensor {name!r} cannot be a NumPy array: {error}") from error
 
 
 @contextlib.contextmanager
 def create_safetensors(
     path: Path, tensors: Layout, metadata: Mapping[str, str]
 ) -> Iterator[Callable[[str, int, np.ndarray[Any, Any]], None]]:
-    """Creates a safetensors file and yields a function that writes a piece: tensor's name, first element, values.
+    """Creates a safetensors file and yields a function that writes one piece.
 
-    Pieces may come in any order and from many threads. No memory is needed but theirs, and writing is faster than
-    through a memory map, whose every page faults. On success the file replaces ``path``.
+    The function takes the tensor's name, the piece's first element and its values. Pieces may arrive in any order and
+    from many threads. They are written directly, which is faster than through a memory map, where every page faults.
+    On success the file replaces ``path``.
 
     Args:
-        path: where the file shall be.
-        tensors: type and shape of each tensor, by name.
-        metadata: strings to keep in the header.
+        path: The file to create.
+        tensors: The dtype and shape of each tensor, by name.
+        metadata: The strings to keep in the header.
 
     Raises:
-        FileFormatError: a tensor bears a name that the format reserves; the header is longer than the format allows.
-        OSError: the file cannot be written; the disk is full.
+        FileFormatError: If a tensor has a name that the format reserves, or the header is longer than the format
+            allows.
+        OSError: If the file cannot be written, or the disk is full.
     """
     refuse_device(path)
     header, entries = _safetensors_header(tensors, metadata)
@@ -121,9 +123,9 @@ def read_safetensors(path: Path) -> SafetensorsFile:
     """Reads and checks the header of a safetensors file.
 
     Raises:
-        FileFormatError: it is not a safetensors file.
-        FileSizeError: it is cut short, or too long.
-        OSError: it cannot be read.
+        FileFormatError: If it is not a safetensors file.
+        FileSizeError: If it is truncated, or has extra bytes.
+        OSError: If it cannot be read.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -133,7 +135,7 @@ def read_safetensors(path: Path) -> SafetensorsFile:
             raise FileFormatError(f"{path}: not a safetensors file")
         header = file.read(length)
     if len(header) < length:
-        raise FileFormatError(f"{path}: not a safetensors file, or cut short within its header")
+        raise FileFormatError(f"{path}: not a safetensors file, or truncated within its header")
     try:
         metadata, tensors = _parse_header(header)
     except ValueError as error:
@@ -145,11 +147,11 @@ def read_safetensors(path: Path) -> SafetensorsFile:
 def _parse_header(header: bytes) -> tuple[dict[str, str], dict[str, TensorEntry]]:
     fields = strict_json.loads(header)
     if not isinstance(fields, dict):
-        raise ValueError("it is no object, {…}")  # noqa: TRY004 - of the file, not of a type
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the file is wrong, not a Python type
     metadata = fields.pop(_METADATA_KEY, None)
-    metadata = {} if metadata is None else metadata  # the official reader takes null, too
+    metadata = {} if metadata is None else metadata  # the official reader accepts null, too
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError(f"{_METADATA_KEY} is no object of texts")
+        raise ValueError(f"{_METADATA_KEY} is not an object of strings")
     return metadata, {name: _entry(name, value, 8 + len(header)) for name, value in fields.items()}
 
 
@@ -160,18 +162,22 @@ def _entry(name: str, value: object, data_start: int) -> TensorEntry:
         case _:
             raise ValueError(f"tensor {name!r}: expected dtype, shape and two data_offsets")
     if not all(map(_is_count, [*shape, begin, end])) or end < begin:
-        raise ValueError(f"tensor {name!r}: no extent: shape {_short(shape)}, data_offsets {_short([begin, end])}")
+        raise ValueError(
+            f"tensor {name!r}: invalid shape or data_offsets: {_abbreviated(shape)}, {_abbreviated([begin, end])}"
+        )
     element = ELEMENT_TYPES.get(dtype)
     if element is not None and end - begin != math.prod(shape) * element.itemsize:
-        raise ValueError(f"tensor {name!r}: extent and shape disagree: {dtype} {_short(shape)} in {end - begin} bytes")
+        raise ValueError(
+            f"tensor {name!r}: shape and data_offsets disagree: {dtype} {_abbreviated(shape)} in {end - begin} bytes"
+        )
     return TensorEntry(dtype, tuple(shape), data_start + begin, data_start + end)
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_COUNT  # true is an int, too
+    return type(value) is int and 0 <= value <= _MAX_COUNT  # not isinstance: a bool is an int, too
 
 
-def _short(value: object) -> str:
+def _abbreviated(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"
 
@@ -180,22 +186,22 @@ def _check_extents(path: Path, tensors: Mapping[str, TensorEntry], data_start: i
     end = data_start
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != end:
-            raise FileFormatError(f"{path}: the data of tensor {name!r} overlaps another's or leaves a gap before it")
+            raise FileFormatError(
+                f"{path}: the data of tensor {name!r} overlaps another tensor's, or there is a gap before it"
+            )
         end = entry.stop
     if size < end:
-        raise FileSizeError(f"{path}: cut short: {size} bytes of {end}")
+        raise FileSizeError(f"{path}: truncated: {size} of {end} bytes")
     if size > end:
-        raise FileSizeError(f"{path}: {size - end} bytes too long: they belong to no tensor")
+        raise FileSizeError(f"{path}: too long: {size - end} bytes after the last tensor")
 
 
 def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorEntry]]:
     if _METADATA_KEY in tensors:
-        raise FileFormatError(
-            f"a tensor in a safetensors file cannot be called {_METADATA_KEY!r}; give it another name"
-        )
+        raise FileFormatError(f"safetensors reserves the name {_METADATA_KEY!r}; give the tensor another name")
     fields: dict[str, Any] = {_METADATA_KEY: dict(metadata)}
     offset = 0
-    # Wide types first, so that every tensor is aligned to its own element size.
+    # Wide dtypes come first, so that every tensor is aligned to its own element size.
     for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: -item[1][0].itemsize):
         end = offset + math.prod(shape) * dtype.itemsize
         fields[name] = {"dtype": SAFETENSORS_DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
@@ -203,7 +209,7 @@ def _safetensors_header(tensors: Layout, metadata: Mapping[str, str]) -> tuple[b
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _DATA_ALIGNMENT)
     if len(text) > _MAX_HEADER_BYTES:
-        raise FileFormatError(f"the header would have {len(text)} bytes, safetensors allows {_MAX_HEADER_BYTES}")
+        raise FileFormatError(f"the header would have {len(text)} bytes; safetensors allows {_MAX_HEADER_BYTES}")
     del fields[_METADATA_KEY]
     entries = {name: _entry(name, value, 8 + len(text)) for name, value in fields.items()}
     return struct.pack("<Q", len(text)) + text, entries

@@ -1,9 +1,9 @@
-"""Files that take their names only when they are complete, written by many threads at a time.
+"""Atomic writing of files, by many threads at a time.
 
-A file under construction lies beside its destination under a temporary name, has its full size from the start, and
-takes the final name only when it is complete and synced. If anything goes wrong before, nothing is left behind, and a
-file that already has the name is untouched. A killed process leaves its temporary file; the next process that writes
-to the same destination removes it.
+A file is written beside its destination under a temporary name. It has its full size from the start, and is renamed
+once it is complete and synced. If anything goes wrong before that, the temporary file is removed, and an existing file
+at the destination is untouched. A killed process leaves its temporary file behind; the next process that writes to the
+same destination removes it.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ import numpy as np
 
 @contextlib.contextmanager
 def create_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a new file beside ``path`` that takes its name in the end, or vanishes on any exception.
+    """Yields a temporary file beside ``path`` that is renamed to it at the end, or removed on any exception.
 
-    A device or a pipe of that name, such as ``/dev/null``, is written itself.
+    A device or a pipe, such as ``/dev/null``, is written directly.
 
     Raises:
-        OSError: the file cannot be written, or the disk is full; ``filename`` is ``path``.
+        OSError: If the file cannot be written, or the disk is full; ``filename`` is ``path``.
     """
     if _is_device(path):
         with path.open("wb") as file:
             yield file
         return
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no directory {path.parent}; make it first", str(path))
-    path = Path(os.path.realpath(path))  # through a symbolic link, so that the link stays one
+        raise FileNotFoundError(errno.ENOENT, f"directory {path.parent} does not exist; create it first", str(path))
+    path = Path(os.path.realpath(path))  # replaces the target of a symbolic link, not the link
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     _remove_abandoned(path)
@@ -46,7 +46,7 @@ def create_file(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename = str(path)  # the user never asked for the temporary name
+            error.filename = str(path)  # the user knows nothing of the temporary name
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -58,14 +58,14 @@ def _is_device(path: Path) -> bool:
 
 
 def refuse_device(path: Path) -> None:
-    """Refuses what cannot be written at any place.
+    """Refuses a path that does not support random access.
 
     Raises:
-        OSError: the path is a pipe or a device.
+        OSError: If the path is a pipe or a device.
     """
     if _is_device(path):
         raise OSError(
-            errno.ESPIPE, "is a pipe or a device, and pieces are written in any order; give a file", str(path)
+            errno.ESPIPE, "is a pipe or a device, but pieces are written out of order; give a file", str(path)
         )
 
 
@@ -74,7 +74,7 @@ def _temporary_name(path: Path, unique: str) -> str:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Removes the temporary files of processes that were killed while they wrote to the same path."""
+    """Removes the temporary files of processes that were killed while writing to the same path."""
     for temporary in path.parent.glob(_temporary_name(Path(glob.escape(path.name[:40])), "?" * 8)):
         with contextlib.suppress(OSError), temporary.open("r+b") as file:
             if _lock(file, wait=False):
@@ -82,22 +82,22 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """Creates a file whose lock tells others that it is in use."""
+    """Creates a file and locks it, so that other processes see that it is in use."""
     while True:
         file = path.open("x+b")
         _lock(file, wait=True)
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # another process took it for abandoned in the moment before it was locked
+        file.close()  # another process removed it as abandoned just before it was locked
 
 
 def _lock(file: BinaryIO, *, wait: bool) -> bool:
-    """Locks a file until it is closed, if only by its process's death; False if another has it, or there are no locks.
+    """Locks a file until it is closed or its process ends; False if it is locked already, or locks are unsupported.
 
-    Where there are none, as on some network file systems, no file is ever taken for abandoned.
+    Where locks are unsupported, as on some network file systems, no temporary file is ever treated as abandoned.
     """
     try:
-        import fcntl  # noqa: PLC0415 - Windows has none
+        import fcntl  # noqa: PLC0415 - not available on Windows
 
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError):
@@ -106,7 +106,7 @@ def _lock(file: BinaryIO, *, wait: bool) -> bool:
 
 
 def _sync_directory(path: Path) -> None:
-    # Makes the new name itself survive a power cut; not every file system lets directories be opened.
+    # Makes the rename survive a power failure. Not every file system can open directories.
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -116,10 +116,10 @@ def _sync_directory(path: Path) -> None:
 
 
 def set_size(file: BinaryIO, size: int) -> None:
-    """Gives the file its full size, of which no block is on the disk yet; tells now if they cannot have room.
+    """Sets the file's size without reserving blocks; fails early if the disk has too little room.
 
-    To reserve them would cost a pass of one thread over all pages of a file in memory. Whatever takes the room
-    meanwhile, the write that finds none fails.
+    Reserving the blocks would cost one thread a pass over all pages of a file in memory. If the disk fills up later,
+    the write that finds no room fails.
     """
     file.flush()
     if hasattr(os, "fstatvfs"):
@@ -133,11 +133,11 @@ def set_size(file: BinaryIO, size: int) -> None:
 
 
 def write_at(file: BinaryIO, position: int, values: np.ndarray[Any, Any]) -> None:
-    """Writes values at a place, with no word to other threads that do the same."""
+    """Writes values at a position, independently of other threads that write to the same file."""
     content = values.view(np.uint8).data
     while content:
         try:
             count = os.pwrite(file.fileno(), content, position)
         except OSError as error:
             raise OSError(error.errno, error.strerror, file.name) from None
-        content, position = content[count:], position + count  # a disk that is about to be full takes a part
+        content, position = content[count:], position + count  # a nearly full disk may accept only a part

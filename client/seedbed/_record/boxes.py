@@ -1,4 +1,4 @@
-"""Boxes of row-major tensors: where the elements of a view lie, which two have in common, a view of a view as one."""
+"""Strided boxes of row-major tensors: where a view's elements are, what two views share, and a view of a view."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Box(NamedTuple):
-    """A strided box of a row-major tensor: index (i, j, ...) is its element ``offset + i * strides[0] + ...``."""
+    """A strided box of a row-major tensor: index (i, j, ...) is the tensor's ``offset + i * strides[0] + ...``."""
 
     shape: Shape
     strides: Shape
@@ -35,20 +35,20 @@ class Box(NamedTuple):
 
     @property
     def axes(self) -> list[tuple[int, int, int]]:
-        """Extent, stride and stride within the box of each axis of more than one element, the longest stride first."""
+        """Extent, stride, and stride in a row-major copy, of each axis with several elements; longest stride first."""
         own = row_major(self.shape)
         axes = [axis for axis in zip(self.shape, self.strides, own, strict=True) if axis[0] > 1]
         return sorted(axes, key=lambda axis: -abs(axis[1]))
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """The first element, and the one after the last; of a box that is not empty."""
+        """The first element, and the one past the last; the box must not be empty."""
         steps = [(extent - 1) * stride for extent, stride, _ in self.axes]
         return self.offset + sum(min(step, 0) for step in steps), self.offset + sum(max(step, 0) for step in steps) + 1
 
     @property
     def is_injective(self) -> bool:
-        """Whether no element is in it twice; if in doubt, not."""
+        """Whether no element is in it twice; False if in doubt."""
         reach = 0
         for extent, stride, _ in reversed(self.axes):
             if abs(stride) <= reach:
@@ -58,14 +58,14 @@ class Box(NamedTuple):
 
     @property
     def is_dense(self) -> bool:
-        """Whether it holds every element between its bounds, once."""
+        """Whether it has every element between its bounds exactly once."""
         if not self.size:
             return False
         low, high = self.bounds
         return self.is_injective and high - low == self.size
 
     def covers(self, other: Box) -> bool:
-        """Whether all of the other's elements are among these; if in doubt, not."""
+        """Whether it has all elements of another box; False if in doubt."""
         if not other.size:
             return True
         if not self.size:
@@ -75,7 +75,7 @@ class Box(NamedTuple):
         return sorted_box(self) == sorted_box(other) or within(other, self) is not None
 
     def is_apart_from(self, other: Box) -> bool:
-        """Whether they have no element in common; if in doubt, not."""
+        """Whether two boxes have no element in common; False if in doubt."""
         if not (self.size and other.size):
             return True
         if self.bounds[1] <= other.bounds[0] or other.bounds[1] <= self.bounds[0]:
@@ -83,8 +83,7 @@ class Box(NamedTuple):
         lattice = common_lattice(self, other)
         if lattice is None:
             return False
-        mine, others = lattice
-        return any(b <= c or d <= a for (a, b), (c, d) in zip(mine, others, strict=True))
+        return any(b <= c or d <= a for (a, b), (c, d) in zip(*lattice, strict=True))
 
 
 def row_major(shape: Shape) -> Shape:
@@ -102,7 +101,7 @@ def whole(shape: Shape) -> Box:
 
 
 def box_by(shape: Shape, change: Callable[[Any], Any]) -> Box:
-    """The box that NumPy makes of a row-major array of this shape, which has no memory."""
+    """The box that an operation of NumPy takes of a row-major array of this shape, without its memory."""
     array = np.lib.stride_tricks.as_strided(np.zeros(1, np.int8), shape, row_major(shape))
     view = change(array)
     address = array.__array_interface__["data"][0]
@@ -111,13 +110,13 @@ def box_by(shape: Shape, change: Callable[[Any], Any]) -> Box:
 
 
 def elements(flat: Array, box: Box) -> Array:
-    """The elements of a flat array that a box has, as a view of its memory."""
+    """A box of a flat array, as a view of its memory."""
     strides = [stride * flat.itemsize for stride in box.strides]
     return np.lib.stride_tricks.as_strided(flat[box.offset :], box.shape, strides)
 
 
 def sorted_box(box: Box) -> tuple[Any, ...]:
-    """What two boxes of the same elements have in common, whatever the order of their axes."""
+    """A key that is equal for boxes with the same elements, whatever the order of their axes."""
     axes = [(extent, abs(stride)) for extent, stride, _ in box.axes]
     merged: list[tuple[int, int]] = []
     for extent, stride in axes:
@@ -129,7 +128,7 @@ def sorted_box(box: Box) -> tuple[Any, ...]:
 
 
 def common_lattice(a: Box, b: Box) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
-    """The ranges of two boxes along the axes of one tensor that both are regions of; None if there is none such."""
+    """Two boxes as ranges along the axes of one tensor; None if no tensor has both as regions."""
     if any(stride < 0 for box in (a, b) for _, stride, _ in box.axes):
         return None
     strides = sorted({stride for box in (a, b) for _, stride, _ in box.axes} | {1}, reverse=True)
@@ -140,7 +139,7 @@ def common_lattice(a: Box, b: Box) -> tuple[list[tuple[int, int]], list[tuple[in
 
 
 def _ranges(box: Box, strides: list[int]) -> list[tuple[int, int]] | None:
-    """First and end along each stride, if the box never runs over from one axis into the next."""
+    """Start and stop along each stride; None if the box runs over from one axis into the next."""
     extents = dict.fromkeys(strides, 1)
     for extent, stride, _ in box.axes:
         if extents[stride] > 1:
@@ -157,7 +156,7 @@ def _ranges(box: Box, strides: list[int]) -> list[tuple[int, int]] | None:
 
 
 def within(inner: Box, outer: Box) -> Box | None:
-    """A box of elements of another, as a box of that other one's own indices; None if it is none, or in doubt."""
+    """A box inside another, counted in the elements of the outer one; None if it is not inside, or in doubt."""
     if not inner.size:
         return None
     axes = outer.axes
@@ -166,7 +165,7 @@ def within(inner: Box, outer: Box) -> Box | None:
     rest, offset = inner.offset - outer.offset, 0
     if rest < 0:
         return None
-    room: dict[int, tuple[int, int]] = {}  # of each stride: what is left of its axis, and its own stride
+    room: dict[int, tuple[int, int]] = {}  # by stride: what is left of the axis, and its stride in the outer box
     for extent, stride, own in axes:
         first = min(rest // stride, extent - 1)
         rest -= first * stride
@@ -189,7 +188,7 @@ def within(inner: Box, outer: Box) -> Box | None:
 def _decomposed(
     stride: int, extent: int, axes: Sequence[tuple[int, int, int]], room: dict[int, tuple[int, int]]
 ) -> int | None:
-    """A stride as steps along axes, which must not run over; takes their room."""
+    """A stride as steps along axes, which must not run over; uses up their room."""
     if stride < 0:
         return None
     own_step, rest = 0, stride
@@ -213,15 +212,15 @@ def is_same(a: Box, b: Box) -> bool:
 
 
 def joined(outer: Box, inner: Box) -> Box | None:
-    """A box of a box as one; None if its strides run over from one axis of the inner one into the next."""
+    """A box of a box as one box; None if its strides run over from one axis of the inner box into the next."""
     own = row_major(inner.shape)
     axes = [
-        (extent, stride, mine)
-        for extent, stride, mine in zip(inner.shape, inner.strides, own, strict=True)
+        (extent, stride, step)
+        for extent, stride, step in zip(inner.shape, inner.strides, own, strict=True)
         if extent > 1
     ]
     merged = _merged_flat(axes)
-    flat = Box(tuple(extent for extent, _, _ in merged), tuple(mine for _, _, mine in merged))
+    flat = Box(tuple(extent for extent, _, _ in merged), tuple(step for _, _, step in merged))
     located = _located(outer, flat, [stride for _, stride, _ in merged])
     if located is None:
         return None
@@ -231,11 +230,11 @@ def joined(outer: Box, inner: Box) -> Box | None:
 
 def _merged_flat(axes: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     merged: list[tuple[int, int, int]] = []
-    for extent, stride, mine in axes:
-        if merged and merged[-1][1] == extent * stride and merged[-1][2] == extent * mine:
-            merged[-1] = merged[-1][0] * extent, stride, mine
+    for extent, stride, step in axes:
+        if merged and merged[-1][1] == extent * stride and merged[-1][2] == extent * step:
+            merged[-1] = merged[-1][0] * extent, stride, step
         else:
-            merged.append((extent, stride, mine))
+            merged.append((extent, stride, step))
     return merged
 
 

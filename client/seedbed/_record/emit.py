@@ -182,9 +182,9 @@ class Emitter(abc.ABC):
         except InvalidRequest as error:
             site = site_of_draw(held.node)
             drawn = f" (drawn at {site})" if site else ""
-            raise InvalidRequest(held.name, f"cannot be said: {error.description}{drawn}") from None
+            raise InvalidRequest(held.name, f"has no recipe: {error.description}{drawn}") from None
         if message.dtype == DATA_TYPE_COMPLEX64 and _has_expression(message):
-            raise InvalidRequest(held.name, "is computed of complex numbers, which are served only as they are drawn")
+            raise InvalidRequest(held.name, "is computed from complex numbers, which are served only as they are drawn")
         _check_literals(message)
         return message
 
@@ -323,8 +323,8 @@ def _check_literals(message: TensorSpec) -> None:
         return
     raise InvalidRequest(
         message.name,
-        f"mixes {size} bytes of values that the code computes with drawn ones, over the {_MOST_LITERAL_BYTES} that a "
-        "request carries; let the code draw it, or keep the two in tensors of their own",
+        f"combines {size} bytes of values that the code computes with drawn ones; a request carries at most "
+        f"{_MOST_LITERAL_BYTES}: draw these values, too, or keep them in a separate tensor",
     )
 
 

@@ -1,4 +1,4 @@
-"""What ``progress=True`` draws: the bar of the command line, on standard error or in the notebook."""
+"""The progress bar of ``progress=True`` and of the command line, on standard error or in a notebook."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _NOTEBOOK_INTERVAL: Final = 0.1
-"""Seconds between two pictures of a bar in a notebook, which go through its kernel's messages."""
+"""The minimum seconds between two updates of a bar in a notebook; each is a message of the kernel."""
 
 
 def rich_progress() -> RichProgress:
-    """A bar with its bytes, speed and time left, which is not drawn yet.
+    """A bar that shows bytes, speed and time left; it is not drawn yet.
 
     Raises:
-        ImportError: rich is not installed.
+        ImportError: If rich is not installed.
     """
-    from rich.console import Console  # noqa: PLC0415 - rich is a part of the extra "cli"
+    from rich.console import Console  # noqa: PLC0415 - rich comes with the extra "cli"
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         DownloadColumn,
@@ -45,43 +45,43 @@ def rich_progress() -> RichProgress:
         TransferSpeedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
-        redirect_stdout=sys.stdout.isatty(),  # or what a program prints to a file would go to the terminal
+        redirect_stdout=sys.stdout.isatty(),  # otherwise output redirected to a file would go to the terminal
         expand=True,
     )
 
 
 def reporter(progress: Progress | bool | None, label: str) -> Progress | None:
-    """What is to be called with the bytes done and their total.
+    """The callback that takes the bytes done and the total bytes; None if progress is not reported.
 
     Args:
-        progress: What the caller gave.
-        label: What a bar calls the work.
+        progress: The caller's argument: a callback, True for a bar, False or None.
+        label: The label of the bar.
 
     Raises:
-        InvalidRequest: It is True and there is nothing to draw with, or neither a function nor a truth value.
+        InvalidRequest: If it is True and rich is not installed, or if it is of another type.
     """
     if progress is None or progress is False:
         return None
     if progress is True:
         return Bar(label)
     if not callable(progress):
-        remedy = "give a function of the bytes done and their total, or True for a bar"
+        remedy = "give a function that takes the bytes done and the total, or True for a bar"
         raise InvalidRequest("progress", f"is a {type(progress).__name__}; {remedy}")
     return progress
 
 
 class Bar:
-    """A bar that appears with the first bytes, and goes away if the work fails.
+    """A bar that appears with the first bytes, and disappears if the work fails.
 
     Args:
-        label: What it calls the work.
+        label: The label of the bar.
 
     Raises:
         InvalidRequest: If rich is not installed.
     """
 
     def __init__(self, label: str) -> None:
-        check()
+        check_rich()
         self._label = label
         self._task: TaskID | None = None
         self._is_closed = False
@@ -90,22 +90,17 @@ class Bar:
         if self._is_closed:
             return
         if self._task is None:
-            self._task = _SHOWN.add(self._label)
-        _SHOWN.update(self._task, done, total)
+            self._task = _DISPLAY.add(self._label)
+        _DISPLAY.update(self._task, done, total)
 
     def close(self, *, is_done: bool) -> None:
-        """Ends it: it stays if the work is done, and else goes away."""
+        """Closes the bar: it stays visible if the work is done, and disappears otherwise."""
         self._is_closed = True
         if self._task is not None:
-            _SHOWN.end(self._task, is_kept=is_done)
+            _DISPLAY.end(self._task, is_kept=is_done)
 
 
-def check() -> None:
-    """Refuses to draw where that cannot be.
-
-    Raises:
-        InvalidRequest: If rich is not installed.
-    """
+def check_rich() -> None:
     try:
         import rich.progress  # noqa: F401, PLC0415
     except ImportError:
@@ -115,8 +110,8 @@ def check() -> None:
         ) from None
 
 
-class _Shown:
-    """The bars of this process, one below the other: calls may run at the same time."""
+class _Display:
+    """The bars of this process, one below the other; calls may run concurrently."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -125,7 +120,7 @@ class _Shown:
         self._notebook: _Notebook | None = None
 
     def add(self, label: str) -> TaskID:
-        """Begins a bar."""
+        """Adds a bar."""
         with self._lock:
             if not self._running:
                 self._bars = rich_progress()
@@ -137,13 +132,13 @@ class _Shown:
             return task
 
     def update(self, task: TaskID, done: int, total: int) -> None:
-        """Moves a bar on."""
+        """Updates a bar."""
         self._bars.update(task, completed=done, total=total)
         if self._notebook is not None:
             self._notebook.draw()
 
     def end(self, task: TaskID, *, is_kept: bool) -> None:
-        """Ends a bar; with the last one, drawing ends."""
+        """Ends a bar, and drawing with the last one."""
         with self._lock:
             if not is_kept:
                 self._bars.remove_task(task)
@@ -157,37 +152,37 @@ class _Shown:
                 self._bars.stop()
             else:
                 self._bars.live.transient = True
-                self._bars.live.stop()  # the bars' own would leave an empty line in a file
+                self._bars.live.stop()  # the bars' own stop() would print an empty line to a file
 
 
-_SHOWN: Final = _Shown()
+_DISPLAY: Final = _Display()
 
 
 class _Notebook:
-    """Bars in a notebook: rich makes the picture, which IPython exchanges; rich by itself would need ipywidgets.
+    """Bars in a notebook: rich renders them, and IPython replaces the output. rich alone would need ipywidgets.
 
     Args:
-        bars: What is drawn.
+        bars: The bars to draw.
     """
 
     def __init__(self, bars: RichProgress) -> None:
-        from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - a notebook has it
+        from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - notebooks only
 
         self._bars = bars
-        self._nothing = HTML("")
+        self._blank = HTML("")
         self._handle: Any = display(bars, display_id=True)
-        self._due = 0.0
+        self._next_update = 0.0
 
     def draw(self, *, is_last: bool = False) -> None:
         now = time.monotonic()
-        if is_last or now >= self._due:
-            self._due = now + _NOTEBOOK_INTERVAL
-            self._handle.update(self._bars if self._bars.tasks else self._nothing)
+        if is_last or now >= self._next_update:
+            self._next_update = now + _NOTEBOOK_INTERVAL
+            self._handle.update(self._bars if self._bars.tasks else self._blank)
 
 
 @contextlib.contextmanager
-def drawn(report: Progress | None) -> Iterator[None]:
-    """Ends a bar with a ``with`` block, however that ends."""
+def closing_bar(report: Progress | None) -> Iterator[None]:
+    """Closes a bar when the ``with`` block ends, whether it succeeds or fails."""
     if not isinstance(report, Bar):
         yield
         return
@@ -199,30 +194,30 @@ def drawn(report: Progress | None) -> Iterator[None]:
     report.close(is_done=True)
 
 
-def of_arrays(report: Progress | None, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
-    """The arrays, with a bar that ends when they do."""
-    return _drawing(report, arrays) if isinstance(report, Bar) else arrays
+def with_bar(report: Progress | None, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
+    """The arrays, with a bar that is closed after the last one."""
+    return _iterate_with_bar(report, arrays) if isinstance(report, Bar) else arrays
 
 
-def _drawing(report: Bar, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
-    with drawn(report), contextlib.closing(arrays):
+def _iterate_with_bar(report: Bar, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
+    with closing_bar(report), contextlib.closing(arrays):
         yield from arrays
 
 
-def of_arrays_to_come(report: Progress | None, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    """As `of_arrays`, for coroutines."""
-    return _drawing_to_come(report, arrays) if isinstance(report, Bar) else arrays
+def with_bar_async(report: Progress | None, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    """Like `with_bar`, for an asynchronous generator."""
+    return _iterate_with_bar_async(report, arrays) if isinstance(report, Bar) else arrays
 
 
-async def _drawing_to_come(report: Bar, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    with drawn(report):
+async def _iterate_with_bar_async(report: Bar, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    with closing_bar(report):
         async with contextlib.aclosing(arrays):
-            async for finished in arrays:
-                yield finished
-                del finished  # or it would live on while the next is made
+            async for array in arrays:
+                yield array
+                del array  # frees the array before the next one is allocated
 
 
-async def of_array_to_come(report: Progress | None, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """What a coroutine gives, with a bar that ends when it does."""
-    with drawn(report):
+async def await_with_bar(report: Progress | None, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """The result of a coroutine, with a bar that is closed when the coroutine ends."""
+    with closing_bar(report):
         return await make()

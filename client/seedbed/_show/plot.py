@@ -1,7 +1,7 @@
-"""Pictures of tensors: the histogram of what was made, with the density of the law it was made by over it.
+"""Plots of tensors: the histogram of the sampled values, overlaid with the density of their law.
 
-The bins follow from the law, not from the values, so that a tensor of any size is counted chunk by chunk. Where the law
-does not tell them, as of recipes, they widen as values come.
+The bins follow from the law, not from the values, so that a tensor of any size can be counted chunk by chunk. Where the
+law has no density, as with recipes, the bins widen as values arrive.
 """
 
 import math
@@ -28,30 +28,31 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 _LARGEST = 1e150  # its square is finite
 _GROWING_BINS = 128  # even, so that pairs of them can be joined
-_BLOCK = 1 << 13  # values counted at once: their temporaries stay in the cache
+_BATCH = 1 << 13  # values counted at once; small enough that temporaries stay in the cache
 
 _FILL, _EDGE, _CURVE, _TEXT, _QUIET = "#c9dcf0", "#5b8fc7", "#c8501e", "#1f2933", "#66717d"
 
 
 class NotDrawable(ValueError):  # noqa: N818
-    """A law whose values or density float64 does not hold, such as one of a spread of 1e300."""
+    """A law whose values or density exceed float64, such as a normal with a std of 1e300."""
 
 
 class LawHistogram:
     """Counts the values of one or more tensors of the same law.
 
     Args:
-        description: what a tensor resolves to.
+        description: The description of a tensor of this law.
+        expected_size: The number of values to come; by default the tensor's elements.
 
     Attributes:
-        description: of the first tensor.
-        names: the names of the tensors counted.
-        size: the number of values counted.
-        mean: their mean.
-        std: their standard deviation.
+        description: The description of the first tensor.
+        names: The names of the tensors counted.
+        size: The number of values counted.
+        mean: The mean of the values.
+        std: The standard deviation of the values.
 
     Raises:
-        NotDrawable: the law is too wide or too narrow.
+        NotDrawable: If the law is too wide or too narrow.
 
     >>> import seedbed
     >>> client = seedbed.connect("local:")
@@ -71,7 +72,7 @@ class LawHistogram:
             self.curve = laws.curve(description)
             self.moments = laws.moments(description)
         if self.curve is not None and not _is_drawable(self.curve):
-            raise NotDrawable(f"{laws.text(description)} is too wide or too narrow a law to be drawn")
+            raise NotDrawable(f"{laws.text(description)} is too wide or too narrow to draw")
         self.edges = _edges(description, self.curve, expected_size or description.element_count)
         self.counts = np.zeros(len(self.edges) - 1, np.int64)
         self._is_growing = self.curve is None
@@ -80,22 +81,22 @@ class LawHistogram:
         self._sum_of_squares = 0.0
 
     def add(self, values: Array) -> None:
-        """Counts more values; of complex ones the real parts."""
+        """Counts more values; for complex values, their real parts."""
         flat = values.reshape(-1).real
-        for first in range(0, flat.size, _BLOCK):
-            self._add_block(flat[first : first + _BLOCK].astype(np.float64))
+        for first in range(0, flat.size, _BATCH):
+            self._add_batch(flat[first : first + _BATCH].astype(np.float64))
 
-    def _add_block(self, values: Array) -> None:
+    def _add_batch(self, values: Array) -> None:
         self.size += values.size
         deviations = values - self._origin
         self._sum += float(deviations.sum())
         self._sum_of_squares += float(np.dot(deviations, deviations))
         for atom in self.atoms:
-            here = values == atom
-            count = int(np.count_nonzero(here))
+            is_atom = values == atom
+            count = int(np.count_nonzero(is_atom))
             if count:
                 self.atoms[atom] += count
-                values = values[~here]
+                values = values[~is_atom]
         if self._is_growing and values.size:
             self._grow(float(values.min()), float(values.max()))
         if len(self.counts):
@@ -103,27 +104,27 @@ class LawHistogram:
             self.counts += np.bincount(self._bins(values), minlength=len(self.counts))
 
     def _grow(self, low: float, high: float) -> None:
-        """Makes room for values of this range: twice the room, with bins twice as wide, until it is enough."""
+        """Widens the bins to hold values of this range, doubling their width until it fits."""
         if not len(self.counts):
             margin = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-12) / 1000
             self.edges = np.linspace(low - margin, high + margin, _GROWING_BINS + 1)
             self.counts = np.zeros(_GROWING_BINS, np.int64)
         while low < self.edges[0] or high > self.edges[-1]:
             first, last = float(self.edges[0]), float(self.edges[-1])
-            pairs, none = self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_GROWING_BINS // 2, np.int64)
+            pairs, empty = self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_GROWING_BINS // 2, np.int64)
             if low < first:
                 self.edges, self.counts = (
                     np.linspace(2 * first - last, last, _GROWING_BINS + 1),
-                    np.concatenate((none, pairs)),
+                    np.concatenate((empty, pairs)),
                 )
             else:
                 self.edges, self.counts = (
                     np.linspace(first, 2 * last - first, _GROWING_BINS + 1),
-                    np.concatenate((pairs, none)),
+                    np.concatenate((pairs, empty)),
                 )
 
     def _bins(self, values: Array) -> Array:
-        """Returns the bin of each value: what searchsorted would, but faster, as all bins are about equally wide."""
+        """The bin of each value, as searchsorted finds it, but faster: all bins have about the same width."""
         first, last = self.edges[0], self.edges[-1]
         count = len(self.counts)
         guess: Array = ((values - first) * (count / (last - first))).astype(np.intp)
@@ -144,47 +145,47 @@ class LawHistogram:
 
 
 def _is_drawable(curve: laws.Curve) -> bool:
-    """Whether float64 holds the density, the range and the squares of the values."""
+    """Whether the density, the range and the squares of the values are finite in float64."""
     low, high = curve.x[0], curve.x[-1]
     return bool(np.isfinite(curve.y).all() and low < high and max(-low, high) < _LARGEST)
 
 
 def draw(histograms: Sequence[LawHistogram], path: Path, title: str, subtitle: str = "") -> None:
-    """Draws one panel for each histogram, the most numerous first, and writes the picture atomically.
+    """Draws one panel for each histogram, the largest first, and writes the figure atomically.
 
     Args:
-        histograms: at least one; beyond ``MAX_PANELS`` the least numerous are left out, and the picture says so.
-        path: ends in .png, .svg or .pdf.
-        title: of the picture.
-        subtitle: a line below the title.
+        histograms: At least one. Beyond ``MAX_PANELS``, the smallest are omitted, and the figure says so.
+        path: The file to write, which ends in .png, .svg or .pdf.
+        title: The title of the figure.
+        subtitle: A line below the title.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: the picture would have a format of another kind.
-        OSError: the file cannot be written.
+        ImportError: If matplotlib is not installed.
+        ValueError: If the file's suffix is not supported.
+        OSError: If the file cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a picture's name ends in {', '.join(SUFFIXES)}; got {path.name!r}")
-    # The figure without pyplot: no window system, no global state.
+        raise ValueError(f"the file name must end in {', '.join(SUFFIXES)}; got {path.name!r}")
+    # Without pyplot, which needs a window system and has global state.
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
-    shown = sorted(histograms, key=lambda histogram: -histogram.size)[:MAX_PANELS]
-    columns = 1 if len(shown) == 1 else 2 if len(shown) <= 6 else 3
-    rows = math.ceil(len(shown) / columns)
+    panels = sorted(histograms, key=lambda histogram: -histogram.size)[:MAX_PANELS]
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 6 else 3
+    rows = math.ceil(len(panels) / columns)
     size = (8.6, 5.6) if columns == 1 else (5.4 * columns, 3.5 * rows + 1.2)
     headline = 0.95 if columns == 1 else 1.2
     layout = ConstrainedLayoutEngine(rect=(0.01, 0.015, 0.98, 1 - headline / size[1]), wspace=0.06, hspace=0.09)
     figure = Figure(figsize=size, facecolor="white", layout=layout)
-    left_out = (
-        f"the {len(histograms) - len(shown)} laws with the fewest elements are not shown"
-        if len(histograms) > len(shown)
+    omission = (
+        f"the {len(histograms) - len(panels)} laws with the fewest elements are not shown"
+        if len(histograms) > len(panels)
         else ""
     )
-    _headline(figure, title, "   ".join(filter(None, (subtitle, left_out))), size)
-    for index, histogram in enumerate(shown):
+    _headline(figure, title, "   ".join(filter(None, (subtitle, omission))), size)
+    for index, histogram in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
-        _draw_panel(axes, histogram, alone=len(shown) == 1, total=sum(h.size for h in histograms))
+        _draw_panel(axes, histogram, alone=len(panels) == 1, total=sum(h.size for h in histograms))
     with create_file(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=160)
 
@@ -284,9 +285,9 @@ def _draw_atoms(axes: "Axes", histogram: LawHistogram) -> None:
 
 
 def _edges(description: TensorDescription, curve: laws.Curve | None, size: int) -> Array:
-    """Returns the edges of the bins, each half-way between two values that the type can hold.
+    """The edges of the bins, each half-way between two neighbouring values of the dtype.
 
-    Otherwise the histogram of a 16-bit type is a comb: bins that hold three values stand beside bins that hold two.
+    Otherwise the histogram of a 16-bit dtype looks like a comb: some bins span one value more than others.
     """
     if curve is None:
         return np.zeros(1)
@@ -300,6 +301,6 @@ def _edges(description: TensorDescription, curve: laws.Curve | None, size: int) 
     values = (np.arange(first, last + 1) * width).astype(dtype)
     below = np.nextafter(values, np.array(-np.inf, dtype))
     edges = (values.astype(np.float64) + below.astype(np.float64)) / 2
-    # The outermost bins end where the curve does; a sliver there would show noise only.
+    # The outermost bins end where the curve does; a narrower bin there would show only noise.
     inner = edges[(edges > low + width / 2) & (edges < high - width / 2)]
     return np.concatenate(([low], inner, [high]))

@@ -1,4 +1,4 @@
-"""The command line ``seedbed``; needs the extra ``cli`` (or ``server``, which includes it)."""
+"""The command line ``seedbed``. Requires the extra ``cli`` (or ``server``, which includes it)."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: what follows the program's name; ``sys.argv`` by default.
+        arguments: The arguments after the program's name; ``sys.argv`` by default.
 
     Returns:
         The exit code, as ``seedbed --help`` documents it.

@@ -1,4 +1,4 @@
-"""The commands about the service itself, and what is common to all: the group, errors, exit codes."""
+"""The group of all commands, their errors and exit codes, and the commands ``health`` and ``info``."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from seedbed._files.errors import FileFormatError
 from seedbed._show.plot import NotDrawable
 from seedbed._wire.credentials import Security
 from seedbed.cli import _diff, _explore, _health, _models, _record, _schemes, _security, _serve, _verify
-from seedbed.cli._options import bytes_text, connect, echo_rows, given_wait, json_option, target_options
+from seedbed.cli._options import bytes_text, connect, echo_rows, json_option, target_options, wait_option
 from seedbed.v1 import Limits
 
 OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, PIPE_CLOSED, TERMINATED = 0, 1, 2, 3, 70, 130, 141, 143
@@ -28,15 +28,15 @@ OK, FAILED, REFUSED, SERVICE, BUG, INTERRUPTED, PIPE_CLOSED, TERMINATED = 0, 1, 
 HELP = """\
 The initial weights of neural networks: the same bits on every device, for every sharding.
 
-A weight is a pure function of the seed, the tensor's name and the element's index. Any part of any tensor can be made
-anywhere, and the parts fit together bit for bit.
+A weight is a pure function of the seed, the tensor's name and the element's index. Any region of any tensor can be
+sampled anywhere, and the regions fit together bit for bit.
 
 \b
   seedbed serve                                                       serve tensors from this machine
   seedbed get kaiming_normal --shape 4096,4096 --seed 7 -o w.npy      one tensor, or a region of it
   seedbed model gpt2.json -o gpt2.safetensors                         a whole model
   seedbed record --hf-config config.json -o model.json                the model file of any model in PyTorch
-  seedbed verify gpt2.safetensors                                     prove a file, bit for bit
+  seedbed verify gpt2.safetensors                                     verify a file, bit for bit
   seedbed diff before.safetensors after.safetensors                   where two files differ
 """
 
@@ -46,10 +46,10 @@ Exit codes:
 \b
     0  done
     1  verification failed; files differ; not serving
-    2  bad usage, a file that cannot be read or written, or a request that is invalid
+    2  bad usage, a file that cannot be read or written, or an invalid request
     3  the service is unavailable, took too long, or failed
   130  interrupted
-  141  what reads the output wants no more of it, as head
+  141  the reader of the output closed the pipe, as head does
 """
 
 
@@ -59,12 +59,12 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click's
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # click's own code for it is 1, which is no failure of ours
+        except BrokenPipeError as error:  # click would exit with 1, which means something else here
             raise _PipeClosed from error
 
 
 class _PipeClosed(Exception):  # noqa: N818
-    """Nobody reads the output any more."""
+    """The reader of the output closed the pipe."""
 
 
 @click.group(
@@ -78,20 +78,20 @@ def seedbed_command() -> None:
     pass
 
 
-@seedbed_command.command(short_help="Tell whether the service is serving")
+@seedbed_command.command(short_help="Check whether the service is serving")
 @target_options
 def health(*, target: str, timeout: float | None) -> None:
-    """Tell whether the service answers and is serving; exit 0 if it is, 1 if not.
+    """Check whether the service is serving: exit 0 if it is, 1 if it is not.
 
-    For probes of containers and load balancers; asks the standard grpc.health.v1. With --wait, it asks again until the
-    service is serving, or so many seconds are over; --timeout is for each answer.
+    For probes of containers and load balancers. It uses the standard grpc.health.v1. With --wait, it retries until the
+    service is serving or the time is over; --timeout applies to each attempt.
 
     \b
     Example:
       seedbed health --target localhost:50051
     """  # noqa: D301
     security = Security(**{**_security.arguments(), "token": ""})
-    reason = _health.not_serving(target, timeout or 5.0, given_wait() or 0.0, security)
+    reason = _health.not_serving(target, timeout or 5.0, wait_option() or 0.0, security)
     if reason is None:
         click.echo("serving")
         return
@@ -99,35 +99,35 @@ def health(*, target: str, timeout: float | None) -> None:
     raise click.exceptions.Exit(FAILED)
 
 
-@seedbed_command.command(short_help="Tell the service's version, backend, device and limits")
+@seedbed_command.command(short_help="Show the service's version, backend, device and limits")
 @target_options
 @json_option
 def info(*, target: str, timeout: float | None, as_json: bool) -> None:
-    """Tell the service's version, backend, device and limits.
+    """Show the service's version, backend, device and limits.
 
     \b
     Example:
       seedbed info --target localhost:50051
     """  # noqa: D301
     with connect(target, timeout) as client:
-        answer = client.server_info()
+        server = client.server_info()
     if as_json:
-        click.echo(json.dumps(json_format.MessageToDict(answer), indent=2))
+        click.echo(json.dumps(json_format.MessageToDict(server), indent=2))
         return
     echo_rows(
         [
-            ("version", answer.version),
-            ("algorithm versions", ", ".join(map(str, answer.algorithm_versions))),
-            ("backend", f"{answer.backend} ({answer.backend_reason})"),
-            ("device", answer.device),
-            ("threads", str(answer.threads)),
-            *_limit_rows(answer.limits),
+            ("version", server.version),
+            ("algorithm versions", ", ".join(map(str, server.algorithm_versions))),
+            ("backend", f"{server.backend} ({server.backend_reason})"),
+            ("device", server.device),
+            ("threads", str(server.threads)),
+            *_limit_rows(server.limits),
         ]
     )
 
 
 def _limit_rows(limits: Limits) -> list[tuple[str, str]]:
-    """Returns a server's limits as rows of a table."""
+    """A server's limits as rows of a table."""
     return [
         ("max dimensions", str(limits.max_dimensions)),
         ("max orthogonal elements", f"{limits.max_orthogonal_elements:,}"),
@@ -165,11 +165,11 @@ _schemes.plot_group.add_command(_models.plot_file)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code; whatever goes wrong is one message on standard error."""
+    """Runs the command line and returns the exit code; any failure is one message on standard error."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        with _warnings_shown():
+        with _printed_warnings():
             result = seedbed_command.main(arguments, prog_name="seedbed", standalone_mode=False)
     except click.UsageError as error:
         error.show()
@@ -182,15 +182,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else OK
 
 
-class _Shown(logging.Handler):
+class _PrintingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"seedbed: {record.getMessage()}", err=True)
 
 
 @contextlib.contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Shows at once what the client warns of: that it waits for a service."""
-    handler, log = _Shown(logging.WARNING), logging.getLogger("seedbed")
+def _printed_warnings() -> Iterator[None]:
+    """Prints the client's warnings immediately, such as that it is waiting for a service."""
+    handler, log = _PrintingHandler(logging.WARNING), logging.getLogger("seedbed")
     log.addHandler(handler)
     try:
         yield
@@ -209,15 +209,15 @@ def _explain(error: Exception) -> tuple[int, str]:
         case seedbed.SeedbedError():
             return SERVICE, str(error)
         case OSError():
-            place = f"{error.filename}: " if error.filename else ""
-            return REFUSED, f"{place}{error.strerror}" if error.strerror else str(error)
+            prefix = f"{error.filename}: " if error.filename else ""
+            return REFUSED, f"{prefix}{error.strerror}" if error.strerror else str(error)
     traceback.print_exception(error)
     return BUG, "this is a bug in Seedbed; please report it with the lines above"
 
 
 def _drop_output() -> None:
-    """Has what is still buffered go nowhere: it would be written, and fail again, when the interpreter ends."""
-    with contextlib.suppress(OSError):  # a standard output that is no file has none to replace
+    """Discards the buffered output; otherwise writing it would fail again when the interpreter exits."""
+    with contextlib.suppress(OSError):  # standard output may have no file descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -227,5 +227,5 @@ def _fail(code: int, message: str) -> int:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # An exception, so that files under construction are removed on the way out.
+    # An exception, so that temporary files are removed.
     raise SystemExit(TERMINATED)

@@ -1,4 +1,4 @@
-"""Checkpoints: a model in several files of a directory, which any number of workers write, and resume."""
+"""Writes checkpoints: a model sharded over several files of a directory, by any number of workers, resumably."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,72 +14,72 @@ from seedbed._files.checkpoints import INDEX, Shard
 from seedbed._files.errors import FileFormatError
 from seedbed._files.safetensors import SafetensorsFile, create_safetensors, read_safetensors
 from seedbed._files.writing import create_file
-from seedbed.cli._jobs import patience, run_jobs
+from seedbed.cli._jobs import file_timeout, run_jobs
 from seedbed.cli._progress import Add, Report, adder
 
 
 def write_file(client: seedbed.Client, path: Path, shard: Shard, add: Add) -> None:
-    """Writes one file, many pieces at a time, in memory for no more than those.
+    """Writes one file, many pieces at a time; only those pieces are held in memory.
 
     Args:
-        client: makes the tensors.
-        path: where the file shall be.
-        shard: what shall be in it.
-        add: told the bytes done with each piece.
+        client: The client that samples the tensors.
+        path: The file to write.
+        shard: The file's tensors.
+        add: Called with the bytes of each finished piece.
     """
     specs = shard.model.tensors
     layout = {spec.name: (dtypes.numpy_dtype(spec.dtype), tuple(spec.shape)) for spec in specs}
     with create_safetensors(path, layout, provenance.metadata(shard.model, shard.checkpoint)) as write:
 
-        def use(index: int, first: int, values: np.ndarray[Any, Any]) -> None:
+        def write_piece(index: int, first: int, values: np.ndarray[Any, Any]) -> None:
             write(specs[index].name, first, values)
             add(values.nbytes)
 
-        client.visit(shard.model, use, timeout=patience(client, shard.size))
+        client.visit(shard.model, write_piece, timeout=file_timeout(client, shard.size))
 
 
 def write_checkpoint(
-    client: seedbed.Client, folder: Path, shards: Sequence[Shard], wanted: Sequence[Shard], jobs: int, report: Report
+    client: seedbed.Client, folder: Path, shards: Sequence[Shard], own: Sequence[Shard], jobs: int, report: Report
 ) -> tuple[list[Shard], int]:
-    """Writes those files of a checkpoint that are wanted and not complete, and the index if all are complete then.
+    """Writes this worker's missing files of a checkpoint, and the index once all files are complete.
 
-    So the index comes last, from whichever worker finds the others' files complete, too.
+    The index therefore comes last, from whichever worker finds the other workers' files complete.
 
     Args:
-        client: makes the tensors.
-        folder: the checkpoint's directory.
-        shards: all files of the checkpoint.
-        wanted: those that this worker is to see to.
-        jobs: how many to write at a time.
-        report: told the bytes done and the bytes in all.
+        client: The client that samples the tensors.
+        folder: The checkpoint's directory.
+        shards: All files of the checkpoint.
+        own: The files that this worker writes.
+        jobs: How many files to write at a time.
+        report: Called with the bytes done and the total bytes.
 
     Returns:
-        The files that were written, and how many the checkpoint still lacks.
+        The files that were written, and how many files of the checkpoint are still missing.
 
     Raises:
-        click.ClickException: the directory holds files of another checkpoint.
+        click.ClickException: If the directory holds files of another checkpoint.
     """
     _check_folder(folder, shards)
-    done = _complete(folder, shards)
-    missing = [shard for shard in wanted if shard.name not in done]
+    complete = _complete(folder, shards)
+    to_write = [shard for shard in own if shard.name not in complete]
     folder.mkdir(parents=True, exist_ok=True)
-    add = adder(report, sum(shard.size for shard in missing))
-    run_jobs(client, jobs, lambda shard: write_file(client, folder / shard.name, shard, add), missing)
-    lacking = len(shards) - len(_complete(folder, shards))
-    if len(shards) > 1 and not lacking:
+    add = adder(report, sum(shard.size for shard in to_write))
+    run_jobs(client, jobs, lambda shard: write_file(client, folder / shard.name, shard, add), to_write)
+    missing = len(shards) - len(_complete(folder, shards))
+    if len(shards) > 1 and not missing:
         with create_file(folder / INDEX) as file:
             file.write(checkpoints.index_text(shards).encode())
-    return missing, lacking
+    return to_write, missing
 
 
 def _complete(folder: Path, shards: Sequence[Shard]) -> set[str]:
-    """Returns the names of the files that are complete, going by their headers and sizes.
+    """The names of the files that are complete, judged by their headers and sizes.
 
-    A file has its name only once it is complete and synced, so that its elements need not be compared; `seedbed verify`
-    does. What was cut short since does not count.
+    A file gets its name only once it is complete and synced, so its elements need not be compared; `seedbed verify`
+    compares them. A file that was truncated since counts as missing.
 
     Raises:
-        click.ClickException: a file is of another checkpoint.
+        click.ClickException: If a file belongs to another checkpoint.
     """
     return {shard.name for shard in shards if _is_complete(folder / shard.name, shard)}
 
@@ -89,30 +89,30 @@ def _is_complete(path: Path, shard: Shard) -> bool:
         content = read_safetensors(path)
     except (FileNotFoundError, FileFormatError):
         return False
-    if not _is_of(content, shard):
-        raise _another(path)
+    if not _belongs_to(content, shard):
+        raise _foreign(path)
     return True
 
 
-def _is_of(content: SafetensorsFile, shard: Shard) -> bool:
+def _belongs_to(content: SafetensorsFile, shard: Shard) -> bool:
     if content.metadata.get(provenance.CHECKPOINT) != shard.checkpoint:
         return False
     try:
-        return provenance.made_by(content) == shard.model
+        return provenance.read_request(content) == shard.model
     except FileFormatError:
         return False
 
 
 def _check_folder(folder: Path, shards: Sequence[Shard]) -> None:
-    """Refuses files that would pass for parts of the checkpoint."""
+    """Refuses a directory with files that could be mistaken for files of this checkpoint."""
     names = {shard.name for shard in shards}
     for path in sorted(folder.glob("*.safetensors")):
         if checkpoints.file_count(path.name) and path.name not in names:
-            raise _another(path)
+            raise _foreign(path)
     if not (folder / INDEX).exists():
         return
     if len(shards) == 1 or not _is_index(folder, shards):
-        raise _another(folder / INDEX)
+        raise _foreign(folder / INDEX)
 
 
 def _is_index(folder: Path, shards: Sequence[Shard]) -> bool:
@@ -122,5 +122,5 @@ def _is_index(folder: Path, shards: Sequence[Shard]) -> bool:
         return False
 
 
-def _another(path: Path) -> click.ClickException:
-    return click.ClickException(f"{path} is of another checkpoint; remove it, or choose another directory")
+def _foreign(path: Path) -> click.ClickException:
+    return click.ClickException(f"{path} belongs to another checkpoint; remove it, or choose another directory")

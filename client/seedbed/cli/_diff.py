@@ -1,4 +1,4 @@
-"""The command diff: where two files of tensors differ, whoever wrote them."""
+"""The command ``diff``: where two files of tensors differ, whoever wrote them."""
 
 import fnmatch
 import io
@@ -19,13 +19,13 @@ from seedbed.cli._stored import Stored, StoredTensor, read_stored
 
 Array = np.ndarray[Any, Any]
 
-_PIECE = 4 << 20  # bytes that are read at once of each side
-_TEXT = 40  # characters of a text in a table
+_PIECE = 4 << 20  # bytes read at once from each side
+_MAX_TEXT = 40  # characters of a metadata value in the table
 
 
 @dataclass(frozen=True)
 class First:
-    """The first element that differs, and what it is on either side; a byte, where NumPy has no such elements."""
+    """The first element that differs, with its value and bits on both sides; a byte, where NumPy has no such dtype."""
 
     index: tuple[int, ...]
     values: tuple[Any, Any]
@@ -37,14 +37,14 @@ class Difference:
     """How a tensor differs.
 
     Attributes:
-        name: Its name.
-        a: The tensor on the one side; None if it is not there.
-        b: The tensor on the other side.
-        elements: How many elements there are, if the types and shapes are equal.
-        count: How many of them differ.
-        first: The first that does.
+        name: The tensor's name.
+        a: The tensor in A; None if it is missing.
+        b: The tensor in B; None if it is missing.
+        elements: The number of elements, if dtypes and shapes are equal.
+        count: The number of elements that differ.
+        first: The first element that differs.
         largest: The largest difference of two numbers; None if there is none.
-        nans: How many differ that are no number on one side, or on both.
+        nans: The number of differing elements that are NaN on either side.
     """
 
     name: str
@@ -57,54 +57,55 @@ class Difference:
     nans: int = 0
 
 
-@click.command(short_help="Tell where two files of tensors differ")
+@click.command(short_help="Show where two files of tensors differ")
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option(
     "--tensors", "patterns", multiple=True, metavar="PATTERN",
-    help="Only tensors of such names, as in 'model.layers.[0-3].*'; may be repeated.  [default: all]",
+    help="Only tensors whose names match, such as 'model.layers.[0-3].*'; may be repeated.  [default: all]",
 )  # fmt: skip
 @json_option
 @progress_option
 def diff(*, a: Path, b: Path, patterns: tuple[str, ...], as_json: bool, show_progress: bool | None) -> None:
-    """Tell where A and B differ, whoever wrote them: exit 0 if nowhere, 1 if somewhere, 2 if they cannot be compared.
+    """Show where A and B differ, whoever wrote them.
 
-    Each is a .safetensors file, a directory of them, with an index or without, an index, or a .npy file, which is
-    compared with the one tensor of the other.
+    Exit 0 if they are equal, 1 if they differ, 2 if they cannot be compared.
 
-    What is compared are bits: 0.0 and -0.0 differ, and so do NaNs of other bits. For each tensor that differs it is
-    told how many elements do, the first of them with both values, and the largest difference of two numbers. Tensors
-    of other types or shapes are told as such, and not compared. Metadata that differ are told, but do not count.
+    A and B may each be a .safetensors file, a directory of such files with or without an index, an index, or a .npy
+    file, which is compared with the only tensor of the other side.
+
+    Bits are compared: 0.0 and -0.0 differ, and so do NaNs with different bits. For each tensor that differs, the table
+    shows how many elements differ, the first of them with both values, and the largest difference of two numbers.
+    Tensors whose dtypes or shapes differ are listed, but their elements are not compared. Differences in metadata are
+    listed, but do not affect the exit code.
 
     \b
     Examples:
       seedbed diff before.safetensors after.safetensors
       seedbed diff llama other/model.safetensors.index.json --tensors 'model.layers.[0-3].*'
     """  # noqa: D301
-    one, other = _named_alike(*_selected(read_stored(a), read_stored(b), patterns))
+    side_a, side_b = _with_equal_names(*_selected(read_stored(a), read_stored(b), patterns))
     with progress(f"diff {a.name} {b.name}", show_progress) as report:
-        differences = _differences(one, other, adder(report, _bytes_in_common(one, other)))
-    metadata = _metadata(one, other)
+        differences = _differences(side_a, side_b, adder(report, _bytes_to_compare(side_a, side_b)))
+    metadata = _differing_metadata(side_a, side_b)
     if as_json:
-        click.echo(json.dumps(_as_json(one, other, differences, metadata), indent=2))
+        click.echo(json.dumps(_as_json(side_a, side_b, differences, metadata), indent=2))
     else:
-        _tell(one, other, differences, metadata)
+        _print(side_a, side_b, differences, metadata)
     if differences:
         raise click.exceptions.Exit(1)
 
 
-# What is compared with what.
+# Selecting tensors.
 
 
-def _selected(one: Stored, other: Stored, patterns: Sequence[str]) -> tuple[Stored, Stored]:
-    """Returns the tensors whose names match any of the patterns; all, if there are none."""
-    named = [name for side in (one, other) if side.has_names for name in side.tensors]
+def _selected(a: Stored, b: Stored, patterns: Sequence[str]) -> tuple[Stored, Stored]:
+    """The tensors whose names match any of the patterns; all tensors, if there are no patterns."""
+    names = [name for side in (a, b) if side.has_names for name in side.tensors]
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in named):
-            raise click.BadParameter(
-                f"no tensor of {one.path} or {other.path} is called {pattern!r}", param_hint="--tensors"
-            )
-    return _select(one, patterns), _select(other, patterns)
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise click.BadParameter(f"no tensor in {a.path} or {b.path} matches {pattern!r}", param_hint="--tensors")
+    return _select(a, patterns), _select(b, patterns)
 
 
 def _select(side: Stored, patterns: Sequence[str]) -> Stored:
@@ -116,49 +117,47 @@ def _select(side: Stored, patterns: Sequence[str]) -> Stored:
     return replace(side, tensors=tensors)
 
 
-def _named_alike(one: Stored, other: Stored) -> tuple[Stored, Stored]:
-    """Gives the tensor of a file without names the name of the one that it is compared with."""
-    if one.has_names and other.has_names:
-        return one, other
-    for side, its_other in ((one, other), (other, one)):
-        if not side.has_names and len(its_other.tensors) != 1:
-            count = plural(len(its_other.tensors), "tensor")
+def _with_equal_names(a: Stored, b: Stored) -> tuple[Stored, Stored]:
+    """Gives the tensor of a .npy file, which has no name, the name of the tensor that it is compared with."""
+    if a.has_names and b.has_names:
+        return a, b
+    for side, opposite in ((a, b), (b, a)):
+        if not side.has_names and len(opposite.tensors) != 1:
+            count = plural(len(opposite.tensors), "tensor")
             raise FileFormatError(
-                f"{side.path} is one tensor without a name, and {its_other.path} has {count}; choose one with --tensors"
+                f"{side.path} is one tensor without a name, and {opposite.path} has {count}; choose one with --tensors"
             )
-    [name] = (one if one.has_names else other).tensors
-    return tuple(replace(side, tensors={name: next(iter(side.tensors.values()))}) for side in (one, other))  # type: ignore[return-value]
+    [name] = (a if a.has_names else b).tensors
+    return tuple(replace(side, tensors={name: next(iter(side.tensors.values()))}) for side in (a, b))  # type: ignore[return-value]
 
 
-def _bytes_in_common(one: Stored, other: Stored) -> int:
-    return sum(tensor.size for name, tensor in one.tensors.items() if _are_alike(tensor, other.tensors.get(name)))
+def _bytes_to_compare(a: Stored, b: Stored) -> int:
+    return sum(tensor.size for name, tensor in a.tensors.items() if _are_comparable(tensor, b.tensors.get(name)))
 
 
-def _are_alike(a: StoredTensor, b: StoredTensor | None) -> bool:
+def _are_comparable(a: StoredTensor, b: StoredTensor | None) -> bool:
     return b is not None and (a.kind, a.shape, a.size) == (b.kind, b.shape, b.size)
 
 
-def _metadata(one: Stored, other: Stored) -> dict[str, tuple[list[str], list[str]]]:
-    """Returns the texts of either side, by key, where they differ."""
-    if not (one.has_names and other.has_names):
-        return {}  # a .npy file can have none
-    keys = sorted({*one.metadata, *other.metadata})
-    both = {key: (one.metadata.get(key, []), other.metadata.get(key, [])) for key in keys}
-    return {key: (a, b) for key, (a, b) in both.items() if a != b}
+def _differing_metadata(a: Stored, b: Stored) -> dict[str, tuple[list[str], list[str]]]:
+    """The metadata values of both sides, by key, where they differ."""
+    if not (a.has_names and b.has_names):
+        return {}  # a .npy file has no metadata
+    keys = sorted({*a.metadata, *b.metadata})
+    pairs = {key: (a.metadata.get(key, []), b.metadata.get(key, [])) for key in keys}
+    return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
 # Comparing.
 
 
-def _differences(one: Stored, other: Stored, add: Add) -> list[Difference]:
-    found = (
-        _compare(name, one.tensors.get(name), other.tensors.get(name), add) for name in {**one.tensors, **other.tensors}
-    )
-    return [difference for difference in found if difference is not None]
+def _differences(a: Stored, b: Stored, add: Add) -> list[Difference]:
+    results = (_compare(name, a.tensors.get(name), b.tensors.get(name), add) for name in {**a.tensors, **b.tensors})
+    return [difference for difference in results if difference is not None]
 
 
 def _compare(name: str, a: StoredTensor | None, b: StoredTensor | None, add: Add) -> Difference | None:
-    if a is None or b is None or not _are_alike(a, b):
+    if a is None or b is None or not _are_comparable(a, b):
         return Difference(name, a, b)
     difference = Difference(name, a, b, a.size // a.dtype.itemsize)
     for first, values in _pairs(a, b):
@@ -168,35 +167,35 @@ def _compare(name: str, a: StoredTensor | None, b: StoredTensor | None, add: Add
 
 
 def _pairs(a: StoredTensor, b: StoredTensor) -> Iterator[tuple[int, tuple[Array, Array]]]:
-    """Yields what is at the same place in both, piece by piece, with the index of its first element."""
-    room = bytearray(min(_PIECE, a.size)), bytearray(min(_PIECE, a.size))
+    """Yields the pieces of both tensors in parallel, with the position of their first element."""
+    buffers = bytearray(min(_PIECE, a.size)), bytearray(min(_PIECE, a.size))
     with a.path.open("rb", buffering=0) as file_a, b.path.open("rb", buffering=0) as file_b:
         for begin in range(0, a.size, _PIECE):
             size = min(_PIECE, a.size - begin)
             yield (
                 begin // a.dtype.itemsize,
                 (
-                    _read(file_a, a, begin, memoryview(room[0])[:size]),
-                    _read(file_b, b, begin, memoryview(room[1])[:size]),
+                    _read(file_a, a, begin, memoryview(buffers[0])[:size]),
+                    _read(file_b, b, begin, memoryview(buffers[1])[:size]),
                 ),
             )
 
 
-def _read(file: io.FileIO, tensor: StoredTensor, begin: int, room: memoryview) -> Array:
-    """Reads a piece, for it would be a crash if a file that is mapped were cut short."""
+def _read(file: io.FileIO, tensor: StoredTensor, begin: int, buffer: memoryview) -> Array:
+    """Reads a piece. A mapped file would crash the process if it were truncated meanwhile."""
     file.seek(tensor.start + begin)
     filled = 0
-    while filled < len(room):
-        count = file.readinto(room[filled:])
+    while filled < len(buffer):
+        count = file.readinto(buffer[filled:])
         if not count:
-            raise FileSizeError(f"{tensor.path}: cut short while it was read")
+            raise FileSizeError(f"{tensor.path}: truncated while it was read")
         filled += count
-    values = np.frombuffer(room, tensor.dtype)
+    values = np.frombuffer(buffer, tensor.dtype)
     return values.astype(tensor.dtype.newbyteorder("="), copy=False)
 
 
 def _count(difference: Difference, first: int, a: Array, b: Array) -> None:
-    """Adds what differs in a piece."""
+    """Adds a piece's differences to those of its tensor."""
     if np.array_equal(a.view(np.uint8) if a.nbytes % 8 else a.view(np.uint64),
                       b.view(np.uint8) if b.nbytes % 8 else b.view(np.uint64)):  # fmt: skip
         return
@@ -213,16 +212,16 @@ def _count(difference: Difference, first: int, a: Array, b: Array) -> None:
 
 
 def _index(position: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """The index of the element at a position; NumPy's own knows no more than 64 dimensions."""
+    """The index of the element at a position; NumPy's unravel_index supports at most 64 dimensions."""
     index: list[int] = []
     for size in reversed(shape):
-        position, rest = divmod(position, size)
-        index.append(rest)
+        position, remainder = divmod(position, size)
+        index.append(remainder)
     return tuple(reversed(index))
 
 
 def _differ(a: Array, b: Array) -> Array:
-    """Tells of each element whether its bits differ."""
+    """Whether the bits differ, for each element."""
     size = a.itemsize
     if size > 8:
         words = a.view(np.uint64).reshape(-1, size // 8) != b.view(np.uint64).reshape(-1, size // 8)
@@ -231,20 +230,20 @@ def _differ(a: Array, b: Array) -> Array:
 
 
 def _bits(values: Array) -> str:
-    """The bits of the first, in hexadecimal."""
+    """The bits of the first element, in hexadecimal."""
     return f"0x{int.from_bytes(values[:1].tobytes(), 'little'):0{2 * values.itemsize}x}"
 
 
 def _largest(a: Array, b: Array) -> tuple[float | int | None, int]:
-    """Returns the largest difference of two numbers, and how many pairs have one that is none."""
+    """The largest difference of two numbers, and the number of pairs with a NaN."""
     if a.dtype.kind in "biu":
         return _largest_of_integers(a, b), 0
     if a.dtype.kind == "c":
         parts = f"f{a.itemsize // 2}"
-        apart = _distances(a.view(parts), b.view(parts)).reshape(-1, 2)
+        components = _distances(a.view(parts), b.view(parts)).reshape(-1, 2)
         with np.errstate(all="ignore"):
-            distances = np.hypot(apart[:, 0], apart[:, 1])
-        distances[np.isnan(apart).any(axis=1)] = np.nan
+            distances = np.hypot(components[:, 0], components[:, 1])
+        distances[np.isnan(components).any(axis=1)] = np.nan
     else:
         distances = _distances(a, b)
     numbers = distances[~np.isnan(distances)]
@@ -254,43 +253,43 @@ def _largest(a: Array, b: Array) -> tuple[float | int | None, int]:
 def _distances(a: Array, b: Array) -> Array:
     with np.errstate(all="ignore"):
         a, b = a.astype(np.float64), b.astype(np.float64)
-        return np.where(a == b, 0.0, np.abs(a - b))  # of an infinity and itself, as part of a complex number
+        return np.where(a == b, 0.0, np.abs(a - b))  # equal infinities, in one component of a complex number
 
 
 def _largest_of_integers(a: Array, b: Array) -> int:
     wide = np.int64 if a.dtype.kind == "i" else np.uint64
     a, b = a.astype(wide), b.astype(wide)
-    words = a.view(np.uint64), b.view(np.uint64)  # a difference of two int64 takes 64 bits
+    words = a.view(np.uint64), b.view(np.uint64)  # the difference of two int64 needs 64 bits
     return int(np.where(a > b, words[0] - words[1], words[1] - words[0]).max())
 
 
-# Telling.
+# Printing.
 
 
-def _tell(
-    one: Stored, other: Stored, differences: Sequence[Difference], metadata: dict[str, tuple[list[str], list[str]]]
+def _print(
+    a: Stored, b: Stored, differences: Sequence[Difference], metadata: dict[str, tuple[list[str], list[str]]]
 ) -> None:
-    tensors = plural(len({*one.tensors, *other.tensors}), "tensor")
+    tensors = plural(len({*a.tensors, *b.tensors}), "tensor")
     if differences:
         echo_rows([("tensor", "differs", "first at", "A", "B", "by up to"), *map(_row, differences)])
         verb = "differs" if len(differences) == 1 else "differ"
-        click.echo(f"\n{len(differences):,} of {tensors} {verb}; A is {one.path}, B is {other.path}")
+        click.echo(f"\n{len(differences):,} of {tensors} {verb}; A is {a.path}, B is {b.path}")
     else:
-        size = bytes_text(sum(tensor.size for tensor in one.tensors.values()))
-        click.echo(f"{one.path} and {other.path}: {tensors}, {size}, equal bit for bit")
+        size = bytes_text(sum(tensor.size for tensor in a.tensors.values()))
+        click.echo(f"{a.path} and {b.path}: {tensors}, {size}, equal bit for bit")
     if metadata:
         click.echo()
-        rows = ((_plain(key), *_texts(a, b)) for key, (a, b) in metadata.items())
-        echo_rows([("metadata, which do not count", "A", "B"), *rows])
+        rows = ((_printable(key), *_excerpts(*values)) for key, values in metadata.items())
+        echo_rows([("metadata (informational)", "A", "B"), *rows])
 
 
 def _row(difference: Difference) -> tuple[str, ...]:
-    name, a, b = _plain(difference.name), difference.a, difference.b
+    name, a, b = _printable(difference.name), difference.a, difference.b
     if a is None or b is None:
-        return name, f"only in {'B' if a is None else 'A'}", "", _kind(a), _kind(b), ""
+        return name, f"only in {'B' if a is None else 'A'}", "", _kind_text(a), _kind_text(b), ""
     if difference.first is None:
-        what = [*(["dtype"] if a.kind != b.kind else []), *(["shape"] if a.shape != b.shape else [])]
-        return name, " and ".join(what or ["size"]), "", _kind(a), _kind(b), ""
+        aspects = [*(["dtype"] if a.kind != b.kind else []), *(["shape"] if a.shape != b.shape else [])]
+        return name, " and ".join(aspects or ["size"]), "", _kind_text(a), _kind_text(b), ""
     first = difference.first
     index = f"[{', '.join(map(str, first.index))}]"
     values = [f"{value!s} ({bits})" for value, bits in zip(first.values, first.bits, strict=True)]
@@ -298,7 +297,7 @@ def _row(difference: Difference) -> tuple[str, ...]:
     return name, f"{difference.count:,} of {difference.elements:,}{unit}", index, *values, _largest_text(difference)
 
 
-def _kind(tensor: StoredTensor | None) -> str:
+def _kind_text(tensor: StoredTensor | None) -> str:
     return "" if tensor is None else f"{shape_text(tensor.shape)} {tensor.kind}"
 
 
@@ -309,35 +308,36 @@ def _largest_text(difference: Difference) -> str:
     return " and ".join(numbers + nans)
 
 
-def _texts(a: Sequence[str], b: Sequence[str]) -> tuple[str, str]:
-    """The texts of both sides, in short, from where they begin to differ."""
-    texts = " | ".join(map(_plain, a)), " | ".join(map(_plain, b))
-    pairs = enumerate(zip(*texts, strict=False))
-    same = next((index for index, (one, other) in pairs if one != other), min(map(len, texts)))
-    begin = same - _TEXT // 2 if same > _TEXT // 2 and max(map(len, texts)) > _TEXT else 0
-    return _excerpt(texts[0], begin), _excerpt(texts[1], begin)
+def _excerpts(a: Sequence[str], b: Sequence[str]) -> tuple[str, str]:
+    """Excerpts of the metadata values of both sides, from where they begin to differ."""
+    text_a, text_b = " | ".join(map(_printable, a)), " | ".join(map(_printable, b))
+    longest = max(len(text_a), len(text_b))
+    pairs = enumerate(zip(text_a, text_b, strict=False))
+    common = next((index for index, (x, y) in pairs if x != y), min(len(text_a), len(text_b)))
+    begin = common - _MAX_TEXT // 2 if common > _MAX_TEXT // 2 and longest > _MAX_TEXT else 0
+    return _excerpt(text_a, begin), _excerpt(text_b, begin)
 
 
 def _excerpt(text: str, begin: int) -> str:
-    rest = text[begin:]
-    return f"{'…' if begin else ''}{rest if len(rest) <= _TEXT else rest[:_TEXT] + '…'}" or "-"
+    tail = text[begin:]
+    return f"{'…' if begin else ''}{tail if len(tail) <= _MAX_TEXT else tail[:_MAX_TEXT] + '…'}" or "-"
 
 
-def _plain(text: str) -> str:
-    """A text of a file on one line, with nothing in it that a terminal would obey."""
+def _printable(text: str) -> str:
+    """A text on one line, with control characters escaped, so that the terminal does not interpret them."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _as_json(
-    one: Stored, other: Stored, differences: Sequence[Difference], metadata: dict[str, tuple[list[str], list[str]]]
+    a: Stored, b: Stored, differences: Sequence[Difference], metadata: dict[str, tuple[list[str], list[str]]]
 ) -> dict[str, Any]:
     return {
-        "a": str(one.path),
-        "b": str(other.path),
+        "a": str(a.path),
+        "b": str(b.path),
         "equal": not differences,
-        "tensors": len({*one.tensors, *other.tensors}),
+        "tensors": len({*a.tensors, *b.tensors}),
         "differences": list(map(_difference_as_json, differences)),
-        "metadata": {key: {"a": a, "b": b} for key, (a, b) in metadata.items()},
+        "metadata": {key: {"a": values[0], "b": values[1]} for key, values in metadata.items()},
     }
 
 
@@ -346,13 +346,13 @@ def _difference_as_json(difference: Difference) -> dict[str, Any]:
         side: None if tensor is None else {"dtype": tensor.kind, "shape": list(tensor.shape)}
         for side, tensor in (("a", difference.a), ("b", difference.b))
     }
-    told: dict[str, Any] = {"tensor": difference.name, **sides}
+    fields: dict[str, Any] = {"tensor": difference.name, **sides}
     if difference.first is None:
-        return told
+        return fields
     first = {"index": list(difference.first.index)}
     for side, value, bits in zip("ab", difference.first.values, difference.first.bits, strict=True):
         first |= {side: _value_as_json(value), f"{side}_bits": bits}  # type: ignore[dict-item]
-    return told | {
+    return fields | {
         "elements": difference.elements,
         "differing": difference.count,
         "first": first,
@@ -362,7 +362,7 @@ def _difference_as_json(difference: Difference) -> dict[str, Any]:
 
 
 def _value_as_json(value: Any) -> Any:  # noqa: ANN401 - of any element type
-    """A number, or as a text what JSON has no number for, by the names that the contract's JSON has."""
+    """A number; non-finite ones are strings, with the names of protobuf's JSON."""
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, (np.bool_, np.integer)):

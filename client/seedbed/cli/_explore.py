@@ -1,4 +1,4 @@
-"""The command explore: a page for looking at any tensor."""
+"""The command ``explore``: a web page that shows any tensor."""
 
 import contextlib
 import socket
@@ -10,31 +10,31 @@ import click
 
 import seedbed
 from seedbed.cli import _security
-from seedbed.cli._options import connect, given_wait, target_options
+from seedbed.cli._options import connect, target_options, wait_option
 
-_SECONDS = 30.0  # a page should not wait for as long as a file may
+_TIMEOUT = 30.0  # seconds; shorter than for files, because somebody is looking at the page
 
 
-def _listen(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, int]:
+def _parse_address(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter(f"{text!r} is not an address; give HOST:PORT, such as 127.0.0.1:8077")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-@click.command(short_help="Look at any tensor in the browser")
+@click.command(short_help="Explore any tensor in the browser")
 @click.option(
-    "--listen", default="127.0.0.1:8077", show_default=True, metavar="HOST:PORT", callback=_listen,
-    help="Where to serve the page: an address of this machine alone; port 0 takes a free one.",
+    "--listen", default="127.0.0.1:8077", show_default=True, metavar="HOST:PORT", callback=_parse_address,
+    help="Where to serve the page: a loopback address; port 0 chooses a free port.",
 )  # fmt: skip
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser, or not.  [default: open it]")
 @target_options
 def explore(*, listen: tuple[str, int], browser: bool, target: str, timeout: float | None) -> None:
-    """Serve a page for looking at any tensor: its histogram against the law, its picture, and the calls that make it.
+    """Serve a web page that shows any tensor: its histogram with the law, an image, and the calls that reproduce it.
 
-    Needs the extra: pip install 'seedbed[explore]'. The page is for this machine alone and loads nothing from
-    elsewhere; its address keeps what is shown. What it asks the service may take 30 seconds, unless --timeout says
-    otherwise. Ctrl-C ends it.
+    Requires the extra: pip install 'seedbed[explore]'. The page is accessible from this machine only and loads nothing
+    from elsewhere. Its URL holds the request, so it can be bookmarked. Calls to the service may take 30 seconds, unless
+    --timeout is given. Press Ctrl-C to stop.
 
     \b
     Example:
@@ -50,23 +50,23 @@ def explore(*, listen: tuple[str, int], browser: bool, target: str, timeout: flo
         ) from error
     if not _app.is_loopback(listen[0]):
         raise click.BadParameter(
-            f"{listen[0]} is not this machine alone; give 127.0.0.1, and from another machine: "
+            f"{listen[0]} is not a loopback address; give 127.0.0.1, and from another machine use "
             f"ssh -L {listen[1]}:127.0.0.1:{listen[1]} HOST",
             param_hint="--listen",
         )
-    with connect(target, _SECONDS if timeout is None else timeout) as client, _bind(*listen) as listener:
-        app = _app.application(client, _calls.Connection(target, **_connection_shown()))
+    with connect(target, _TIMEOUT if timeout is None else timeout) as client, _bind(*listen) as listener:
+        app = _app.application(client, _calls.Connection(target, **_public_options()))
         config = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none",
             proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
         )  # fmt: skip
-        client.init(seedbed.spec("normal", (1,)))  # tells whether somebody answers, and loads what samples
+        client.init(seedbed.spec("normal", (1,)))  # fails early if the service is unavailable, and warms it up
         url = _url(listener)
-        click.echo(f"exploring at {url} (Ctrl-C ends it)")
+        click.echo(f"exploring at {url} (press Ctrl-C to stop)")
         if browser:
-            # In a thread of its own: a browser for terminals would keep this one from serving the page.
+            # In a separate thread, because a terminal browser would block this one.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-        # uvicorn stops at SIGINT and SIGTERM, and then raises them again.
+        # uvicorn stops on SIGINT and SIGTERM, and then raises them again.
         with contextlib.suppress(KeyboardInterrupt, SystemExit):
             uvicorn.Server(config).run(sockets=[listener])
 
@@ -81,7 +81,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise click.ClickException(
-            f"{host}:{port} cannot be had: {error.strerror}; give another address, --listen 127.0.0.1:0 for any"
+            f"{host}:{port} is unavailable: {error.strerror}; give another, or --listen 127.0.0.1:0 for a free port"
         ) from error
     return listener
 
@@ -91,8 +91,8 @@ def _url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _connection_shown() -> dict[str, Any]:
-    """What the calls on the page tell of TLS, tokens and waiting: no token."""
-    arguments = {**_security.arguments(), "wait": given_wait()}
-    given = {name: value for name, value in arguments.items() if name != "token" and value is not None}
-    return {"arguments": given, "token_file": _security.token_file()}
+def _public_options() -> dict[str, Any]:
+    """The connection's options that the page's calls show: all but the token."""
+    options = {**_security.arguments(), "wait": wait_option()}
+    public = {name: value for name, value in options.items() if name != "token" and value is not None}
+    return {"arguments": public, "token_file": _security.token_file()}

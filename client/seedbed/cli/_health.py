@@ -1,4 +1,4 @@
-"""The standard health check, grpc.health.v1, by hand: the package of its messages is an extra of the server."""
+"""The standard health check, grpc.health.v1, by hand: its messages are a package that only the server depends on."""
 
 import time
 
@@ -16,16 +16,16 @@ _INTERVAL = 0.5
 
 
 def not_serving(target: str, timeout: float, wait: float, security: Security) -> str | None:
-    """Returns why the target does not serve, or None if it does.
+    """The reason why the target is not serving; None if it is.
 
     Args:
-        target: as for `seedbed.connect`.
-        timeout: seconds to wait for an answer.
-        wait: seconds within which to ask again until it serves.
-        security: whether over TLS; no token is shown.
+        target: The target, as for `seedbed.connect`.
+        timeout: The seconds to wait for each response.
+        wait: The seconds to keep retrying.
+        security: The TLS settings; no token is sent.
     """
-    end = time.monotonic() + arguments.patience(wait)
-    while (reason := _not_serving_now(target, timeout, security)) and time.monotonic() < end:
+    deadline = time.monotonic() + arguments.patience(wait)
+    while (reason := _not_serving_now(target, timeout, security)) and time.monotonic() < deadline:
         time.sleep(_INTERVAL)
     return reason
 
@@ -43,10 +43,10 @@ def _not_serving_now(target: str, timeout: float, security: Security) -> str | N
         else grpc.secure_channel(address, credentials, options)
     ) as channel:
         try:
-            answer = channel.unary_unary(_METHOD, None, None)(b"", timeout=timeout)
+            response = channel.unary_unary(_METHOD, None, None)(b"", timeout=timeout)
         except grpc.RpcError as error:
             return _reason(error, target)
-    return None if answer == _SERVING else f"{target} answers that it is not serving"
+    return None if response == _SERVING else f"{target} reports that it is not serving"
 
 
 def _reason(error: grpc.RpcError, target: str) -> str:
@@ -54,7 +54,7 @@ def _reason(error: grpc.RpcError, target: str) -> str:
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return f"{target} has no health service"
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"{target} did not answer in time"
+        return f"{target} did not respond in time"
     if code == grpc.StatusCode.UNAVAILABLE:
         return errors.tls_problem(str(error.details()), target) or f"{target} is not reachable"
     return f"{target}: {code.name}"

@@ -1,4 +1,4 @@
-"""The commands about many tensors: model, describe model, plot file."""
+"""The commands on many tensors: ``model``, ``describe model`` and ``plot file``."""
 
 import fnmatch
 import json
@@ -41,19 +41,19 @@ from seedbed.cli._progress import Report, adder, progress
 from seedbed.common import fields
 from seedbed.v1 import Model, Region, TensorDescription, TensorSlice, TensorSpec
 
-_BLOCK_BYTES = 16 << 20  # what is read of a file at once
+_READ_BYTES = 16 << 20  # bytes of a file that are read at once
 _MAX_SHARD_SIZE = 5_000_000_000
 _SPECS_PER_REQUEST = 1_000
-# Names that nobody means for a directory.
+# Suffixes that suggest a file of another format, not a directory.
 _OTHER_FILES = {".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".npz", ".pt", ".pth", ".safetensor", ".st"}
 
 
 def load_model(path: Path) -> Model:
-    """Reads a model file: the canonical JSON form of ``seedbed.v1.Model``, but types have any of their names.
+    """Reads a model file: the canonical JSON form of ``seedbed.v1.Model``, with dtypes by any of their names.
 
     Raises:
-        click.ClickException: it is not one; the message names the file and the field.
-        OSError: it cannot be read.
+        click.ClickException: If it is not a model file; the message names the file and the field.
+        OSError: If it cannot be read.
     """
     try:
         model = _parse_model(path.read_bytes())
@@ -63,7 +63,7 @@ def load_model(path: Path) -> Model:
     for index, spec in enumerate(model.tensors):
         field = f"{path}: {fields.of_tensor(index)}.name"
         if not spec.name:
-            raise click.ClickException(f"{field}: is missing; a tensor in a file needs a name")
+            raise click.ClickException(f"{field}: is missing; every tensor in a file needs a name")
         if spec.name in names:
             raise click.ClickException(f"{field}: {spec.name!r} is the name of an earlier tensor; names must differ")
         names.add(spec.name)
@@ -71,7 +71,7 @@ def load_model(path: Path) -> Model:
 
 
 def model_lines(model: Model) -> Iterator[str]:
-    """The text of a model file, one tensor a line."""
+    """The text of a model file, with one tensor on each line."""
     yield f'{{"name": {json.dumps(model.name)}, "tensors": [\n'
     for number, spec in enumerate(model.tensors, 1):
         comma = "," if number < len(model.tensors) else ""
@@ -83,22 +83,22 @@ def _parse_model(text: bytes) -> Model:
     content = strict_json.loads(text)
     try:
         return strict_json.to_message(dtypes.in_contract(content), Model())
-    except seedbed.InvalidRequest:  # tells where by itself
+    except seedbed.InvalidRequest:  # names the field already
         raise
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
     except ValueError as error:
-        raise ValueError(_located(error, content)) from error
+        raise ValueError(_message_with_tensor(error, content)) from error
 
 
-def _located(error: ValueError, content: Any) -> str:  # noqa: ANN401 - JSON can be anything
-    """Says which tensor an error is about, which the parser does not always tell."""
+def _message_with_tensor(error: ValueError, content: Any) -> str:  # noqa: ANN401 - JSON can be anything
+    """The message of a parser's error, with the tensor that it is about; the parser does not always name it."""
     tensors = content.get("tensors") if isinstance(content, dict) else None
     for index, tensor in enumerate(tensors if isinstance(tensors, list) else []):
         try:
             strict_json.to_message(tensor, TensorSpec())
-        except ValueError as its_error:
-            return f"{fields.of_tensor(index)}: {its_error}"
+        except ValueError as tensor_error:
+            return f"{fields.of_tensor(index)}: {tensor_error}"
     return str(error)
 
 
@@ -110,46 +110,46 @@ def _override(model: Model, seed: int | None, dtype: str | None) -> None:
             spec.dtype = dtypes.data_type(dtype)
 
 
-def _complete(model: Model, client: seedbed.Client) -> None:
-    """Fills in what a spec leaves to the server, so that the file tells exactly how it was made."""
+def _fill_in_defaults(model: Model, client: seedbed.Client) -> None:
+    """Fills in the fields that a spec leaves to the server, so that the file's metadata is complete."""
     newest = None
     for spec in model.tensors:
         spec.dtype = spec.dtype or dtypes.data_type("float32")
         if spec.HasField("literal"):
-            spec.algorithm_version = spec.algorithm_version or 1  # no server is asked for it
+            spec.algorithm_version = spec.algorithm_version or 1  # the client fills literals itself
         if not spec.algorithm_version:
             newest = newest or client.server_info().algorithm_versions[-1]
             spec.algorithm_version = newest
 
 
-def _named(
-    path: Path, model: Model, asked: Sequence[TensorSpec], error: seedbed.InvalidRequest
+def _model_file_error(
+    path: Path, model: Model, requested: Sequence[TensorSpec], error: seedbed.InvalidRequest
 ) -> click.ClickException:
-    """Says of a refusal which field of the model file it means.
+    """The error of a refused request, with the field of the model file that it is about.
 
     Args:
-        path: of the model file.
-        model: what is in it.
-        asked: the tensors of the request, whose numbers the refusal tells.
-        error: the refusal.
+        path: The model file.
+        model: The content of the model file.
+        requested: The tensors of the request, which the error counts by.
+        error: The server's error.
     """
     field = error.field.replace(".spec", "", 1)
     name = ""
-    if place := fields.split(field):
-        spec = asked[place[0]]
+    if parts := fields.split(field):
+        spec = requested[parts[0]]
         index = [tensor.name for tensor in model.tensors].index(spec.name)
-        field = f"{fields.of_tensor(index)}{place[1]}"
+        field = f"{fields.of_tensor(index)}{parts[1]}"
         name = f" (tensor {spec.name!r})"
     return click.ClickException(f"{path}: {field}: {error.description}{name}")
 
 
 def _parse_size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """Reads a number of bytes, ``5GB`` or ``2GiB``."""
+    """Parses a number of bytes, such as ``5GB`` or ``2GiB``."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(I?)B)?", text.strip().upper())
     if match is None:
-        raise click.BadParameter(f"{text!r} is not a size; give bytes, such as 5GB, 500MB or 2GiB")
+        raise click.BadParameter(f"{text!r} is not a size; give a number of bytes, such as 5GB, 500MB or 2GiB")
     number, unit, binary = match.groups()
     size = int(Fraction(number) * (1024 if binary else 1000) ** ("KMGT".index(unit) + 1 if unit else 0))
     if size < 1:
@@ -158,58 +158,58 @@ def _parse_size(_context: click.Context, _parameter: click.Parameter, text: str 
 
 
 def _parse_worker(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """Reads which of how many workers this is, ``0/4``."""
+    """Parses this worker's index and the number of workers, such as ``0/4``."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
-        raise click.BadParameter(f"{text!r} is not I/N; give the worker's number and how many there are, such as 0/4")
+        raise click.BadParameter(f"{text!r} is not I/N; give the worker's index and the number of workers, such as 0/4")
     worker, workers = map(int, match.groups())
     if worker >= workers:
-        raise click.BadParameter(f"there is no worker {text}; they are counted from 0, give 0/N to N-1/N")
+        raise click.BadParameter(f"there is no worker {text}; workers are counted from 0, so give 0/N to N-1/N")
     return worker, workers
 
 
 def _select(path: Path, model: Model, patterns: Sequence[str]) -> Model:
-    """Returns the tensors whose names match any of the patterns; all, if there are none."""
+    """The tensors whose names match any of the patterns; all tensors, if there are no patterns."""
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in model.tensors):
-            raise click.BadParameter(f"no tensor of {path} is called {pattern!r}", param_hint="--tensors")
+            raise click.BadParameter(f"no tensor in {path} matches {pattern!r}", param_hint="--tensors")
     specs = [spec for spec in model.tensors if any(fnmatch.fnmatchcase(spec.name, p) for p in patterns or ["*"])]
     return Model(name=model.name, tensors=specs)
 
 
 def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, int] | None) -> bool:
-    """Tells what kind of output is meant; refuses options of the other kind, and what is in its place."""
+    """Whether the output is a directory rather than a file; refuses options and existing paths of the other kind."""
     if output == STANDARD_OUTPUT:
         raise click.BadParameter(
-            "- cannot be written, files of safetensors have their pieces written in any order; "
+            "a safetensors file cannot be written to standard output, because its pieces are written out of order; "
             "give FILE.safetensors or a directory",
             param_hint="--output",
         )
     is_file = output.suffix == ".safetensors"
     if is_file and (max_shard_size or worker):
         option = "--max-shard-size" if max_shard_size else "--shard"
-        raise click.BadParameter(f"{output} is one file, but {option} is of a directory", param_hint="--output")
+        raise click.BadParameter(f"{output} is one file, but {option} needs a directory", param_hint="--output")
     if output.suffix.lower() in _OTHER_FILES and not output.exists():
         raise click.BadParameter(
-            f"{output} is named as another kind of file; give FILE.safetensors for one file, or a directory's name",
+            f"{output} has the name of another file format; give FILE.safetensors for one file, or a directory",
             param_hint="--output",
         )
     if is_file == output.is_dir() and output.exists():
-        found = "a directory" if is_file else "a file"
+        kind = "a directory" if is_file else "a file"
         raise click.BadParameter(
-            f"{output} is {found}; give FILE.safetensors for one file, any other name for a directory of files",
+            f"{output} is {kind}; give FILE.safetensors for one file, or any other name for a directory of files",
             param_hint="--output",
         )
     return not is_file
 
 
-@click.command(short_help="Make all tensors of a model file")
+@click.command(short_help="Sample all tensors of a model file")
 @click.argument("file", type=FILE)
 @click.option(
     "-o", "--output", type=FILE, required=True, metavar="OUT",
-    help="What to write: one file if OUT ends in .safetensors, else a directory of files with an index.",
+    help="The output: one file if OUT ends in .safetensors, otherwise a directory of files with an index.",
 )  # fmt: skip
 @click.option(
     "--seed", type=Typed(texts.seed), metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
@@ -217,16 +217,16 @@ def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, i
 @click.option("--dtype", type=DTYPE, help="Use this dtype for all tensors.  [default: each tensor's own]")
 @click.option(
     "--tensors", "patterns", multiple=True, metavar="PATTERN",
-    help="Only tensors of such names, as in 'model.layers.[0-3].*'; may be repeated.  [default: all]",
+    help="Only tensors whose names match, such as 'model.layers.[0-3].*'; may be repeated.  [default: all]",
 )  # fmt: skip
 @click.option(
     "--max-shard-size", callback=_parse_size, metavar="SIZE",
-    help="The most bytes of a file in a directory, as in 500MB or 2GiB; a larger tensor has a file to itself."
+    help="The maximum size of a file in a directory, such as 500MB or 2GiB; a larger tensor gets a file to itself."
     "  [default: 5GB]",
 )  # fmt: skip
 @click.option(
     "--shard", "worker", callback=_parse_worker, metavar="I/N",
-    help="Write only the I-th of N parts of a directory, counted from 0: N workers, 0/N to N-1/N, write all of it.",
+    help="Write only worker I's share of a directory, counted from 0: N workers, 0/N to N-1/N, write all of it.",
 )  # fmt: skip
 @jobs_option
 @target_options
@@ -236,9 +236,9 @@ def model(
     max_shard_size: int | None, worker: tuple[int, int] | None, jobs: int, target: str, timeout: float | None,
     show_progress: bool | None,
 ) -> None:  # fmt: skip
-    """Make all tensors of a model file and write them to a safetensors file, or to a directory of several.
+    """Sample all tensors of a model file, and write them to a safetensors file or to a directory of several.
 
-    FILE is the canonical JSON form of seedbed.v1.Model, which lists name, shape, dtype, seed and scheme of each tensor:
+    FILE is the canonical JSON form of seedbed.v1.Model. It lists name, shape, dtype, seed and scheme of each tensor:
 
     \b
       {"name": "tiny", "tensors": [
@@ -246,13 +246,13 @@ def model(
         {"name": "fc.bias", "shape": [64], "zeros": {}}
       ]}
 
-    A file gets its name only when it is complete, and keeps in its metadata how it was made, for `seedbed verify`.
+    A file gets its name only when it is complete. Its metadata holds the recipe of its tensors, for `seedbed verify`.
 
-    A directory is a checkpoint as Hugging Face's libraries write and read it: model-00001-of-00004.safetensors and so
-    on, and model.safetensors.index.json when all are complete; or model.safetensors alone, if that has room for all.
-    The same command resumes what was interrupted: complete files are kept. Which tensor is in which file follows from
-    FILE, --tensors, --dtype and --max-shard-size alone, so that workers of any scheduler write a checkpoint together,
-    each its --shard, with no word between them.
+    A directory is a checkpoint in the format of Hugging Face's libraries: model-00001-of-00004.safetensors and so on,
+    and model.safetensors.index.json once all files are complete; or only model.safetensors, if all tensors fit in one
+    file. Running the same command again resumes an interrupted run: complete files are kept. Which file holds which
+    tensor depends only on FILE, --tensors, --dtype and --max-shard-size. Workers under any scheduler can therefore
+    write one checkpoint together, each its own --shard, without communicating.
 
     \b
     Examples:
@@ -261,41 +261,40 @@ def model(
       seedbed model examples/llama-3.1-8b.json -o llama --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
     """  # noqa: D301
     is_directory = _is_directory(output, max_shard_size, worker)
-    loaded = load_model(file)
-    wanted = _select(file, loaded, patterns)
-    _override(wanted, seed, dtype)
+    whole_model = load_model(file)
+    selection = _select(file, whole_model, patterns)
+    _override(selection, seed, dtype)
     start = time.monotonic()
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
-        _complete(wanted, client)
-        _check(client, file, loaded, wanted)
-        shards = checkpoints.plan(wanted, max_shard_size or _MAX_SHARD_SIZE if is_directory else sys.maxsize)
-        mine = checkpoints.share(shards, *worker) if worker else shards
-        written, lacking = mine, 0
+        _fill_in_defaults(selection, client)
+        _validate(client, file, whole_model, selection)
+        shards = checkpoints.plan(selection, max_shard_size or _MAX_SHARD_SIZE if is_directory else sys.maxsize)
+        own = checkpoints.share(shards, *worker) if worker else shards
+        written, missing = own, 0
         if is_directory:
-            written, lacking = write_checkpoint(client, output, shards, mine, jobs, report)
+            written, missing = write_checkpoint(client, output, shards, own, jobs, report)
         else:
             write_file(client, output, shards[0], adder(report, shards[0].size))
     seconds = time.monotonic() - start
-    files = f"{plural(len(written), 'file')}, " if is_directory else ""
-    tensors = plural(sum(len(shard.model.tensors) for shard in written), "tensor")
-    kept = f"; {plural(len(mine) - len(written), 'file')} complete before" if len(mine) > len(written) else ""
-    rest = f"; {lacking} of {plural(len(shards), 'file')} still missing" if lacking else ""
-    size = bytes_text(sum(shard.size for shard in written))
-    click.echo(f"{output}: {files}{tensors}, {size} in {seconds:.1f} s{kept}{rest}")
+    files_text = f"{plural(len(written), 'file')}, " if is_directory else ""
+    tensors_text = plural(sum(len(shard.model.tensors) for shard in written), "tensor")
+    kept_text = f"; {plural(len(own) - len(written), 'file')} already complete" if len(own) > len(written) else ""
+    missing_text = f"; {missing} of {plural(len(shards), 'file')} still missing" if missing else ""
+    size_text = bytes_text(sum(shard.size for shard in written))
+    click.echo(f"{output}: {files_text}{tensors_text}, {size_text} in {seconds:.1f} s{kept_text}{missing_text}")
 
 
-def _check(client: seedbed.Client, file: Path, loaded: Model, wanted: Model) -> None:
-    """Has the server judge all tensors before any is written: it is asked for none of their elements."""
-    for first in range(0, len(wanted.tensors), _SPECS_PER_REQUEST):
-        asked = wanted.tensors[first : first + _SPECS_PER_REQUEST]
-        nothing = [TensorSlice(spec=spec, region=_nothing(spec)) for spec in asked]
+def _validate(client: seedbed.Client, file: Path, whole_model: Model, selection: Model) -> None:
+    """Lets the server validate all tensors before any file is written, by requesting empty regions."""
+    for first in range(0, len(selection.tensors), _SPECS_PER_REQUEST):
+        requested = selection.tensors[first : first + _SPECS_PER_REQUEST]
         try:
-            list(client.init_model(nothing))
+            list(client.init_model([TensorSlice(spec=spec, region=_empty_region(spec)) for spec in requested]))
         except seedbed.InvalidRequest as error:
-            raise _named(file, loaded, asked, error) from error
+            raise _model_file_error(file, whole_model, requested, error) from error
 
 
-def _nothing(spec: TensorSpec) -> Region:
+def _empty_region(spec: TensorSpec) -> Region:
     origin = [0] * len(spec.shape)
     return Region(start=origin, stop=origin)
 
@@ -305,15 +304,15 @@ def _nothing(spec: TensorSpec) -> Region:
 @target_options
 @json_option
 def describe_model(*, file: Path, target: str, timeout: float | None, as_json: bool) -> None:
-    """Tell what each tensor of a model file resolves to.
+    """Show what each tensor of a model file resolves to.
 
     \b
     Example:
       seedbed describe model examples/gpt2-124m.json
     """  # noqa: D301
-    wanted = load_model(file)
+    loaded = load_model(file)
     with connect(target, timeout) as client:
-        descriptions = [_describe(client, file, wanted, index) for index in range(len(wanted.tensors))]
+        descriptions = [_describe(client, file, loaded, index) for index in range(len(loaded.tensors))]
     if as_json:
         click.echo(json.dumps([json_format.MessageToDict(description) for description in descriptions], indent=2))
         return
@@ -329,27 +328,29 @@ def _row(description: TensorDescription) -> tuple[str, ...]:
     return spec.name, shape, dtype, str(spec.WhichOneof("scheme")), elements, laws.text(description)
 
 
-def _describe(client: seedbed.Client, file: Path, wanted: Model, index: int) -> TensorDescription:
+def _describe(client: seedbed.Client, file: Path, loaded: Model, index: int) -> TensorDescription:
     try:
-        return client.describe(wanted.tensors[index])
+        return client.describe(loaded.tensors[index])
     except seedbed.InvalidRequest as error:
         field = error.field.removeprefix("spec").removeprefix(".")
-        refusal = seedbed.InvalidRequest(f"{fields.of_tensor(index)}.{field}", error.description)
-        raise _named(file, wanted, wanted.tensors, refusal) from error
+        indexed = seedbed.InvalidRequest(f"{fields.of_tensor(index)}.{field}", error.description)
+        raise _model_file_error(file, loaded, loaded.tensors, indexed) from error
 
 
 @click.command("file", short_help="The values in a safetensors file")
 @click.argument("file", type=FILE)
-@click.option("--tensor", "pattern", default="*", metavar="PATTERN", help="Only tensors of such names, as in *.bias")
 @click.option(
-    "-o", "--output", type=FILE, required=True, metavar="OUT.png", help="The picture to write: .png, .svg or .pdf"
+    "--tensor", "pattern", default="*", metavar="PATTERN", help="Only tensors whose names match, such as *.bias"
+)
+@click.option(
+    "-o", "--output", type=FILE, required=True, metavar="OUT.png", help="The image to write: .png, .svg or .pdf"
 )
 @target_options
 @progress_option
 def plot_file(
     *, file: Path, pattern: str, output: Path, target: str, timeout: float | None, show_progress: bool | None
 ) -> None:
-    """Draw the values in a safetensors file, one panel for each law that they were drawn from.
+    """Plot the values in a safetensors file, with one panel for each law that they were sampled from.
 
     \b
     Examples:
@@ -358,20 +359,20 @@ def plot_file(
     """  # noqa: D301
     plot = import_plot(output)
     content = read_safetensors(file)
-    made = provenance.made_by(content)
-    wanted = {
-        name: part
-        for name, part in provenance.slices(made).items()
+    request = provenance.read_request(content)
+    selection = {
+        name: tensor
+        for name, tensor in provenance.slices(request).items()
         if name in content.tensors and fnmatch.fnmatchcase(name, pattern)
     }
-    if not wanted:
-        raise click.BadParameter(f"no tensor of {file} is called {pattern!r}", param_hint="--tensor")
+    if not selection:
+        raise click.BadParameter(f"no tensor in {file} matches {pattern!r}", param_hint="--tensor")
     with connect(target, timeout) as client, progress(f"plot {file.name}", show_progress) as report:
-        descriptions = {name: client.describe(part.spec, region_of(part)) for name, part in wanted.items()}
+        descriptions = {name: client.describe(tensor.spec, region_of(tensor)) for name, tensor in selection.items()}
         histograms = _count(plot, content, descriptions, report)
-    title = (made.name if isinstance(made, Model) else "") or file.name
+    title = (request.name if isinstance(request, Model) else "") or file.name
     plot.draw(histograms, output, title, _subtitle(descriptions))
-    click.echo(f"{output}: {plural(len(histograms), 'law')}, {plural(len(wanted), 'tensor')}")
+    click.echo(f"{output}: {plural(len(histograms), 'law')}, {plural(len(selection), 'tensor')}")
 
 
 def _count(
@@ -389,11 +390,11 @@ def _count(
         histogram = histograms.setdefault(key, plot.LawHistogram(description, elements[key]))
         histogram.names.append(name)
         values = content.open_tensor(name).reshape(-1)
-        step = _BLOCK_BYTES // values.itemsize
+        step = _READ_BYTES // values.itemsize
         for first in range(0, values.size, step):
-            block = values[first : first + step]
-            histogram.add(block)
-            done += block.nbytes
+            piece = values[first : first + step]
+            histogram.add(piece)
+            done += piece.nbytes
             report(done, total)
     return list(histograms.values())
 
@@ -412,7 +413,7 @@ def _subtitle(descriptions: dict[str, TensorDescription]) -> str:
 
 
 def import_plot(output: Path) -> ModuleType:
-    """Returns the module that draws; refuses, before any work is done, what could not be drawn."""
+    """The module that draws; fails before any work is done if the image cannot be drawn."""
     from seedbed._show import plot as _plot  # noqa: PLC0415
 
     if output.suffix.lower() not in _plot.SUFFIXES:

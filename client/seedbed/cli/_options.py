@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of their values."""
+"""Options that several commands share, their types, and how tables are printed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Typed(click.ParamType):  # type: ignore[type-arg]  # older versions of click have no such argument
-    """A value that a function reads; what its ``ValueError`` says is shown."""
+    """A value that a function parses; the text of its ``ValueError`` is shown."""
 
     name = "text"
 
@@ -35,7 +35,7 @@ FILE = click.Path(path_type=Path)
 
 
 class _DType(click.Choice):  # type: ignore[type-arg]  # older versions of click have no such argument
-    """An element type by any of its names; what comes of it is Seedbed's."""
+    """A dtype by any of its names, converted to Seedbed's own name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
         try:
@@ -49,24 +49,24 @@ DTYPE = _DType(dtypes.NAMES)
 
 
 def target_options(command: Command) -> Command:
-    """Adds whom to ask, and how long to wait."""
+    """Adds the options of the server's address, timeouts and security."""
     target = click.option(
         "--target", default="local:", envvar="SEEDBED_TARGET", show_default=True, show_envvar=True, metavar="TARGET",
-        help="Whom to ask: HOST:PORT, unix:PATH, or local: for this process itself.", callback=_on_host,
+        help="Server address: HOST:PORT, unix:PATH, or local: to sample in this process.", callback=_check_target,
     )  # fmt: skip
     timeout = click.option(
         "--timeout", type=float, metavar="SECONDS",
-        help="The longest that one call may take, or a GiB of a file; inf for no limit.  [default: 600; health: 5]",
+        help="The maximum time for one call, or for each GiB of a file; inf for no limit.  [default: 600; health: 5]",
     )  # fmt: skip
     wait = click.option(
         "--wait", type=float, metavar="SECONDS", callback=_remember, expose_value=False,
-        help="How long to wait for a service that cannot be reached, within --timeout; 0 gives up at once.  "
+        help="How long to wait for an unavailable service, within --timeout; 0 gives up immediately.  "
         "[env var: SEEDBED_WAIT; default: 300; health: 0]",
     )  # fmt: skip
     connections = click.option(
         "--connections", type=click.IntRange(1, 64), metavar="COUNT", callback=_remember, expose_value=False,
-        help="The most connections for one large tensor.  "
-        "[env var: SEEDBED_CONNECTIONS; default: 4, or the number of cores if it is less]",
+        help="The maximum number of connections for one large tensor.  "
+        "[env var: SEEDBED_CONNECTIONS; default: 4, or the number of cores if that is smaller]",
     )  # fmt: skip
     return target(timeout(wait(connections(_security.client_options(command)))))
 
@@ -75,34 +75,34 @@ def _remember(context: click.Context, parameter: click.Parameter, value: float |
     context.meta[f"seedbed.{parameter.name}"] = value
 
 
-def given_wait() -> float | None:
-    """What ``--wait`` was given, to the command that runs."""
+def wait_option() -> float | None:
+    """The value of ``--wait`` of the running command; None if it was not given."""
     wait: float | None = click.get_current_context().meta["seedbed.wait"]
     return wait
 
 
-def _on_host(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
+def _check_target(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
     if targets.is_cuda(target):
         remedy = "give local:, which samples on a GPU too if SEEDBED_BACKEND is cupy"
-        raise click.BadParameter(f"{target} makes arrays on the GPU, for programs in Python; {remedy}")
+        raise click.BadParameter(f"{target} fills arrays on the GPU, for Python programs only; {remedy}")
     return target
 
 
 def progress_option(command: Command) -> Command:
-    """Adds whether to draw a progress bar."""
+    """Adds the option ``--progress``."""
     return click.option(
         "--progress/--no-progress", "show_progress", default=None,
-        help="Draw a progress bar on standard error, or not.  [default: if it is a terminal and the work is long]",
+        help="Draw a progress bar on standard error, or not.  [default: if it is a terminal and the work takes time]",
     )(command)  # fmt: skip
 
 
 def json_option(command: Command) -> Command:
-    """Adds output for programs."""
+    """Adds the option ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
 def echo_rows(rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table; all columns but the last are as wide as their widest cell."""
+    """Prints a table with aligned columns."""
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
@@ -111,7 +111,7 @@ def echo_rows(rows: Iterable[Sequence[str]]) -> None:
 
 
 def plural(count: int, noun: str) -> str:
-    """Returns a count of things, ``1 tensor`` or ``1,000 tensors``."""
+    """A count with its noun, ``1 tensor`` or ``1,000 tensors``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -119,9 +119,9 @@ bytes_text, shape_text = descriptions.bytes_text, descriptions.shape_text
 
 
 def connect(target: str, timeout: float | None) -> seedbed.Client:
-    """Connects to the target of `target_options`."""
-    given = {"wait": given_wait(), "connections": click.get_current_context().meta["seedbed.connections"]}
-    arguments = _security.arguments() | {name: value for name, value in given.items() if value is not None}
+    """Connects to a target with the options of `target_options`."""
+    options = {"wait": wait_option(), "connections": click.get_current_context().meta["seedbed.connections"]}
+    arguments = _security.arguments() | {name: value for name, value in options.items() if value is not None}
     if timeout is not None:
         arguments["timeout"] = timeout
     return seedbed.connect(target, **arguments)

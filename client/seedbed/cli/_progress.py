@@ -1,4 +1,4 @@
-"""Progress in bytes, speed and time left: on standard error, so that it never mixes with a command's output."""
+"""Progress bars of the commands, on standard error, so that they never mix with a command's output."""
 
 import contextlib
 import sys
@@ -11,24 +11,24 @@ from seedbed._show.bars import rich_progress
 Report = Callable[[int, int], None]
 Add = Callable[[int], None]
 
-PATIENCE = 0.5  # seconds; what is done by then needs no bar
-_INTERVAL = 0.05  # seconds between two reports; a bar costs more than a piece
+PATIENCE = 0.5  # seconds before a bar appears; shorter work needs none
+_INTERVAL = 0.05  # seconds between two reports; updating a bar costs more than a piece
 
 
 @contextlib.contextmanager
-def progress(label: str, wanted: bool | None) -> Iterator[Report]:
-    """Yields a function of the bytes done and the bytes in all, which draws the bar.
+def progress(label: str, show: bool | None) -> Iterator[Report]:
+    """Yields a function that takes the bytes done and the total bytes, and draws the bar.
 
     Args:
-        label: what is going on.
-        wanted: True draws at once, False never, None if the work is long and standard error is a terminal.
+        label: The label of the bar.
+        show: True draws at once, False never, None if the work is long and standard error is a terminal.
     """
-    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+    if show is False or (show is None and not sys.stderr.isatty()):
         yield lambda done, total: None
         return
     bar = rich_progress()
     task = bar.add_task(label, total=None)
-    visible_from = time.monotonic() + (0 if wanted else PATIENCE)
+    visible_from = time.monotonic() + (0 if show else PATIENCE)
 
     def report(done: int, total: int) -> None:
         if not bar.live.is_started and time.monotonic() >= visible_from:
@@ -43,18 +43,18 @@ def progress(label: str, wanted: bool | None) -> Iterator[Report]:
 
 
 def adder(report: Report, total: int) -> Add:
-    """Returns a function of the bytes just done, for threads that share a bar."""
+    """A function that takes the bytes just done, for threads that share a bar."""
     lock = threading.Lock()
-    done, due = 0, 0.0
+    done, next_report = 0, 0.0
 
     def add(count: int) -> None:
-        nonlocal done, due
+        nonlocal done, next_report
         with lock:
             done += count
             now = time.monotonic()
-            if now < due and done < total:
+            if now < next_report and done < total:
                 return
-            due = now + _INTERVAL
+            next_report = now + _INTERVAL
             report(done, total)
 
     return add

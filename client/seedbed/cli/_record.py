@@ -1,4 +1,4 @@
-"""The command record: the model file of a model that is written in PyTorch."""
+"""The command ``record``: writes the model file of a PyTorch model."""
 
 import contextlib
 import importlib
@@ -25,16 +25,16 @@ from seedbed.v1 import Model, Recipe, TensorSpec
 Build = Callable[[], Any]
 
 _KINDS = {"parts": "in parts", "literal": "literal", "expression": "by expressions"}
-_OURS = str(Path(seedbed.__file__).parent)
+_SEEDBED_FOLDER = str(Path(seedbed.__file__).parent)
 
 
-@click.command(short_help="Make a model file of a model in PyTorch")
+@click.command(short_help="Record a PyTorch model as a model file")
 @click.argument("name", metavar="[MODULE:NAME]", required=False)
-@click.option("--hf-config", type=FILE, metavar="FILE", help="Record the model of a config.json of transformers.")
+@click.option("--hf-config", type=FILE, metavar="FILE", help="Record the model of a transformers config.json.")
 @click.option(
     "--hf-model-class", metavar="CLASS",
-    help="Which class of transformers makes the model of --hf-config.  [default: the file's architectures, else what"
-    " AutoModel takes]",
+    help="The transformers class that builds the model of --hf-config.  [default: the first of the file's"
+    " architectures, or else AutoModel]",
 )  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The model file to write; - to print it.")
 @click.option(
@@ -46,18 +46,18 @@ _OURS = str(Path(seedbed.__file__).parent)
     " configuration's own]",
 )  # fmt: skip
 @click.option("--check", is_flag=True, help="Run the code twice, and refuse a model that differs.")
-@click.option("--independent-copies", is_flag=True, help="Have copies of a layer draw values of their own.")
+@click.option("--independent-copies", is_flag=True, help="Give copies of a layer their own values.")
 def record(
     *, name: str | None, hf_config: Path | None, hf_model_class: str | None, output: Path, seed: int,
     dtype: str | None, check: bool, independent_copies: bool,
 ) -> None:  # fmt: skip
-    """Record how a model's own code initialises it, and write the model file that makes the same tensors anywhere.
+    """Record how a model's own code initialises it, and write a model file that reproduces its tensors anywhere.
 
-    MODULE:NAME is a function or class without arguments that makes a torch.nn.Module, in a module that is installed or
-    in the current directory. With --hf-config it is the model of a configuration of transformers. The code runs once,
-    without memory for weights; nothing is downloaded.
+    MODULE:NAME is a function or class without arguments that builds a torch.nn.Module. The module must be installed or
+    in the current directory. With --hf-config, the model of a transformers configuration is recorded instead. The code
+    runs once, without allocating memory for weights; nothing is downloaded.
 
-    Needs the extra: pip install 'seedbed[torch]'; and transformers for --hf-config.
+    Requires the extra: pip install 'seedbed[torch]'; --hf-config also requires transformers.
 
     \b
     Examples:
@@ -66,20 +66,20 @@ def record(
     """  # noqa: D301
     _check_usage(name, hf_config, hf_model_class)
     recorder = _import("torch", "seedbed.torch", "seedbed[torch]")
-    # What the code prints must not become part of a model that is printed.
-    with _current_directory(), contextlib.redirect_stdout(sys.stderr):
-        build = _from_config(hf_config, hf_model_class, dtype) if hf_config else _named(name or "")
-        with _explained(hf_config or name), _default_dtype(None if hf_config else dtype):
-            made: Model = recorder.record(build, seed, check=check, independent_copies=independent_copies)
-    _write(output, made)
-    click.echo(f"{output}: {_summary(made)}", err=output == STANDARD_OUTPUT)
+    # Output of the recorded code must not mix with a model that is printed.
+    with _importable_directory(), contextlib.redirect_stdout(sys.stderr):
+        build = _from_config(hf_config, hf_model_class, dtype) if hf_config else _from_name(name or "")
+        with _located_errors(hf_config or name), _default_dtype(None if hf_config else dtype):
+            model: Model = recorder.record(build, seed, check=check, independent_copies=independent_copies)
+    _write(output, model)
+    click.echo(f"{output}: {_summary(model)}", err=output == STANDARD_OUTPUT)
 
 
 def _check_usage(name: str | None, hf_config: Path | None, hf_model_class: str | None) -> None:
     if (name is None) == (hf_config is None):
         raise click.UsageError("give either MODULE:NAME, such as my.package:build, or --hf-config config.json")
     if hf_model_class and not hf_config:
-        raise click.BadParameter("is of --hf-config, which is not given", param_hint="--hf-model-class")
+        raise click.BadParameter("requires --hf-config", param_hint="--hf-model-class")
 
 
 def _import(package: str, module: str, requirement: str) -> ModuleType:
@@ -92,14 +92,14 @@ def _import(package: str, module: str, requirement: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _current_directory() -> Iterator[None]:
-    """Has modules of the current directory found, as ``python -m`` does."""
+def _importable_directory() -> Iterator[None]:
+    """Makes modules in the current directory importable, as ``python -m`` does."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # the code may have removed it
+        with contextlib.suppress(ValueError):  # the recorded code may have removed it
             sys.path.remove(folder)
 
 
@@ -116,32 +116,32 @@ def _default_dtype(name: str | None) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-# What is recorded: code by its name.
+# Code by its name.
 
 
-def _named(text: str) -> Build:
+def _from_name(text: str) -> Build:
     """Imports ``module:attribute.attribute``."""
     module_name, _, path = text.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
-        remedy = "; a call is not supported, write a function without arguments that makes it" if "(" in text else ""
+        remedy = "; a call is not supported, write a function without arguments instead" if "(" in text else ""
         raise _refused(f"{text!r} is not MODULE:NAME, such as my.package:build{remedy}")
-    target: Any = _imported(module_name)
+    target: Any = _import_module(module_name)
     for attribute in path.split("."):
         if not hasattr(target, attribute):
-            raise _refused(f"{module_name} has no {path!r}: there is no {attribute!r} in {_label(target)}")
+            raise _refused(f"{module_name} has no {path!r}: {_label(target)} has no attribute {attribute!r}")
         target = getattr(target, attribute)
     _check_callable(text, target)
     build: Build = target
     return build
 
 
-def _imported(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     try:
-        with _explained(name):
+        with _located_errors(name):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise _refused(
-            f"there is no module {error.name!r}; run the command in the directory that has it, or install it"
+            f"there is no module {error.name!r}; run the command in the directory that contains it, or install it"
         ) from error
 
 
@@ -151,20 +151,20 @@ def _label(target: object) -> str:
 
 def _check_callable(text: str, target: object) -> None:
     if not callable(target) or (hasattr(target, "named_parameters") and not inspect.isclass(target)):
-        raise _refused(f"{text} is a {type(target).__name__}; give a function or class that makes the module")
+        raise _refused(f"{text} is a {type(target).__name__}; give a function or class that builds the module")
     try:
         signature = inspect.signature(target)
-    except (TypeError, ValueError):  # of some that are written in C
+    except (TypeError, ValueError):  # some callables in C have no signature
         return
-    needed = [
+    required = [
         parameter.name
         for parameter in signature.parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if needed:
+    if required:
         raise _refused(
-            f"{text} needs arguments: {', '.join(needed)}; write a function without arguments that gives them"
+            f"{text} needs arguments: {', '.join(required)}; write a function without arguments that passes them"
         )
 
 
@@ -172,7 +172,7 @@ def _refused(message: str) -> click.BadParameter:
     return click.BadParameter(message, param_hint="MODULE:NAME")
 
 
-# What is recorded: a configuration of transformers.
+# A configuration of transformers.
 
 
 def _from_config(path: Path, class_name: str | None, dtype: str | None) -> Build:
@@ -181,25 +181,25 @@ def _from_config(path: Path, class_name: str | None, dtype: str | None) -> Build
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         raise _refused_config(
-            f"{path}: model_type {kind!r} is none that this transformers has; give the config.json of a model whose "
-            "code is part of it, or write a function and give MODULE:NAME"
+            f"{path}: the installed transformers has no model_type {kind!r}; give the config.json of a model that it "
+            "includes, or write a function and give MODULE:NAME"
         )
-    with _explained(path):
+    with _located_errors(path):
         config = transformers.CONFIG_MAPPING[kind].from_dict(fields)
     if dtype:
         config.dtype = dtype
     name = class_name or _first_architecture(path, fields)
     if name is None:
         return lambda: transformers.AutoModel.from_config(config, trust_remote_code=False)
-    made_by = getattr(transformers, name, None)
-    # What AutoModel.from_config itself calls: it sets the dtype, of the models within a model, too.
-    make = getattr(made_by, "_from_config", None)
-    if make is None:
+    model_class = getattr(transformers, name, None)
+    # AutoModel.from_config calls this, too. It sets the dtype of the model and of the models within it.
+    build = getattr(model_class, "_from_config", None)
+    if build is None:
         raise click.BadParameter(
-            f"transformers has no model class {name!r}; give one that it has, such as GPT2LMHeadModel",
+            f"transformers has no model class {name!r}; give another one, such as GPT2LMHeadModel",
             param_hint="--hf-model-class",
         )
-    return lambda: make(config)
+    return lambda: build(config)
 
 
 def _first_architecture(path: Path, fields: dict[str, Any]) -> str | None:
@@ -208,16 +208,16 @@ def _first_architecture(path: Path, fields: dict[str, Any]) -> str | None:
             return None
         case [str(name), *_]:
             return name
-    raise _refused_config(f"{path}: its architectures are no list of names; give --hf-model-class, or mend them")
+    raise _refused_config(f"{path}: architectures is not a list of names; correct it, or give --hf-model-class")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         fields = strict_json.loads(path.read_bytes())
     except ValueError as error:
-        raise _refused_config(f"{path}: not a file of JSON: {error}") from error
+        raise _refused_config(f"{path}: not JSON: {error}") from error
     if not isinstance(fields, dict) or "model_type" not in fields:
-        raise _refused_config(f"{path}: not a config.json of transformers: it has no model_type")
+        raise _refused_config(f"{path}: not a transformers config.json: it has no model_type")
     return fields
 
 
@@ -225,63 +225,63 @@ def _refused_config(message: str) -> click.BadParameter:
     return click.BadParameter(message, param_hint="--hf-config")
 
 
-# What goes wrong in it.
+# Errors in the recorded code.
 
 
 @contextlib.contextmanager
-def _explained(what: object) -> Iterator[None]:
-    """Tells of an exception in the code that is recorded where in the code it was, without our own frames."""
+def _located_errors(source: object) -> Iterator[None]:
+    """Reports an exception in the recorded code with the line of that code, without a traceback of ours."""
     try:
         yield
     except (seedbed.SeedbedError, click.ClickException):
         raise
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and _is_of(str(error.name), str(what)):
+        if isinstance(error, ModuleNotFoundError) and _contains(str(error.name), str(source)):
             raise
-        where = _place(error)
-        if where is None:
+        line = _last_line(error)
+        if line is None:
             raise
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise click.ClickException(f"{what} failed at {where}: {message}") from error
+        raise click.ClickException(f"{source} failed at {line}: {message}") from error
 
 
-def _is_of(module: str, name: str) -> bool:
-    """Whether it is the module that was asked for, or a package that it is in, which is missing."""
-    return f"{name}.".startswith(f"{module}.")
+def _contains(package: str, module: str) -> bool:
+    """Whether a package is the module, or contains it."""
+    return f"{module}.".startswith(f"{package}.")
 
 
-def _place(error: Exception) -> str | None:
-    """The last line that is neither ours nor torch's; None if there is none."""
+def _last_line(error: Exception) -> str | None:
+    """The innermost line that belongs neither to Seedbed nor to torch; None if there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     import torch  # noqa: PLC0415 - an extra
 
-    libraries = (_OURS, str(Path(torch.__file__).parent), "<frozen importlib", importlib.__file__)
+    libraries = (_SEEDBED_FOLDER, str(Path(torch.__file__).parent), "<frozen importlib", importlib.__file__)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
-# What comes out.
+# Output.
 
 
-def _write(output: Path, made: Model) -> None:
+def _write(output: Path, model: Model) -> None:
     if output == STANDARD_OUTPUT:
-        for line in model_lines(made):
+        for line in model_lines(model):
             click.echo(line, nl=False)
         return
     with create_file(output) as file:
-        for line in model_lines(made):
+        for line in model_lines(model):
             file.write(line.encode())
 
 
-def _summary(made: Model) -> str:
-    kinds = Counter(_KINDS.get(str(spec.WhichOneof("scheme")), "by one scheme") for spec in made.tensors)
+def _summary(model: Model) -> str:
+    counts = Counter(_KINDS.get(str(spec.WhichOneof("scheme")), "by one scheme") for spec in model.tensors)
     order = ["by one scheme", *_KINDS.values()]
-    told = ", ".join(f"{kinds[kind]:,} {kind}" for kind in order if kinds[kind]) or "none"
-    elements = sum(math.prod(spec.shape) for spec in made.tensors)
-    literals = sum(map(_literal_bytes, made.tensors))
+    counts_text = ", ".join(f"{counts[kind]:,} {kind}" for kind in order if counts[kind]) or "none"
+    elements = sum(math.prod(spec.shape) for spec in model.tensors)
+    literals = sum(map(_literal_bytes, model.tensors))
     return (
-        f"{plural(len(made.tensors), 'tensor')}, {plural(elements, 'parameter')}: {told}; "
+        f"{plural(len(model.tensors), 'tensor')}, {plural(elements, 'parameter')}: {counts_text}; "
         f"{literals / 2**20:.1f} MiB of literals"
     )
 

@@ -1,4 +1,4 @@
-"""The commands get, describe and plot, with a subcommand for each scheme of `seedbed._ask.table`."""
+"""The commands ``get``, ``describe`` and ``plot``, with a subcommand for each scheme of `seedbed._ask.table`."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ from seedbed._files import provenance
 from seedbed._files.npy import create_npy, write_npy_header
 from seedbed._files.safetensors import create_safetensors
 from seedbed._show import descriptions, laws
-from seedbed.cli._jobs import patience
+from seedbed.cli._jobs import file_timeout
 from seedbed.cli._models import import_plot
 from seedbed.cli._options import (
     DTYPE,
@@ -49,7 +49,7 @@ _IN_MESSAGE = tuple(option.name for option in OPTIONS if option.is_in_message)
 
 
 def _group(name: str, short: str, text: str, *, run: Run, output: str, options: Sequence[Decorator]) -> click.Group:
-    """Returns a command with a subcommand for each scheme, which calls ``run(spec=…, region=…, …)``."""
+    """A command with a subcommand for each scheme, which calls ``run(spec=…, region=…, …)``."""
     group = click.Group(name, help=text, short_help=short, subcommand_metavar="SCHEME [OPTIONS]")
     for scheme in SCHEMES.values():
         group.add_command(_command(f"seedbed {name}", scheme, run, output, options))
@@ -60,8 +60,8 @@ def _command(program: str, scheme: Scheme, run: Run, output: str, options: Seque
     def callback(**values: Any) -> None:  # noqa: ANN401
         parameters = {parameter.name: values.pop(parameter.name) for parameter in scheme.parameters}
         parameters |= {name: values.pop(name) for name in _IN_MESSAGE}
-        given = {name: value for name, value in parameters.items() if value is not None}
-        run(spec=seedbed.spec(scheme.name, values.pop("shape"), **given), **values)
+        arguments = {name: value for name, value in parameters.items() if value is not None}
+        run(spec=seedbed.spec(scheme.name, values.pop("shape"), **arguments), **values)
 
     for decorate in reversed(options):
         callback = decorate(callback)
@@ -77,12 +77,12 @@ def _command(program: str, scheme: Scheme, run: Run, output: str, options: Seque
 
 
 def _plain(text: str) -> str:
-    """A text without the marks of the Python documentation."""
+    """A text without the backticks of the Python documentation."""
     return text.replace("`", "")
 
 
 def _shape(scheme: Scheme) -> click.Option:
-    text = f"{_plain(scheme.shape_meaning)}. Give the dimensions, as in 4096,4096; '' is a scalar's."
+    text = f"{_plain(scheme.shape_meaning)}. Give the dimensions, such as 4096,4096; '' means a scalar."
     return click.Option(["--shape"], type=Typed(texts.shape), required=True, metavar="N,N,…", help=text)
 
 
@@ -114,13 +114,13 @@ def _get(
     start = time.monotonic()
     with connect(target, timeout) as client, progress(output.name, show_progress) as report:
         description = client.describe(spec, region)
-        made = TensorSlice(spec=description.spec, region=None if region is None else description.region)
+        request = TensorSlice(spec=description.spec, region=None if region is None else description.region)
         add = adder(report, description.byte_count)
-        longest = patience(client, description.byte_count)
+        seconds_allowed = file_timeout(client, description.byte_count)
         if output == STANDARD_OUTPUT:
-            _pipe(client, made, description, longest, add)
+            _write_to_stdout(client, request, description, seconds_allowed, add)
         else:
-            _write(client, output, made, description, longest, add)
+            _write_file(client, output, request, description, seconds_allowed, add)
     seconds = time.monotonic() - start
     shape = shape_text(_extents(description))
     click.echo(
@@ -133,51 +133,53 @@ def _get(
 def _check_output(output: Path) -> None:
     if output != STANDARD_OUTPUT and output.suffix not in (".npy", ".safetensors"):
         raise click.BadParameter(
-            f"{output} does not end in .npy or .safetensors; - is a .npy file to standard output",
+            f"{output} does not end in .npy or .safetensors; give - for a .npy file on standard output",
             param_hint="--output",
         )
     if output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.BadParameter(
-            "- would write a .npy file to this terminal; send it on, as in -o - | python load.py, or give FILE.npy",
+            "- would write a .npy file to this terminal; pipe it, as in -o - | python load.py, or give FILE.npy",
             param_hint="--output",
         )
 
 
-def _write(
-    client: seedbed.Client, output: Path, made: TensorSlice, description: TensorDescription, longest: float | None,
+def _write_file(
+    client: seedbed.Client, output: Path, request: TensorSlice, description: TensorDescription, timeout: float | None,
     add: Add,
 ) -> None:  # fmt: skip
-    with _create(output, made, description) as write:
+    with _create(output, request, description) as write:
 
-        def use(_index: int, first: int, values: Array) -> None:
+        def write_piece(_index: int, first: int, values: Array) -> None:
             write(first, values)
             add(values.nbytes)
 
-        client.visit([made], use, timeout=longest)
+        client.visit([request], write_piece, timeout=timeout)
 
 
-def _pipe(
-    client: seedbed.Client, made: TensorSlice, description: TensorDescription, longest: float | None, add: Add
+def _write_to_stdout(
+    client: seedbed.Client, request: TensorSlice, description: TensorDescription, timeout: float | None, add: Add
 ) -> None:
-    """Writes a .npy file to standard output, piece after piece, for a pipe has no places."""
+    """Writes a .npy file to standard output, in order, because pipes do not support random access."""
     file = sys.stdout.buffer
-    write_npy_header(file, dtypes.numpy_dtype(made.spec.dtype), _extents(description))
-    for _, values in client.iter_chunks(made.spec, region=description.region, timeout=longest):
+    write_npy_header(file, dtypes.numpy_dtype(request.spec.dtype), _extents(description))
+    for _, values in client.iter_chunks(request.spec, region=description.region, timeout=timeout):
         file.write(values.view(np.uint8).data)
         add(values.nbytes)
     file.flush()
 
 
 @contextmanager
-def _create(output: Path, made: TensorSlice, description: TensorDescription) -> Iterator[Callable[[int, Array], None]]:
+def _create(
+    output: Path, request: TensorSlice, description: TensorDescription
+) -> Iterator[Callable[[int, Array], None]]:
     dtype, shape = dtypes.numpy_dtype(description.spec.dtype), _extents(description)
     if output.suffix == ".npy":
         with create_npy(output, dtype, shape) as write:
             yield write
         return
-    name = provenance.name_in_file(made.spec)
-    with create_safetensors(output, {name: (dtype, shape)}, provenance.metadata(made)) as write_to:
-        yield partial(write_to, name)
+    name = provenance.name_in_file(request.spec)
+    with create_safetensors(output, {name: (dtype, shape)}, provenance.metadata(request)) as write:
+        yield partial(write, name)
 
 
 def _describe(
@@ -204,9 +206,9 @@ def _plot(
             histogram.add(values)
             done += values.nbytes
             report(done, description.byte_count)
-    part = "" if region is None else f" of {shape_text(spec.shape)}"
+    whole = "" if region is None else f" of {shape_text(spec.shape)}"
     facts = [
-        f"{shape_text(_extents(description))}{part}",
+        f"{shape_text(_extents(description))}{whole}",
         dtypes.name_of(description.spec.dtype),
         f"seed {spec.seed}",
     ]
@@ -228,11 +230,11 @@ def _extents(description: TensorDescription) -> tuple[int, ...]:
 
 get_group = _group(
     "get",
-    "Make one tensor, or a region of it",
-    """Make one tensor, or a region of it, and write it to a .npy or .safetensors file.
+    "Sample one tensor, or a region of it",
+    """Sample one tensor, or a region of it, and write it to a .npy or .safetensors file.
 
-    `seedbed get SCHEME --help` explains a scheme. A safetensors file keeps in its metadata how it was made, for
-    `seedbed verify`. The output gets its name only when it is complete.
+    `seedbed get SCHEME --help` explains a scheme. The metadata of a safetensors file holds the recipe of its tensor,
+    for `seedbed verify`. The output gets its name only when it is complete.
 
     \b
     Examples:
@@ -248,7 +250,7 @@ get_group = _group(
             type=FILE,
             required=True,
             metavar="FILE",
-            help="What to write: a .npy or .safetensors file; - for a .npy file on standard output.",
+            help="The output: a .npy or .safetensors file; - for a .npy file on standard output.",
         ),
         target_options,
         progress_option,
@@ -257,8 +259,8 @@ get_group = _group(
 
 describe_group = _group(
     "describe",
-    "Tell what a request resolves to",
-    """Tell what a request resolves to, without making anything: law, bounds, std, fans, gain, elements, bytes.
+    "Show what a request resolves to",
+    """Show what a request resolves to, without sampling: law, bounds, std, fans, gain, elements, bytes.
 
     \b
     Examples:
@@ -272,10 +274,10 @@ describe_group = _group(
 
 plot_group = _group(
     "plot",
-    "Draw a tensor's histogram and its law's density",
-    """Draw a tensor's histogram with the density of its law over it.
+    "Plot a tensor's histogram and its law's density",
+    """Plot a tensor's histogram, overlaid with the density of its law.
 
-    Needs the extra: pip install 'seedbed[plot]'.
+    Requires the extra: pip install 'seedbed[plot]'.
 
     \b
     Examples:
@@ -286,7 +288,7 @@ plot_group = _group(
     output=" -o w.png",
     options=[
         click.option(
-            "-o", "--output", type=FILE, required=True, metavar="FILE", help="The picture: a .png, .svg or .pdf file."
+            "-o", "--output", type=FILE, required=True, metavar="FILE", help="The image: a .png, .svg or .pdf file."
         ),
         target_options,
         progress_option,

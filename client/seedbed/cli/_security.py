@@ -1,4 +1,4 @@
-"""Options of TLS and tokens for the commands that connect to a server; and the command that makes tokens."""
+"""The options of TLS and tokens for commands that connect to a server, and the command ``token``."""
 
 import hashlib
 import re
@@ -18,45 +18,46 @@ _META = "seedbed.security"
 
 
 def client_options(command: Command) -> Command:
-    """Adds what `seedbed.connect` takes for TLS and tokens; `arguments` gives it."""
-    # connect() reads the variables itself, for a command may be told --no-tls whatever they say.
+    """Adds the options of TLS and tokens; `arguments` returns their values."""
+    # connect() reads the environment variables itself, because --no-tls has to override all of them.
     for option in (
-        _option("--server-name", metavar="NAME", help="The name that a server's certificate has to be for.  "
+        _option("--server-name", metavar="NAME", help="The host name that the server's certificate must be for.  "
                 "[env var: SEEDBED_TLS_SERVER_NAME; default: the target's host]"),
         _option("--token-file", type=_FILE, metavar="FILE",
-                help="A file with the token to show.  [env var: SEEDBED_TOKEN, SEEDBED_TOKEN_FILE]"),
-        _option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key.  [env var: SEEDBED_TLS_KEY]"),
+                help="A file that holds the access token.  [env var: SEEDBED_TOKEN, SEEDBED_TOKEN_FILE]"),
+        _option("--tls-key", type=_FILE, metavar="FILE",
+                help="The client certificate's private key.  [env var: SEEDBED_TLS_KEY]"),
         _option("--tls-cert", type=_FILE, metavar="FILE",
-                help="The certificate to show to a server that asks for one.  [env var: SEEDBED_TLS_CERT]"),
-        _option("--tls-ca", type=_FILE, metavar="FILE", help="The authorities that a server's certificate may come "
-                "from.  [env var: SEEDBED_TLS_CA; default: those that this machine trusts]"),
-        _option("--tls/--no-tls", default=None, help="Speak TLS, or not.  "
-                "[env var: SEEDBED_TLS; default: if one of --tls-ca, --tls-cert, --tls-key is given]"),
+                help="The client certificate, for servers that require one.  [env var: SEEDBED_TLS_CERT]"),
+        _option("--tls-ca", type=_FILE, metavar="FILE", help="The certificate authorities to trust.  "
+                "[env var: SEEDBED_TLS_CA; default: those that this machine trusts]"),
+        _option("--tls/--no-tls", default=None, help="Use TLS, or not.  "
+                "[env var: SEEDBED_TLS; default: if --tls-ca, --tls-cert or --tls-key is given]"),
     ):  # fmt: skip
         command = option(command)
     return command
 
 
 def arguments() -> dict[str, Any]:
-    """The arguments of `seedbed.connect` that `client_options` were given, to the command that runs.
+    """The running command's `client_options`, as arguments of `seedbed.connect`.
 
     Raises:
-        InvalidRequest: The token's file cannot be used.
+        InvalidRequest: If the token file cannot be used.
     """
-    given = click.get_current_context().meta[_META]
-    file = given["token_file"]
+    options = click.get_current_context().meta[_META]
+    file = options["token_file"]
     return {
-        "tls": given["tls"],
-        "ca": given["tls_ca"],
-        "cert": given["tls_cert"],
-        "key": given["tls_key"],
+        "tls": options["tls"],
+        "ca": options["tls_ca"],
+        "cert": options["tls_cert"],
+        "key": options["tls_key"],
         "token": None if file is None else credentials.read_token(file),
-        "server_name": given["server_name"],
+        "server_name": options["server_name"],
     }
 
 
 def token_file() -> Path | None:
-    """The file of the token that `client_options` were given, to the command that runs."""
+    """The running command's token file; None if it was not given."""
     file: Path | None = click.get_current_context().meta[_META]["token_file"]
     return file
 
@@ -69,21 +70,22 @@ def _remember(context: click.Context, parameter: click.Parameter, value: object)
     context.meta.setdefault(_META, {})[parameter.name] = value
 
 
-@click.command(short_help="Make a token for a server's --tokens")
+@click.command(short_help="Create an access token for a server's --tokens")
 @click.argument("name")
 def token(*, name: str) -> None:
-    """Make a token, and the line of a server's file of --tokens that accepts it.
+    """Create an access token, and the line for the server's --tokens file that accepts it.
 
-    The line holds a hash, from which nobody makes the token again: it is shown this once. NAME tells you whose it is.
+    The line holds only a hash of the token, so the token cannot be recovered: it is printed once. NAME says whose token
+    it is.
 
     \b
     Example:
       seedbed token alice
     """  # noqa: D301
     if not re.fullmatch(r"[\w.@-]+", name, re.ASCII):
-        raise click.BadParameter(f"{name!r} is not a name; give letters, digits and . _ @ -")
-    made = f"seedbed_{secrets.token_urlsafe(32)}"
+        raise click.BadParameter(f"{name!r} is not a name; use letters, digits and . _ @ - only")
+    secret = f"seedbed_{secrets.token_urlsafe(32)}"
     click.echo("The token, for SEEDBED_TOKEN or the file of --token-file; it is not shown again:", err=True)
-    click.echo(made)
-    click.echo("The line to append to the server's file of --tokens, before it gets SIGHUP:", err=True)
-    click.echo(f"{name}:{hashlib.sha256(made.encode()).hexdigest()}")
+    click.echo(secret)
+    click.echo("Append this line to the server's --tokens file, then send the server SIGHUP:", err=True)
+    click.echo(f"{name}:{hashlib.sha256(secret.encode()).hexdigest()}")

@@ -1,4 +1,4 @@
-"""The command ``seedbed serve``, which the server's package brings: here is what finds it."""
+"""Finds the command ``seedbed serve``, which the package ``seedbed-server`` provides."""
 
 import importlib.metadata
 
@@ -6,14 +6,14 @@ import click
 
 
 def command() -> click.Command:
-    """The installed server's command, or one that says how to install the server."""
+    """The installed server's command, or a command that says how to install the server."""
     for entry_point in importlib.metadata.entry_points(group="seedbed.commands", name="serve"):
         try:
-            found: click.Command = entry_point.load()
+            serve: click.Command = entry_point.load()
         except ImportError as error:
             return _missing(str(error))
-        return found
-    return _missing("no package brings it")
+        return serve
+    return _missing("no installed package provides it")
 
 
 def _missing(reason: str) -> click.Command:

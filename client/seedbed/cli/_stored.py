@@ -1,4 +1,4 @@
-"""Tensors in files of any writer: a safetensors file, a directory or an index of several, a .npy file."""
+"""Finds tensors in files from any writer: a safetensors file, a directory or an index of several, or a .npy file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from seedbed._files.errors import FileFormatError, FileSizeError
 from seedbed._files.safetensors import ELEMENT_TYPES, SafetensorsFile, read_safetensors
 
 INDEX_SUFFIX = ".safetensors.index.json"
-NO_NAME = "array"  # what the tensor of a .npy file is called, where it needs a name
+NO_NAME = "array"  # the name of the tensor in a .npy file, which has none
 
 _BYTE = np.dtype(np.uint8)
 _NPY_KINDS = "biufc"
@@ -27,11 +27,11 @@ class StoredTensor:
 
     Attributes:
         path: The file.
-        kind: The name of its type.
-        dtype: The type of what is compared: its elements, or its bytes where NumPy has no such elements.
-        shape: Its dimensions.
-        start: The position of its first byte.
-        size: Its bytes.
+        kind: The name of the element type.
+        dtype: The dtype to compare by: that of the elements, or bytes where NumPy has no such dtype.
+        shape: The dimensions.
+        start: The position of the first byte in the file.
+        size: The number of bytes.
     """
 
     path: Path
@@ -49,8 +49,8 @@ class Stored:
     Attributes:
         path: The file or directory.
         tensors: The tensors by name.
-        metadata: The texts that its files have in their metadata, in order, by key.
-        has_names: Whether the names are its own; a .npy file has none.
+        metadata: The distinct values in the metadata of all files, sorted, by key.
+        has_names: Whether the tensors have names; in a .npy file they have none.
     """
 
     path: Path
@@ -60,11 +60,11 @@ class Stored:
 
 
 def read_stored(path: Path) -> Stored:
-    """Finds the tensors of a file or a directory, by their headers alone.
+    """Finds the tensors of a file or a directory by reading only headers.
 
     Raises:
-        FileFormatError: It is none, or contradicts itself.
-        OSError: It cannot be read.
+        FileFormatError: If the format is unknown, or the files contradict each other.
+        OSError: If a file cannot be read.
     """
     if path.is_dir():
         return _read_directory(path)
@@ -77,9 +77,10 @@ def read_stored(path: Path) -> Stored:
 
 def _read_directory(folder: Path) -> Stored:
     indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
-    rivals = [*indexes, *(folder / _of_one_file(index) for index in indexes if (folder / _of_one_file(index)).exists())]
-    if len(rivals) > 1:
-        raise FileFormatError(f"{folder}: holds {' and '.join(path.name for path in rivals)}; give one of them")
+    single_files = (folder / _single_file_name(index) for index in indexes)
+    candidates = [*indexes, *(path for path in single_files if path.exists())]
+    if len(candidates) > 1:
+        raise FileFormatError(f"{folder}: holds {' and '.join(path.name for path in candidates)}; give one of them")
     if indexes:
         return _read_index(folder, indexes[0])
     paths = sorted(folder.glob("*.safetensors"))
@@ -88,18 +89,18 @@ def _read_directory(folder: Path) -> Stored:
     return _join(folder, map(read_safetensors, paths))
 
 
-def _of_one_file(index: Path) -> str:
+def _single_file_name(index: Path) -> str:
     return index.name.removesuffix(".index.json")
 
 
 def _read_index(path: Path, index: Path) -> Stored:
-    places = _weight_map(index)
-    stored = _join(path, [read_safetensors(index.parent / name) for name in sorted(set(places.values()))])
-    for name, file in places.items():
+    weight_map = _weight_map(index)
+    stored = _join(path, [read_safetensors(index.parent / name) for name in sorted(set(weight_map.values()))])
+    for name, file in weight_map.items():
         if name not in stored.tensors or stored.tensors[name].path.name != file:
             raise FileFormatError(f"{index}: tensor {name!r} is not in {file}")
     for name, tensor in stored.tensors.items():
-        if name not in places:
+        if name not in weight_map:
             raise FileFormatError(f"{index}: tensor {name!r} of {tensor.path.name} is missing")
     return stored
 
@@ -108,11 +109,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         content = strict_json.loads(index.read_bytes())
     except ValueError as error:
-        raise FileFormatError(f"{index}: is not JSON: {error}") from error
+        raise FileFormatError(f"{index}: not JSON: {error}") from error
     match content:
-        case {"weight_map": dict(places)} if all(map(_is_file_name, places.values())):
-            return places
-    raise FileFormatError(f"{index}: no index: its weight_map has to name a file beside it for each tensor")
+        case {"weight_map": dict(weight_map)} if all(map(_is_file_name, weight_map.values())):
+            return weight_map
+    raise FileFormatError(f"{index}: not an index: its weight_map must name a file in its directory for each tensor")
 
 
 def _is_file_name(value: object) -> bool:
@@ -131,9 +132,9 @@ def _join(path: Path, files: Iterable[SafetensorsFile]) -> Stored:
             stored.tensors[name] = StoredTensor(
                 file.path, kind, dtype or _BYTE, entry.shape, entry.start, entry.stop - entry.start
             )
-        for key, text in file.metadata.items():
-            texts = stored.metadata.setdefault(key, [])
-            texts[:] = sorted({*texts, text})
+        for key, value in file.metadata.items():
+            values = stored.metadata.setdefault(key, [])
+            values[:] = sorted({*values, value})
     return stored
 
 
@@ -144,19 +145,17 @@ def _read_npy(path: Path) -> StoredTensor:
             shape, is_fortran, dtype = _READERS[version](file)
         except OSError:
             raise
-        except Exception as error:  # whatever a parser of Python says of a header that is none
+        except Exception as error:  # NumPy evaluates the header as Python, which can raise anything
             raise FileFormatError(f"{path}: not a .npy file, or its header is malformed") from error
         start = file.tell()
         size = file.seek(0, 2) - start
     if dtype.kind not in _NPY_KINDS or dtype.itemsize not in _NPY_ITEM_SIZES or dtype.char in "gG":
-        raise FileFormatError(
-            f"{path}: its elements are {dtype}, which are no numbers of a size that all machines have"
-        )
+        raise FileFormatError(f"{path}: dtype {dtype} is not supported; only numbers of a portable size are")
     if min(shape, default=0) < 0:
-        raise FileFormatError(f"{path}: not a .npy file, for its shape is {shape}")
+        raise FileFormatError(f"{path}: not a .npy file: its shape is {shape}")
     if is_fortran and len(shape) > 1:
-        raise FileFormatError(f"{path}: is in Fortran's order; save it anew, as numpy.ascontiguousarray makes it")
-    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if size != wanted:
-        raise FileSizeError(f"{path}: {'cut short' if size < wanted else 'too long'}: {size} bytes of {wanted}")
+        raise FileFormatError(f"{path}: stored in Fortran order; save it again with numpy.ascontiguousarray")
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size != expected:
+        raise FileSizeError(f"{path}: {'truncated' if size < expected else 'too long'}: {size} of {expected} bytes")
     return StoredTensor(path, dtype.name, dtype, tuple(shape), start, size)

@@ -1,4 +1,4 @@
-"""The command verify: files against what their own metadata tell of their making."""
+"""The command ``verify``: compares files with the recipe in their metadata."""
 
 import os
 from collections import Counter
@@ -17,34 +17,34 @@ from seedbed._files import provenance
 from seedbed._files.checkpoints import INDEX, ONE_FILE, Shard
 from seedbed._files.errors import FileFormatError, FileSizeError
 from seedbed._files.safetensors import SAFETENSORS_DTYPES, SafetensorsFile, read_safetensors
-from seedbed.cli._jobs import jobs_option, patience, run_jobs
+from seedbed.cli._jobs import file_timeout, jobs_option, run_jobs
 from seedbed.cli._options import FILE, bytes_text, connect, plural, progress_option, shape_text, target_options
 from seedbed.cli._progress import Add, Report, adder, progress
 from seedbed.v1 import Model
 
 Array = np.ndarray[Any, Any]
-_MOST_MISSING = 100  # files that are named one by one
-Verdict = tuple[list[SafetensorsFile], list[str]]  # what was verified, and what is wrong
+_MAX_LISTED = 100  # missing files that are listed one by one
+Verdict = tuple[list[SafetensorsFile], list[str]]  # the files that were checked, and the problems found
 
 
 class Differs(Exception):  # noqa: N818
-    """A file that is not what its metadata say; the message tells where."""
+    """A file that does not match its metadata; the message says where."""
 
 
-@click.command(short_help="Prove a safetensors file, or a directory of them, bit for bit")
+@click.command(short_help="Verify a safetensors file, or a directory of them, bit for bit")
 @click.argument("path", metavar="FILE|DIR", type=FILE)
 @jobs_option
 @target_options
 @progress_option
 def verify(*, path: Path, jobs: int, target: str, timeout: float | None, show_progress: bool | None) -> None:
-    """Prove a safetensors file: make every tensor again from the file's metadata and compare each bit.
+    """Verify a safetensors file: sample every tensor again from the recipe in its metadata, and compare each bit.
 
-    Exit 0 if all are equal. Otherwise exit 1, and the message names the first tensor and element that differ, what was
-    expected there and what was found.
+    Exit 0 if all bits are equal. Otherwise exit 1; the message names the first tensor and element that differ, with the
+    expected and the found value.
 
-    Of a directory that `seedbed model` wrote, all files and the index are proved, and there is a message for each file
-    that is missing, wrong or too many. To mend it, remove what is wrong and run `seedbed model` again: it writes no
-    more than what is missing.
+    In a directory that `seedbed model` wrote, all files and the index are verified. There is a message for each file
+    that is missing or wrong, or that does not belong to the checkpoint. To repair a checkpoint, remove the wrong files
+    and run `seedbed model` again: it writes only the missing files.
 
     \b
     Examples:
@@ -52,8 +52,8 @@ def verify(*, path: Path, jobs: int, target: str, timeout: float | None, show_pr
       seedbed verify llama
     """  # noqa: D301
     with connect(target, timeout) as client, progress(f"verify {path.name}", show_progress) as report:
-        verify_all = _verify_directory if path.is_dir() else _verify_file
-        files, problems = verify_all(client, path, jobs, report)
+        verify_path = _verify_directory if path.is_dir() else _verify_file
+        files, problems = verify_path(client, path, jobs, report)
     if problems:
         for problem in problems:
             click.echo(f"seedbed: verification failed: {problem}", err=True)
@@ -85,16 +85,16 @@ def _verify_file(client: seedbed.Client, path: Path, _jobs: int, report: Report)
 
 
 def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: Report) -> Verdict:
-    index, refusal = _read_index(folder)
-    names = _file_names(folder, index, refusal)
+    index, index_problem = _read_index(folder)
+    names = _file_names(folder, index, index_problem)
     files, problems = _open_all(folder, names)
     problems += [
         f"{path}: does not belong to the checkpoint"
         for path in sorted(folder.glob("*.safetensors"))
         if path.name not in names
     ]
-    problems += _check_kinship(files)
-    problems += [refusal] if refusal else _check_index(folder, index, files, names)
+    problems += _check_digests(files)
+    problems += [index_problem] if index_problem else _check_index(folder, index, files, names)
     add = adder(report, sum(map(_size, files)))
 
     def check(file: SafetensorsFile) -> str | None:
@@ -109,31 +109,31 @@ def _verify_directory(client: seedbed.Client, folder: Path, jobs: int, report: R
 
 
 def _read_index(folder: Path) -> tuple[object, str | None]:
-    """Returns the index's content, and what is wrong with it if it cannot be read."""
+    """The index's content, and the problem if it cannot be read."""
     try:
         return _checkpoints.read_index(folder), None
     except FileFormatError as error:
         return None, str(error)
 
 
-def _file_names(folder: Path, index: object, refusal: str | None) -> list[str]:
-    """Returns the names of all files that the checkpoint should have, going by the index, or else by those it has."""
+def _file_names(folder: Path, index: object, index_problem: str | None) -> list[str]:
+    """The names of all files that the checkpoint should have, according to the index, or else to the files present."""
     counts = list(filter(None, map(_checkpoints.file_count, _weight_map(index).values())))
     counts = counts or list(filter(None, (_checkpoints.file_count(path.name) for path in folder.iterdir())))
-    if not counts and refusal:
-        raise FileFormatError(refusal)
+    if not counts and index_problem:
+        raise FileFormatError(index_problem)
     if not counts:
         raise FileFormatError(f"{folder}: not a checkpoint: it has neither {ONE_FILE} nor {INDEX}")
     return _checkpoints.file_names(max(counts))
 
 
 def _open_all(folder: Path, names: Sequence[str]) -> Verdict:
-    present = {path.name for path in folder.iterdir()}  # an index may tell of millions
+    present = {path.name for path in folder.iterdir()}  # one listing: an index may name millions of files
     missing = [name for name in names if name not in present]
     files: list[SafetensorsFile] = []
-    problems = [f"{folder / name}: missing" for name in missing[:_MOST_MISSING]]
-    if len(missing) > _MOST_MISSING:
-        problems.append(f"{folder}: {plural(len(missing) - _MOST_MISSING, 'more file')} missing")
+    problems = [f"{folder / name}: missing" for name in missing[:_MAX_LISTED]]
+    if len(missing) > _MAX_LISTED:
+        problems.append(f"{folder}: {plural(len(missing) - _MAX_LISTED, 'more file')} missing")
     for name in filter(present.__contains__, names):
         try:
             files.append(_open(folder / name))
@@ -142,17 +142,17 @@ def _open_all(folder: Path, names: Sequence[str]) -> Verdict:
     return files, problems
 
 
-def _check_kinship(files: Sequence[SafetensorsFile]) -> Iterator[str]:
-    """Tells which files were made from another model file, or with other options, than most."""
-    checkpoints = [file.metadata.get(provenance.CHECKPOINT) for file in files]
-    for [most, _] in Counter(checkpoints).most_common(1):
-        for file, checkpoint in zip(files, checkpoints, strict=True):
-            if checkpoint != most:
-                yield f"{file.path}: is of another checkpoint than the other files"
+def _check_digests(files: Sequence[SafetensorsFile]) -> Iterator[str]:
+    """Reports the files that were written from another model file, or with other options, than most files."""
+    digests = [file.metadata.get(provenance.CHECKPOINT) for file in files]
+    for [most_common, _] in Counter(digests).most_common(1):
+        for file, digest in zip(files, digests, strict=True):
+            if digest != most_common:
+                yield f"{file.path}: belongs to another checkpoint than the other files"
 
 
 def _check_index(folder: Path, index: object, files: Sequence[SafetensorsFile], names: Sequence[str]) -> Iterator[str]:
-    """Compares the index with the headers of the files; of files that are missing it tells nothing."""
+    """Compares the index with the headers of the files, except for missing files."""
     path = folder / INDEX
     if len(names) == 1:
         if path.exists():
@@ -161,15 +161,15 @@ def _check_index(folder: Path, index: object, files: Sequence[SafetensorsFile], 
     if index is None:
         yield f"{path}: {'is null' if path.exists() else 'missing'}"
         return
-    wanted = _checkpoints.index(list(map(_shard, files)))
-    tensors, found = wanted["weight_map"], _weight_map(index)
-    absent = {*names} - {file.path.name for file in files}
-    for name in sorted({*tensors, *found}):
-        if tensors.get(name) != found.get(name) and (name in tensors or found[name] not in absent):
-            yield f"{path}: tensor {name!r}: expected {tensors.get(name)}, found {found.get(name)}"
-    sizes = index.get("metadata") if isinstance(index, dict) else None
-    if len(files) == len(names) and sizes != wanted["metadata"]:
-        yield f"{path}: metadata: expected {wanted['metadata']}, found {sizes}"
+    expected_index = _checkpoints.index(list(map(_shard, files)))
+    expected, found = expected_index["weight_map"], _weight_map(index)
+    missing = {*names} - {file.path.name for file in files}
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name) and (name in expected or found[name] not in missing):
+            yield f"{path}: tensor {name!r}: expected {expected.get(name)}, found {found.get(name)}"
+    metadata = index.get("metadata") if isinstance(index, dict) else None
+    if len(files) == len(names) and metadata != expected_index["metadata"]:
+        yield f"{path}: metadata: expected {expected_index['metadata']}, found {metadata}"
 
 
 def _weight_map(index: object) -> dict[str, str]:
@@ -180,22 +180,22 @@ def _weight_map(index: object) -> dict[str, str]:
 
 
 def _shard(file: SafetensorsFile) -> Shard:
-    specs = [part.spec for part in provenance.slices(provenance.made_by(file)).values()]
+    specs = [tensor.spec for tensor in provenance.slices(provenance.read_request(file)).values()]
     return Shard(file.path.name, Model(tensors=specs), _size(file), file.metadata.get(provenance.CHECKPOINT))
 
 
 def _open(path: Path) -> SafetensorsFile:
-    """Reads a file's header, and compares the layout that it tells with that of the tensors in its metadata."""
+    """Reads a file's header, and compares its layout with the tensors in its metadata."""
     file = read_safetensors(path)
-    wanted = provenance.slices(provenance.made_by(file))
+    expected = provenance.slices(provenance.read_request(file))
     for name in file.tensors:
-        if name not in wanted:
+        if name not in expected:
             raise Differs(f"{path}: tensor {name!r} is in the file, but not in its metadata")
-    for name, part in wanted.items():
+    for name, tensor in expected.items():
         if name not in file.tensors:
             raise Differs(f"{path}: tensor {name!r} is in the metadata, but not in the file")
         found = file.tensors[name]
-        dtype, shape = SAFETENSORS_DTYPES[dtypes.numpy_dtype(part.spec.dtype)], extents(part)
+        dtype, shape = SAFETENSORS_DTYPES[dtypes.numpy_dtype(tensor.spec.dtype)], extents(tensor)
         if (found.dtype, found.shape) != (dtype, shape):
             raise Differs(
                 f"{path}: tensor {name!r}: expected {dtype} {shape_text(shape)}, "
@@ -205,21 +205,21 @@ def _open(path: Path) -> SafetensorsFile:
 
 
 def _check_tensors(client: seedbed.Client, file: SafetensorsFile, add: Add) -> None:
-    parts = provenance.slices(provenance.made_by(file))
+    tensors = provenance.slices(provenance.read_request(file))
     with file.path.open("rb") as data:
-        comparison = _Comparison(file, list(parts), data.fileno(), add)
-        client.visit(list(parts.values()), comparison.compare, timeout=patience(client, _size(file)))
-    comparison.tell()
+        comparison = _Comparison(file, list(tensors), data.fileno(), add)
+        client.visit(list(tensors.values()), comparison.compare, timeout=file_timeout(client, _size(file)))
+    comparison.raise_first()
 
 
 class _Comparison:
-    """Compares pieces, which come in no order and from several threads, with a file's content.
+    """Compares pieces, which arrive in any order and from several threads, with a file's content.
 
     Args:
         file: The file.
-        names: The tensors, in the order in which the first difference is looked for.
-        descriptor: The file, open. It is read and not mapped: what is cut short meanwhile is an error, not a crash.
-        add: Told the bytes compared.
+        names: The names of the tensors; the first difference is the first in this order.
+        descriptor: The open file. It is read rather than mapped, so that truncation meanwhile is an error, not a crash.
+        add: Called with the bytes of each compared piece.
     """
 
     def __init__(self, file: SafetensorsFile, names: Sequence[str], descriptor: int, add: Add) -> None:
@@ -234,26 +234,30 @@ class _Comparison:
         start = self._file.tensors[self._names[tensor]].start + first * expected.itemsize
         content = os.pread(self._descriptor, expected.nbytes, start)
         if len(content) < expected.nbytes:
-            raise FileSizeError(f"{self._file.path}: cut short while it was read")
+            raise FileSizeError(f"{self._file.path}: truncated while it was read")
         difference = _difference(expected, np.frombuffer(content, expected.dtype))
         if difference is not None:
-            index, words = difference
-            self._differences.append((tensor, first + index, words))
+            index, text = difference
+            self._differences.append((tensor, first + index, text))
         self._add(expected.nbytes)
 
-    def tell(self) -> None:
-        """Raises the first of all differences, if there are any."""
+    def raise_first(self) -> None:
+        """Raises the first of all differences, if there are any.
+
+        Raises:
+            Differs: If any element differs.
+        """
         if not self._differences:
             return
-        tensor, index, words = min(self._differences)
+        tensor, index, text = min(self._differences)
         name = self._names[tensor]
         shape = self._file.tensors[name].shape
         element = ", ".join(str(int(i)) for i in np.unravel_index(index, shape))
-        raise Differs(f"{self._file.path}: tensor {name!r}, element [{element}]: {words}")
+        raise Differs(f"{self._file.path}: tensor {name!r}, element [{element}]: {text}")
 
 
 def _difference(expected: Array, found: Array) -> tuple[int, str] | None:
-    """Returns the first index at which the bits differ, and what they are; None if all are equal."""
+    """The first index at which the bits differ, with the values as text; None if all are equal."""
     if np.array_equal(_wide_words(expected), _wide_words(found)):
         return None
     words = np.dtype(f"u{expected.itemsize}")
@@ -263,7 +267,7 @@ def _difference(expected: Array, found: Array) -> tuple[int, str] | None:
 
 
 def _wide_words(values: Array) -> Array:
-    """The bits, as few words, which compare faster."""
+    """The bits as wide words, which compare faster."""
     return values.view(np.uint64 if values.nbytes % 8 == 0 else f"u{values.itemsize}")
 
 

@@ -1,1 +1,1 @@
-"""The page of ``seedbed explore``: any tensor's histogram, picture, law and calls; needs the extra ``explore``."""
+"""The web page of ``seedbed explore``: any tensor's histogram, image, law and calls. Requires the extra ``explore``."""

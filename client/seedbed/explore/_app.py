@@ -1,4 +1,4 @@
-"""The page's server: what it answers, to whom."""
+"""The page's web server: its routes, and the check that requests come from this machine."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _HEADERS = {
 
 
 def application(client: seedbed.Client, connection: Connection) -> Starlette:
-    """Returns the page and what it asks for, as an ASGI application.
+    """The page and its API, as an ASGI application.
 
-    ``GET /`` is the page; ``GET /api/schemes`` are its forms; ``GET /api/tensor?scheme=…&shape=…`` is what there is to
-    see of one tensor, or status 422 with the errors by field, or 502 if the service fails.
+    ``GET /`` is the page. ``GET /api/schemes`` lists its forms. ``GET /api/tensor?scheme=…&shape=…`` is the view of one
+    tensor, or status 422 with the errors by field, or status 502 if the service fails.
 
     Args:
-        client: whom to ask for tensors.
-        connection: how the calls that are shown connect.
+        client: The client that samples tensors.
+        connection: The connection that the page's calls show.
     """
 
     def page(_request: HttpRequest) -> Response:
@@ -58,10 +58,10 @@ def application(client: seedbed.Client, connection: Connection) -> Starlette:
         try:
             return JSONResponse(view(client, _form.read(texts), connection))
         except _form.FormError as error:
-            return _refusal(error.errors)
+            return _invalid(error.errors)
         except seedbed.InvalidRequest as error:
             field = _form.field_of(texts["scheme"], error.field)
-            return _refusal({field: error.description if field else str(error)})
+            return _invalid({field: error.description if field else str(error)})
         except seedbed.SeedbedError as error:
             return JSONResponse({"errors": [{"field": "", "message": str(error)}]}, 502)
 
@@ -76,16 +76,16 @@ def application(client: seedbed.Client, connection: Connection) -> Starlette:
     )
 
 
-def _refusal(errors: dict[str, str]) -> Response:
-    found: list[dict[str, Any]] = [{"field": field, "message": message} for field, message in errors.items()]
-    return JSONResponse({"errors": found}, 422)
+def _invalid(errors: dict[str, str]) -> Response:
+    content: list[dict[str, Any]] = [{"field": field, "message": message} for field, message in errors.items()]
+    return JSONResponse({"errors": content}, 422)
 
 
 class _Guard:
-    """Answers this machine's own page only, and tells the browser to load nothing from elsewhere.
+    """Serves only the page on this machine, and forbids the browser to load anything from elsewhere.
 
-    A name of another's that points to this machine (DNS rebinding) shows in the header Host; another's page that asks
-    for data shows in Sec-Fetch-Site. Links to the page are allowed.
+    DNS rebinding, a foreign name that resolves to this machine, is recognised by the header Host. A foreign page that
+    requests data is recognised by the header Sec-Fetch-Site. Links to the page are allowed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,22 +101,22 @@ class _Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        refusal = _objection(Headers(scope=scope), scope["path"])
-        answer = PlainTextResponse(refusal, 403) if refusal else self.app
-        await answer(scope, receive, send_with_headers)
+        reason = _forbidden_reason(Headers(scope=scope), scope["path"])
+        respond = PlainTextResponse(reason, 403) if reason else self.app
+        await respond(scope, receive, send_with_headers)
 
 
-def _objection(headers: Headers, path: str) -> str:
+def _forbidden_reason(headers: Headers, path: str) -> str:
     host = _HOST.fullmatch(headers.get("host", ""))
     if host is None or not is_loopback(host["name"]):
-        return "this page is for the machine it runs on: call it localhost or 127.0.0.1"
+        return "this page is accessible from this machine only, as localhost or 127.0.0.1"
     if path != "/" and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return "another page may not ask for this"
+        return "other sites may not request this"
     return ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as it is written, is this machine and nothing else; what a name service says does not count.
+    """Whether a host is literally this machine; names are not resolved.
 
     >>> is_loopback("localhost"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("127.0.0.1.example.com")
     (True, True, False, False)

@@ -1,4 +1,4 @@
-"""The Python call and the command line that make exactly the tensor of a form."""
+"""The Python call and the command line that reproduce the tensor of a form."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WIDTH = 56
 
 @dataclass(frozen=True)
 class Connection:
-    """How the page itself connects, for the calls that it shows.
+    """How the page connects to the service, for the calls that it shows.
 
     Attributes:
-        target: as for `seedbed.connect`.
-        arguments: the other arguments of `seedbed.connect` that were given, but for the token, which is secret.
-        token_file: the file that holds the token.
+        target: The target, as for `seedbed.connect`.
+        arguments: The other arguments of `seedbed.connect` that were given, except the token, which is secret.
+        token_file: The file that holds the token.
     """
 
     target: str
@@ -30,7 +30,7 @@ class Connection:
 
 
 def python(request: Request, connection: Connection) -> str:
-    """Returns a program that makes the tensor.
+    """A Python program that reproduces the tensor.
 
     >>> from seedbed.explore._form import read
     >>> print(python(read({"scheme": "eye", "shape": "3,3", "region": "1:,:"}), Connection("local:", {})))
@@ -61,7 +61,7 @@ def python(request: Request, connection: Connection) -> str:
 
 
 def command(request: Request, connection: Connection) -> str:
-    r"""Returns the command that makes the tensor.
+    r"""The command that reproduces the tensor.
 
     >>> from seedbed.explore._form import read
     >>> print(command(read({"scheme": "normal", "shape": "4,3", "name": "a b"}), Connection("local:", {})))

@@ -1,4 +1,4 @@
-"""The form of each scheme, and what the texts typed into it mean; its fields come from `seedbed._ask.table`."""
+"""The form of each scheme, and parsing of the texts typed into it; its fields come from `seedbed._ask.table`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from seedbed.v1 import TensorSpec
 _SHARED = ("dtype", "seed", "name", "region", "algorithm_version", "stream")
 _OPTIONS = {option.name: option for option in OPTIONS}
 
-# Any part of an orthogonal matrix costs as much as all of it: the command line's example is too large for a page.
-_QUICK = {"orthogonal": {"shape": "512,512"}}
+# Any region of an orthogonal matrix costs as much as all of it; the command line's example is too slow for a page.
+_SMALL_EXAMPLES = {"orthogonal": {"shape": "512,512"}}
 
 
 @dataclass(frozen=True)
 class Request:
-    """A form filled in.
+    """A completed form.
 
     Attributes:
-        scheme: its name.
-        texts: what was typed into each field that was not left empty, in the order of the scheme's fields.
-        values: what those texts mean; without the region.
-        region: the part wanted; None means all of it.
-        spec: the message.
+        scheme: The name of the scheme.
+        texts: The text of each non-empty field, in the order of the scheme's fields.
+        values: The parsed texts, without the region.
+        region: The requested region; None means the whole tensor.
+        spec: The request's message.
     """
 
     scheme: str
@@ -41,10 +41,10 @@ class Request:
 
 
 class FormError(Exception):
-    """A form that cannot be sent.
+    """An invalid form.
 
     Attributes:
-        errors: what is wrong, by the field's name.
+        errors: The error messages, by field name.
     """
 
     def __init__(self, errors: dict[str, str]) -> None:
@@ -53,7 +53,7 @@ class FormError(Exception):
 
 
 def schemes() -> list[dict[str, Any]]:
-    """Returns each scheme with its fields, for the page.
+    """All schemes with their fields, for the page.
 
     >>> [field["name"] for field in schemes()[0]["fields"]]
     ['shape', 'val', 'dtype', 'seed', 'name', 'region', 'algorithm_version', 'stream']
@@ -65,15 +65,15 @@ def schemes() -> list[dict[str, Any]]:
 
 
 def read(texts: Mapping[str, str]) -> Request:
-    """Reads a form.
+    """Parses a form.
 
     Args:
-        texts: the scheme's name under ``scheme``, and what was typed into its fields; an empty text means the default,
-            but in the shape, where it means a scalar's.
+        texts: The scheme's name under ``scheme``, and the texts of its fields. An empty text means the default, except
+            for the shape, where it means a scalar.
 
     Raises:
-        FormError: a text cannot be read, a field is missing or not one of the scheme's.
-        InvalidRequest: a message cannot carry a value.
+        FormError: If a text cannot be parsed, or a field is missing or unknown.
+        InvalidRequest: If a value does not fit into the message.
 
     >>> read({"scheme": "normal", "shape": "4,3", "std": "0.02", "mean": ""}).values
     {'shape': (4, 3), 'std': 0.02}
@@ -83,25 +83,25 @@ def read(texts: Mapping[str, str]) -> Request:
         raise FormError({"scheme": f"unknown scheme {name!r}; use one of {', '.join(SCHEMES)}"})
     scheme = SCHEMES[name]
     fields, parameters = _fields(scheme), {parameter.name: parameter for parameter in scheme.parameters}
-    plain = {field: text if field == "name" else text.strip() for field, text in texts.items() if field != "scheme"}
-    given = {field: text for field, text in plain.items() if text or field == "shape"}
-    errors = {field: f"{name} has no field {field!r}" for field in given if field not in fields}
-    errors |= {key: "needed" for key, field in fields.items() if field["required"] and key not in given}
+    stripped = {field: text if field == "name" else text.strip() for field, text in texts.items() if field != "scheme"}
+    filled = {field: text for field, text in stripped.items() if text or field == "shape"}
+    errors = {field: f"{name} has no field {field!r}" for field in filled if field not in fields}
+    errors |= {key: "required" for key, field in fields.items() if field["required"] and key not in filled}
     values: dict[str, Any] = {}
-    for field in (field for field in fields if field in given):
+    for field in (field for field in fields if field in filled):
         try:
-            values[field] = _value(parameters.get(field), field, given[field])
+            values[field] = _value(parameters.get(field), field, filled[field])
         except ValueError as error:
             errors[field] = str(error)
     if errors:
         raise FormError(errors)
     region = values.pop("region", None)
-    in_order = {field: given[field] for field in fields if field in given}
-    return Request(name, in_order, values, region, seedbed.spec(name, **values))
+    ordered = {field: filled[field] for field in fields if field in filled}
+    return Request(name, ordered, values, region, seedbed.spec(name, **values))
 
 
 def field_of(scheme: str, path: str) -> str:
-    """Returns the field of the form that an `InvalidRequest` is about, or an empty text.
+    """The field of the form that an `InvalidRequest` is about; empty if there is none.
 
     >>> field_of("dirac", "spec.shape[1]"), field_of("dirac", "spec.dirac.groups"), field_of("dirac", "target")
     ('shape', 'groups', '')
@@ -111,7 +111,7 @@ def field_of(scheme: str, path: str) -> str:
 
 
 def _value(parameter: Parameter | None, name: str, text: str) -> object:
-    """What a text means, in a parameter of the scheme or in a field that all schemes have."""
+    """The value of a text, for a parameter of the scheme or for a field that all schemes share."""
     if parameter is not None:
         return parameter.kind.read(text)
     if name == "shape":
@@ -121,10 +121,10 @@ def _value(parameter: Parameter | None, name: str, text: str) -> object:
 
 
 def _fields(scheme: Scheme) -> dict[str, dict[str, Any]]:
-    """Returns the scheme's fields: the shape, its own parameters, and what all schemes have."""
-    example = {"seed": "7", **scheme.command, **_QUICK.get(scheme.name, {}), "region": "", "name": ""}
+    """The scheme's fields: the shape, the scheme's own parameters, and the fields that all schemes share."""
+    example = {"seed": "7", **scheme.command, **_SMALL_EXAMPLES.get(scheme.name, {}), "region": "", "name": ""}
     fields = [
-        _field("shape", f"{scheme.shape_meaning}. Give the dimensions, as in 4096,4096; '' is a scalar's."),
+        _field("shape", f"{scheme.shape_meaning}. Give the dimensions, such as 4096,4096; '' means a scalar."),
         *map(_own_field, scheme.parameters),
         *(_shared_field(_OPTIONS[name]) for name in _SHARED),
     ]

@@ -1,4 +1,4 @@
-"""What the page shows of a tensor: its description, a bounded sample's histogram, a part of it as a picture."""
+"""The view of a tensor on the page: its description, the histogram of a bounded sample, and an image of a region."""
 
 from __future__ import annotations
 
@@ -23,63 +23,63 @@ MAX_SAMPLE = 1 << 20
 MAX_SIDE = 192
 
 _CURVE_POINTS = 500
-_IN_THE_FORM = ("name", "scheme", "shape", "seed", "law", "mean", "std", "mean of real parts", "std of real parts")
+_SHOWN_ELSEWHERE = ("name", "scheme", "shape", "seed", "law", "mean", "std", "mean of real parts", "std of real parts")
 
 
 def view(client: seedbed.Client, request: Request, connection: Connection) -> dict[str, Any]:
-    """Describes a tensor, samples at most ``MAX_SAMPLE`` elements of it, and tells how to make all of it.
+    """Describes a tensor, samples at most ``MAX_SAMPLE`` of its elements, and gives the calls that reproduce all of it.
 
     Args:
-        client: whom to ask.
-        request: the tensor, or its region.
-        connection: how the calls that are shown connect.
+        client: The client that samples the tensor.
+        request: The completed form.
+        connection: The connection that the calls show.
 
     Returns:
-        What the page shows, ready for JSON.
+        The content of the page, ready for JSON.
 
     Raises:
-        SeedbedError: as the client.
+        SeedbedError: If the client raises it.
     """
     description = client.describe(request.spec, request.region)
-    with np.errstate(all="ignore"):  # what overflows at the ends of float64 is told as missing
+    with np.errstate(all="ignore"):  # values that overflow float64 are shown as missing
         facts = [
             row
             for row in descriptions.rows(description, with_region=request.region is not None)
-            if row[0] not in _IN_THE_FORM
+            if row[0] not in _SHOWN_ELSEWHERE
         ]
-        shown = {
-            "law": laws.text(description) + ", shown by its real parts" * laws.is_complex(description),
+        content = {
+            "law": laws.text(description) + ", real parts shown" * laws.is_complex(description),
             "facts": facts,
             "moments": _moments(description),
             "python": python(request, connection),
             "command": command(request, connection),
         }
-        if refusal := _too_large(description):
-            return {**shown, "refusal": refusal}
-        sampled = _sampled(client, description)
+        if refusal := _size_refusal(description):
+            return {**content, "refusal": refusal}
+        sample = _sample(client, description)
         facts += _orthogonality(client, description)
-        return {**shown, **sampled}
+        return {**content, **sample}
 
 
-def _sampled(client: seedbed.Client, description: TensorDescription) -> dict[str, Any]:
-    started = time.perf_counter()
-    values = client.init(description.spec, region=_beginning(description, MAX_SAMPLE))
-    milliseconds = 1000 * (time.perf_counter() - started)
+def _sample(client: seedbed.Client, description: TensorDescription) -> dict[str, Any]:
+    start = time.perf_counter()
+    values = client.init(description.spec, region=_first_elements(description, MAX_SAMPLE))
+    milliseconds = 1000 * (time.perf_counter() - start)
     sample: dict[str, float | None] = {
         "size": values.size,
         "of": description.element_count,
         "milliseconds": milliseconds,
     }
-    shown = {"sample": sample, "histogram": None, "picture": _picture(client, description)}
+    content = {"sample": sample, "histogram": None, "picture": _picture(client, description)}
     if not values.size:
-        return shown
+        return content
     try:
         histogram = LawHistogram(description, values.size)
     except NotDrawable:
-        return shown
+        return content
     histogram.add(values)
     sample |= {"mean": _finite(histogram.mean), "std": _finite(histogram.std)}
-    return {**shown, "histogram": _counted(histogram)}
+    return {**content, "histogram": _histogram(histogram)}
 
 
 def _finite(value: float) -> float | None:
@@ -87,70 +87,70 @@ def _finite(value: float) -> float | None:
 
 
 def _moments(description: TensorDescription) -> list[float | None]:
-    """Returns the law's mean and standard deviation; None where there is none, or float64 does not hold it."""
+    """The law's mean and standard deviation; None where there is none, or where it exceeds float64."""
     mean, std = laws.moments(description) or (math.nan, math.nan)
-    # An integral that is 0 may come out as 1e-18.
+    # Numerical integration may give 1e-18 for a mean of 0.
     return [_finite(0.0 if abs(mean) < 1e-12 * std else mean), _finite(std)]
 
 
-def _too_large(description: TensorDescription) -> str:
+def _size_refusal(description: TensorDescription) -> str:
     elements = math.prod(description.spec.shape)
     if not description.law.HasField("orthogonal") or elements <= MAX_SAMPLE:
         return ""
     return (
-        f"Any part of an orthogonal matrix takes the whole of it: {elements:,} elements here. This page makes up to "
-        f"{MAX_SAMPLE:,}; the calls below make it."
+        f"Sampling any region of an orthogonal matrix takes the whole matrix, which has {elements:,} elements. This "
+        f"page samples at most {MAX_SAMPLE:,}; use the calls below instead."
     )
 
 
-def _beginning(description: TensorDescription, most: int) -> Region:
-    """Returns the first elements of a region that form a region of at most ``most`` elements."""
+def _first_elements(description: TensorDescription, limit: int) -> Region:
+    """The first elements of the description's region that form a region of at most ``limit`` elements."""
     start, stop = description.region.start, description.region.stop
-    return _part(start, _fitting([last - first for first, last in zip(start, stop, strict=True)], most))
+    return _region(start, _limited_extents([last - first for first, last in zip(start, stop, strict=True)], limit))
 
 
-def _part(start: Sequence[int], extents: Sequence[int]) -> Region:
+def _region(start: Sequence[int], extents: Sequence[int]) -> Region:
     return Region(start=start, stop=[first + extent for first, extent in zip(start, extents, strict=True)])
 
 
-def _fitting(extents: Sequence[int], most: int) -> list[int]:
-    """Returns the largest extents of at most ``most`` elements that are the beginning of the row-major order.
+def _limited_extents(extents: Sequence[int], limit: int) -> list[int]:
+    """The largest extents of at most ``limit`` elements that come first in row-major order.
 
-    >>> _fitting([128256, 4096], 1 << 20), _fitting([3, 5000, 1000], 10_000)
+    >>> _limited_extents([128256, 4096], 1 << 20), _limited_extents([3, 5000, 1000], 10_000)
     ([256, 4096], [1, 10, 1000])
     """
-    within = [max(math.prod(extents[axis + 1 :]), 1) for axis in range(len(extents))]
-    return [min(extent, max(1, most // each)) for extent, each in zip(extents, within, strict=True)]
+    strides = [max(math.prod(extents[axis + 1 :]), 1) for axis in range(len(extents))]
+    return [min(extent, max(1, limit // stride)) for extent, stride in zip(extents, strides, strict=True)]
 
 
-def _counted(histogram: LawHistogram) -> dict[str, Any]:
+def _histogram(histogram: LawHistogram) -> dict[str, Any]:
     curve = histogram.curve
-    shape = None
+    points = None
     if curve is not None:
-        # A polygon's corners come first and last, and there may be no more.
-        chosen = np.unique(np.linspace(0, len(curve.x) - 1, _CURVE_POINTS).round().astype(int))
-        chosen = np.union1d(chosen, [1, len(curve.x) - 2])
-        shape = {"x": curve.x[chosen].tolist(), "y": curve.y[chosen].tolist()}
+        # The second and the second-to-last points are corners of the polygon, and must not be dropped.
+        kept = np.unique(np.linspace(0, len(curve.x) - 1, _CURVE_POINTS).round().astype(int))
+        kept = np.union1d(kept, [1, len(curve.x) - 2])
+        points = {"x": curve.x[kept].tolist(), "y": curve.y[kept].tolist()}
     return {
         "edges": histogram.edges.tolist(),
         "counts": histogram.counts.tolist(),
-        "curve": shape,
+        "curve": points,
         "atoms": [{"value": value, "count": count} for value, count in sorted(histogram.atoms.items())],
     }
 
 
 def _picture(client: seedbed.Client, description: TensorDescription) -> dict[str, Any]:
-    """Returns the first rows and columns of the region as a matrix (dimension 0, all others)."""
+    """The first rows and columns of the region as a matrix: dimension 0 by all other dimensions."""
     start, stop = description.region.start[:], description.region.stop[:]
     extents = [last - first for first, last in zip(start, stop, strict=True)]
     if len(extents) < 2:
-        shown = _fitting(extents, MAX_SIDE)
+        visible = _limited_extents(extents, MAX_SIDE)
         matrix_of = [1, *extents] if extents else [1, 1]
     else:
-        shown = [min(extents[0], MAX_SIDE), *_fitting(extents[1:], MAX_SIDE)]
+        visible = [min(extents[0], MAX_SIDE), *_limited_extents(extents[1:], MAX_SIDE)]
         matrix_of = [extents[0], math.prod(extents[1:])]
-    values = client.init(description.spec, region=_part(start, shown)).real.astype(np.float64)
-    matrix = values.reshape((1, -1) if len(extents) < 2 else (shown[0], math.prod(shown[1:])))
+    values = client.init(description.spec, region=_region(start, visible)).real.astype(np.float64)
+    matrix = values.reshape((1, -1) if len(extents) < 2 else (visible[0], math.prod(visible[1:])))
     center = _center(description)
     deviations = matrix - center
     span = _span(deviations)
@@ -160,24 +160,27 @@ def _picture(client: seedbed.Client, description: TensorDescription) -> dict[str
         "of": matrix_of,
         "center": center,
         "span": span,
-        # In spans from the centre, so that neither a tiny spread nor a huge one is lost in float32.
+        # Relative to the span, so that float32 can hold both tiny and huge deviations.
         "deviations": base64.b64encode((deviations / (span or 1)).astype("<f4").tobytes()).decode("ascii"),
     }
 
 
 def _center(description: TensorDescription) -> float:
-    """Returns the value that is drawn in the neutral colour: the mean, but 0 where all values are the same."""
+    """The value that is drawn in the neutral colour: the mean, but 0 where all values are the same."""
     return 0.0 if description.law.HasField("constant") else _moments(description)[0] or 0.0
 
 
 def _span(deviations: Array) -> float:
-    """Returns the distance from the centre that is drawn in the full colour: few values lie beyond it."""
+    """The distance from the centre that is drawn in the full colour; few values lie beyond it."""
     distances = np.abs(deviations[deviations != 0])
     return min(float(np.quantile(distances, 0.995)), sys.float_info.max) if distances.size else 0.0
 
 
 def _orthogonality(client: seedbed.Client, description: TensorDescription) -> list[tuple[str, str]]:
-    """Returns how far the whole matrix, without its gain, is from orthogonal, by its rows or columns, the fewer."""
+    """The largest deviation of the whole matrix, without its gain, from orthogonality of its rows or its columns.
+
+    Whichever of the two are fewer can be orthogonal.
+    """
     if not description.law.HasField("orthogonal") or not math.prod(description.spec.shape):
         return []
     law = description.law.orthogonal
@@ -185,5 +188,5 @@ def _orthogonality(client: seedbed.Client, description: TensorDescription) -> li
     q = q.reshape(len(q), -1)
     by_columns = q.shape[0] >= q.shape[1]
     gram = q.T @ q if by_columns else q @ q.T
-    worst = np.abs(gram - np.eye(len(gram))).max()
-    return [(f"largest |{'QᵀQ' if by_columns else 'QQᵀ'} − I|", f"{worst:.3g}")]
+    largest = np.abs(gram - np.eye(len(gram))).max()
+    return [(f"largest |{'QᵀQ' if by_columns else 'QQᵀ'} − I|", f"{largest:.3g}")]

@@ -1,4 +1,4 @@
-"""JAX: each process asks for the shards of its own devices; a model's own init function tells what to ask for.
+"""JAX: records a model's own init function, and fills arrays; each process requests only its own devices' shards.
 
 >>> import jax, seedbed.jax
 >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
@@ -9,7 +9,7 @@
 >>> wte.sharding == rows
 True
 
-`record` reads the specs of a whole model off its init function, be it Flax's, Equinox's, Haiku's or your own;
+`record` derives the specs of a whole model from its init function, whether Flax's, Equinox's, Haiku's or your own;
 `init_tree` makes their arrays, sharded in any way.
 
 It needs ``pip install 'seedbed[jax]'``.

@@ -1,11 +1,10 @@
-"""Arrays, of which each process asks for the shards of its own devices, and each shard once; initializers for Flax."""
+"""Sharded arrays, of which each process requests each shard of its own devices once; initializers for Flax."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -17,32 +16,31 @@ from seedbed._ask import requests, schemes
 from seedbed._client.sync import Client
 from seedbed._types import Array, Progress, RegionLike, Shape
 from seedbed._wire import targets
+from seedbed.common import fields
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import TensorSlice, TensorSpec
 
 __all__ = ["init_array", "init_tree", "initializer"]
 
-_OF_TENSOR: Final = re.compile(r"tensors\[(\d+)\]\.spec")
-
 
 def init_array(
     client: Client, spec: TensorSpec, sharding: jax.sharding.Sharding, progress: Progress | bool | None = None
 ) -> jax.Array:
-    """Makes one array; no more of it than the shards of this process's devices is asked for, or held.
+    """Makes one array; this process requests and holds only the shards of its own devices.
 
-    Its values do not depend on the sharding. A shard that several of the devices need is asked for once.
+    The values do not depend on the sharding. A shard that several devices need is requested once.
 
     Args:
-        client: Of any target but ``local:cuda``.
-        spec: The tensor, such as `seedbed.spec` makes.
+        client: A client with any target but ``local:cuda``.
+        spec: The tensor, such as `seedbed.spec` returns.
         sharding: How the array is laid out over devices, those of other processes included.
         progress: Called as ``progress(done_bytes, total_bytes)`` of this process's shards after each chunk; True
             draws a bar.
 
     Raises:
-        InvalidRequest: If the tensor cannot be served, the sharding does not fit its shape, or it is float64 and JAX
-            is not in its 64-bit mode.
-        SeedbedError: If the server cannot be reached or fails.
+        InvalidRequest: If the tensor is not served, the sharding does not fit its shape, or it is float64 and JAX is
+            not in its 64-bit mode.
+        SeedbedError: If the server is unreachable, or fails.
 
     >>> import jax, seedbed.jax
     >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -61,26 +59,26 @@ def init_tree(
     shardings: Any,  # noqa: ANN401
     progress: Progress | bool | None = None,
 ) -> Any:  # noqa: ANN401
-    """Makes a tree of arrays, as `init_array` makes one, in one stream.
+    """Makes a tree of arrays in one stream, each as by `init_array`.
 
     All tensors are validated before the first is sampled.
 
     Args:
-        client: Of any target but ``local:cuda``.
-        specs: A tree whose leaves are TensorSpec messages, such as `record` makes. A tensor is named by its spec alone,
-            not by its place in the tree; two of one name have to be the same tensor. Leaves of other kinds stay as they
-            are, but arrays among them, such as counters and keys, are put where their sharding says.
-        shardings: A tree of the same structure whose leaves are shardings, or a prefix of it: a sharding in the place
-            of a subtree is that of all its tensors.
+        client: A client with any target but ``local:cuda``.
+        specs: A tree whose leaves are TensorSpec messages, such as `record` returns. A tensor is named by its spec
+            alone, not by its place in the tree; two specs with the same name must be equal. Leaves of other kinds stay
+            as they are, but arrays among them, such as counters and keys, are placed by their sharding.
+        shardings: A tree of the same structure whose leaves are shardings, or a prefix of it: a sharding in place of a
+            subtree applies to all its tensors.
         progress: Called as ``progress(done_bytes, total_bytes)`` of all of this process's shards after each chunk;
             True draws a bar.
 
     Returns:
-        The tree with an array in the place of each spec.
+        The tree with an array in place of each spec.
 
     Raises:
-        InvalidRequest: If a tensor cannot be served, a sharding does not fit it, or the trees do not fit each other.
-        SeedbedError: If the server cannot be reached or fails.
+        InvalidRequest: If a tensor is not served, a sharding does not fit it, or the trees do not match.
+        SeedbedError: If the server is unreachable, or fails.
 
     The trees of a Flax model follow from its abstract parameters, for which nothing is computed:
 
@@ -117,30 +115,30 @@ def init_tree(
 def initializer(
     client: Client, scheme: str, *, name: str, seed: SupportsIndex = 0, **parameters: object
 ) -> Callable[..., jax.Array]:
-    """A function ``(key, shape, dtype) -> Array``, for where Flax takes one of `jax.nn.initializers`.
+    """A function ``(key, shape, dtype) -> Array``, for wherever Flax takes one of `jax.nn.initializers`.
 
-    **The key is ignored.** A JAX key is no seed of Seedbed's: the values follow from ``name`` and ``seed`` alone. So
-    each parameter needs an initializer with a name of its own: two layers with the same one begin with equal weights,
-    whatever their keys. In Flax's linen, ``"/".join(self.path)`` tells modules apart. A stack of layers has one name
-    for all: under ``nn.scan`` they would begin equal, under a ``vmap`` over keys they are refused. Make it by
+    **The key is ignored.** A JAX key is not a seed: the values follow from ``name`` and ``seed`` alone. So each
+    parameter needs an initializer with a different name: two layers with the same name begin with equal weights,
+    whatever their keys. In Flax's linen, ``"/".join(self.path)`` distinguishes modules. The layers of a stack share one
+    name: under ``nn.scan`` they would begin equal, and under a ``vmap`` over keys they are refused. Make a stack by
     `init_tree`, from one spec of the stacked shape.
 
     Outside of transformations the array is made at once. While JAX traces, as in ``jax.jit(model.init)``, only the
-    parameters are looked at: the server is asked whenever the compiled function runs (by `jax.pure_callback`), so the
-    client must be open then, and its errors come quoted in JAX's. ``jax.eval_shape`` asks nothing.
-    Since one device receives the whole array before ``jit`` distributes it, `init_tree` is better for large weights;
-    both make equal ones.
+    parameters are checked; a request is sent whenever the compiled function runs (by `jax.pure_callback`). The client
+    must be open then, and JAX's errors quote its errors. ``jax.eval_shape`` sends no request.
+    One device receives the whole array before ``jit`` distributes it, so prefer `init_tree` for large weights; the
+    values are the same.
 
     Args:
-        client: Of any target but ``local:cuda``.
+        client: A client with any target but ``local:cuda``.
         scheme: One of `seedbed.SCHEMES`.
         name: The parameter's name.
         seed: Any integer in 0 .. 2^64 - 1.
-        **parameters: Those of the scheme's method; a ``dtype`` counts where the function is called without one.
+        **parameters: Those of the scheme's method; ``dtype`` applies where the function is called without one.
 
     Raises:
         InvalidRequest: If the scheme is unknown, or a message cannot carry a parameter. The function raises it if its
-            shape or dtype cannot be served.
+            shape or dtype is not served.
         TypeError: If the scheme has no such parameter.
 
     >>> import jax, seedbed.jax
@@ -152,7 +150,7 @@ def initializer(
     """
     _check_client(client)
     parameters |= {"name": name, "seed": seed}
-    schemes.spec(scheme, (), **parameters)  # what is wrong with them is told here, not within the model
+    schemes.spec(scheme, (), **parameters)  # reports errors here, not within the model
 
     def init(key: jax.Array | None, shape: Shape, dtype: Any = None) -> jax.Array:  # noqa: ANN401
         spec = schemes.spec(scheme, shape, **(parameters if dtype is None else parameters | {"dtype": dtype}))
@@ -163,7 +161,7 @@ def initializer(
 
 
 def _placed(leaf: object, sharding: Any, field: str) -> Any:  # noqa: ANN401
-    """What is no tensor of Seedbed's, where it belongs."""
+    """A leaf that is not a spec; arrays are placed by their sharding."""
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         return leaf
     _indices(tuple(leaf.shape), sharding, field)
@@ -173,17 +171,17 @@ def _placed(leaf: object, sharding: Any, field: str) -> Any:  # noqa: ANN401
         data = _placed(np.asarray(jax.random.key_data(leaf)), sharding, field)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     values = np.asarray(leaf)
-    # By device_put, the processes would first have to compare what they give.
+    # device_put would make the processes compare their values first.
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 class _Tensor:
-    """A tensor, and the parts of it that this process needs, each once.
+    """A tensor, and the parts that this process needs, each once.
 
     Args:
         spec: The tensor.
         sharding: How it is laid out.
-        field: What errors call its spec.
+        field: The name of its spec in errors.
     """
 
     def __init__(self, spec: TensorSpec, sharding: jax.sharding.Sharding, field: str) -> None:
@@ -196,13 +194,13 @@ class _Tensor:
         self.parts = {_key(part): part for part in parts}
 
     def assemble(self, values: Iterator[Array]) -> jax.Array:
-        """The array, once its parts come in their order."""
+        """The array, from the values of its parts in order."""
         shards = dict(zip(self.parts, values, strict=False))
         return jax.make_array_from_callback(
             tuple(self.spec.shape),
             self._sharding,
             lambda index: shards[_key(self._part(index))],
-            dtypes.numpy_dtype(self.spec.dtype),  # a process without a shard could not tell otherwise
+            dtypes.numpy_dtype(self.spec.dtype),  # for a process without a shard
         )
 
     def _part(self, index: RegionLike | None) -> TensorSlice:
@@ -214,7 +212,7 @@ def _key(part: TensorSlice) -> tuple[int, ...]:
 
 
 def _indices(shape: tuple[int, ...], sharding: object, field: str) -> Iterable[tuple[slice, ...] | None]:
-    """The part that each device of this process needs."""
+    """The index of the part that each device of this process needs."""
     if not isinstance(sharding, jax.sharding.Sharding):
         remedy = "give a jax.sharding.Sharding, such as NamedSharding(mesh, PartitionSpec(...))"
         raise InvalidRequest("sharding", f"of {field} is {sharding!r}; {remedy}")
@@ -231,7 +229,7 @@ def _broadcast(shardings: object, specs: object) -> list[Any]:
     try:
         tree = jax.tree.map(lambda sharding, subtree: jax.tree.map(lambda _: sharding, subtree), shardings, specs)
     except ValueError as error:
-        raise InvalidRequest("shardings", f"are not as the specs are, nor a prefix: {error}") from None
+        raise InvalidRequest("shardings", f"have neither the structure of specs nor a prefix of it: {error}") from None
     return jax.tree.leaves(tree)
 
 
@@ -239,14 +237,14 @@ def _init(client: Client, tensors: Sequence[_Tensor], progress: Progress | bool 
     _check_client(client)
     with contextlib.closing(_values(client, tensors, progress)) as values:
         arrays = [tensor.assemble(values) for tensor in tensors]
-        next(values, None)  # the stream ends here by itself; closed before, it would be cancelled
+        next(values, None)  # lets the stream end; closing it earlier would cancel it
     return arrays
 
 
 def _values(
     client: Client, tensors: Sequence[_Tensor], progress: Progress | bool | None
 ) -> Generator[Array, None, None]:
-    """The values of all parts, in their order."""
+    """The values of all parts, in order."""
     parts = [part for tensor in tensors for part in tensor.parts.values()]
     if not parts:
         return
@@ -257,17 +255,18 @@ def _values(
         raise _of_part(error, [tensor.field for tensor in tensors for _ in tensor.parts]) from None
 
 
-def _of_part(error: InvalidRequest, fields: Sequence[str]) -> InvalidRequest:
-    """The error with the path of a spec within the caller's tree, in place of a part's number."""
-    match = _OF_TENSOR.match(error.field)
-    if match is None:
+def _of_part(error: InvalidRequest, paths: Sequence[str]) -> InvalidRequest:
+    """The error with a spec's path in the caller's tree in place of a part's number."""
+    place = fields.split(error.field)
+    if place is None or not place[1].startswith(".spec"):
         return error
-    return InvalidRequest(fields[int(match[1])] + error.field[match.end() :], error.description)
+    index, rest = place
+    return InvalidRequest(paths[index] + rest.removeprefix(".spec"), error.description)
 
 
 @contextlib.contextmanager
 def _called(field: str) -> Iterator[None]:
-    """Names a spec in errors as the caller knows it."""
+    """Names a spec in errors as the caller does."""
     try:
         yield
     except InvalidRequest as error:
@@ -280,32 +279,32 @@ def _check_client(client: Client) -> None:
 
 
 def _check_x64(spec: TensorSpec, field: str) -> None:
-    """Refuses what JAX would silently make float32 of."""
+    """Refuses dtypes that JAX would silently convert to float32."""
     dtype = dtypes.numpy_dtype(spec.dtype)
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        remedy = 'set jax.config.update("jax_enable_x64", True), or ask for float32'
+        remedy = 'set jax.config.update("jax_enable_x64", True), or request float32'
         raise InvalidRequest(f"{field}.dtype", f"{dtype} needs JAX's 64-bit mode; {remedy}")
 
 
 def _is_traced(key: object) -> bool:
-    """Whether JAX traces now; under vmap only the key tells, and under jit the key may be a constant."""
+    """Whether JAX is tracing; under vmap only the key shows it, and under jit the key may be a constant."""
     return isinstance(key, jax.core.Tracer) or isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def _when_run(client: Client, spec: TensorSpec) -> Callable[[jax.Array | None], jax.Array]:
-    """Asks for the tensor when the computation runs that is being traced.
+    """Requests the tensor when the traced computation runs.
 
-    As a constant it would be asked for by `jax.eval_shape`, too, and be a part of the compiled program.
+    As a constant, `jax.eval_shape` would request it, too, and it would become part of the compiled program.
     """
     result = jax.ShapeDtypeStruct(tuple(spec.shape), dtypes.numpy_dtype(spec.dtype))  # type: ignore[no-untyped-call]
 
     @jax.custom_batching.custom_vmap
-    def ask(_: jax.Array | None) -> Any:  # noqa: ANN401
+    def request(_: jax.Array | None) -> Any:  # noqa: ANN401
         return jax.pure_callback(lambda: client.init(spec), result)
 
-    @ask.def_vmap
+    @request.def_vmap
     def refuse(axis_size: int, *_: object) -> Any:  # noqa: ANN401
         remedy = "make them by init_tree, from one spec of the stacked shape"
-        raise InvalidRequest("name", f"{spec.name!r} cannot be that of {axis_size} parameters, under vmap; {remedy}")
+        raise InvalidRequest("name", f"{spec.name!r} cannot name {axis_size} parameters, under vmap; {remedy}")
 
-    return ask
+    return request

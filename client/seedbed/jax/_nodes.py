@@ -43,7 +43,7 @@ BOOL = np.dtype(np.bool_)
 
 
 class Atom(NamedTuple):
-    """What JAX draws for one key; equal ones hold equal values."""
+    """What JAX draws for one key; equal atoms hold equal values."""
 
     key: bytes
     law: str
@@ -80,7 +80,7 @@ class Draw(nodes.Draw):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Signs(Problem):
-    """R of a QR decomposition, or the signs of its diagonal, of which a box is taken."""
+    """R of a QR decomposition, or a box of the signs of its diagonal."""
 
     matrix: Draw | None = None
     box: Box | None = None
@@ -88,14 +88,14 @@ class Signs(Problem):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Factor(Problem):
-    """Q of a QR decomposition: uniform only when its columns have got the signs of R."""
+    """Q of a QR decomposition: uniform only once its columns have the signs of R."""
 
     matrix: Draw | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Angle(Problem):
-    """Numbers on the complex unit circle, or their logarithms, of any angle alike."""
+    """Numbers on the complex unit circle, or their logarithms, whose angles are uniform."""
 
     angle: Draw | None = None
     is_logarithm: bool = True
@@ -106,7 +106,7 @@ def is_few_numbers(node: Node) -> bool:
     return isinstance(node, Full) or (isinstance(node, Boxes) and all(isinstance(part, Full) for _, part in node.parts))
 
 
-def spoilt(cause: Problem, shape: Shape, dtype: DType) -> Problem:
+def propagated(cause: Problem, shape: Shape, dtype: DType) -> Problem:
     """What is computed from a problem: marked with the same text, so that the first reason is kept."""
     return Problem(shape, dtype, cause.text, cause.site)
 
@@ -121,6 +121,16 @@ def literal(values: Array) -> Node:
     if values.size == 1:
         return Full(tuple(values.shape), values.dtype, values.reshape(-1)[0])
     return Literal(tuple(values.shape), values.dtype, values)
+
+
+def of_array(value: Any) -> Node:  # noqa: ANN401 - an array of JAX or NumPy, or a node
+    """A known array as a node: one number, if it is the same everywhere."""
+    if isinstance(value, Node):
+        return value
+    values = np.asarray(value)
+    if values.size > 1 and bool((values == values.reshape(-1)[0]).all()):
+        return full(tuple(values.shape), values.dtype, values.reshape(-1)[0])
+    return literal(values)
 
 
 def evaluated(node: Node) -> Array:
@@ -210,7 +220,7 @@ class _Views(Views):
             if signs is not None:
                 return dataclasses.replace(node, shape=box.shape, box=signs)
         if isinstance(node, (Signs, Factor)):
-            return spoilt(node, box.shape, node.dtype)
+            return propagated(node, box.shape, node.dtype)
         return super().of_problem(node, box)
 
 
@@ -221,7 +231,7 @@ def boxes(shape: Shape, dtype: DType, places: Sequence[tuple[Box, Node]]) -> Nod
     """Nodes, placed in boxes of an array."""
     for _, node in places:
         if isinstance(node, Problem):
-            return spoilt(node, shape, dtype)
+            return propagated(node, shape, dtype)
     parts = [(box, node) for box, node in places if box.size]
     if len(parts) == 1 and parts[0][0].shape == shape and is_same(parts[0][0], whole(shape)):
         return parts[0][1]
@@ -274,7 +284,7 @@ def single(draw: Draw, drawings: Drawings) -> Node:
 # Functions.
 
 
-NOT_COMPLEX = "computes with complex numbers, which are served as they are drawn, times a real number at the most"
+NOT_COMPLEX = "computes with complex numbers, of which only draws and their real multiples are served"
 
 
 def cast(node: Node, dtype: DType) -> Node:  # noqa: PLR0911 - a case for each kind of node
@@ -302,7 +312,7 @@ def cast(node: Node, dtype: DType) -> Node:  # noqa: PLR0911 - a case for each k
         return with_dtype(apply("where", apply("less", node, 0.0), up, down), dtype)
     if node.dtype not in FLOATS:
         if dtype not in FLOATS and node.dtype != BOOL and dtype.itemsize < node.dtype.itemsize:
-            return Problem(node.shape, dtype, "makes drawn integers of a type that may not hold them")
+            return Problem(node.shape, dtype, "converts drawn integers to a type that may not hold them")
         return with_dtype(node, dtype)
     return Cast(node.shape, dtype, node)
 
@@ -317,7 +327,7 @@ def apply(function: str, *arguments: Node | float, dtype: DType | None = None) -
     )
     for operand in operands:
         if isinstance(operand, Problem):
-            return spoilt(operand, shape, dtype)
+            return propagated(operand, shape, dtype)
     if any(operand.dtype.kind == "c" for operand in operands):
         return _apply_complex(function, operands, shape, dtype)
     others = [operand for operand in operands if not isinstance(operand, Full)]
@@ -399,7 +409,7 @@ def _erfinv(y: float) -> float:
     return (low + high) / 2
 
 
-# Complex numbers: draws of them times real numbers, and what is real and only called complex.
+# Complex numbers: draws, their real multiples, and real numbers of a complex dtype.
 
 
 def _apply_complex(function: str, operands: tuple[Node, ...], shape: Shape, dtype: DType) -> Node:
@@ -442,7 +452,7 @@ def _stays_real(function: str, operands: list[Node]) -> bool:
 
 
 def interval(node: Node) -> tuple[float, float]:
-    """Bounds of a node's numbers, as far as they are easily known."""
+    """Bounds of a node's values, where they follow easily."""
     low, high = -math.inf, math.inf
     if isinstance(node, Full):
         low = high = float(node.value)
@@ -478,7 +488,7 @@ def uniform_matrices(factor: Factor, signs: Signs, drawings: Drawings) -> Node |
 
 
 def disk(modulus: Node, angle: Draw, drawings: Drawings) -> Node | None:
-    """The law of complex numbers of a drawn modulus and of any angle, if it is one."""
+    """The law of complex numbers of a drawn modulus and a uniform angle, if it is one of ours."""
     law = _law_of_modulus(modulus)
     if law is None:
         return None

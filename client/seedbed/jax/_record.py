@@ -1,4 +1,4 @@
-"""Records how each leaf of a JAX model's parameters is initialised, from the model's own init function."""
+"""Records how each parameter of a JAX model is initialised, from the model's own init function."""
 
 from __future__ import annotations
 
@@ -20,49 +20,48 @@ from seedbed.v1 import Model
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recorded:
-    """What `record` returns."""
+    """The result of `record`."""
 
     model: Model
     """A message of all tensors, for `seedbed.Client.init_model` or a model file."""
 
     specs: Any
-    """What the init function returns, with a TensorSpec in the place of each array, for `init_tree`."""
+    """The tree that the init function returns, with a TensorSpec in place of each array, for `init_tree`."""
 
     def __repr__(self) -> str:
         return f"<Recorded {self.model.name}, {len(self.model.tensors)} tensors>"
 
 
 def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> Recorded:  # noqa: ANN401
-    """The initial values of a model, read off its own init function: what fills each array of the tree it returns.
+    """Records how a model's own init function fills each array of the tree that it returns.
 
-    ``init`` is traced once, as `jax.eval_shape` does it, and then followed: keys are split and folded as JAX does it,
-    nothing is drawn, and what no parameter needs, such as the model's outputs, is not computed. Recorded is what JAX
-    would compute, whichever library calls it: draws of `jax.random`, arithmetic on them, slices, transposes,
-    concatenations, loops and `jax.vmap` over keys. What is a law in the end is recorded as one scheme; all else as
-    parts, literals and expressions. Draws with the same key, law, shape and dtype are equal in JAX, and so they are
-    here.
+    ``init`` is traced once, as by `jax.eval_shape`, and then interpreted: keys are split and folded as in JAX, nothing
+    is drawn, and values that no parameter needs, such as the model's outputs, are not computed. The recording follows
+    what JAX would compute, whichever library calls it: draws of `jax.random`, arithmetic on them, slices, transposes,
+    concatenations, loops and `jax.vmap` over keys. Values that follow one law are recorded as one scheme; all others as
+    parts, literals and expressions. Draws with the same key, law, shape and dtype are equal, as in JAX.
 
-    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` has it; an
-    array that is no tree is "array".
-    Leaves that are not drawn and not of a type that is served stay what they are: counters, keys, masks, functions,
-    Python's numbers. So `init_tree` makes the whole tree.
+    A tensor's name is its path in the tree, as ``jax.tree_util.keystr(path, simple=True, separator=".")`` returns it;
+    the name of a single array is "array".
+    Leaves that are not drawn and whose type is not served stay as they are: counters, keys, masks, functions, Python's
+    numbers. So `init_tree` makes the whole tree.
 
     Args:
         init: Returns the tree: such as ``model.init`` of Flax's linen or of Haiku, ``lambda: nnx.split(Model(...))[1]``
-            for nnx, or what makes an Equinox module.
-        *args: Its arguments, as they are; instead of an array that no value hangs on, such as the model's input, a
-            `jax.ShapeDtypeStruct` will do.
-        seed: The seed of every tensor. It has nothing to do with the keys in ``args``.
-        **kwargs: More of its arguments, such as Equinox's ``key``.
+            for nnx, or the constructor of an Equinox module.
+        *args: Its arguments; for an array on which no parameter depends, such as the model's input, a
+            `jax.ShapeDtypeStruct` is enough.
+        seed: The seed of every tensor. It is unrelated to the keys in ``args``.
+        **kwargs: Its keyword arguments, such as Equinox's ``key``.
 
     Returns:
         The model as a message, and the tree of specs.
 
     Raises:
-        InvalidRequest: If a leaf's initial values cannot be said; names it, the operation, and the line of the code.
+        InvalidRequest: If no recipe describes a leaf; names the leaf, the operation, and the line of the code.
 
     Warns:
-        UserWarning: If the model holds over 64 MiB of values that the code computes without drawing.
+        UserWarning: If the model holds more than 64 MiB of values that the code computes without drawing.
 
     >>> import jax, seedbed.jax
     >>> def init(key):
@@ -93,31 +92,31 @@ def record(init: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -
     specs = _emit.specs(held, number)
     warn_of_literals(held, stacklevel=2)
     placed = iter(specs)
-    tree = jax.tree.unflatten(structure, [next(placed) if isinstance(one, Node) else one for one in result])
+    tree = jax.tree.unflatten(structure, [next(placed) if isinstance(leaf, Node) else leaf for leaf in result])
     return Recorded(Model(name=_name_of(init), tensors=specs), tree)
 
 
 def _traced(
     init: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[list[tuple[Any, Any]], Any, list[Any]]:
-    """The leaves of what init returns, their tree, and the value of each that is an array."""
-    given, given_tree = jax.tree.flatten((args, kwargs))
-    unknown = [index for index, leaf in enumerate(given) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    """The leaves of what init returns, the tree's structure, and the value of each leaf that is an array."""
+    inputs, inputs_tree = jax.tree.flatten((args, kwargs))
+    unknown = [index for index, leaf in enumerate(inputs) if isinstance(leaf, jax.ShapeDtypeStruct)]
     kept: list[Any] = []
 
     def arrays(*values: Any) -> list[Any]:  # noqa: ANN401
-        arguments = list(given)
+        arguments = list(inputs)
         for index, value in zip(unknown, values, strict=True):
             arguments[index] = value
-        inputs, options = jax.tree.unflatten(given_tree, arguments)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*inputs, **options))
+        positional, keyword = jax.tree.unflatten(inputs_tree, arguments)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(init(*positional, **keyword))
         kept[:] = [leaves, structure]
         return [leaf for _, leaf in leaves if _is_array(leaf)]
 
-    with jax.disable_jit(False):  # by the names of jitted functions samplers are known
-        closed = jax.make_jaxpr(arrays)(*(given[index] for index in unknown))
-    text = "hangs on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
-    values = iter(_trace.run(closed, [Problem(tuple(one.shape), one.dtype, text) for one in closed.in_avals]))
+    with jax.disable_jit(False):  # samplers are known by the names of jitted functions
+        closed = jax.make_jaxpr(arrays)(*(inputs[index] for index in unknown))
+    text = "depends on the values of an argument that is only a jax.ShapeDtypeStruct; give the array itself"
+    values = iter(_trace.run(closed, [Problem(tuple(aval.shape), aval.dtype, text) for aval in closed.in_avals]))
     leaves, structure = kept
     found = [next(values) if _is_array(leaf) else None for _, leaf in leaves]
     return [(path, None if _is_array(leaf) else leaf) for path, leaf in leaves], structure, found
@@ -128,7 +127,7 @@ def _is_array(leaf: object) -> bool:
 
 
 def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
-    """What a leaf holds, as a node; or as it is, if it is not served."""
+    """A leaf as a node; or as it is, if it is not served."""
     if not isinstance(value, Node):
         if not _is_served(value.dtype):
             return jax.numpy.asarray(value)
@@ -151,7 +150,9 @@ def _drawn(name: str, node: Node) -> Node:
         where = f" ({site})" if site else ""
         raise InvalidRequest(name, f"{problem.text}{where}; {_REMEDY}")
     if not _are_finite(node):
-        raise InvalidRequest(name, f"is made of drawn values{_where(node)} and of such as are not finite; {_REMEDY}")
+        raise InvalidRequest(
+            name, f"is computed from drawn values{_where(node)} and from values that are not finite; {_REMEDY}"
+        )
     if not _is_served(node.dtype):
         raise InvalidRequest(
             name,
@@ -176,21 +177,23 @@ def _constants(node: Node) -> list[Full | Literal]:
     return [leaf for leaf in leaves(node) if isinstance(leaf, (Full, Literal))]
 
 
-_REMEDY: Final = "make it from draws by arithmetic, or leave it out of what init returns and make it yourself"
+_REMEDY: Final = "compute it from draws by arithmetic, or leave it out of what init returns and compute it yourself"
 
 _SERVED: Final = (*_nodes.FLOATS, _nodes.COMPLEX)
 
 
 def _is_served(dtype: Any) -> bool:  # noqa: ANN401
-    return any(dtype == one for one in _SERVED)
+    return any(dtype == served for served in _SERVED)
 
 
 def _check_names(held: Sequence[Held]) -> None:
     seen: set[str] = set()
-    for one in held:
-        if one.name in seen:
-            raise InvalidRequest(one.name, "names two leaves of the tree; let their paths differ without dots in keys")
-        seen.add(one.name)
+    for tensor in held:
+        if tensor.name in seen:
+            raise InvalidRequest(
+                tensor.name, "names two leaves of the tree; use keys without dots, so that the paths differ"
+            )
+        seen.add(tensor.name)
 
 
 def _name_of(init: Callable[..., Any]) -> str:

@@ -1,4 +1,4 @@
-"""What JAX's primitives make of drawn values: a rule for each that can be said."""
+"""JAX's primitives on drawn values: a rule for each that a recipe can describe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from seedbed._types import Array
 from seedbed.jax import _nodes
 from seedbed.jax._nodes import BOOL, Draw, DType, apply, cast, viewed
 
+_NOT_HAAR = "uses a QR decomposition otherwise than as `q * sign(diagonal(r))`, which is uniform by Haar's measure"
+
 
 class Call(NamedTuple):
-    """One equation whose arguments are drawn, in part at least."""
+    """One equation, of whose arguments some are drawn."""
 
     name: str
     bind: Callable[..., Any]
-    """Computes the primitive, of known arrays."""
+    """Computes the primitive on known arrays."""
     parameters: dict[str, Any]
     arguments: tuple[Node, ...]
     shape: Shape
@@ -46,16 +48,16 @@ def _formula(function: Callable[..., Node]) -> Rule:
 
 def _multiply(call: Call) -> Node:
     a, b = call.arguments
-    for one, other in ((a, b), (b, a)):
-        if isinstance(one, _nodes.Factor) and isinstance(other, _nodes.Signs):
-            law = _nodes.uniform_matrices(one, other, call.drawings)
-            return law or call.problem("takes a QR decomposition otherwise than for a matrix uniform by Haar's measure")
-        if isinstance(one, _nodes.Angle) and not one.is_logarithm and one.angle is not None:
+    for factor, other in ((a, b), (b, a)):
+        if isinstance(factor, _nodes.Factor) and isinstance(other, _nodes.Signs):
+            law = _nodes.uniform_matrices(factor, other, call.drawings)
+            return law or call.problem(_NOT_HAAR)
+        if isinstance(factor, _nodes.Angle) and not factor.is_logarithm and factor.angle is not None:
             modulus = _nodes.as_real(other)
-            law = None if modulus is None else _nodes.disk(modulus, one.angle, call.drawings)
+            law = None if modulus is None else _nodes.disk(modulus, factor.angle, call.drawings)
             return law or call.problem(_nodes.NOT_COMPLEX)
         if call.dtype.kind == "c" and isinstance(other, Full) and not other.value.real and other.value.imag:
-            angle = _nodes.as_real(one)
+            angle = _nodes.as_real(factor)
             if isinstance(angle, Draw) and _is_round(angle, other.value.imag):
                 return _nodes.Angle(call.shape, call.dtype, _nodes.NOT_COMPLEX, angle=angle)
     return apply("multiply", a, b, dtype=call.dtype)
@@ -121,7 +123,7 @@ def _round(call: Call) -> Node:
 def _select(call: Call) -> Node:
     predicate, *cases = call.arguments
     if predicate.dtype != BOOL or len(cases) != 2:
-        return call.problem("chooses among several by drawn numbers")
+        return call.problem("selects among several cases by drawn numbers")
     if isinstance(predicate, Full):
         return viewed(cases[int(predicate.value)], whole(call.shape))
     return apply("where", predicate, cases[1], cases[0], dtype=call.dtype)
@@ -167,7 +169,7 @@ def _reduce_precision(call: Call) -> Node:
     return cast(cast(call.arguments[0], np.dtype(types[bits])), call.dtype)
 
 
-# Where elements go.
+# Movement of elements.
 
 
 def _reshaped(call: Call) -> Node:
@@ -225,9 +227,9 @@ def _stacked(call: Call) -> Node:
 def _tiled(call: Call) -> Node:
     (x,) = call.arguments
     strides = row_major(x.shape)
-    apart = [one for pair in zip(call.parameters["reps"], x.shape, strict=True) for one in pair]
-    along = [one for stride in strides for one in (0, stride)]
-    return viewed(viewed(x, Box(tuple(apart), tuple(along))), whole(call.shape))
+    extents = [extent for pair in zip(call.parameters["reps"], x.shape, strict=True) for extent in pair]
+    steps = [step for stride in strides for step in (0, stride)]
+    return viewed(viewed(x, Box(tuple(extents), tuple(steps))), whole(call.shape))
 
 
 def _padded(call: Call) -> Node:
@@ -236,7 +238,7 @@ def _padded(call: Call) -> Node:
     for size, (low, high, interior) in zip(x.shape, call.parameters["padding_config"], strict=True):
         step = interior + 1
         if interior and (low < 0 or high < 0):
-            return call.problem("pads drawn numbers by less than nothing between them")
+            return call.problem("pads drawn numbers by a negative amount, with others between them")
         first = max(0, -low)
         last = size - max(0, -high)
         if last <= first:
@@ -252,18 +254,20 @@ _MOST_INDICES = 1 << 24
 
 
 class _Places(NamedTuple):
-    """Where elements come from or go to: the numbers of those at the start of each slice that is taken whole."""
+    """The positions that elements come from or go to: those at the start of each slice that is taken whole."""
 
     of: Array
     slices: dict[int, tuple[int, int]]
-    """Of each such axis of the result: its extent, and its stride in the array."""
+    """The extent of each such axis of the result, and its stride in the array."""
 
     @classmethod
     def found(cls, numbers: Array, small: Shape, shape: Shape, slices: dict[int, int]) -> _Places:
-        """Numbers of elements of a small array, whose axes that are taken whole have one element, in the large one."""
+        """Positions in the array, from those in a small one, whose axes that are taken whole have size 1."""
         strides = row_major(shape)
         coordinates = np.unravel_index(numbers, small) if small else ()
-        places = sum((one * stride for one, stride in zip(coordinates, strides, strict=True)), np.zeros_like(numbers))
+        places = sum(
+            (index * stride for index, stride in zip(coordinates, strides, strict=True)), np.zeros_like(numbers)
+        )
         return cls(places, {axis: (shape[of], strides[of]) for axis, of in slices.items()})
 
     @property
@@ -272,7 +276,7 @@ class _Places(NamedTuple):
         return None if box is None else self.around(box)
 
     def around(self, box: Box) -> Box:
-        """A box of starts as one of whole slices."""
+        """A box of whole slices, from the box of their starts."""
         shape, strides = list(box.shape), list(box.strides)
         for axis, (extent, stride) in self.slices.items():
             shape[axis], strides[axis] = extent, stride
@@ -289,10 +293,10 @@ def _without(shape: Shape, axes: Iterable[int]) -> Shape:
 
 
 def _gathered(call: Call) -> Node:
-    """Elements at known places: the primitive itself is asked for them, of the elements' numbers."""
+    """Elements at known indices, which the primitive itself finds: it is run on the elements' positions."""
     x, indices = call.arguments
     if is_drawn(indices):
-        return call.problem("takes elements at drawn places")
+        return call.problem("takes elements at drawn indices")
     if isinstance(x, _nodes.Signs):
         return _diagonal(x, call)
     numbers = call.parameters["dimension_numbers"]
@@ -306,11 +310,11 @@ def _gathered(call: Call) -> Node:
     }
     small, result = _without(x.shape, slices.values()), _without(call.shape, slices)
     if max(math.prod(small), math.prod(result)) > _MOST_INDICES:
-        return call.problem(f"takes over {_MOST_INDICES} elements one by one")
+        return call.problem(f"takes more than {_MOST_INDICES} elements one by one")
     parameters = {**call.parameters, "slice_sizes": _without(sizes, slices.values()), "fill_value": -1}
     found = np.asarray(call.bind(_numbered(small), _known(indices), **parameters))
     if found.size and (found.min() < 0 or found.max() >= math.prod(small)):
-        return call.problem("takes elements at places outside of the array")
+        return call.problem("takes elements at indices outside of the array")
     places = _Places.found(found, small, x.shape, slices)
     if places.box is not None:
         return viewed(x, places.box)
@@ -318,7 +322,7 @@ def _gathered(call: Call) -> Node:
 
 
 def _one_by_one(x: Node, places: _Places, call: Call) -> Node:
-    """Rows, columns and the like in any order, if each is a slice."""
+    """Rows, columns and the like in any order, each of which is a slice."""
     for axis, size in enumerate(places.of.shape):
         if axis in places.slices or size > _MOST_ROWS:
             continue
@@ -326,28 +330,28 @@ def _one_by_one(x: Node, places: _Places, call: Call) -> Node:
         rows = [row for row in found if row is not None]
         if len(rows) < size:
             continue
-        slices = {other - (other > axis): one for other, one in places.slices.items()}
+        slices = {other - (other > axis): kept for other, kept in places.slices.items()}
         within = places._replace(slices=slices)
         parts = []
         for index, row in enumerate(rows):
             place = box_by(call.shape, lambda array, at=(*(slice(None),) * axis, index, ...): array[at])  # type: ignore[misc]
             parts.append((place, viewed(x, within.around(row))))
         return _nodes.boxes(call.shape, call.dtype, parts)
-    return call.problem("takes elements of drawn values in an order that is no slice")
+    return call.problem("takes drawn values in an order that no slices give")
 
 
 _MOST_ROWS = 4096
 
 
 def _diagonal(signs: _nodes.Signs, call: Call) -> Node:
-    """The diagonal of R, if it is that."""
+    """The diagonal of R, if these elements are it."""
     if signs.box is not None or math.prod(signs.shape) > _MOST_INDICES:
-        return _nodes.spoilt(signs, call.shape, call.dtype)
+        return _nodes.propagated(signs, call.shape, call.dtype)
     places = np.asarray(call.bind(_numbered(signs.shape), _known(call.arguments[1]), **call.parameters))
     rows = signs.shape[-1]
     offsets = np.arange(math.prod(signs.shape[:-2])).reshape(*signs.shape[:-2], 1) * math.prod(signs.shape[-2:])
     is_diagonal = np.array_equal(places, offsets + np.arange(rows) * (rows + 1))
-    return diagonal_of(signs) if is_diagonal else _nodes.spoilt(signs, call.shape, call.dtype)
+    return diagonal_of(signs) if is_diagonal else _nodes.propagated(signs, call.shape, call.dtype)
 
 
 def diagonal_of(signs: _nodes.Signs) -> Node:
@@ -357,7 +361,7 @@ def diagonal_of(signs: _nodes.Signs) -> Node:
 
 
 def _as_box(places: Array) -> Box | None:
-    """Numbers of elements, as a box."""
+    """Positions as a box, if they form one."""
     if not places.size:
         return Box(places.shape, (0,) * places.ndim)
     first = places[(0,) * places.ndim]
@@ -372,10 +376,10 @@ def _as_box(places: Array) -> Box | None:
 
 
 def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> tuple[slice, ...] | None:
-    """Where a dynamic slice is, brought into the array as JAX does it; None if that is drawn."""
-    if any(is_drawn(one) for one in starts):
+    """A dynamic slice, clamped to the array as JAX does it; None if its start is drawn."""
+    if any(map(is_drawn, starts)):
         return None
-    numbers = [int(_nodes.evaluated(one)) for one in starts]
+    numbers = [int(_nodes.evaluated(start)) for start in starts]
     sizes = zip(numbers, shape, extents, strict=True)
     firsts = [max(0, min(number, size - extent)) for number, size, extent in sizes]
     return tuple(slice(first, first + extent) for first, extent in zip(firsts, extents, strict=True))
@@ -384,23 +388,23 @@ def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> 
 def _dynamic_slice(call: Call) -> Node:
     x, *starts = call.arguments
     slices = _start(call, starts, call.shape, x.shape)
-    return call.problem("takes elements at drawn places") if slices is None else _slice(x, slices)
+    return call.problem("takes elements at drawn indices") if slices is None else _slice(x, slices)
 
 
 def _dynamically_updated(call: Call) -> Node:
     x, update, *starts = call.arguments
     slices = _start(call, starts, update.shape, x.shape)
     if slices is None:
-        return call.problem("writes elements at drawn places")
+        return call.problem("writes elements at drawn indices")
     place = box_by(call.shape, lambda array: array[(*slices, ...)])
     return _nodes.boxes(call.shape, call.dtype, [*_flat(x), (place, update)])
 
 
 def _scattered(call: Call) -> Node:
-    """Elements written to known places, found as `_gathered` finds them."""
+    """Elements written at known indices, found as `_gathered` finds them."""
     x, indices, update = call.arguments
     if is_drawn(indices):
-        return call.problem("writes elements at drawn places")
+        return call.problem("writes elements at drawn indices")
     numbers = call.parameters["dimension_numbers"]
     gone = (*numbers.inserted_window_dims, *getattr(numbers, "operand_batching_dims", ()))
     window = [axis for axis in range(len(x.shape)) if axis not in gone]
@@ -412,7 +416,7 @@ def _scattered(call: Call) -> Node:
     small, written = _without(x.shape, slices.values()), _without(update.shape, slices)
     size, own = math.prod(small), math.prod(written)
     if size + own > _MOST_INDICES:
-        return call.problem(f"writes to places among over {_MOST_INDICES} one by one")
+        return call.problem(f"writes single elements of an array of more than {_MOST_INDICES}")
     parameters = {**call.parameters, "update_jaxpr": None, "update_consts": ()}
     result = jax.lax.scatter_p.bind(_numbered(small), _known(indices), _numbered(written, size), **parameters)
     flat = np.asarray(result).reshape(-1)
@@ -420,10 +424,10 @@ def _scattered(call: Call) -> Node:
     found = np.full(own, -1, np.int64)
     found[flat[new] - size] = new
     if not (found >= 0).all():
-        return call.problem("writes elements that go nowhere, or more than one to a place")
+        return call.problem("writes elements outside of the array, or several to one index")
     box = _Places.found(found.reshape(written), small, x.shape, slices).box
     if box is None:
-        return call.problem("writes elements to places that are no slice")
+        return call.problem("writes elements at indices that form no slice")
     return _nodes.boxes(call.shape, call.dtype, [*_flat(x), (box, update)])
 
 
@@ -457,9 +461,9 @@ def _reduced(reducer: str) -> Rule:
 
 
 def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: DType) -> Node:
-    """A node, reduced along axes, which go."""
+    """A node, reduced along axes, which are dropped."""
     if isinstance(x, Problem):
-        return _nodes.spoilt(x, shape, dtype)
+        return _nodes.propagated(x, shape, dtype)
     if x.dtype.kind == "c":
         return Problem(shape, dtype, _nodes.NOT_COMPLEX)
     if not axes:
@@ -469,7 +473,7 @@ def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: D
 
 
 _MOST_PRODUCTS = 1 << 26
-"""Of a product of matrices, as which it is a sum along an axis of as many numbers."""
+"""The most products of a product of matrices, which is a sum of them along an axis."""
 
 
 def _contracted(call: Call) -> Node:
@@ -480,9 +484,9 @@ def _contracted(call: Call) -> Node:
     sizes = [a.shape[axis] for axis in (*batch_a, *rest_a)] + [b.shape[axis] for axis in rest_b]
     summed = [a.shape[axis] for axis in along_a]
     if math.prod((*sizes, *summed)) > _MOST_PRODUCTS:
-        return call.problem(f"multiplies drawn matrices, which takes over {_MOST_PRODUCTS} products")
+        return call.problem(f"multiplies drawn matrices, which takes more than {_MOST_PRODUCTS} products")
     if call.dtype not in _nodes.FLOATS:
-        return call.problem("multiplies drawn matrices of another type than floating point")
+        return call.problem("multiplies drawn matrices that are not of floating point")
     whole_shape = (*sizes, *summed)
     axes_a = [*batch_a, *rest_a, *(None for _ in rest_b), *along_a]
     axes_b = [*batch_b, *(None for _ in rest_a), *rest_b, *along_b]
@@ -568,7 +572,7 @@ RULES: dict[str, Rule] = {
     "reduce_and": _reduced("minimum"),
     "dot_general": _contracted,
 }
-"""By the name of a primitive with one result."""
+"""By the primitive's name; each has one result."""
 
 
 IDENTITIES = frozenset(
@@ -585,7 +589,7 @@ IDENTITIES = frozenset(
         "device_put",
     )
 )
-"""What leaves its arguments as they are, wherever they are."""
+"""The primitives that return their arguments, possibly elsewhere."""
 
 
 def decomposed(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:
@@ -594,20 +598,20 @@ def decomposed(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:
     is_full = call.parameters.get("full_matrices") and x.shape[-2] > x.shape[-1]
     is_iid = isinstance(x, Draw) and x.scheme == "normal" and x.parameters["mean"] == 0
     if not is_iid or is_full or call.parameters.get("pivoting") or x.shape[-2] < x.shape[-1] or x.dtype.kind == "c":
-        text = "decomposes what is no matrix of independent normals, at least as high as wide"
+        text = "decomposes a matrix that is wider than high or not of independent normals"
         return [Problem(shape, dtype, text) for shape, dtype in shapes]
     assert isinstance(x, Draw)  # for mypy
     batches = math.prod(x.shape[:-2])
     if batches != len(x.drawing.atoms):
-        text = "decomposes several matrices of one draw at once; let each have a key of its own, by jax.vmap"
+        text = "decomposes several matrices of one draw at once; draw each with its own key, by jax.vmap"
         return [Problem(shape, dtype, text) for shape, dtype in shapes]
-    text = "takes a QR decomposition otherwise than for a matrix uniform by Haar's measure, `q * sign(diagonal(r))`"
+    text = _NOT_HAAR
     (q, dtype), (r, _) = shapes
     return [_nodes.Factor(q, dtype, text, matrix=x), _nodes.Signs(r, dtype, text, matrix=x)]
 
 
 def unstacked(call: Call, count: int) -> list[Node]:
-    """One array as those along an axis of it."""
+    """The slices along an axis of an array."""
     (x,) = call.arguments
     before = (slice(None),) * call.parameters["axis"]
     boxes = [box_by(x.shape, lambda array, at=(*before, index, ...): array[at]) for index in range(count)]  # type: ignore[misc]
@@ -615,7 +619,7 @@ def unstacked(call: Call, count: int) -> list[Node]:
 
 
 def split(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:
-    """One array as several, along an axis."""
+    """An array split along an axis."""
     (x,) = call.arguments
     axis, start, parts = call.parameters["axis"], 0, []
     for size in call.parameters["sizes"]:
@@ -625,7 +629,7 @@ def split(call: Call, shapes: Sequence[tuple[Shape, DType]]) -> list[Node]:
 
 
 def shuffled(x: Array, atoms: tuple[_nodes.Atom, ...], drawings: _nodes.Drawings, site: object) -> Node | None:
-    """The elements of a range in random order; None if that is not what they are."""
+    """The elements of a range in random order; None if they form no range."""
     if x.ndim != 1 or not x.size or len(atoms) != 1 or x.dtype.kind not in "iuf":
         return None
     step = float(x[1] - x[0]) if x.size > 1 else 1.0

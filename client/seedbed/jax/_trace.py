@@ -1,7 +1,7 @@
-"""Runs an init function's jaxpr: keys and all that is known concretely, what is drawn from them as nodes.
+"""Runs an init function's jaxpr: on keys and other known values for real, on drawn values as nodes.
 
-JAX's samplers appear in a jaxpr as jitted functions of its own, which are recognised by their names and files; so it
-makes no difference by which name the model's code has imported them. All other functions are looked into.
+JAX's samplers appear in a jaxpr as jitted functions of JAX, which are recognised by their names and files; so the name
+by which the model's code imports them does not matter. All other functions are followed.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any, Final, TypeAlias
 
 import jax
 import jax.extend
-import ml_dtypes
 import numpy as np
 from jax.interpreters import partial_eval
 
 from seedbed._record.boxes import Box, Shape, whole
-from seedbed._record.nodes import Full, Node, Problem, is_drawn, located, with_dtype
-from seedbed._types import Array
+from seedbed._record.nodes import Full, Node, Problem, is_drawn, located
 from seedbed.jax import _nodes, _rules
-from seedbed.jax._nodes import Atom, Draw, Drawings, DType, apply
+from seedbed.jax._nodes import Drawings
+from seedbed.jax._samplers import BOUNDS, OF_EACH, SAMPLERS, Sampling
 
 Known: TypeAlias = Any
 """A JAX or NumPy array, or an array of keys."""
@@ -51,7 +50,7 @@ _MOST_TURNS: Final = 100_000
 
 
 class Site:
-    """The line of the user's code that an equation comes from, looked up when it is asked for."""
+    """The line of the user's code that an equation comes from, looked up only when it is printed."""
 
     def __init__(self, equation: Any) -> None:  # noqa: ANN401 - JAX's equation
         self._source = equation.source_info
@@ -74,14 +73,14 @@ def _folders() -> Iterator[str]:
 
 
 def run(closed: Any, arguments: Sequence[Node]) -> list[Known | Node]:  # noqa: ANN401 - JAX's ClosedJaxpr
-    """The results of a jaxpr without what they do not need.
+    """The results of a jaxpr; equations that these do not need are not run.
 
     Args:
         closed: The jaxpr.
-        arguments: What is unknown of its arguments.
+        arguments: A node for each of its arguments; their values are unknown.
     """
     jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
-    del used  # all of them, by `instantiate`
+    del used  # because of `instantiate`, all of them
     interpreter = _Interpreter()
     with _on_cpu():
         return interpreter.run(jaxpr, closed.consts, arguments, None)
@@ -89,10 +88,10 @@ def run(closed: Any, arguments: Sequence[Node]) -> list[Known | Node]:  # noqa: 
 
 @contextlib.contextmanager
 def _on_cpu() -> Iterator[None]:
-    """Keys are small; no accelerator is asked to compile for them."""
+    """Keeps the work on keys, which is small, off accelerators, which would compile it."""
     try:
         device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to use others only
+    except RuntimeError:  # JAX is restricted to other platforms
         yield
         return
     with jax.default_device(device):
@@ -118,10 +117,10 @@ class _Interpreter:
         values.update(zip(jaxpr.invars, arguments, strict=True))
         for equation in jaxpr.eqns:
             if not equation.outvars:
-                continue  # which is done for an effect, such as to print
-            results = self._result(equation, [read(one) for one in equation.invars], site or Site(equation))
+                continue  # run for an effect, such as printing
+            results = self._result(equation, [read(variable) for variable in equation.invars], site or Site(equation))
             values.update(zip(equation.outvars, results, strict=True))
-        return [read(one) for one in jaxpr.outvars]
+        return [read(variable) for variable in jaxpr.outvars]
 
     def _result(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401, PLR0911
         name = equation.primitive.name
@@ -129,52 +128,52 @@ class _Interpreter:
             return self._called(equation, arguments, site)
         if name in _rules.IDENTITIES:
             return arguments
-        are_known = not any(isinstance(one, Node) for one in arguments)
+        are_known = not any(isinstance(argument, Node) for argument in arguments)
         draws = name in _DRAWING or _draws(equation.params)
         if name in _LOOPS and (draws or not are_known):
             return _LOOPS[name](self, equation, arguments, site)
         if draws or name.endswith("_callback"):
-            return _problems(equation, _UNKNOWN.get(name, f"draws within {name}, where no law is known"), site)
+            return _problems(equation, _UNKNOWN.get(name, f"draws within {name}, where the law is unknown"), site)
         if are_known:
             return _full(equation, arguments) or _bound(equation, arguments)
-        if not any(isinstance(one, Node) and is_drawn(one) for one in arguments):
+        if not any(isinstance(argument, Node) and is_drawn(argument) for argument in arguments):
             return self._constant(equation, arguments)
-        return [_located(one, site) for one in self._drawn(equation, arguments, site)]
+        return [_located(result, site) for result in self._drawn(equation, arguments, site)]
 
     def _called(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
         inner = _inner(equation.params)
         if inner is None or len(inner.jaxpr.invars) != len(arguments):
-            return _problems(equation, "cannot be looked into", site)
+            return _problems(equation, f"calls {equation.primitive.name}, whose code is unknown", site)
         source = str(getattr(inner.jaxpr.debug_info, "func_src_info", ""))
         name = str(equation.params.get("name"))
-        if name in _SAMPLERS and _is_of_jax(source, "random"):
+        if name in SAMPLERS and _is_of_jax(source, "random"):
             drawn = self._sampled(name, equation, arguments, site)
             if drawn is not None:
                 return [drawn]
         if name in ("diagonal", "diag") and _is_of_jax(source) and _is_main_diagonal(equation, arguments):
             return [_rules.diagonal_of(arguments[0])]
-        # Functions of JAX are traced once, with the lines of whoever called them first.
+        # JAX traces its own functions once, with the lines of the first caller.
         return self.run(inner.jaxpr, inner.consts, arguments, site if _is_of_jax(source) else None)
 
     def _sampled(self, name: str, equation: Any, arguments: list[Any], site: Site) -> Node | None:  # noqa: ANN401
         key, *rest = arguments
         out = equation.outvars[0].aval
         if isinstance(key, Node):
-            return Problem(tuple(out.shape), out.dtype, "draws with a key that is made of drawn values", site)
+            return Problem(tuple(out.shape), out.dtype, "draws with a key that is computed from drawn values", site)
         if not _is_key(key):
             return None
-        sampling = _Sampling(key, tuple(out.shape), np.dtype(out.dtype), site, self.drawings)
-        if name in _OF_EACH and any(shape != sampling.shape[key.ndim :] for shape in _drawn_shapes(equation.params)):
-            return None if name == "_truncated_normal" else sampling.problem(_BOUNDS)
-        return _SAMPLERS[name](sampling, rest)
+        sampling = Sampling(key, tuple(out.shape), np.dtype(out.dtype), site, self.drawings)
+        if name in OF_EACH and any(shape != sampling.shape[key.ndim :] for shape in _drawn_shapes(equation.params)):
+            return None if name == "_truncated_normal" else sampling.problem(BOUNDS)
+        return SAMPLERS[name](sampling, rest)
 
     def _constant(self, equation: Any, arguments: list[Any]) -> list[Any]:  # noqa: ANN401
-        """The results of constants, some of them large."""
+        """The results of an equation on constants, some of which may be large."""
         name, out = equation.primitive.name, equation.outvars[0].aval
-        nodes = [_node(one) for one in arguments] if not any(map(_is_key, arguments)) else []
+        nodes = list(map(_nodes.of_array, arguments)) if not any(map(_is_key, arguments)) else []
         is_single = len(equation.outvars) == 1
-        if is_single and nodes and all(isinstance(one, Full) for one in nodes) and name in _OF_NUMBERS:
-            numbers = [jax.numpy.asarray(one.value) for one in nodes if isinstance(one, Full)]
+        if is_single and nodes and all(isinstance(node, Full) for node in nodes) and name in _OF_NUMBERS:
+            numbers = [jax.numpy.asarray(node.value) for node in nodes if isinstance(node, Full)]
             parameters = {**equation.params, **({"sharding": None} if "sharding" in equation.params else {})}
             value = np.asarray(equation.primitive.bind(*numbers, **parameters))
             return [_nodes.full(tuple(out.shape), out.dtype, value)]
@@ -183,17 +182,17 @@ class _Interpreter:
             moved = _rules.RULES[name](call)
             if not isinstance(moved, Problem):
                 return [moved]
-        return _bound(equation, [_array(one) if isinstance(one, Node) else one for one in arguments])
+        return _bound(equation, list(map(_known, arguments)))
 
     def _drawn(self, equation: Any, arguments: list[Any], site: Site) -> list[Node]:  # noqa: ANN401, PLR0911
         name = equation.primitive.name
         if any(map(_is_key, arguments)) or name.startswith("random_"):
-            return _problems(equation, "makes a key of drawn values", site)
-        call = self._call(equation, [_node(one) for one in arguments])
-        shapes = [(tuple(one.aval.shape), one.aval.dtype) for one in equation.outvars]
-        earlier = next((one for one in call.arguments if type(one) is Problem), None)
+            return _problems(equation, "computes a key from drawn values", site)
+        call = self._call(equation, map(_nodes.of_array, arguments))
+        shapes = [(tuple(variable.aval.shape), variable.aval.dtype) for variable in equation.outvars]
+        earlier = next((argument for argument in call.arguments if type(argument) is Problem), None)
         if earlier is not None:
-            return [_nodes.spoilt(earlier, *one) for one in shapes]
+            return [_nodes.propagated(earlier, *shape) for shape in shapes]
         if name == "qr":
             return _rules.decomposed(call, shapes)
         if name == "split":
@@ -201,9 +200,7 @@ class _Interpreter:
         if name == "unstack":
             return _rules.unstacked(call, len(shapes))
         if name not in _rules.RULES:
-            return _problems(
-                equation, _UNKNOWN.get(name, f"applies {name} to drawn values, which cannot be said"), site
-            )
+            return _problems(equation, _UNKNOWN.get(name, f"applies {name} to drawn values, which is not served"), site)
         return [_rules.RULES[name](call)]
 
     def _call(self, equation: Any, arguments: Iterable[Node]) -> _rules.Call:  # noqa: ANN401
@@ -218,14 +215,14 @@ class _Interpreter:
             self.drawings,
         )
 
-    # Control flow, which must not hang on what is drawn.
+    # Control flow, which must not depend on drawn values.
 
     def _cond(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
         index, *rest = arguments
         if isinstance(index, Node) and is_drawn(index):
             return _problems(equation, "branches on drawn values", site)
         branches = equation.params["branches"]
-        number = int(np.clip(int(_array(index) if isinstance(index, Node) else index), 0, len(branches) - 1))
+        number = int(np.clip(int(_known(index)), 0, len(branches) - 1))
         return self.run(branches[number].jaxpr, branches[number].consts, rest, None)
 
     def _while(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
@@ -234,13 +231,13 @@ class _Interpreter:
         of_condition, of_body = arguments[:first], arguments[first : first + second]
         carry = arguments[first + second :]
         for _ in range(_MOST_TURNS):
-            [goes_on] = self.run(condition.jaxpr, condition.consts, [*of_condition, *carry], None)
-            if isinstance(goes_on, Node) and is_drawn(goes_on):
-                return _problems(equation, "loops as long as drawn values say", site)
-            if not bool(_array(goes_on) if isinstance(goes_on, Node) else goes_on):
+            [is_next] = self.run(condition.jaxpr, condition.consts, [*of_condition, *carry], None)
+            if isinstance(is_next, Node) and is_drawn(is_next):
+                return _problems(equation, "loops until drawn values end it", site)
+            if not bool(_known(is_next)):
                 return carry
             carry = self.run(body.jaxpr, body.consts, [*of_body, *carry], None)
-        return _problems(equation, f"loops over {_MOST_TURNS} times around draws", site)
+        return _problems(equation, f"loops more than {_MOST_TURNS} times around draws", site)
 
     def _scan(self, equation: Any, arguments: list[Any], site: Site) -> list[Any]:  # noqa: ANN401
         params, body = equation.params, equation.params["jaxpr"]
@@ -251,25 +248,26 @@ class _Interpreter:
             arguments[split:],
         )
         if length > _MOST_TURNS:
-            return _problems(equation, f"loops over {_MOST_TURNS} times around draws", site)
+            return _problems(equation, f"loops more than {_MOST_TURNS} times around draws", site)
         turns: list[list[Any]] = [[] for _ in equation.outvars[params["num_carry"] :]]
         order = range(length)[::-1] if params["reverse"] else range(length)
         for index in order:
-            results = self.run(body.jaxpr, body.consts, [*consts, *carry, *(_item(one, index) for one in along)], None)
+            slices = [_item(array, index) for array in along]
+            results = self.run(body.jaxpr, body.consts, [*consts, *carry, *slices], None)
             carry, each = results[: params["num_carry"]], results[params["num_carry"] :]
-            for turn, one in zip(turns, each, strict=True):
-                turn.append(one)
+            for turn, result in zip(turns, each, strict=True):
+                turn.append(result)
         if params["reverse"]:
             turns = [turn[::-1] for turn in turns]
-        shapes = [one.aval for one in equation.outvars[params["num_carry"] :]]
+        shapes = [variable.aval for variable in equation.outvars[params["num_carry"] :]]
         return [*carry, *(self._stacked(turn, aval) for turn, aval in zip(turns, shapes, strict=True))]
 
     def _stacked(self, turns: list[Any], aval: Any) -> Any:  # noqa: ANN401
         if not turns:
             return _nodes.full(tuple(aval.shape), aval.dtype, 0)
-        if not any(isinstance(one, Node) for one in turns):
-            return jax.numpy.stack([jax.numpy.asarray(one) if not _is_key(one) else one for one in turns])
-        return _nodes.stacked([_node(one) for one in turns], self.drawings)
+        if not any(isinstance(turn, Node) for turn in turns):
+            return jax.numpy.stack([turn if _is_key(turn) else jax.numpy.asarray(turn) for turn in turns])
+        return _nodes.stacked([_nodes.of_array(turn) for turn in turns], self.drawings)
 
 
 _LOOPS: Final[dict[str, Callable[..., list[Any]]]] = {
@@ -296,7 +294,7 @@ _MOVING: Final = frozenset(
         "scatter",
     )
 )
-"""What of constants is constants again, without the memory that arrays of them would take."""
+"""The primitives that turn constants into constants; run as rules, these take no memory for arrays."""
 
 _OF_NUMBERS: Final = frozenset(
     (
@@ -356,16 +354,16 @@ _OF_NUMBERS: Final = frozenset(
         "conj",
     )
 )
-"""What is the same function of each element."""
+"""The elementwise primitives."""
 
 _DRAWING: Final = frozenset(("random_bits", "random_gamma", "rng_uniform", "rng_bit_generator", "threefry2x32"))
-"""What gives JAX's own values, and must never run."""
+"""The primitives that draw JAX's own values; they never run."""
 
 _UNKNOWN: Final = {
-    "random_bits": "draws bits, which have no law here",
+    "random_bits": "draws bits, which are not served",
     "random_gamma": "draws from a gamma distribution, which is not served",
-    "pure_callback": "calls back into Python, so that its values are unknown",
-    "io_callback": "calls back into Python, so that its values are unknown",
+    "pure_callback": "calls back into Python, which gives unknown values",
+    "io_callback": "calls back into Python, which gives unknown values",
     "svd": "decomposes drawn matrices by svd; only the QR decomposition of normals is known",
     "eigh": "decomposes drawn matrices by eigh; only the QR decomposition of normals is known",
     "cholesky": "decomposes drawn matrices by cholesky; only the QR decomposition of normals is known",
@@ -381,7 +379,7 @@ def _located(node: Any, site: Site) -> Any:  # noqa: ANN401
 
 
 def _problems(equation: Any, text: str, site: Site) -> list[Node]:  # noqa: ANN401
-    return [Problem(tuple(one.aval.shape), one.aval.dtype, text, site) for one in equation.outvars]
+    return [Problem(tuple(variable.aval.shape), variable.aval.dtype, text, site) for variable in equation.outvars]
 
 
 def _inner(parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - JAX's ClosedJaxpr
@@ -399,7 +397,7 @@ def _is_of_jax(source: str, *within: str) -> bool:
 
 
 def _is_main_diagonal(equation: Any, arguments: list[Any]) -> bool:  # noqa: ANN401
-    """Whether a diagonal is R's own, as only its shape tells; it may be too large to be found by its indices."""
+    """Whether a diagonal is R's main one, by its shape: R may be too large to find it by indices."""
     matrix = arguments[0] if len(arguments) == 1 else None
     if not isinstance(matrix, _nodes.Signs) or matrix.box is not None:
         return False
@@ -408,32 +406,32 @@ def _is_main_diagonal(equation: Any, arguments: list[Any]) -> bool:  # noqa: ANN
 
 
 def _draws(parameters: dict[str, Any]) -> bool:
-    """Whether an equation with these parameters draws anything within."""
+    """Whether the inner equations of an equation with these parameters draw."""
     return any(equation.primitive.name in _DRAWING for equation in _within(parameters))
 
 
 def _drawn_shapes(parameters: dict[str, Any]) -> list[Shape]:
-    """The shapes in which an equation with these parameters draws, for each key."""
-    return [tuple(one.params["shape"]) for one in _within(parameters) if one.primitive.name == "random_bits"]
+    """The shapes that the inner equations of an equation with these parameters draw, for each key."""
+    return [tuple(inner.params["shape"]) for inner in _within(parameters) if inner.primitive.name == "random_bits"]
 
 
 def _within(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The equations of an equation with these parameters, and theirs."""
+    """All inner equations of an equation with these parameters."""
     pending = list(parameters.values())
     while pending:
-        one = pending.pop()
-        if isinstance(one, (tuple, list)):
-            pending += one
-        elif isinstance(one, jax.extend.core.ClosedJaxpr):
-            pending.append(one.jaxpr)
-        elif isinstance(one, jax.extend.core.Jaxpr):
-            for equation in one.eqns:
+        parameter = pending.pop()
+        if isinstance(parameter, (tuple, list)):
+            pending += parameter
+        elif isinstance(parameter, jax.extend.core.ClosedJaxpr):
+            pending.append(parameter.jaxpr)
+        elif isinstance(parameter, jax.extend.core.Jaxpr):
+            for equation in parameter.eqns:
                 yield equation
                 pending += equation.params.values()
 
 
 def _full(equation: Any, arguments: list[Any]) -> list[Any] | None:  # noqa: ANN401
-    """A number, broadcast: as that, whatever its size would be."""
+    """A broadcast number as one number, whatever the size of the result."""
     if equation.primitive.name != "broadcast_in_dim" or _is_key(arguments[0]) or np.size(arguments[0]) != 1:
         return None
     out = equation.outvars[0].aval
@@ -443,7 +441,7 @@ def _full(equation: Any, arguments: list[Any]) -> list[Any] | None:  # noqa: ANN
 
 
 def _bound(equation: Any, arguments: list[Any]) -> list[Any]:  # noqa: ANN401
-    """What JAX computes."""
+    """The results that JAX computes."""
     binding = equation.primitive.get_bind_params(equation.params)
     functions, parameters = binding if isinstance(binding, tuple) else ((), binding)  # before and since JAX 0.10
     with equation.ctx.manager:
@@ -456,18 +454,9 @@ def _is_key(value: Any) -> bool:  # noqa: ANN401
     return is_array and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
-def _node(value: Any) -> Node:  # noqa: ANN401
-    """A known array as a node: a number if it is the same everywhere."""
-    if isinstance(value, Node):
-        return value
-    values = np.asarray(value)
-    if values.size > 1 and bool((values == values.reshape(-1)[0]).all()):
-        return _nodes.full(tuple(values.shape), values.dtype, values.reshape(-1)[0])
-    return _nodes.literal(values)
-
-
-def _array(node: Node) -> Array:
-    return _nodes.evaluated(node)
+def _known(value: Any) -> Any:  # noqa: ANN401
+    """The value of a node in which nothing is drawn; anything else as it is."""
+    return _nodes.evaluated(value) if isinstance(value, Node) else value
 
 
 def _item(value: Any, index: int) -> Any:  # noqa: ANN401
@@ -477,117 +466,3 @@ def _item(value: Any, index: int) -> Any:  # noqa: ANN401
     shape = value.shape[1:]
     box = Box(shape, whole(shape).strides, index * size)
     return _nodes.viewed(value, box)
-
-
-# JAX's samplers.
-
-
-class _Sampling:
-    """One call of a sampler."""
-
-    def __init__(self, key: Any, shape: Shape, dtype: DType, site: Site, drawings: Drawings) -> None:  # noqa: ANN401
-        self.key = key
-        self.shape = shape
-        self.dtype = dtype
-        self.site = site
-        self.drawings = drawings
-
-    def atoms(self, law: str) -> tuple[Atom, ...] | None:
-        """A draw for each key; the keys' axes are the first of the result's."""
-        rank = self.key.ndim
-        if self.shape[:rank] != tuple(self.key.shape):
-            return None
-        data = np.asarray(jax.random.key_data(self.key)).reshape(self.key.size, -1)
-        kind = str(jax.random.key_impl(self.key)).encode()
-        inner = self.shape[rank:]
-        return tuple(Atom(kind + row.tobytes(), law, inner, str(self.dtype)) for row in data)
-
-    def problem(self, text: str) -> Problem:
-        return Problem(self.shape, self.dtype, text, self.site)
-
-    def draw(self, scheme: str, dtype: DType | None = None, **parameters: float) -> Node | None:
-        told = "".join(f" {value}" for name, value in parameters.items()) if scheme == "trunc_normal" else ""
-        atoms = self.atoms(scheme + told)
-        if not atoms:
-            return None
-        drawing = self.drawings.of(atoms, self.site)
-        return Draw(self.shape, dtype or self.dtype, drawing, scheme, parameters)
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401
-    """The number that an argument is, if it is one."""
-    if isinstance(value, Full):
-        return float(value.value)
-    return None if isinstance(value, Node) or np.size(value) != 1 else float(np.asarray(value).reshape(()))
-
-
-_OF_EACH: Final = ("_uniform", "_normal", "_normal_real", "_truncated_normal", "_randint")
-"""What draws each element of its result for itself, unless a vmap goes over its bounds alone."""
-
-_BOUNDS: Final = "draws between bounds that are not in order, or that differ along a vmap"
-
-
-def _uniform(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    low, high = map(_number, rest)
-    if low is not None and high is not None and low < high:
-        return sampling.draw("uniform", a=low, b=high)
-    if low is not None and low == high:
-        return _nodes.full(sampling.shape, sampling.dtype, low)
-    are_numbers = low is not None and high is not None
-    unit = None if sampling.key.ndim or are_numbers else sampling.draw("uniform", a=0.0, b=1.0)
-    if unit is None:
-        return sampling.problem(_BOUNDS)
-    below, above = map(_node, rest)
-    return apply("add", apply("multiply", unit, apply("subtract", above, below)), below)
-
-
-def _normal(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    return sampling.draw("normal", mean=0.0, std=1.0)
-
-
-def _truncated_normal(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    low, high = map(_number, rest)
-    if low is None or high is None or not low < high:
-        return None
-    return sampling.draw("trunc_normal", mean=0.0, std=1.0, a=low, b=high)
-
-
-_MOST_OF_SINGLE: Final = 1 << 20
-"""Integers up to which a uniform of float32 has enough values to be rounded down to them."""
-
-
-def _randint(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    low, high = map(_number, rest)
-    if low is None or high is None or not low < high:
-        return sampling.problem("draws integers between bounds that are no two numbers in order")
-    dtype = np.dtype(np.float32 if max(abs(low), abs(high)) <= _MOST_OF_SINGLE else np.float64)
-    drawn = sampling.draw("uniform", dtype, a=low, b=high)
-    return None if drawn is None else with_dtype(apply("floor", drawn), sampling.dtype)
-
-
-def _shuffle(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    if isinstance(rest[0], Node) and is_drawn(rest[0]):
-        return None
-    values = _array(rest[0]) if isinstance(rest[0], Node) else np.asarray(rest[0])
-    atoms = sampling.atoms("permutation")
-    shuffled = None if atoms is None else _rules.shuffled(values, atoms, sampling.drawings, sampling.site)
-    return shuffled or sampling.problem("shuffles values other than a range of numbers, for one key")
-
-
-def _gumbel(sampling: _Sampling, rest: list[Any]) -> Node | None:
-    if sampling.dtype not in _nodes.FLOATS:
-        return None
-    least = float(ml_dtypes.finfo(sampling.dtype).tiny)  # type: ignore[no-untyped-call]
-    unit = sampling.draw("uniform", a=least, b=1.0)
-    return None if unit is None else apply("negate", apply("log", apply("negate", apply("log", unit))))
-
-
-_SAMPLERS: Final[dict[str, Callable[[_Sampling, list[Any]], Node | None]]] = {
-    "_uniform": _uniform,
-    "_normal": _normal,
-    "_normal_real": _normal,
-    "_truncated_normal": _truncated_normal,
-    "_randint": _randint,
-    "_gumbel": _gumbel,
-    "_shuffle": _shuffle,
-}

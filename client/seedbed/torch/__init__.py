@@ -1,4 +1,4 @@
-"""PyTorch: a model's own initialisers are recorded, and its parameters filled wherever they are.
+"""PyTorch: records a model's own initialisers, and fills its parameters wherever they are.
 
     model = seedbed.torch.record(lambda: Transformer(config), seed=7)  # once, anywhere; no memory, no rules to write
 
@@ -6,10 +6,10 @@
     fully_shard(module)
     with seedbed.connect("localhost:50051") as client:
         seedbed.torch.init_module(module, client, model=model)
-        seedbed.torch.verify_module(module, client, model=model)  # proves it, whenever that is wanted
+        seedbed.torch.verify_module(module, client, model=model)  # proves it, at any time
 
-Each rank asks for its own shards alone. The full weights are the same bits whatever the sharding, and no rank ever
-holds more of them than its part.
+Each rank requests only its own shards. The full weights are the same bits whatever the sharding, and no rank ever holds
+more of them than its shards.
 """
 
 from seedbed.torch._module import Rule, init_module

@@ -14,8 +14,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from seedbed import dtypes
-from seedbed._ask import arguments, outputs
-from seedbed._ask.schemes import spec
+from seedbed._ask import arguments, outputs, schemes
 from seedbed._client.sync import Client
 from seedbed._inside.cuda import CudaClient
 from seedbed._show import bars
@@ -29,7 +28,7 @@ Rule = tuple[str, str, Mapping[str, object]]
 """A pattern of names as in ``fnmatch``, a scheme of `seedbed.SCHEMES`, and the scheme's parameters."""
 
 _WRAPPERS = re.compile(r"(?<![^.])(_checkpoint_wrapped_module|_orig_mod|_fsdp_wrapped_module)\.")
-"""What activation checkpointing, `torch.compile` and the first FSDP put into names; checkpoints leave it out."""
+"""What activation checkpointing, `torch.compile` and FSDP 1 insert into names; checkpoints omit it."""
 
 
 def init_module(
@@ -42,16 +41,16 @@ def init_module(
     device: torch.device | str = "cpu",
     only: str | Sequence[str] | None = None,
 ) -> None:
-    """Fills a module's parameters in place, each rank its own shards alone.
+    """Fills a module's parameters in place; each rank fills only its own shards.
 
     Parameters may be plain tensors or the DTensors of ``fully_shard``, ``parallelize_module`` or both, on the CPU or on
     a GPU; those on the meta device are materialised first. No rank talks to another. Tied parameters are filled once,
     and stay tied. What is filled is the same for every sharding, bit for bit.
 
-    Buffers are filled if the model lists them, and else left as and where they are; one on the meta device has no
+    Buffers are filled if the model lists them; all others stay as and where they are. One on the meta device has no
     values, so build the module with `on_meta`.
 
-    With the target ``local:cuda`` parameters have to be on the GPU, and are sampled in place there; with other targets
+    With the target ``local:cuda`` parameters must be on the GPU, and are sampled there in place. With other targets
     those on a GPU are sampled in the CPU's memory, one after another, and copied.
 
     Args:
@@ -59,17 +58,17 @@ def init_module(
         client: A client, such as ``seedbed.connect("local:")``.
         seed: The seed of every tensor; default the model's own, or 0 with rules.
         model: What `record` gives, or a model file: the scheme of each parameter, by name.
-        rules: In place of a model: `Rule`, of which the first that matches a parameter's name counts, such as
+        rules: In place of a model: a list of `Rule`; the first that matches a parameter's name applies, such as
             ``[("*.bias", "zeros", {}), ("*", "normal", {"std": 0.02})]``.
         progress: Called as ``progress(done_bytes, total_bytes)`` of this rank's bytes; True draws a bar on rank 0.
         device: Where tensors on the meta device go; a DTensor goes where its mesh is.
-        only: A pattern of names as in ``fnmatch``, or several, such as ``"*lora_*"``. What matches none of them is left
-            as it is, in the module, and left out, of the model. Default: everything is filled.
+        only: A pattern of names as in ``fnmatch``, or several, such as ``"*lora_*"``. Tensors that match none of them
+            keep their values, and are ignored in the model. Default: everything is filled.
 
     Raises:
         InvalidRequest: If model or rules do not fit the module, before anything is changed; or if the server refuses
-            what they ask for.
-        SeedbedError: If the server cannot be reached, or fails.
+            a tensor.
+        SeedbedError: If the server is unreachable, or fails.
 
     >>> import seedbed, torch, seedbed.torch
     >>> layer = torch.nn.Linear(64, 64)
@@ -80,35 +79,35 @@ def init_module(
     (True, 0.2)
     """
     if progress is True:
-        bars.check()  # on each rank, for the others would wait for one that fails
+        bars.check_rich()  # on every rank: otherwise the others would wait for the one that fails
     specs = specs_of(module, seed, model, rules, only)
     _check_buffers(module, specs, only)
     tensors = tensors_of(module)
     for name in specs:
         check_not_copied(name, tensors[name])
-    _wanted(module, specs)  # a placement that cannot be filled is refused before anything is changed
+    _slots(module, specs)  # refuses unsupported placements before anything is changed
     _materialise(module, device, only)
-    _fill(_wanted(module, specs), client, _of_rank(progress))
+    _fill(_slots(module, specs), client, _of_rank(progress))
 
 
 def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replaces tensors of a module, as ``module.to`` does, but what is tied stays tied.
+    """Replaces tensors of a module, as ``module.to`` does, but keeps tied ones tied.
 
     Args:
         module: The module; parts of it may be wrapped by ``fully_shard``.
-        change: Gives the new tensor, or the same.
+        change: Returns the new tensor, or the same one.
     """
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    changed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old one, so that no other gets its id
+    changed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old tensor, so that no other gets its id
 
     def change_once(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in changed:
             changed[id(tensor)] = tensor, change(tensor)
         return changed[id(tensor)][1]
 
-    # What `to` and `to_empty` are made of; FSDP takes part in it.
+    # `to` and `to_empty` call this; FSDP overrides it.
     module._apply(change_once)  # type: ignore[no-untyped-call]
     for first, *others in names.values():
         for other in others:
@@ -117,12 +116,12 @@ def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tens
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
-    """The name of a tensor's element type, as Seedbed's if it has it."""
+    """The name of a tensor's dtype, which is Seedbed's if it is served."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def served_dtype(tensor: torch.Tensor) -> str:
-    """The dtype that a tensor is served in: its own, or float64, which holds what is drawn into integers."""
+    """The dtype that a tensor is served in: its own, or float64 for integers."""
     return dtype_name(tensor) if _is_served(tensor) else "float64"
 
 
@@ -133,7 +132,7 @@ def specs_of(
     rules: Sequence[Rule] | None,
     only: str | Sequence[str] | None,
 ) -> dict[str, TensorSpec]:
-    """What each tensor shall hold, by name.
+    """The spec of each tensor, by name.
 
     Args:
         module: The module.
@@ -143,7 +142,7 @@ def specs_of(
         only: As for `init_module`.
 
     Raises:
-        InvalidRequest: If model or rules do not fit the module, or not one of them is given.
+        InvalidRequest: If model or rules do not fit the module, or not one of them is spec.
     """
     if model is not None and rules is None:
         return _specs_of_model(module, model, seed, only)
@@ -197,74 +196,74 @@ def _among(tensors: Mapping[str, Any], only: str | Sequence[str] | None) -> dict
 def _specs_of_model(
     module: torch.nn.Module, model: Model, seed: int | None, only: str | Sequence[str] | None
 ) -> dict[str, TensorSpec]:
-    names = collections.Counter(given.name for given in model.tensors)
+    names = collections.Counter(spec.name for spec in model.tensors)
     if repeated := [name for name, count in names.items() if count > 1]:
-        raise InvalidRequest("model", f"has several tensors of one name: {_listed(repeated)}")
+        raise InvalidRequest("model", f"has several tensors with the same name: {_listed(repeated)}")
     tensors = _among(tensors_of(module), only)
     parameters = {name: tensor for name, tensor in parameters_of(module).items() if name in tensors}
-    specs = {given.name: given for given in model.tensors if _is_among(given.name, only)}
+    specs = {spec.name: spec for spec in model.tensors if _is_among(spec.name, only)}
     if missing := parameters.keys() - specs.keys():
         raise InvalidRequest("model", f"lacks parameters of the module: {_listed(missing)}")
     if unknown := specs.keys() - tensors.keys():
         raise InvalidRequest("model", f"has tensors that the module lacks: {_listed(unknown)}")
     left = tensors_of(module).keys() - tensors.keys()
-    _check_apart(specs.values(), [given for given in model.tensors if given.name in left], left)
-    for name, given in specs.items():
-        _check(tensors[name], given)
+    _check_apart(specs.values(), [spec for spec in model.tensors if spec.name in left], left)
+    for name, spec in specs.items():
+        _check(tensors[name], spec)
     if seed is None:
         return specs
     number = arguments.integer(seed, "seed", "seed", arguments.UINT64)
-    return {name: _with_seed(given, number) for name, given in specs.items()}
+    return {name: _with_seed(spec, number) for name, spec in specs.items()}
 
 
 def _check_apart(specs: Iterable[TensorSpec], others: Iterable[TensorSpec], left: Set[str]) -> None:
-    """Refuses to fill one tensor of two that are made of the same draws: the other holds something else by now.
+    """Refuses to fill one of two tensors with draws in common: the other may hold other values by now.
 
     Args:
-        specs: What is filled.
-        others: What the model tells of tensors that are left as they are.
-        left: The names of all of these.
+        specs: The specs of tensors that are filled.
+        others: The specs of tensors that are left as they are.
+        left: The names of all tensors that are left as they are.
 
     Raises:
-        InvalidRequest: If there are such two; names both.
+        InvalidRequest: If there are two such tensors; names both.
     """
-    users = {owner: given.name for given in others for owner in _owners(given)} | {name: name for name in left}
-    for given in specs:
-        other = next((users[owner] for owner in _owners(given) if owner in users), None)
+    users = {owner: spec.name for spec in others for owner in _owners(spec)} | {name: name for name in left}
+    for spec in specs:
+        other = next((users[owner] for owner in _owners(spec) if owner in users), None)
         if other is not None:
             raise InvalidRequest(
-                given.name,
-                f"has draws in common with {other}, which is left as it is, so that the two would not fit; let only "
-                "name both or neither, or give rules if they need not fit",
+                spec.name,
+                f"has draws in common with {other}, which is left as it is, so the two may not match; let only name "
+                "both or neither, or give rules if they need not match",
             )
 
 
-def _owners(given: TensorSpec) -> list[str]:
-    """The tensors after which the streams of a tensor are named, itself first."""
-    return [given.name, *(stream.partition("#")[0] for stream in _streams(given))]
+def _owners(spec: TensorSpec) -> list[str]:
+    """The tensors after which a tensor's streams are named; first, the tensor itself."""
+    return [spec.name, *(stream.partition("#")[0] for stream in _streams(spec))]
 
 
-def _streams(given: TensorSpec | Recipe) -> Iterator[str]:
-    """The streams that are named in a message, and in what it is made of."""
-    if given.stream:
-        yield given.stream
-    for part in given.parts.parts:
+def _streams(recipe: TensorSpec | Recipe) -> Iterator[str]:
+    """The streams that are named in a recipe, and in those within it."""
+    if recipe.stream:
+        yield recipe.stream
+    for part in recipe.parts.parts:
         yield from _streams(part.recipe)
-    for step in given.expression.steps:
+    for step in recipe.expression.steps:
         if step.HasField("recipe"):
             yield from _streams(step.recipe)
 
 
-def _check(tensor: torch.Tensor, given: TensorSpec) -> None:
-    if (shape := global_shape(tensor)) != tuple(given.shape):
-        raise InvalidRequest(given.name, f"has shape {shape} in the module and {tuple(given.shape)} in the model")
-    if served_dtype(tensor) != (name := dtypes.name_of(given.dtype)):
-        raise InvalidRequest(given.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
+def _check(tensor: torch.Tensor, spec: TensorSpec) -> None:
+    if (shape := global_shape(tensor)) != tuple(spec.shape):
+        raise InvalidRequest(spec.name, f"has shape {shape} in the module and {tuple(spec.shape)} in the model")
+    if served_dtype(tensor) != (name := dtypes.name_of(spec.dtype)):
+        raise InvalidRequest(spec.name, f"has dtype {dtype_name(tensor)} in the module and {name} in the model")
 
 
-def _with_seed(given: TensorSpec, seed: int) -> TensorSpec:
+def _with_seed(spec: TensorSpec, seed: int) -> TensorSpec:
     result = TensorSpec()
-    result.CopyFrom(given)
+    result.CopyFrom(spec)
     result.seed = seed
     return result
 
@@ -279,7 +278,9 @@ def _specs_by_rules(
             unmatched.append(name)
             continue
         _, scheme, parameters = rule
-        specs[name] = spec(scheme, global_shape(tensor), **parameters, name=name, dtype=dtype_name(tensor), seed=seed)
+        specs[name] = schemes.spec(
+            scheme, global_shape(tensor), **parameters, name=name, dtype=dtype_name(tensor), seed=seed
+        )
     if unmatched:
         raise InvalidRequest("rules", f'match none of {_listed(unmatched)}; end them with ("*", scheme, parameters)')
     return specs
@@ -294,8 +295,8 @@ def _check_buffers(module: torch.nn.Module, specs: Mapping[str, TensorSpec], onl
     for name, buffer in buffers_of(module).items():
         if buffer.is_meta and name not in specs and _is_among(name, only):
             remedy = (
-                "give the model that seedbed.torch.record makes, which has what the code draws, and build the module "
-                "with seedbed.torch.on_meta, which keeps all other buffers"
+                "give the model that seedbed.torch.record makes, which has the buffers that the code draws, and build "
+                "the module with seedbed.torch.on_meta, which keeps all others"
             )
             raise InvalidRequest(
                 name, f"is a buffer on the meta device, without values, and not in the model; {remedy}"
@@ -314,57 +315,59 @@ def _materialise(module: torch.nn.Module, device: torch.device | str, only: str 
     convert(module, on_device)
 
 
-class _Wanted(NamedTuple):
+class _Slot(NamedTuple):
+    """A part of a tensor that this rank holds, and its memory."""
+
     part: TensorSlice
     memory: torch.Tensor
 
 
-def _wanted(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_Wanted]:
-    """What this rank asks for, and where it goes."""
+def _slots(module: torch.nn.Module, specs: Mapping[str, TensorSpec]) -> list[_Slot]:
+    """What this rank requests, and where it goes."""
     tensors = tensors_of(module)
     return [
-        _Wanted(TensorSlice(spec=given, region=region), memory)
-        for name, given in specs.items()
-        for region, memory in local_parts(name, tensors[name], given.HasField("zeros"))
+        _Slot(TensorSlice(spec=spec, region=region), memory)
+        for name, spec in specs.items()
+        for region, memory in local_parts(name, tensors[name], spec.HasField("zeros"))
     ]
 
 
 @torch.no_grad()
-def _fill(wanted: Sequence[_Wanted], client: Client, progress: Progress | bool | None) -> None:
+def _fill(slots: Sequence[_Slot], client: Client, progress: Progress | bool | None) -> None:
     memories: dict[str, list[torch.Tensor]] = {}
-    for part, memory in wanted:
+    for part, memory in slots:
         memories.setdefault(part.spec.name, []).append(memory)
     arrays = client.init_model(
-        [part for part, _ in wanted],
+        [part for part, _ in slots],
         out=lambda name: _destination(memories[name].pop(0), client),
         progress=progress,
     )
     try:
-        for (_, array), (_, memory) in zip(arrays, wanted, strict=True):
+        for (_, array), (_, memory) in zip(arrays, slots, strict=True):
             if isinstance(array, np.ndarray) and not _is_in_reach(memory):
                 memory.copy_(as_tensor(array))
     except InvalidRequest as error:
         if (place := fields.split(error.field)) is None:
             raise
         index, rest = place
-        name = wanted[index].part.spec.name
+        name = slots[index].part.spec.name
         raise InvalidRequest(name + rest.removeprefix(".spec"), error.description) from None
 
 
-def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or what CuPy takes for one
-    """What the client fills: the tensor's own memory, if it can reach that."""
+def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or an object that CuPy accepts as one
+    """What the client fills: the tensor's own memory, if the client can reach it."""
     if isinstance(client, CudaClient) and _is_served(memory):
         return memory
     return as_array(memory) if _is_in_reach(memory) else None
 
 
 def _is_in_reach(memory: torch.Tensor) -> bool:
-    """Whether NumPy can write there, and what is served."""
+    """Whether NumPy can write values there as they are served."""
     return memory.device.type == "cpu" and _is_served(memory)
 
 
 def _is_served(tensor: torch.Tensor) -> bool:
-    """Whether its elements come as they are."""
+    """Whether its dtype is served, without conversion."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
@@ -381,7 +384,7 @@ def as_tensor(array: Array) -> torch.Tensor:
 
 
 def _of_rank(progress: Progress | bool | None) -> Progress | bool | None:
-    """What this rank reports to: only the first one draws a bar."""
+    """Progress on this rank: only the first one draws a bar."""
     if progress is True and torch.distributed.is_initialized() and torch.distributed.get_rank():
         return None
     return progress

@@ -96,13 +96,13 @@ def unset(shape: Shape, dtype: torch.dtype) -> Problem:
 def problem(text: str, shape: Shape, dtype: torch.dtype, cause: Node | None = None) -> Problem:
     """A problem; or an earlier one, in what the values are computed from."""
     earlier = problem_of(cause) if cause is not None else None
-    return spoilt(earlier, shape, dtype) if earlier else Problem(shape, dtype, text)
+    return propagated(earlier, shape, dtype) if earlier else Problem(shape, dtype, text)
 
 
-def spoilt(cause: nodes.Problem, shape: Sequence[int], dtype: torch.dtype) -> Problem:
+def propagated(cause: nodes.Problem, shape: Sequence[int], dtype: torch.dtype) -> Problem:
     """What is computed from a problem: marked with the same text, so that the first reason is kept."""
     assert isinstance(cause, Problem)  # for mypy
-    text = cause.text if not cause.is_unset else "is made of memory that was never initialised"
+    text = cause.text if not cause.is_unset else "is computed from memory that was never initialised"
     return dataclasses.replace(cause, shape=tuple(shape), dtype=dtype, text=text, is_unset=False)
 
 
@@ -254,7 +254,7 @@ def cast(node: Node, dtype: torch.dtype) -> Node:  # noqa: PLR0911 - a case for 
     return Cast(node.shape, dtype, node)
 
 
-_NOT_COMPLEX = "is computed of complex numbers, which are served as they are drawn, times a real number at the most"
+_NOT_COMPLEX = "is computed from complex numbers, of which only draws and their real multiples are served"
 
 
 def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = None) -> Node:
@@ -270,7 +270,7 @@ def apply(function: str, *arguments: Node | float, dtype: torch.dtype | None = N
     )
     for operand in operands:
         if isinstance(operand, Problem):
-            return spoilt(operand, shape, dtype)
+            return propagated(operand, shape, dtype)
     others = [operand for operand in operands if not isinstance(operand, Full)]
     if not others:
         return _constant(function, operands, shape, dtype)
@@ -287,7 +287,7 @@ def _apply_complex(function: str, arguments: Sequence[Node | complex], shape: Sh
     )
     for operand in operands:
         if isinstance(operand, Problem):
-            return spoilt(operand, shape, dtype)
+            return propagated(operand, shape, dtype)
     others = [operand for operand in operands if not isinstance(operand, Full)]
     if len(others) == 1 and others[0].shape == shape and others[0].dtype == dtype:
         scaled = _scaled_complex(function, operands, others[0])

@@ -1,6 +1,6 @@
-"""torch's operations on values that are only noted: which node each makes of its arguments' nodes.
+"""torch's operations on symbolic tensors: the node that each computes from its arguments' nodes.
 
-An operation that is not here makes a `Problem`, which is told if it reaches a parameter or buffer.
+An operation that is missing here gives a `Problem`, an error once it reaches a parameter or buffer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from seedbed.torch import _nodes
 from seedbed.torch._nodes import apply, viewed
 
 MAX_PIECES = 4096
-"""Of what an operation takes together, as many as a tensor may have parts."""
+"""The most pieces that an operation joins: as many as a tensor may have parts."""
 
 MOST_FACTORS = 256
-"""Of a product, each of which is a step."""
+"""The most factors of a product; each is a step."""
 
 Arguments = Mapping[str, Any]
 """An operation's arguments by name; tensors are nodes."""
@@ -31,10 +31,10 @@ Operation = Callable[[Arguments, Shape, torch.dtype], Node]
 """Makes a node from the arguments, the result's shape and its dtype."""
 
 
-def _function(name: str, *names: str) -> Operation:
-    """One of the contract's functions."""
+def _function(function: str, *names: str) -> Operation:
+    """One of the contract's functions, of the arguments with these names; default ``self``."""
     names = names or ("self",)
-    return lambda arguments, shape, dtype: apply(name, *(arguments[name] for name in names), dtype=dtype)
+    return lambda arguments, shape, dtype: apply(function, *(arguments[name] for name in names), dtype=dtype)
 
 
 def _negated(node: Node) -> Node:
@@ -135,7 +135,7 @@ def _addc(combine: str) -> Operation:
 
 
 def _by(make: Callable[[Node], Node]) -> Operation:
-    """A function of ``self`` alone, written with those of the contract."""
+    """A function of ``self`` alone, composed of the contract's."""
     return lambda arguments, shape, dtype: with_dtype(make(arguments["self"]), dtype)
 
 
@@ -188,7 +188,7 @@ def _hyperbolic(sign: str) -> Callable[[Node], Node]:
     return function
 
 
-# Reductions. The contract's keep their axes; a view drops them.
+# Reductions. Those of the contract keep the axes; a view drops them.
 
 
 def _reduced(
@@ -198,7 +198,7 @@ def _reduced(
     axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     axes = tuple(sorted({axis % rank for axis in axes})) if rank else ()
     if isinstance(node, _nodes.Problem):
-        return _nodes.spoilt(node, shape, dtype)
+        return _nodes.propagated(node, shape, dtype)
     if not axes:
         return viewed(node, whole(shape))
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(node.shape))
@@ -219,7 +219,7 @@ def _norm(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     if math.isinf(p):
         return _reduced(apply("absolute", node), "maximum" if p > 0 else "minimum", dims, shape, dtype)
     if p <= 0:
-        return _nodes.problem(f"the {p:g}-norm of values that were drawn is not served", shape, dtype, node)
+        return _nodes.problem(f"is the {p:g}-norm of drawn values, which is not served", shape, dtype, node)
     return _reduced(node, "norm", dims, shape, dtype, p)
 
 
@@ -253,7 +253,7 @@ def _softmax(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 
 
 def _product(a: Node, b: Node, axis: int, shape: Shape, dtype: torch.dtype) -> Node:
-    """The sum along an axis of what two nodes that are broadcast give together."""
+    """The sum, along an axis, of the product of two nodes, which are broadcast."""
     return _reduced(apply("multiply", a, b), "sum", axis, shape, dtype)
 
 
@@ -268,7 +268,7 @@ def _matrix_product(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> N
 
 
 def _cumsum(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
-    """Each element as the sum of those up to it: of as many products with 0 and 1 as there are pairs of them."""
+    """The sum of the elements up to each: of its products with 0 and 1."""
     node, dim = arguments["self"], arguments["dim"] % max(len(shape), 1)
     size = shape[dim]
     order = torch.arange(size, dtype=torch.float64)
@@ -283,7 +283,9 @@ def _prod(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     if dim is None:
         node, dim = viewed(node, whole((math.prod(node.shape),))), 0
     if not 0 < (size := node.shape[dim]) <= MOST_FACTORS:
-        return _nodes.problem(f"a product of {size} values that were drawn is not served", shape, dtype, node)
+        return _nodes.problem(
+            f"is a product of {size} drawn values; 1 to {MOST_FACTORS} are served", shape, dtype, node
+        )
     before = (slice(None),) * (dim % len(node.shape))
     factors = [
         viewed(node, box_by(node.shape, lambda array, n=n: array[(*before, n, ...)]))  # type: ignore[misc]
@@ -292,13 +294,13 @@ def _prod(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     return viewed(functools.reduce(functools.partial(apply, "multiply"), factors), whole(shape))
 
 
-# What moves elements.
+# Movement of elements.
 
 
 def _placed(places: Sequence[tuple[Box, Node]], shape: Shape, dtype: torch.dtype) -> Node:
-    """Nodes in boxes, which cover everything."""
+    """Nodes in boxes that cover everything."""
     if len(places) > MAX_PIECES:
-        return _nodes.problem(f"is put together of {len(places)} pieces, over the limit of {MAX_PIECES}", shape, dtype)
+        return _nodes.problem(f"is joined from {len(places)} pieces, over the limit of {MAX_PIECES}", shape, dtype)
     flat: Node = _nodes.unset((math.prod(shape),), dtype)
     for box, node in places:
         flat = _nodes.written(flat, box, _nodes.cast(node, dtype))
@@ -309,7 +311,7 @@ def _cat(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     dim, begin, places = arguments.get("dim", 0) % max(len(shape), 1), 0, []
     for node in arguments["tensors"]:
         if node.shape == (0,) and len(shape) != 1:
-            continue  # torch lets an empty one pass
+            continue  # torch skips empty tensors
         end = begin + node.shape[dim]
         index = (*(slice(None),) * dim, slice(begin, end))
         places.append((box_by(shape, lambda array, index=index: array[index]), node))  # type: ignore[misc]
@@ -339,7 +341,8 @@ def _repeat(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 def _repeat_interleave(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     node, repeats, dim = arguments["self"], arguments["repeats"], arguments.get("dim")
     if not isinstance(repeats, int):
-        return _nodes.problem("repeat_interleave by a tensor is not served", shape, dtype, node)
+        text = "is computed by repeat_interleave with a tensor of repeats, which is not served"
+        return _nodes.problem(text, shape, dtype, node)
     if dim is None:
         node, dim = viewed(node, whole((math.prod(node.shape),))), 0
     sizes, strides = list(node.shape), list(row_major(node.shape))
@@ -368,9 +371,9 @@ def _rolled(node: Node, shift: int, dim: int) -> Node:
     before = (slice(None),) * (dim % len(node.shape))
     places = []
     for begin, end, to in ((0, size - shift % size, shift % size), (size - shift % size, size, 0)):
-        taken = box_by(node.shape, lambda array, b=begin, e=end: array[(*before, slice(b, e))])  # type: ignore[misc]
-        laid = box_by(node.shape, lambda array, t=to, n=end - begin: array[(*before, slice(t, t + n))])  # type: ignore[misc]
-        places.append((laid, viewed(node, taken)))
+        source = box_by(node.shape, lambda array, b=begin, e=end: array[(*before, slice(b, e))])  # type: ignore[misc]
+        target = box_by(node.shape, lambda array, t=to, n=end - begin: array[(*before, slice(t, t + n))])  # type: ignore[misc]
+        places.append((target, viewed(node, source)))
     return _placed(places, node.shape, node.dtype)
 
 
@@ -395,14 +398,14 @@ def _embedding(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 def _index(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     used = [(dim, index) for dim, index in enumerate(arguments["indices"]) if index is not None]
     if len(used) != 1:
-        return _nodes.problem("indexing by several tensors is not served", shape, dtype, arguments["self"])
+        return _nodes.problem("is indexed by several tensors, which is not served", shape, dtype, arguments["self"])
     return _indexed(arguments["self"], *used[0], shape, dtype)
 
 
 def _indexed(node: Node, dim: int, index: Node, shape: Shape, dtype: torch.dtype) -> Node:
-    """Slices along one axis, by numbers that the code knows."""
+    """Slices along one axis, by indices that are known."""
     if is_drawn(index):
-        return _nodes.problem("indexing by values that were drawn is not served", shape, dtype, index)
+        return _nodes.problem("is indexed by drawn values, which is not served", shape, dtype, index)
     numbers = _nodes.evaluated(index).reshape(-1)
     if numbers.dtype == torch.bool:
         numbers = numbers.nonzero().reshape(-1)
@@ -410,9 +413,9 @@ def _indexed(node: Node, dim: int, index: Node, shape: Shape, dtype: torch.dtype
     sizes = (*node.shape[:dim], len(numbers), *node.shape[dim + 1 :])
     before, places = (slice(None),) * dim, []
     for position, number in enumerate(numbers.tolist()[: MAX_PIECES + 1]):
-        taken = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
-        laid = box_by(sizes, lambda array, p=position: array[(*before, p, ...)])  # type: ignore[misc]
-        places.append((laid, viewed(node, taken)))
+        source = box_by(node.shape, lambda array, n=number % size: array[(*before, n, ...)])  # type: ignore[misc]
+        target = box_by(sizes, lambda array, p=position: array[(*before, p, ...)])  # type: ignore[misc]
+        places.append((target, viewed(node, source)))
     return viewed(_placed(places, sizes, dtype), whole(shape))
 
 
@@ -421,12 +424,12 @@ def _index_fill(arguments: Arguments, _shape: Shape, _dtype: torch.dtype) -> Nod
 
 
 def _with_slices(node: Node, dim: int, index: Node, values: Node | float) -> Node:
-    """A node with other slices along an axis, at numbers that the code knows."""
+    """A node with other slices along an axis, at indices that are known."""
     if is_drawn(index):
-        return _nodes.problem("indexing by values that were drawn is not served", node.shape, node.dtype, index)
+        return _nodes.problem("is indexed by drawn values, which is not served", node.shape, node.dtype, index)
     numbers = _nodes.evaluated(index).reshape(-1)
     if len(numbers) > MAX_PIECES:
-        text = f"writes {len(numbers)} slices by their numbers, over the limit of {MAX_PIECES}"
+        text = f"is written in {len(numbers)} slices by their indices, over the limit of {MAX_PIECES}"
         return _nodes.problem(text, node.shape, node.dtype)
     size, before = node.shape[dim], (slice(None),) * (dim % len(node.shape))
     flat = viewed(node, whole((math.prod(node.shape),)))
@@ -454,7 +457,7 @@ def _index_put(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
             return apply("where", index, viewed(values, whole(())), node, dtype=dtype)
         if index.dtype != torch.bool and len(index.shape) == 1:
             return _with_slices(node, dim, index, values)
-    return _nodes.problem("writing at several indices is not served", shape, dtype, node)
+    return _nodes.problem("is written at several indices, which is not served", shape, dtype, node)
 
 
 def _index_copy(arguments: Arguments, _shape: Shape, _dtype: torch.dtype) -> Node:
@@ -475,7 +478,7 @@ def _pad(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     for index in range(len(pad) // 2):
         begin[-1 - index] = pad[2 * index]
     if any(n < 0 for n in pad):
-        return _nodes.problem("a padding below 0 is not served", shape, dtype, node)
+        return _nodes.problem("is padded by less than 0, which is not served", shape, dtype, node)
     part = tuple(slice(b, b + size) for b, size in zip(begin, node.shape, strict=True))
     around: Node = Full((math.prod(shape),), dtype, float(arguments.get("value", 0)))
     inside = box_by(shape, lambda array: array[part])
@@ -485,11 +488,11 @@ def _pad(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 def _diag(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     node, k = arguments["self"], arguments.get("diagonal", arguments.get("offset", 0))
     if isinstance(node, _nodes.Signs):
-        return _nodes.spoilt(node, shape, dtype)
+        return _nodes.propagated(node, shape, dtype)
     if len(node.shape) == 2 and len(shape) == 1:
         return viewed(node, box_by(node.shape, lambda array: np.diagonal(array, k)))
     if len(node.shape) != 1:
-        return _nodes.problem("a diagonal of more than 2 dimensions is not served", shape, dtype, node)
+        return _nodes.problem("is a diagonal of more than 2 dimensions, which is not served", shape, dtype, node)
     around: Node = Full((math.prod(shape),), dtype, 0.0)
     return viewed(_nodes.written(around, box_by(shape, lambda array: np.diagonal(array, k)), node), whole(shape))
 

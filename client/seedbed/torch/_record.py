@@ -18,41 +18,43 @@ from seedbed._record.nodes import Full, Literal, Node, is_drawn, leaves, problem
 from seedbed._types import Progress
 from seedbed.errors import InvalidRequest
 from seedbed.torch import _emit, _module, _nodes
-from seedbed.torch._trace import Trace, attributes, trace
+from seedbed.torch._functions import attributes
+from seedbed.torch._trace import Trace, trace
 from seedbed.v1 import Model
 
 Build = Callable[[], torch.nn.Module]
 
 
 def record(build: Build, seed: int = 0, *, independent_copies: bool = False, check: bool = False) -> Model:
-    """The initial values of a model, read off its own code: what fills each parameter and buffer.
+    """Records how a model's own code fills each parameter and buffer.
 
-    ``build`` runs once, without memory for weights and without drawing. Recorded is what torch computes, whichever
-    functions call it: draws of every kind, arithmetic on them, slices, transposes, concatenations and copies. What is
-    a law in the end is recorded as one scheme: `randn(n, d) * 0.02` as a normal; all else as parts, literals and
-    expressions. What is equal in the code's result is equal in ours: a copy shares its original's stream, and so does
-    what is drawn from the same state of a generator. A tensor that is filled again has its last values.
+    ``build`` runs once, without memory for weights and without drawing. The recording follows what torch computes,
+    whichever functions call it: draws of every kind, arithmetic on them, slices, transposes, concatenations and copies.
+    Values that follow one law are recorded as one scheme, such as `randn(n, d) * 0.02` as a normal; all others as
+    parts, literals and expressions. Values that are equal in the code are equal in the recording: a copy shares its
+    original's stream, and so do draws from the same state of a generator. A tensor that is filled again has its last
+    values.
 
-    Listed are all parameters, tied ones once by their first name; and those buffers that are drawn, are constant, or
-    are of floating point and saved with the module. Others (counters, masks) are no part of a model file: `on_meta`
-    keeps them.
+    The model lists all parameters, tied ones once by their first name; and those buffers that are drawn, are constant,
+    or are of floating point and saved with the module. Other buffers (counters, masks) are not part of a model file:
+    `on_meta` keeps them.
 
     Args:
-        build: Makes the module anew; a class or function without arguments. Python's and NumPy's global generators are
-            seeded with ``seed`` meanwhile, so that what they give is a function of it, too.
+        build: Builds the module anew; a class or function without arguments. Meanwhile Python's and NumPy's global
+            generators are seeded with ``seed``, so that their values depend on it, too.
         seed: The seed of every tensor.
-        independent_copies: Whether copies draw values of their own instead.
-        check: Whether to record twice, and refuse a model that differs: one that depends on time, on generators that
-            nobody seeded, or on the order of a set.
+        independent_copies: Whether copies draw different values instead.
+        check: Whether to record twice, and refuse a model that differs: one that depends on time, on unseeded
+            generators, or on the order of a set.
 
     Returns:
         A Model message, for `init_module`, `seedbed.Client.init_model` or a model file.
 
     Raises:
-        InvalidRequest: If a tensor's initial values cannot be said; names it, the operation, and the line of the code.
+        InvalidRequest: If no recipe describes a tensor; names the tensor, the operation, and the line of the code.
 
     Warns:
-        UserWarning: If the model holds over 64 MiB of values that the code computes without drawing.
+        UserWarning: If the model holds more than 64 MiB of values that the code computes without drawing.
 
     >>> import torch, seedbed.torch
     >>> model = seedbed.torch.record(lambda: torch.nn.Linear(16, 4), seed=7)
@@ -68,11 +70,11 @@ def record(build: Build, seed: int = 0, *, independent_copies: bool = False, che
 def on_meta(build: Build) -> torch.nn.Module:
     """Builds a module whose parameters take no memory yet, but whose buffers have their values.
 
-    Under ``with torch.device("meta")`` buffers lose theirs, and nothing brings those back that the code computes. Only
-    what the code draws into buffers is left to `init_module`, as parameters are.
+    Under ``with torch.device("meta")`` buffers lose their values, and nothing restores those that the code computes.
+    Here only buffers that the code draws are left to `init_module`, as parameters are.
 
     Args:
-        build: Makes the module anew; a class or function without arguments.
+        build: Builds the module anew; a class or function without arguments.
 
     Returns:
         The module, its parameters on the meta device, for ``fully_shard`` or ``parallelize_module``, then
@@ -93,10 +95,10 @@ def build(
     device: torch.device | str | None = None,
     progress: Progress | bool | None = None,
 ) -> torch.nn.Module:
-    """Builds a module and fills it: `record`, `on_meta` and `init_module` in one, for who does not shard in between.
+    """Builds a module and fills it: `record`, `on_meta` and `init_module` in one, without sharding in between.
 
     Args:
-        build: Makes the module anew; a class or function without arguments. It runs once.
+        build: Builds the module anew; a class or function without arguments. It runs once.
         client: A client, such as ``seedbed.connect("local:")``.
         seed: The seed of every tensor.
         device: Where the module goes; default the CPU.
@@ -106,8 +108,8 @@ def build(
         The module, with its values.
 
     Raises:
-        InvalidRequest: As `record` and `init_module`.
-        SeedbedError: If the server cannot be reached, or fails.
+        InvalidRequest: As for `record` and `init_module`.
+        SeedbedError: If the server is unreachable, or fails.
 
     >>> import seedbed, torch, seedbed.torch
     >>> with seedbed.connect("local:") as client:
@@ -126,7 +128,7 @@ def build(
 def _traced(build: Build, seed: int) -> Trace:
     traced = trace(build, arguments.integer(seed, "seed", "seed", arguments.UINT64))
     if not isinstance(traced.module, torch.nn.Module):
-        raise InvalidRequest("build", f"returned a {type(traced.module).__name__}; give what returns a torch.nn.Module")
+        raise InvalidRequest("build", f"returned a {type(traced.module).__name__}; it must return a torch.nn.Module")
     return traced
 
 
@@ -164,7 +166,7 @@ def _parameter_node(name: str, parameter: torch.Tensor, traced: Trace) -> Node:
 
 
 def _buffer_node(name: str, buffer: torch.Tensor, traced: Trace, is_saved: bool) -> Node | None:
-    """What a buffer holds; None if it is no part of the model."""
+    """What a buffer holds; None if it is not part of the model."""
     is_float = _module.dtype_name(buffer) in dtypes.NAMES
     if not is_float and (buffer.is_complex() or not traced.is_symbolic(buffer)):
         return None
@@ -196,29 +198,29 @@ def _are_finite(node: Node) -> bool:
 
 def _check_finite(name: str, node: Node) -> None:
     if not _are_finite(node):
-        raise InvalidRequest(name, "holds values that are not finite, which cannot be served")
+        raise InvalidRequest(name, "holds values that are not finite, which are not served")
 
 
 def _check_apart(name: str, tensor: torch.Tensor, places: dict[int, list[tuple[str, Box]]]) -> None:
-    """Refuses tensors that share memory: training one would change the other in torch, and not after this."""
+    """Refuses tensors that share memory: in torch, training one changes the other, but not once they are filled."""
     here = places.setdefault(int(tensor.untyped_storage()._cdata), [])
     box = Box.of(tensor)
-    for other, its in here:
-        if not box.is_apart_from(its):
+    for other, place in here:
+        if not box.is_apart_from(place):
             raise InvalidRequest(name, f"shares memory with {other}; to tie them, make them the same Parameter")
     here.append((name, box))
 
 
 def _check_same(model: Model, again: Model) -> None:
-    names, others = ([spec.name for spec in one.tensors] for one in (model, again))
+    names, others = ([spec.name for spec in each.tensors] for each in (model, again))
     if names != others:
-        raise InvalidRequest("build", "makes other parameters each time that it runs; make it a function of its code")
+        raise InvalidRequest("build", "builds different parameters each time that it runs; make it deterministic")
     for spec, other in zip(model.tensors, again.tensors, strict=True):
         if spec != other:
             raise InvalidRequest(
                 spec.name,
-                "is initialised in another way each time that the code runs: by a generator that nobody seeded, by "
-                "the time, or in the order of a set; seed it",
+                "is initialised differently each time that the code runs: by an unseeded generator, by the time, or in "
+                "the order of a set; make it deterministic",
             )
 
 
@@ -226,10 +228,10 @@ def _check_same(model: Model, again: Model) -> None:
 
 
 def _put_on_meta(traced: Trace) -> torch.nn.Module:
-    """The module, its parameters and what was drawn into its buffers on the meta device, all else with values."""
+    """The module with its parameters and its drawn buffers on the meta device, and all others with values."""
     module = traced.module
     assert isinstance(module, torch.nn.Module)  # for mypy
-    replaced: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old one, so that no other gets its id
+    replaced: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old tensor, so that no other gets its id
 
     def change(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in replaced:
@@ -261,7 +263,7 @@ def _without_fakes(tensor: torch.Tensor, traced: Trace) -> torch.Tensor:
         strides = tensor.stride() if Box.of(tensor).is_dense else row_major(tuple(tensor.shape))
         plain = torch.empty_strided(tuple(tensor.size()), tuple(strides), dtype=tensor.dtype, device="meta")
     elif problem_of(node):
-        plain = torch.zeros(tuple(tensor.size()), dtype=tensor.dtype)  # memory that nobody wrote
+        plain = torch.zeros(tuple(tensor.size()), dtype=tensor.dtype)  # memory that is never written
     else:
         plain = _nodes.evaluated(node).clone()
     if is_parameter:

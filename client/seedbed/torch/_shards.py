@@ -1,4 +1,4 @@
-"""Which part of a tensor is on this rank: from how it is placed alone, without any communication."""
+"""Which part of a tensor is on this rank: from its placement alone, without communication."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _Run = tuple[int, int]  # consecutive indices: the first, and one past the last
 
 
 class Part(NamedTuple):
-    """A box of the global tensor, and the memory on this rank that it belongs to."""
+    """A box of the global tensor, and its memory on this rank."""
 
     region: Region | None
-    """None means all of it."""
+    """All of it if None."""
     memory: torch.Tensor
 
 
 def global_shape(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The shape of the whole tensor; of a parameter that DeepSpeed took away, the one that it had."""
+    """The shape of the whole tensor, also of a parameter that DeepSpeed has partitioned."""
     return tuple(getattr(tensor, "ds_shape", tensor.shape))
 
 
 def check_not_copied(name: str, tensor: torch.Tensor) -> None:
-    """Refuses to fill a parameter that DeepSpeed's optimizer has a copy of, which it would write back.
+    """Refuses to fill a parameter of which DeepSpeed's optimizer has a copy, since it would write that back.
 
     Args:
         name: The tensor's name, for errors.
@@ -49,16 +49,16 @@ def check_not_copied(name: str, tensor: torch.Tensor) -> None:
 
 
 def local_parts(name: str, tensor: torch.Tensor, is_zero: bool = False) -> list[Part]:
-    """What this rank holds of a tensor: all of it, or its shard of a DTensor, in as few boxes as there are.
+    """What this rank holds of a tensor: all of it, or its shard of a DTensor, in as few boxes as possible.
 
     Args:
         name: The tensor's name, for errors.
         tensor: A parameter or buffer.
-        is_zero: Whether all of it is zero; then the parts of a sum over ranks are, too, each in its whole shape.
+        is_zero: Whether all of it is zero; then so is each rank's term of a sum over ranks (``Partial``).
 
     Raises:
-        InvalidRequest: If a DTensor is placed so that no rank holds its values, or DeepSpeed has gathered a parameter
-            of ZeRO-3, or keeps it elsewhere, quantised or twice.
+        InvalidRequest: If no rank holds the values of a DTensor, because of its placement; or if DeepSpeed has gathered
+            a parameter of ZeRO-3, or keeps it elsewhere, quantised or twice.
     """
     if hasattr(tensor, "ds_tensor"):
         return list(_parts_of_zero3(name, tensor))
@@ -72,17 +72,17 @@ def local_parts(name: str, tensor: torch.Tensor, is_zero: bool = False) -> list[
 
 
 def _parts_of_zero3(name: str, parameter: Any) -> Iterator[Part]:  # noqa: ANN401 - with what DeepSpeed adds to it
-    """Of a parameter of ZeRO-3: ranks hold equal runs of its elements in row-major order, the last ones padded."""
+    """This rank's parts of a ZeRO-3 parameter: an equal run of its elements in row-major order; the last are padded."""
     memory = parameter.ds_tensor
     if parameter.ds_status.name != "NOT_AVAILABLE" or memory.status.name != "AVAILABLE":
         remedy = "fill it outside of GatheredParameters, and between deepspeed.zero.Init and deepspeed.initialize"
-        raise InvalidRequest(name, f"is not with DeepSpeed's partitions in memory; {remedy}")
-    is_second = getattr(parameter, "ds_secondary_tensor", None) is not None  # what the forward pass would take
+        raise InvalidRequest(name, f"is not partitioned in memory by DeepSpeed; {remedy}")
+    is_second = getattr(parameter, "ds_secondary_tensor", None) is not None  # which the forward pass would use
     if memory.dtype != parameter.dtype or is_second:
         raise InvalidRequest(
             name,
-            "is held by DeepSpeed quantised, or twice, by zero_hpz_partition_size; leave these options off, or make "
-            "the whole with seedbed.torch.build, for deepspeed.initialize to divide",
+            "is held by DeepSpeed quantised, or twice, by zero_hpz_partition_size; omit these options, or build the "
+            "whole module with seedbed.torch.build and let deepspeed.initialize partition it",
         )
     start = memory.ds_numel * torch.distributed.get_rank(parameter.ds_process_group)
     stop = min(start + memory.ds_numel, parameter.ds_numel)
@@ -95,7 +95,7 @@ def _parts_of_zero3(name: str, parameter: Any) -> Iterator[Part]:  # noqa: ANN40
 
 
 def _boxes_of_run(shape: tuple[int, ...], start: int, stop: int) -> Iterator[list[_Run]]:
-    """The boxes that elements start to stop of a row-major tensor are, in their order.
+    """The boxes that elements start to stop of a row-major tensor form, in their order.
 
     >>> list(_boxes_of_run((4, 3), 2, 10))
     [[(0, 1), (2, 3)], [(1, 3), (0, 3)], [(3, 4), (0, 1)]]
@@ -123,7 +123,7 @@ def _in_row(shape: tuple[int, ...], index: int, start: int, stop: int) -> Iterat
 
 
 def _local_runs(name: str, tensor: DTensor, is_zero: bool) -> list[list[_Run]]:
-    """The global indices along each dimension that this rank holds, in the order in which it holds them."""
+    """The global indices along each dimension that this rank holds, in its order."""
     runs = [[(0, size)] for size in tensor.shape]
     coordinate = tensor.device_mesh.get_coordinate()
     assert coordinate is not None  # for mypy: ranks outside the mesh hold nothing
@@ -139,7 +139,7 @@ def _local_runs(name: str, tensor: DTensor, is_zero: bool) -> list[list[_Run]]:
 
 
 def _share(runs: list[_Run], placement: Placement, rank: int, ranks: int) -> list[_Run]:
-    """One rank's share, as torch.chunk would cut it; of each of several equal pieces if the shard is strided."""
+    """One rank's share, as torch.chunk cuts it; a share of each of several equal pieces if the shard is strided."""
     pieces = int(placement.split_factor) if isinstance(placement, _StridedShard) else 1
     return [run for piece in _chunks(runs, pieces) for run in _chunk(piece, rank, ranks)]
 
@@ -167,7 +167,7 @@ def _region(box: Sequence[_Run]) -> Region:
 def _within(box: Sequence[_Run], runs: Sequence[list[_Run]]) -> tuple[slice, ...]:
     """Where a box is in this rank's memory."""
     slices = []
-    for wanted, along in zip(box, runs, strict=True):
-        before = sum(stop - start for start, stop in along[: along.index(wanted)])
-        slices.append(slice(before, before + wanted[1] - wanted[0]))
+    for run, along in zip(box, runs, strict=True):
+        before = sum(stop - start for start, stop in along[: along.index(run)])
+        slices.append(slice(before, before + run[1] - run[0]))
     return tuple(slices)

@@ -1,4 +1,4 @@
-"""Proves that a module holds what its model says."""
+"""Compares a module with the model that it was filled from, bit for bit."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def verify_module(
     rules: Sequence[Rule] | None = None,
     only: str | Sequence[str] | None = None,
 ) -> None:
-    """Proves that a module's tensors are the model's, bit for bit, each rank its own shards alone.
+    """Proves that a module's tensors are the model's, bit for bit; each rank verifies only its own shards.
 
     All parameters are compared, and the buffers that the model lists, as `init_module` fills them; nothing is changed.
-    No rank talks to another, so that one may fail and others not. Values are made again piece by piece, and those on
-    a GPU are copied to the host piece by piece, so that memory is needed for the pieces, and for a shard that is not
+    Ranks do not communicate, so that one may fail where others do not. Values are sampled again piece by piece, and
+    those on a GPU are copied to the host piece by piece: this takes memory for the pieces, and for a shard that is not
     contiguous.
 
     Args:
         module: The module; its parameters may be plain tensors or DTensors, but not on the meta device.
         client: A client, such as ``seedbed.connect("local:")``.
         model: What `record` gives, or a model file: the one that the module was filled from.
-        seed: As it was given to `init_module`.
-        rules: As they were given to `init_module`, in place of a model.
-        only: As it was given to `init_module`: nothing else is compared.
+        seed: As for `init_module`.
+        rules: As for `init_module`, in place of a model.
+        only: As for `init_module`; nothing else is compared.
 
     Raises:
-        Mismatch: If a value differs; tells the first tensor and element, both values, and how many differ.
+        Mismatch: If a value differs; names the first tensor and element, both values, and how many differ.
         InvalidRequest: If model or rules do not fit the module, or a tensor has no values.
-        SeedbedError: If the server cannot be reached, or fails.
+        SeedbedError: If the server is unreachable, or fails.
 
     >>> import seedbed, torch, seedbed.torch
     >>> model = seedbed.torch.record(lambda: torch.nn.Linear(64, 64), seed=7)
@@ -81,7 +81,7 @@ def verify_module(
 
 
 class _Held(NamedTuple):
-    """What this rank holds of a tensor in one piece."""
+    """A part of a tensor that this rank holds."""
 
     spec: TensorSpec
     part: Part
@@ -93,17 +93,17 @@ class _Held(NamedTuple):
 
 class _Difference(NamedTuple):
     element: tuple[int, ...]
-    """The first that differs, as an index of the whole tensor."""
-    words: str
+    """The first element that differs, as an index of the whole tensor."""
+    values: str
     number: int
-    """How many differ in the piece."""
+    """How many elements differ in the piece."""
 
 
 def _differences(held: Sequence[_Held], client: Client) -> Mapping[str, list[_Difference]]:
-    """What differs in each piece of the tensors, by their names."""
+    """The differences in each piece, by tensor."""
     found = defaultdict[str, list[_Difference]](list)
 
-    @lru_cache(maxsize=2)  # of a shard that is not contiguous, it is a copy
+    @lru_cache(maxsize=2)  # a copy, if the shard is not contiguous
     def values(index: int) -> torch.Tensor:
         return held[index].part.memory.reshape(-1)
 
@@ -125,20 +125,20 @@ def _difference(held: _Held, first: int, expected: Array, found: Array) -> _Diff
     here = int(differing[0])
     within = np.unravel_index(first + here, tuple(part.memory.shape))
     element = tuple(int(index) + offset for index, offset in zip(within, start, strict=True))
-    return _Difference(element, _told(found[here : here + 1], expected[here : here + 1]), differing.size)
+    return _Difference(element, _compared(found[here : here + 1], expected[here : here + 1]), differing.size)
 
 
 def _mismatch(name: str, differences: Sequence[_Difference], held: int) -> Mismatch:
     first = min(differences)
     count = sum(difference.number for difference in differences)
     return Mismatch(
-        f"{name}: element {first.element} is {first.words}; {count:,} of {held:,} elements "
+        f"{name}: element {first.element} is {first.values}; {count:,} of {held:,} elements "
         f"{'differs' if count == 1 else 'differ'}{_on_this_rank()}"
     )
 
 
-def _as_held(made: Any, dtype: torch.dtype) -> Array:  # noqa: ANN401 - CuPy, which may have made it, has no types
-    """What was made as an array of the host, converted as `init_module` converts it for integers."""
+def _as_held(made: Any, dtype: torch.dtype) -> Array:  # noqa: ANN401 - CuPy has no types
+    """Sampled values as an array on the host, converted as `init_module` converts them for integers."""
     values: Array = made if isinstance(made, np.ndarray) else made.get()
     return values if dtype.is_floating_point or dtype.is_complex else torch.from_numpy(values.copy()).to(dtype).numpy()
 
@@ -148,7 +148,7 @@ def _words(values: Array) -> Array:
     return values.view(f"u{values.itemsize}")
 
 
-def _told(found: Array, expected: Array) -> str:
+def _compared(found: Array, expected: Array) -> str:
     """Both values; with their bits if they print alike, as those of NaNs do."""
     texts = [str(values[0]) for values in (found, expected)]
     if texts[0] == texts[1]:

@@ -1,6 +1,19 @@
-"""The engine: pure functions from requests to numbers, with no gRPC in sight.
+"""The engine: pure functions from requests to numbers. It knows nothing of gRPC, the service or files.
 
-``describe`` validates a ``TensorSpec`` and resolves it to a law; a ``Backend`` samples any part of what it describes.
+`describe` validates a ``TensorSpec`` and resolves it to a law; a `Backend` samples elements of the described region.
+
+===========  ===========================================================================================
+foundations  ``errors``, ``caching``, ``constants``, ``dtypes``, ``stream`` (names to streams)
+arithmetic   ``doubles`` (error-free sums), ``fma``, ``functions`` (exp, log, ...), ``normal_cdf``
+indexing     ``regions`` (regions to runs of flat indices), ``views`` (strided boxes)
+describing   ``fans``, ``gains``, ``schemes`` (scheme to law), ``delta`` (delta_orthogonal as parts),
+             ``recipes`` (parts, literals and expressions to a plan), ``spec`` (the entry)
+laws         ``parameters`` (a law's parameters, rounded), ``deterministic`` (constant, eye, dirac),
+             ``pairs`` (complex64 as float32), ``expressions`` (elements of an expression)
+sampling     ``backends``: numpy (the reference), numba (the fast CPU path), cupy (GPUs)
+===========  ===========================================================================================
+
+A module imports only modules of its own row or of rows above it, and there are no cycles.
 
 >>> import numpy as np
 >>> from seedbed.v1 import Normal, TensorSpec

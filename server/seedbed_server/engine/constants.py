@@ -1,11 +1,15 @@
-"""The constants of stream v1, shared by all CPU backends; docs/stream-v1.md lists them with their sources.
+"""The constants of stream v1, shared by all backends; docs/stream-v1.md lists them with their sources.
 
-Polynomials are given highest power first. Values for float32 are rounded to float32 where they are used.
+Polynomial coefficients are listed from the highest power down. Values for float32 are rounded to float32 at their point
+of use. The CUDA kernels get these constants as macros (backends/cuda_kernels.py).
 """
 
 from __future__ import annotations
 
-# Philox4x32: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (2011).
+import math
+
+# Philox4x32: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (2011). Multipliers and key increments.
+PHILOX_ROUNDS = 10
 PHILOX_M = (0xD2511F53, 0xCD9E8D57)
 PHILOX_W = (0x9E3779B9, 0xBB67AE85)
 
@@ -24,7 +28,7 @@ LOG64 = (
 TWO_LN2 = 1.3862943611198906
 
 # sin(pi/4 x) = x pi/4 + x SIN(x^2) and cos(pi/4 x) = 1 + x^2 COS(x^2) for x in [-1, 1]; the last coefficient of SIN is
-# what rounding took from pi/4. Relative errors of 2^-28 and 2^-31 in float32, 2^-56.7 and 2^-55.1 in float64.
+# the rounding error of pi/4. Relative errors of 2^-28 and 2^-31 in float32, 2^-56.7 and 2^-55.1 in float64.
 EIGHTH_TURN = 0.7853981633974483  # pi / 4
 SIN32 = (-3.5957124e-05, 2.4900113e-03, -8.0745436e-02, -2.439898e-08)
 COS32 = (3.494037e-06, -3.2586866e-04, 1.5854284e-02, -3.0842513e-01)
@@ -37,30 +41,39 @@ COS64 = (
     -0.0003259918869271996, 0.015854344243815488, -0.30842513753404244,
 )  # fmt: skip
 
+# The standard deviation of each part of a complex normal whose variance is 1.
+SQRT_HALF = math.sqrt(0.5)
+
 # The normal quantile in float32, of the probability t of the nearer tail; the errors are those of the polynomials.
-MIDDLE_FROM32 = 0.158  # from 1.0027 standard deviations on
-# Where t is larger, of x = 1 - 2 t: x MIDDLE_SLOPE + x MIDDLE(x^2), 0.4 ulp.
+MIDDLE_FROM32 = 0.158  # 1.0027 standard deviations from the mean
+# For larger t, with x = 1 - 2 t: x MIDDLE_SLOPE + x MIDDLE(x^2), 0.4 ulp.
 MIDDLE_SLOPE32 = 1.2533141
 MIDDLE32 = (
     3.9163038e-01, -2.998023e-01, 2.4237792e-01, 5.047956e-02, 1.277339e-01, 1.8006028e-01, 3.2812464e-01,
     -2.985963e-08,
 )  # fmt: skip
-MIDDLE_LARGEST32 = 1.0027117  # what NEAR gives at MIDDLE_FROM, and FAR a neighbour of: the quantile rises there, too
-# In 0.02 <= t <= MIDDLE_FROM: NEAR(sqrt(t) - NEAR_CENTRE), 0.2 ulp.
+MIDDLE_LARGEST32 = 1.0027117  # NEAR at MIDDLE_FROM, FAR within 1 ulp of it: the quantile rises across the seam
+# For 0.02 <= t <= MIDDLE_FROM: NEAR(sqrt(t) - NEAR_CENTRE), 0.2 ulp.
 NEAR_TAIL = 0.02
 NEAR_CENTRE32 = 0.25
 NEAR32 = (
     4.6723082e+04, -2.214639e+04, 4.975354e+03, -1.1558873e+03, 3.575412e+02, -1.139399e+02, 3.6104343e+01,
     -1.3203007e+01, 4.547421e+00, -4.065572e+00, 1.5341206e+00,
 )  # fmt: skip
-# In 2^-34 <= t <= MIDDLE_FROM: FAR(sqrt(-2 ln t) - FAR_CENTRE), 0.3 ulp.
+# For 2^-34 <= t <= MIDDLE_FROM: FAR(sqrt(-2 ln t) - FAR_CENTRE), 0.3 ulp.
 FAR_CENTRE32 = 2.6875
 FAR32 = (
     -4.758446e-09, 1.1148036e-07, -1.1531592e-06, 7.0722413e-06, -2.9878036e-05, 1.0024683e-04, -3.1218448e-04,
     1.0008857e-03, -3.3516474e-03, 1.1625443e-02, -4.2136066e-02, 1.1642519e+00, 1.9265809e+00,
 )  # fmt: skip
 
-# The normal quantile in float64: Wichura, Algorithm AS 241, PPND16 (1988), numerator and denominator.
+# The normal quantile in float64: Wichura, Algorithm AS 241, PPND16 (1988). Each pair is a numerator and a denominator.
+# With q the distance of the probability from one half: CENTRAL in HALF_WIDTH^2 - q^2 for |q| <= HALF_WIDTH. Otherwise,
+# with r = sqrt(-ln t) of the nearer tail t: TAIL in r - TAIL_SHIFT for r <= FAR_SHIFT, FAR in r - FAR_SHIFT beyond.
+QUANTILE_HALF_WIDTH = 0.425
+QUANTILE_HALF_WIDTH_SQUARED = 0.180625
+QUANTILE_TAIL_SHIFT = 1.6
+QUANTILE_FAR_SHIFT = 5.0
 QUANTILE_CENTRAL = (
     (
         2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4, 4.5921953931549871457e4,
@@ -92,8 +105,10 @@ QUANTILE_FAR = (
     ),
 )  # fmt: skip
 
-# The Feistel network of sparse. With fewer than 12 rounds, some sets of rows come up too often.
+# The Feistel network of sparse and permutation. With fewer than 12 rounds, some sets of rows come up too often.
 FEISTEL_ROUNDS = 16
+# The multipliers of its round function, MurmurHash3's 32-bit finaliser (Appleby 2011).
+MURMUR_M = (0x85EBCA6B, 0xC2B2AE35)
 
-# Columns of a block of reflections.
+# Columns of a block of reflections in orthogonal.
 ORTHOGONAL_BLOCK = 64

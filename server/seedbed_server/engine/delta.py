@@ -1,4 +1,4 @@
-"""delta_orthogonal (Xiao et al. 2018), as the parts that it is: an orthogonal matrix at the centre of a kernel."""
+"""delta_orthogonal (Xiao et al. 2018) expressed as parts: an orthogonal matrix at the centre of the kernel."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from .schemes import check_orthogonal_size, positive_axis
 
 
 def gain_of(spec: TensorSpec) -> float | None:
-    """The gain of a delta_orthogonal tensor; None of any other."""
+    """The gain of a delta_orthogonal tensor; None for other schemes."""
     if not spec.HasField("delta_orthogonal"):
         return None
     return spec.delta_orthogonal.gain if spec.delta_orthogonal.HasField("gain") else 1.0
 
 
 def expand(spec: TensorSpec, field: str) -> None:
-    """Puts parts in the place of delta_orthogonal; leaves any other scheme as it is.
+    """Replaces delta_orthogonal by parts; leaves other schemes unchanged.
 
     Args:
-        spec: The tensor, whose shape and dtype are valid.
-        field: Its path.
+        spec: The tensor; its shape and dtype are valid.
+        field: The path of the spec in errors.
 
     Raises:
-        InvalidSpec: The parameters do not fit each other, the shape or the dtype.
+        InvalidSpec: The parameters are inconsistent with each other, the shape or the dtype.
 
     >>> spec = TensorSpec(shape=[6, 4, 3, 3], dtype="DATA_TYPE_FLOAT32", delta_orthogonal={})
     >>> expand(spec, "spec")
@@ -38,7 +38,10 @@ def expand(spec: TensorSpec, field: str) -> None:
     if dtypes.is_complex(spec.dtype):
         raise InvalidSpec(path, "delta_orthogonal is not offered in complex64; give a real dtype")
     if not 0 <= gain <= dtypes.largest(spec.dtype):
-        raise InvalidSpec(f"{path}.gain", f"{gain} is negative or beyond the dtype's range; give another")
+        raise InvalidSpec(
+            f"{path}.gain",
+            f"{gain} is negative or beyond the dtype's range; give a gain within 0 .. {dtypes.largest(spec.dtype)}",
+        )
     out_axis, in_axis = _axes(spec, path, f"{field}.shape")
     start = [0 if axis in (out_axis, in_axis) else (size - 1) // 2 for axis, size in enumerate(spec.shape)]
     stop = [size if axis in (out_axis, in_axis) else start[axis] + 1 for axis, size in enumerate(spec.shape)]
@@ -57,13 +60,13 @@ def _axes(spec: TensorSpec, path: str, shape_field: str) -> tuple[int, int]:
     out_axis = positive_axis(scheme.out_axis, len(shape), f"{path}.out_axis")
     in_axis = positive_axis(scheme.in_axis if scheme.HasField("in_axis") else 1, len(shape), f"{path}.in_axis")
     if out_axis == in_axis:
-        raise InvalidSpec(f"{path}.in_axis", f"axis {in_axis} is that of the outputs; give another")
+        raise InvalidSpec(f"{path}.in_axis", f"axis {in_axis} is also the output axis; give two different axes")
     inputs, outputs = shape[in_axis], shape[out_axis]
     if inputs > outputs:
         raise InvalidSpec(
             shape_field,
-            f"has {inputs} inputs (axis {in_axis}) for {outputs} outputs (axis {out_axis}), too few to preserve their "
-            "norm; give at least as many outputs, or use orthogonal",
+            f"has {inputs} inputs (axis {in_axis}) but only {outputs} outputs (axis {out_axis}), too few to preserve "
+            "the norm; give at least as many outputs as inputs, or use orthogonal",
         )
     check_orthogonal_size(inputs * outputs, shape_field)
     return out_axis, in_axis

@@ -1,4 +1,4 @@
-"""The laws without chance: constant, eye and dirac."""
+"""The deterministic laws: constant, eye and dirac."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.v1 import TensorDescription
+from seedbed.v1 import DataType, Law, TensorDescription
 
 from . import dtypes
 from .regions import Runs
 from .views import counted
 
 
-def constant(description: TensorDescription) -> np.unsignedinteger[Any]:
-    """The bits of a constant tensor's elements."""
-    return dtypes.bits_of(description.law.constant.val, description.spec.dtype)
+def constant(law: Law, dtype: DataType) -> np.unsignedinteger[Any]:
+    """The bits of each element of a constant tensor."""
+    return dtypes.bits_of(law.constant.val, dtype)
 
 
 def one(description: TensorDescription) -> np.unsignedinteger[Any]:
@@ -26,7 +26,7 @@ def one(description: TensorDescription) -> np.unsignedinteger[Any]:
 
 
 class Ones(NamedTuple):
-    """Where an eye or dirac tensor has its ones: in row ``r`` at column ``r % period``, if there is such a column."""
+    """The ones of an eye or dirac tensor: row ``r`` has one at column ``r % period``, if that column exists."""
 
     rows: int
     row_stride: int
@@ -37,7 +37,7 @@ class Ones(NamedTuple):
 
     @classmethod
     def of(cls, description: TensorDescription) -> Ones:
-        """Those of a described tensor."""
+        """The ones of a described tensor."""
         rows, columns, *kernel = description.spec.shape
         groups = description.law.dirac.groups if description.law.WhichOneof("law") == "dirac" else 1
         centre = 0
@@ -47,7 +47,7 @@ class Ones(NamedTuple):
         return cls(rows, columns * column_stride, rows // groups, columns, column_stride, centre)
 
     def positions(self, elements: Runs) -> NDArray[np.int64]:
-        """The positions of the ones among the elements of runs."""
+        """The positions of the ones, counted through the elements of the runs."""
         starts, lengths = elements
         first, last = starts // self.row_stride, (starts + lengths - 1) // self.row_stride + 1
         run, row = counted(first, last)
@@ -60,9 +60,9 @@ class Ones(NamedTuple):
 
 
 class Diagonal(NamedTuple):
-    """Where a region of an eye or dirac tensor has its ones: at most one in each row (index of the first dimension).
+    """The ones of a region of an eye or dirac tensor: at most one in each row (index of the first dimension).
 
-    Row ``r`` has its one in column ``r % period``, if that is one of the ``columns`` and in the region, at position
+    Row ``r`` has a one in column ``r % period`` if that is below ``columns`` and in the region, at position
     ``(r - start_row) * row_stride + (column - start_column) * column_stride + centre`` of the region.
     """
 
@@ -76,7 +76,7 @@ class Diagonal(NamedTuple):
     centre: int
 
     def rows(self, first: int, count: int) -> tuple[int, int]:
-        """The rows, from and to, that the region's elements ``first .. first + count - 1`` belong to."""
+        """The range of rows that contain elements ``first .. first + count - 1`` of the region."""
         return (
             self.start_row + first // self.row_stride,
             self.start_row + (first + count - 1) // self.row_stride + 1,
@@ -84,7 +84,7 @@ class Diagonal(NamedTuple):
 
 
 def diagonal(description: TensorDescription) -> Diagonal | None:
-    """Where the ones of an eye or dirac tensor are in a region that is not empty; None if there are none."""
+    """The ones of an eye or dirac tensor in a region that is not empty; None if the region has none."""
     shape, start, stop = (
         list(field) for field in (description.spec.shape, description.region.start, description.region.stop)
     )

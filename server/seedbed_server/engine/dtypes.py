@@ -1,4 +1,4 @@
-"""The element types: their NumPy dtypes, their range, and rounding into them."""
+"""The element types: their NumPy dtypes, their ranges, and rounding to them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ _NUMPY: dict[int, np.dtype[Any]] = {
     DataType.DATA_TYPE_COMPLEX64: np.dtype(np.complex64),
 }
 _REAL = {**_NUMPY, DataType.DATA_TYPE_COMPLEX64: np.dtype(np.float32)}
-"""The type of the numbers that an element has one or two of."""
+"""The type of an element, or of the real and imaginary parts of a complex one."""
 _LARGEST = {number: float(np.nextafter(dtype.type(math.inf), dtype.type(0))) for number, dtype in _REAL.items()}
 
-
 LISTED = "float32, float16, bfloat16, float64, complex64"
-"""For errors."""
+"""The element types, for error texts."""
 
 
 def is_known(data_type: int) -> bool:
-    """Whether ``data_type`` is one of the contract's element types (unspecified is not)."""
+    """Whether ``data_type`` is one of the contract's element types; unspecified is not."""
     return data_type in _NUMPY
 
 
@@ -48,7 +47,7 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
 
 
 def largest(data_type: int) -> float:
-    """The largest finite value, of complex numbers that of a part, as of all functions here.
+    """The largest finite value; for complex64 that of a real or imaginary part, as in all functions here.
 
     >>> largest(DataType.DATA_TYPE_FLOAT16)
     65504.0
@@ -57,7 +56,7 @@ def largest(data_type: int) -> float:
 
 
 def largest_exact_integer(data_type: int) -> int:
-    """The integer up to which each is a value of the type.
+    """The largest integer up to which every integer is a value of the type.
 
     >>> largest_exact_integer(DataType.DATA_TYPE_FLOAT16)
     2048
@@ -67,28 +66,28 @@ def largest_exact_integer(data_type: int) -> int:
 
 
 def at_least(value: float, data_type: int) -> float:
-    """The smallest value of the type that is not below ``value``.
+    """The smallest value of the type that is at least ``value``.
 
     >>> at_least(0.1, DataType.DATA_TYPE_FLOAT32) >= 0.1
     True
     """
-    return -at_most(-value, data_type) + 0.0  # the zero is the positive one
+    return -at_most(-value, data_type) + 0.0  # turns -0.0 into 0.0
 
 
-@lru_cache(maxsize=1024)  # a tensor's bounds are asked for when it is validated and when it is sampled
+@lru_cache(maxsize=1024)  # bounds are needed to validate a tensor and again to sample it
 def at_most(value: float, data_type: int) -> float:
-    """The largest value of the type that is not above ``value``; a zero is the positive one."""
+    """The largest value of the type that is at most ``value``; zero is never negative."""
     dtype = _REAL[data_type]
     with np.errstate(over="ignore"):
         rounded = dtype.type(value)
-    # One of the two neighbours of ``value``, even of bfloat16, which is rounded twice (by way of float32).
+    # Even for bfloat16, which is rounded twice (through float32), this is one of the two neighbours of ``value``.
     if float(rounded) > value:
         rounded = np.nextafter(rounded, dtype.type(-math.inf))
-    return float(rounded) + 0.0  # never -0.0, because the cache takes the two zeros for one
+    return float(rounded) + 0.0  # never -0.0: the cache does not distinguish the zeros
 
 
 def below(value: float, data_type: int) -> float:
-    """The largest value of the type that is below ``value``."""
+    """The largest value of the type that is less than ``value``."""
     nearest = at_most(value, data_type)
     if nearest < value:
         return nearest
@@ -97,7 +96,7 @@ def below(value: float, data_type: int) -> float:
 
 
 def bits_of(value: float, data_type: int) -> np.unsignedinteger[Any]:
-    """The bits of a value, rounded by way of float32, which 16-bit types are rounded from (docs/stream-v1.md, «Types»).
+    """The bits of a value; 16-bit types are rounded through float32 (docs/stream-v1.md, «Types»).
 
     >>> hex(bits_of(1.0, DataType.DATA_TYPE_BFLOAT16))
     '0x3f80'
@@ -109,7 +108,7 @@ def bits_of(value: float, data_type: int) -> np.unsignedinteger[Any]:
 
 
 def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Rounds finite float32 values to nearest even, by integers: the definition of our bfloat16.
+    """Rounds finite float32 values to nearest even in integer arithmetic; this defines our bfloat16.
 
     >>> hex(bfloat16_bits(np.float32([1.0]))[0])
     '0x3f80'
@@ -119,7 +118,7 @@ def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def store(values: NDArray[np.float32] | NDArray[np.float64], out: NDArray[Any]) -> None:
-    """Rounds samples into ``out``: to float64 or float32 at once, to 16 bits by way of float32."""
+    """Rounds samples into ``out``: directly to float64 or float32, through float32 to 16 bits."""
     if out.dtype == _NUMPY[DataType.DATA_TYPE_BFLOAT16]:
         out.view(np.uint16)[...] = bfloat16_bits(values.astype(np.float32, copy=False))
     elif out.dtype == np.float16:
@@ -129,10 +128,10 @@ def store(values: NDArray[np.float32] | NDArray[np.float64], out: NDArray[Any]) 
 
 
 def store_once(values: NDArray[np.float64], out: NDArray[Any]) -> None:
-    """Rounds float64 values into ``out`` once, also to 16 bits, where the way by float32 alone would round twice.
+    """Rounds float64 values into ``out`` once, even to 16 bits, where going through float32 would round twice.
 
     >>> out = np.zeros(1, np.float16)
-    >>> store_once(np.float64([1 + 2**-11 + 2**-40]), out)  # float32 would bring it to the middle, and that to 1
+    >>> store_once(np.float64([1 + 2**-11 + 2**-40]), out)  # float32 rounds to the midpoint, then to 1
     >>> out
     array([1.001], dtype=float16)
     """
@@ -140,7 +139,7 @@ def store_once(values: NDArray[np.float64], out: NDArray[Any]) -> None:
 
 
 def _rounded_to_odd(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Cut to float32, the last bit set if anything was cut off: rounding that to fewer bits is rounding once."""
+    """Rounds to odd in float32: a second rounding, to fewer bits, then gives the correctly rounded value."""
     with np.errstate(over="ignore", invalid="ignore"):
         nearest = values.astype(np.float32)
         is_beyond = np.abs(nearest.astype(np.float64)) > np.abs(values)

@@ -1,13 +1,13 @@
-"""What the engine refuses, and how it stops."""
+"""The errors that the engine raises."""
 
 from __future__ import annotations
 
 
 class InvalidSpec(ValueError):  # noqa: N818 - it names what is wrong, as InvalidRequest does on the client's side
-    """A request that cannot be served, found before any sampling.
+    """An invalid request, refused before any sampling.
 
     Attributes:
-        field: The path of the offending field, such as ``spec.uniform.b``.
+        field: The path of the invalid field, such as ``spec.uniform.b``.
         description: A sentence with the value and the remedy.
     """
 
@@ -18,4 +18,4 @@ class InvalidSpec(ValueError):  # noqa: N818 - it names what is wrong, as Invali
 
 
 class Cancelled(Exception):  # noqa: N818
-    """Whoever asked for the samples does not want them any more."""
+    """The caller cancelled the request."""

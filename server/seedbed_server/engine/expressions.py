@@ -1,8 +1,8 @@
-"""Expressions: any elements of them, computed in float64 from those of the steps that they are made of.
+"""Expressions: computes any elements of an expression, in float64, from elements of its steps.
 
-Elements are asked for backwards, from the last step to the first: each step learns which of its elements the later ones
-need, and passes on what it needs itself. Then each is computed once, forwards. So a region costs what it holds, however
-often the steps refer to each other. Only what is reduced is computed whole.
+A backward pass, from the last step to the first, collects the elements of each step that later steps need. A forward
+pass then computes each of them once. So the cost is proportional to the region, however often steps refer to each
+other. Only the arguments of reductions are computed as a whole.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from . import dtypes, functions
 from .errors import Cancelled, InvalidSpec
 from .recipes import Applied, Assembled, Cast, ExpressionPlan, Leaf, Node, Number, Reduced, Viewed
 from .regions import Runs
-from .views import Box, Indices, Laying, expanded
+from .views import Box, BoxIndex, Indices, expanded
 
 _TILE: Final = 1 << 14
-"""The most elements of an expression at once: what a few steps hold of them stays in the second-level cache."""
+"""The most elements computed at once: the values of a few steps then stay in the second-level cache."""
 
 _TILE_OF_ALL_STEPS: Final = 1 << 20
-"""An expression of many steps has smaller tiles, which bounds its memory."""
+"""The most elements of a tile in all steps together; expressions of many steps have smaller tiles."""
 
 _MOST_NEEDED: Final = 1 << 22
-"""The most elements of all steps together that a tile may need."""
+"""The most elements that a tile may need in all steps together."""
 
 F64 = NDArray[np.float64]
 IsCancelled = Callable[[], bool]
 FillLeaf = Callable[[int, Runs, IsCancelled], F64]
-"""The values of a step that is a recipe, at flat indices of it."""
+"""Gives the values of a step that is a recipe, at flat indices of that recipe."""
 
 _ONE_ELEMENT: Final[Runs] = (np.zeros(1, np.int64), np.ones(1, np.int64))
 
@@ -87,10 +87,10 @@ class Evaluation:
 
     Args:
         plan: The expression.
-        fill_leaf: Gives the values of its recipes.
+        fill_leaf: Gives the values of the expression's recipes.
 
     Attributes:
-        tile: The most elements to ask for at once.
+        tile: The most elements to request at once.
     """
 
     def __init__(self, plan: ExpressionPlan, fill_leaf: FillLeaf) -> None:
@@ -102,19 +102,19 @@ class Evaluation:
         self._is_ready = not any(isinstance(node.made, Reduced) for node in plan.nodes)
         self.tile = min(_TILE, max(256, _TILE_OF_ALL_STEPS // len(plan.nodes)))
 
-    def values(self, wanted: Runs, cancelled: IsCancelled) -> F64:
-        """The elements at flat indices of the tensor.
+    def values(self, elements: Runs, cancelled: IsCancelled) -> F64:
+        """The values at flat indices of the tensor.
 
         Raises:
-            Cancelled: Once ``cancelled()`` is true.
-            InvalidSpec: They need too many elements of a step.
+            Cancelled: ``cancelled()`` is true.
+            InvalidSpec: The elements depend on too many elements of the steps.
         """
         self._reduce_all(cancelled)
-        needed = wanted if self._result is None else self._result.taken(wanted)
+        needed = elements if self._result is None else self._result.taken(elements)
         return self._evaluated(len(self._nodes) - 1, needed, cancelled)
 
     def _reduce_all(self, cancelled: IsCancelled) -> None:
-        """Computes whatever is reduced, once."""
+        """Computes all reductions, once."""
         if self._is_ready:
             return
         with self._lock:
@@ -140,7 +140,7 @@ class Evaluation:
         return _folded(reduced, values.reshape(rows, reduced.group))
 
     def _reduce_long(self, reduced: Reduced, argument: int, first: int, cancelled: IsCancelled) -> float:
-        """One element of more than a tile."""
+        """One element that reduces more than a tile."""
         so_far: F64 | None = None
         for begin in range(0, reduced.group, self.tile):
             values = self._ordered(reduced, argument, first + begin, min(self.tile, reduced.group - begin), cancelled)
@@ -150,33 +150,33 @@ class Evaluation:
         return float(so_far[0])
 
     def _ordered(self, reduced: Reduced, argument: int, first: int, count: int, cancelled: IsCancelled) -> F64:
-        """The argument's elements in the order in which they are reduced."""
-        wanted = reduced.order.taken((np.array([first]), np.array([count])))
-        values = self._evaluated(argument, wanted, cancelled)
+        """The argument's values in the order in which they are reduced."""
+        elements = reduced.order.taken((np.array([first]), np.array([count])))
+        values = self._evaluated(argument, elements, cancelled)
         return np.broadcast_to(values, count) if values.ndim == 0 else values
 
-    def _evaluated(self, last: int, wanted: Runs, cancelled: IsCancelled) -> F64:
-        needs = self._needs(last, wanted)
-        waiting = [need.readers for need in needs]
+    def _evaluated(self, last: int, elements: Runs, cancelled: IsCancelled) -> F64:
+        needs = self._needs(last, elements)
+        unread = [need.readers for need in needs]
         values: dict[int, F64] = {}
         for index in range(last + 1):
-            if not waiting[index]:
+            if not unread[index]:
                 continue
             if cancelled():
                 raise Cancelled
             node = self._nodes[index]
-            with np.errstate(all="ignore"):  # what is not finite in the end is refused there
+            with np.errstate(all="ignore"):  # results that are not finite are refused later
                 values[index] = self._computed(index, node, needs, values, cancelled)
             for argument in needs[index].arguments:
-                waiting[argument.step] -= 1
-                if not waiting[argument.step]:
+                unread[argument.step] -= 1
+                if not unread[argument.step]:
                     del values[argument.step]
-        return _at(needs[last], wanted, values[last])
+        return _at(needs[last], elements, values[last])
 
-    def _needs(self, last: int, wanted: Runs) -> list[_Need]:
-        """What is needed of each step, backwards."""
+    def _needs(self, last: int, elements: Runs) -> list[_Need]:
+        """The backward pass: the elements that are needed of each step."""
         needs = [_Need() for _ in range(last + 1)]
-        needs[last].add(wanted, is_distinct=True)
+        needs[last].add(elements, is_distinct=True)
         total = 0
         for index in range(last, -1, -1):
             need = needs[index]
@@ -189,7 +189,7 @@ class Evaluation:
                 needs[argument.step].add(argument.elements, argument.is_distinct)
         return needs
 
-    def _computed(  # noqa: PLR0911 - a table of what steps are
+    def _computed(  # noqa: PLR0911 - one case for each kind of step
         self, index: int, node: Node, needs: list[_Need], values: dict[int, F64], cancelled: IsCancelled
     ) -> F64:
         made, need = node.made, needs[index]
@@ -199,66 +199,67 @@ class Evaluation:
             return self._fill_leaf(index, need.elements, cancelled)
         if isinstance(made, Reduced):
             return self._reduced[index][expanded(need.elements)]
-        given = [_at(needs[one.step], one.elements, values[one.step]) for one in need.arguments]
+        arguments = [_at(needs[one.step], one.elements, values[one.step]) for one in need.arguments]
         if isinstance(made, Applied):
-            return _FUNCTIONS[made.function](*given)
+            return _FUNCTIONS[made.function](*arguments)
         if isinstance(made, Viewed):
-            return given[0]
+            return arguments[0]
         if isinstance(made, Cast):
-            return _rounded(given[0], made.dtype)
-        return _assembled(need, given)
+            return _rounded(arguments[0], made.dtype)
+        return _assembled(need, arguments)
 
 
 class _Argument(NamedTuple):
-    """What a step needs of another."""
+    """The elements that a step needs of an earlier one."""
 
     step: int
     elements: Runs
     is_distinct: bool
     positions: Runs | None = None
-    """Where they go, if not everywhere."""
+    """For an assembly: the positions and lengths of the runs among its elements."""
 
 
 class _Need:
-    """The elements of a step that later ones need."""
+    """The elements of a step that later steps need."""
 
     def __init__(self) -> None:
         self.readers = 0
         self.elements: Runs
         self.arguments: list[_Argument] = []
-        self._asked: dict[int, tuple[Runs, bool]] = {}
+        self._requests: dict[int, tuple[Runs, bool]] = {}
         self._sorted: Indices | None = None
 
     def add(self, elements: Runs, is_distinct: bool) -> None:
         self.readers += 1
-        self._asked[id(elements)] = elements, is_distinct
+        self._requests[id(elements)] = elements, is_distinct
 
     def close(self, most: int) -> int:
-        """All has been asked for; returns how many elements it is.
+        """Ends the collection; returns the number of requested elements.
 
         Raises:
-            InvalidSpec: Too many.
+            InvalidSpec: There are more than ``most``.
         """
-        asked = sum(int(lengths.sum()) for (_, lengths), _ in self._asked.values())
-        if asked > most:
+        count = sum(int(lengths.sum()) for (_, lengths), _ in self._requests.values())
+        if count > most:
             raise InvalidSpec(
-                "spec.expression", f"needs over {_MOST_NEEDED} elements of its steps to make a few; view fewer of them"
+                "spec.expression",
+                f"needs over {_MOST_NEEDED} elements of its steps for a small region; use views of fewer elements",
             )
-        [(elements, is_distinct), *others] = self._asked.values()
+        [(elements, is_distinct), *others] = self._requests.values()
         if is_distinct and not others:
             self.elements = elements
-            return asked
-        self._sorted = np.unique(np.concatenate([expanded(elements) for elements, _ in self._asked.values()]))
+            return count
+        self._sorted = np.unique(np.concatenate([expanded(elements) for elements, _ in self._requests.values()]))
         self.elements = _runs_of(self._sorted)
-        return asked
+        return count
 
     def position(self, elements: Runs) -> Indices | None:
-        """Where some of them are among all; None if they are all, in this order."""
+        """The positions of ``elements`` among all; None if they are all elements, in order."""
         return None if self._sorted is None else np.searchsorted(self._sorted, expanded(elements))
 
 
 def _at(need: _Need, elements: Runs, values: F64) -> F64:
-    """A step's values at some of the elements that were asked for."""
+    """A step's values at some of its computed elements."""
     position = need.position(elements)
     return values if position is None or values.ndim == 0 else values[position]
 
@@ -270,7 +271,7 @@ def _runs_of(indices: Indices) -> Runs:
 
 
 def _arguments(node: Node, elements: Runs, nodes: Sequence[Node]) -> list[_Argument]:
-    """What a step needs of its arguments for some of its elements."""
+    """The elements that a step needs of its arguments, to compute some of its own."""
     made, arguments = node.made, node.arguments
     if isinstance(made, Applied):
         return [_through(index, box, elements) for index, box in zip(arguments, made.boxes, strict=True)]
@@ -283,7 +284,7 @@ def _arguments(node: Node, elements: Runs, nodes: Sequence[Node]) -> list[_Argum
         for index, (box, source) in zip(arguments, made.boxes, strict=True):
             if not box.size:
                 continue
-            positions, own = Laying(box).of(elements)
+            positions, own = BoxIndex(box).locate(elements)
             if len(positions):
                 taken = own if source.shape == nodes[index].shape else source.taken(own)
                 needed.append(_Argument(index, taken, source.is_injective, (positions, own[1])))
@@ -300,13 +301,13 @@ def _through(index: int, box: Box | None, elements: Runs) -> _Argument:
 
 
 def _single(box: Box) -> Runs:
-    """The one element of a box that has but one, which an operation broadcasts by itself."""
+    """The only element of a box whose strides are all 0; NumPy broadcasts it."""
     return (np.array([box.offset]), np.ones(1, np.int64)) if box.offset else _ONE_ELEMENT
 
 
-def _assembled(need: _Need, given: Sequence[F64]) -> F64:
+def _assembled(need: _Need, arguments: Sequence[F64]) -> F64:
     out = np.zeros(int(need.elements[1].sum()))
-    for argument, values in zip(need.arguments, given, strict=True):
+    for argument, values in zip(need.arguments, arguments, strict=True):
         assert argument.positions is not None  # for mypy: assemblies have them
         out[expanded(argument.positions)] = values
     return out
@@ -319,7 +320,7 @@ def _rounded(values: F64, dtype: int) -> F64:
 
 
 def _prepared(reduced: Reduced, values: F64) -> F64:
-    """What is added up of each element."""
+    """The terms of the sum."""
     if reduced.reducer != Reducer.REDUCER_NORM:
         return values
     magnitudes = np.abs(values)
@@ -329,15 +330,15 @@ def _prepared(reduced: Reduced, values: F64) -> F64:
 
 
 def _folded(reduced: Reduced, rows: F64, is_prepared: bool = False) -> F64:
-    """Each row made one, from its first element to its last."""
+    """Reduces each row, from its first element to its last."""
     if not is_prepared:
         rows = _prepared(reduced, rows)
     if reduced.reducer == Reducer.REDUCER_MAXIMUM:
-        folded: F64 = np.max(rows, axis=1) + 0.0  # -0.0 and 0.0 compare equal, and either might be taken
+        folded: F64 = np.max(rows, axis=1) + 0.0  # max may return either of -0.0 and 0.0
     elif reduced.reducer == Reducer.REDUCER_MINIMUM:
         folded = np.min(rows, axis=1) + 0.0
     else:
-        folded = np.add.accumulate(rows, axis=1)[:, -1]  # unlike sum, it adds one after the other
+        folded = np.add.accumulate(rows, axis=1)[:, -1]  # adds in order, unlike np.sum
     return folded
 
 

@@ -1,4 +1,4 @@
-"""Fans: how many inputs and outputs a unit of a layer has, from the global shape."""
+"""Fans: the numbers of inputs and outputs of a unit, computed from the global shape."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .errors import InvalidSpec
 
 
 def torch_fans(shape: Sequence[int], field: str) -> tuple[int, int]:
-    """``(fan_in, fan_out)`` of a weight laid out as torch does: ``(out, in, *kernel)``.
+    """``(fan_in, fan_out)`` of a weight in torch's layout, ``(out, in, *kernel)``.
 
     Raises:
-        InvalidSpec: If there are fewer than 2 dimensions.
+        InvalidSpec: The shape has fewer than 2 dimensions.
 
     >>> torch_fans((64, 3, 7, 7), "spec.shape")
     (147, 3136)
@@ -21,7 +21,7 @@ def torch_fans(shape: Sequence[int], field: str) -> tuple[int, int]:
         raise InvalidSpec(
             field,
             "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions; "
-            f"this one has {len(shape)}: give 2 or more, or a scheme without fans",
+            f"this one has {len(shape)}: give 2 or more, or use a scheme without fans",
         )
     receptive_field = math.prod(shape[2:])
     return shape[1] * receptive_field, shape[0] * receptive_field

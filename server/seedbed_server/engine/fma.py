@@ -1,7 +1,7 @@
-"""Fused multiply-add: a b + c, rounded once (IEEE 754, fusedMultiplyAdd), in NumPy, which has none.
+"""Fused multiply-add in NumPy: a b + c, rounded once (IEEE 754, fusedMultiplyAdd).
 
-The laws say where it is used (docs/stream-v1.md). This is the reference, exact and slow; the compiled backends take
-the processor's own instruction, whose result IEEE 754 leaves no choice.
+The laws specify its use (docs/stream-v1.md). This is the slow, exact reference. The compiled backends use the
+processor's instruction; IEEE 754 defines its result uniquely.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[Any]
-F64 = NDArray[np.float64]
+from .doubles import F64, two_product, two_sum
 
-_SPLIT = 2.0**27 + 1
+Floats = NDArray[Any]
+
 _SMALLEST_NORMAL32 = 2.0**-126
 _SAFE = 2.0**-450, 2.0**450
-"""Factors and summands (if they are not 0) whose products' and sums' errors float64 can hold."""
+"""Between these magnitudes, or at 0, the rounding errors of products and sums are representable in float64."""
 
 
 def fma(a: Floats, b: Floats | np.floating[Any], c: Floats | np.floating[Any]) -> Floats:
     """``a * b + c`` of finite float32 or float64, rounded once, in the type of ``a``.
 
     >>> x = np.float32([1 + 2**-12])
-    >>> fma(x, x, np.float32(-1)) == x * x - np.float32(1)  # the product's last bits are lost
+    >>> fma(x, x, np.float32(-1)) == x * x - np.float32(1)  # without fma the product is rounded
     array([False])
     """
     if a.dtype == np.float32:
@@ -34,10 +34,10 @@ def fma(a: Floats, b: Floats | np.floating[Any], c: Floats | np.floating[Any]) -
 
 
 def _fma32(a: Floats, b: Floats | np.floating[Any], c: Floats | np.floating[Any]) -> Floats:
-    """By way of float64, which holds the product exactly."""
+    """Through float64, which represents the product exactly."""
     product, summand = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
     total = product + summand
-    # The second rounding shows only where the first came to lie half-way between two float32.
+    # The second rounding matters only if the first one ended half-way between two float32.
     is_tie = total.view(np.uint64) & np.uint64((1 << 29) - 1) == np.uint64(1 << 28)
     is_tie |= np.abs(total) < _SMALLEST_NORMAL32
     if is_tie.any():
@@ -55,11 +55,11 @@ def _fma64(a: F64, b: F64, c: F64) -> F64:
         result[is_safe] = _fma64(a[is_safe], b[is_safe], c[is_safe])
         result[~is_safe] = [_exactly(*each) for each in zip(a[~is_safe], b[~is_safe], c[~is_safe], strict=True)]
         return result
-    high, low = _two_product(a, b)
-    sum_high, sum_low = _two_sum(c, low)
-    total, rest = _two_sum(high, sum_high)
+    high, low = two_product(a, b)
+    sum_high, sum_low = two_sum(c, low)
+    total, rest = two_sum(high, sum_high)
     result = total + _rounded_to_odd(sum_low, rest)
-    # 0 + 0: the sign is that of c, unless the product is a zero of the other sign.
+    # The sign of 0 + 0 is that of c, unless the product is a zero of the other sign.
     return np.where((high == 0) & (c == 0), a * b + c, result)
 
 
@@ -74,32 +74,14 @@ def _exactly(a: float, b: float, c: float) -> float:
     if exact == 0:
         return float(a) * float(b) + float(c)
     try:
-        return exact.numerator / exact.denominator  # rounded correctly, as int / int is
+        return exact.numerator / exact.denominator  # int / int is correctly rounded
     except OverflowError:
         return float("inf") if exact > 0 else float("-inf")
 
 
-def _two_sum(a: F64, b: F64) -> tuple[F64, F64]:
-    total = a + b
-    of_b = total - a
-    return total, (a - (total - of_b)) + (b - of_b)
-
-
-def _two_product(a: F64, b: F64) -> tuple[F64, F64]:
-    product = a * b
-    (a1, a2), (b1, b2) = _split(a), _split(b)
-    return product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
-
-
-def _split(a: F64) -> tuple[F64, F64]:
-    scaled = a * _SPLIT
-    high = scaled - (scaled - a)
-    return high, a - high
-
-
 def _rounded_to_odd(a: F64, b: F64) -> F64:
-    """The sum if it is exact, else that of its two neighbours whose last bit is 1."""
-    total, error = _two_sum(a, b)
+    """The sum if it is exact, else the neighbour of it whose last bit is 1."""
+    total, error = two_sum(a, b)
     is_even = total.view(np.uint64) & np.uint64(1) == 0
     towards = np.where(error > 0, np.inf, -np.inf)
     return np.where((error != 0) & is_even, np.nextafter(total, towards), total)

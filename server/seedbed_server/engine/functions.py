@@ -1,11 +1,11 @@
 """Elementary functions of float64 arrays whose bits are the same on every processor.
 
-``np.exp`` and its like differ in the last bit between processors and versions. Everything here is made of operations
-that IEEE 754 defines to the last bit (sums, products, quotients, square roots), of comparisons, and of integers.
-Where one double does not carry enough, a value is a pair ``high, low``: an unevaluated sum (Dekker 1971). Each result
-is within 1 ulp of the exact value, and every NaN is the same NaN.
+``np.exp`` and similar functions differ in the last bit between processors and versions of NumPy. This module uses only
+operations that IEEE 754 defines to the last bit (sums, products, quotients, square roots), comparisons and integers.
+Where the precision of one double is insufficient, a value is a pair ``high, low``, an unevaluated sum (doubles.py).
+Each result is within 1 ulp of the exact value, and all NaNs are equal.
 
-The tables are computed when the module is loaded, in decimal arithmetic, which is the same everywhere as well.
+The tables are computed at import, in decimal arithmetic, which is also the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,71 +19,42 @@ from math import factorial
 import numpy as np
 from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
-Pair = tuple[F64, F64]
+from .doubles import F64, Pair, fast_two_sum, two_product, two_sum
 
-# Temporaries of this many elements stay in the cache.
-_CHUNK = 4096
+I64 = NDArray[np.int64]
+
+_TILE = 4096  # elements whose temporaries stay in the cache
 _DIGITS = Context(prec=50)
 
 
 def _elementwise(function: Callable[[F64], F64]) -> Callable[[F64], F64]:
-    """Applies ``function``, which takes one-dimensional arrays, to any shape, silently, and unifies NaNs."""
+    """Extends a function of one-dimensional arrays to all shapes; suppresses warnings and unifies NaNs."""
 
     @functools.wraps(function)
     def apply(x: F64) -> F64:
         flat = np.ravel(x)
         result = np.empty(flat.shape)
         with np.errstate(all="ignore"):
-            for start in range(0, flat.size, _CHUNK):
-                result[start : start + _CHUNK] = _one_nan(function(flat[start : start + _CHUNK]))
+            for start in range(0, flat.size, _TILE):
+                result[start : start + _TILE] = _one_nan(function(flat[start : start + _TILE]))
         return result.reshape(np.shape(x))
 
     return apply
 
 
 def _one_nan(y: F64) -> F64:
-    """``y`` with a positive, quiet NaN for each NaN, whose sign differs between processors."""
-    strange = np.isnan(y)
-    return np.where(strange, np.nan, y) if strange.any() else y
+    """Replaces each NaN by the positive quiet NaN; the sign of a NaN differs between processors."""
+    is_nan = np.isnan(y)
+    return np.where(is_nan, np.nan, y) if is_nan.any() else y
 
 
 # Pairs of doubles.
 
 
-def _two_sum(a: F64, b: F64) -> Pair:
-    """The sum and its rounding error, exactly (Knuth)."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-def _fast_two_sum(a: F64, b: F64) -> Pair:
-    """As ``_two_sum`` where ``|a| >= |b|`` or ``a`` is 0."""
-    s = a + b
-    return s, b - (s - a)
-
-
-def _split(a: F64) -> Pair:
-    """Two halves of 26 bits each (Veltkamp)."""
-    t = a * 134217729.0
-    high = t - (t - a)
-    return high, a - high
-
-
-def _two_product(a: F64, b: F64) -> Pair:
-    """The product and its rounding error, exactly (Dekker)."""
-    p = a * b
-    a1, a2 = _split(a)
-    b1, b2 = _split(b)
-    return p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2
-
-
 def _quotient(a: Pair, b: Pair) -> F64:
-    """A / b, where only the last operation rounds noticeably."""
+    """A / b; only the last operation contributes a noticeable rounding error."""
     q = a[0] / b[0]
-    p, e = _two_product(q, b[0])
+    p, e = two_product(q, b[0])
     return q + (((a[0] - p) - e) + (a[1] - q * b[1])) / b[0]
 
 
@@ -96,21 +67,21 @@ def _polynomial(coefficients: tuple[float, ...], x: F64) -> F64:
 
 
 def _pairs(values: list[Decimal]) -> Pair:
-    """Each value as the nearest double and the nearest double to the rest."""
+    """Each value as the nearest double, and the nearest double to the remainder."""
     high = [float(value) for value in values]
     low = [float(_DIGITS.subtract(value, Decimal(h))) for value, h in zip(values, high, strict=True)]
     return np.array(high), np.array(low)
 
 
 def _float(value: Fraction) -> float:
-    return value.numerator / value.denominator  # of integers: rounded correctly
+    return value.numerator / value.denominator  # int / int is correctly rounded
 
 
 # Exponentials: x = n ln 2 / 128 + r, and exp(x) = 2^(n / 128) exp(r) with |r| < 0.0028.
 
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # fdlibm
 _PER_LN2 = 184.6649652337873  # 128 / ln 2
-_INTEGER = 6755399441055744.0  # 1.5 * 2^52: what is added to it is rounded to an integer, held by the low bits
+_INTEGER = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, in the low bits
 _INTEGER_BITS = np.int64(0x4338000000000000)
 _EXP = (1 / 120, 1 / 24, 1 / 6, 1 / 2)
 
@@ -136,7 +107,7 @@ def _exp_parts(high: F64, low: F64 | float = 0.0) -> tuple[I64, F64, F64]:
 
 
 def _scaled(y: F64, k: I64) -> F64:
-    """2^k y for |k| < 2000; ``y`` is rounded at most once more, where the result is subnormal."""
+    """2^k y for |k| < 2000; rounds only if the result is subnormal."""
     if k.min(initial=0) > -1021 and k.max(initial=0) < 1023:
         return y * _power_of_two(k)
     half = k >> np.int64(1)
@@ -155,7 +126,7 @@ def _exp(x: F64) -> F64:
 def _exp_pair(x: F64) -> Pair:
     """exp(x) for |x| < 700 as a pair."""
     k, t, d = _exp_parts(x)
-    high, low = _fast_two_sum(t, d)
+    high, low = fast_two_sum(t, d)
     scale = _power_of_two(k)
     return high * scale, low * scale
 
@@ -178,7 +149,7 @@ def expm1(x: F64) -> F64:
     [1e-20, 1.7182818284590453]
     """
     high, low = _exp_pair(np.minimum(np.maximum(x, -50.0), 690.0))
-    far, rest = _two_sum(high, np.full_like(high, -1.0))
+    far, rest = two_sum(high, np.full_like(high, -1.0))
     far = np.where(x > 50.0, _exp(x), far + (rest + low))
     near = x + _polynomial(_EXPM1, x) * (x * x)
     return np.where(np.abs(x) < 0.25, np.where(x == 0, x, near), far)
@@ -195,7 +166,7 @@ def sigmoid(x: F64) -> F64:
     [0.5, 0.8807970779778824]
     """
     high, low = _exp_pair(np.maximum(-np.abs(x), -50.0))
-    total, rest = _fast_two_sum(np.ones_like(high), high)
+    total, rest = fast_two_sum(np.ones_like(high), high)
     positive = x >= 0
     above = np.where(positive, 1.0, high), np.where(positive, 0.0, low)
     near = _quotient(above, (total, rest + low))
@@ -210,9 +181,9 @@ def softplus(x: F64) -> F64:
     [0.6931471805599453, 100.0]
     """
     high, low = _exp_pair(np.maximum(-np.abs(x), -50.0))
-    total, rest = _fast_two_sum(np.ones_like(high), high)
+    total, rest = fast_two_sum(np.ones_like(high), high)
     log_high, log_low = _log_pair(total, rest + low)
-    upper, lower = _two_sum(np.maximum(x, 0.0), log_high)
+    upper, lower = two_sum(np.maximum(x, 0.0), log_high)
     near = np.where(x > 50.0, x, upper + (lower + log_low))
     below = np.where(x < -40.0, _exp(x), high + (low - 0.5 * high * high))  # exp(x) - exp(2x) / 2
     return np.where(x < -25.0, below, near)
@@ -240,8 +211,8 @@ def tanh(x: F64) -> F64:
     size = np.minimum(np.abs(x), 25.0)
     high, low = _exp_pair(-2.0 * size)
     one = np.ones_like(high)
-    below, below_rest = _fast_two_sum(one, -high)
-    above, above_rest = _fast_two_sum(one, high)
+    below, below_rest = fast_two_sum(one, -high)
+    above, above_rest = fast_two_sum(one, high)
     far = _quotient((below, below_rest - low), (above, above_rest + low))
     z = x * x
     near = x + x * (z * _polynomial(_TANH, z))
@@ -260,7 +231,7 @@ _TINY = 2.0**-1022
 
 
 def _normal(x: F64) -> tuple[F64, float | F64]:
-    """``z, k`` with ``x = 2^k z`` and ``z`` no subnormal."""
+    """``z, k`` with ``x = 2^k z``, where ``z`` is not subnormal."""
     tiny = x < _TINY
     if not tiny.any():
         return x, 0.0
@@ -281,14 +252,14 @@ def _log(x: F64) -> F64:
 
 
 def _log_ends(x: F64, y: F64) -> F64:
-    """``y`` with what the logarithm is at 0, below, and beyond the finite numbers."""
+    """Replaces ``y`` by the logarithm of 0, of negative numbers, infinity and NaN."""
     if np.all((x > 0) & (x < np.inf)):
         return y
     return np.where(x > 0, np.where(x < np.inf, y, np.inf), np.where(x == 0, -np.inf, np.nan))
 
 
-# The table: x = 2^k m with 0.6875 <= m < 1.375; c is 1/m to 10 bits, chosen by m's first 7 bits, so that m c - 1 is
-# exact in two doubles. Next to 1, c is 1, lest the logarithm be a difference.
+# The table: x = 2^k m with 0.6875 <= m < 1.375; c is 1/m to 10 bits, selected by the first 7 bits of m, so that m c - 1
+# is exact in two doubles. Near 1, c is 1, which avoids cancellation.
 _LOG_OFFSET = np.int64(0x3FE6000000000000)
 _LOG_SERIES = tuple((1 if n % 2 else -1) / n for n in range(11, 2, -1))
 
@@ -320,15 +291,15 @@ def _log_pair(x: F64, low: F64 | None = None) -> Pair:
     a, b = first * c - 1.0, (m.view(np.float64) - first) * c
     e = np.zeros_like(b)
     if low is not None:
-        b, e = _two_sum(b, _scaled(low, -exponent) * c)
-    r, rest = _two_sum(a, b)
+        b, e = two_sum(b, _scaled(low, -exponent) * c)
+    r, rest = two_sum(a, b)
     rest = rest + e
-    square, square_rest = _two_product(r, r)
+    square, square_rest = two_product(r, r)
     tail = (rest - 0.5 * square_rest - r * rest) + r * square * _polynomial(_LOG_SERIES, r)
-    y1, e1 = _two_sum(k * _LN2_HIGH, _LOG_HIGH.take(j))
-    y2, e2 = _two_sum(y1, r)
-    y3, e3 = _two_sum(y2, -0.5 * square)
-    return _fast_two_sum(y3, ((e1 + e2 + e3) + (_LOG_LOW.take(j) + k * _LN2_LOW)) + tail)
+    y1, e1 = two_sum(k * _LN2_HIGH, _LOG_HIGH.take(j))
+    y2, e2 = two_sum(y1, r)
+    y3, e3 = two_sum(y2, -0.5 * square)
+    return fast_two_sum(y3, ((e1 + e2 + e3) + (_LOG_LOW.take(j) + k * _LN2_LOW)) + tail)
 
 
 @_elementwise
@@ -348,7 +319,7 @@ def log1p(x: F64) -> F64:
     >>> log1p(np.array([1e-20, 1.0])).tolist()
     [1e-20, 0.6931471805599453]
     """
-    total, rest = _two_sum(np.ones_like(x), x)
+    total, rest = two_sum(np.ones_like(x), x)
     high, low = _log_pair(total, rest)
     return np.where(x == 0, x, _log_ends(total, high + low))
 
@@ -366,8 +337,8 @@ def power(x: F64, y: F64) -> F64:
     flat_x, flat_y = np.ravel(bases), np.ravel(exponents)
     result = np.empty(flat_x.shape)
     with np.errstate(all="ignore"):
-        for start in range(0, flat_x.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, flat_x.size, _TILE):
+            part = slice(start, start + _TILE)
             result[part] = _one_nan(_power(flat_x[part], flat_y[part]))
     return result.reshape(bases.shape)
 
@@ -376,9 +347,9 @@ def _power(x: F64, y: F64) -> F64:
     size = np.abs(x)
     ordinary = (size > 0) & (size < np.inf)
     high, low = _log_pair(np.where(ordinary, size, 1.0))
-    bounded = np.minimum(np.maximum(y, -(2.0**80)), 2.0**80)  # beyond, every power is 0, 1 or inf
+    bounded = np.minimum(np.maximum(y, -(2.0**80)), 2.0**80)  # beyond this, every power is 0, 1 or inf
     bounded = np.where(np.abs(y) < 2.0**-80, 0.0, bounded)
-    p, rest = _two_product(high, bounded)
+    p, rest = two_product(high, bounded)
     inside = np.abs(p) < 800.0
     rest = np.where(inside, rest + low * bounded, 0.0)
     k, t, d = _exp_parts(np.minimum(np.maximum(p, -800.0), 800.0), rest)
@@ -387,7 +358,7 @@ def _power(x: F64, y: F64) -> F64:
 
 
 def _power_ends(x: F64, y: F64, result: F64) -> F64:
-    """``result`` with its sign, and with C99's 1s and NaNs."""
+    """Applies the signs, ones and NaNs of C99 to ``result``."""
     negative = np.signbit(x)
     if negative.any():
         integral = np.trunc(y) == y
@@ -400,7 +371,7 @@ def _power_ends(x: F64, y: F64, result: F64) -> F64:
 
 @_elementwise
 def rsqrt(x: F64) -> F64:
-    """1 / sqrt(x), the root corrected by its remainder.
+    """1 / sqrt(x), with the root corrected by its remainder.
 
     >>> rsqrt(np.array([4.0, 0.1, 0.0])).tolist()
     [0.5, 3.162277660168379, inf]
@@ -408,7 +379,7 @@ def rsqrt(x: F64) -> F64:
     small, large = x < 2.0**-500, x > 2.0**500  # where the square of the root might not be exact in two doubles
     z = np.where(small, x * 2.0**600, np.where(large, x * 2.0**-600, x))
     root = np.sqrt(z)
-    p, e = _two_product(root, root)
+    p, e = two_product(root, root)
     inverse = _quotient((np.ones_like(x), np.zeros_like(x)), (root, ((z - p) - e) / (2.0 * root)))
     inverse = inverse * np.where(small, 2.0**300, np.where(large, 2.0**-300, 1.0))
     ordinary = (x > 0) & (x < np.inf)
@@ -427,7 +398,7 @@ _COS = (
     2.48015872894767294178e-05, -1.38888888888741095749e-03, 4.16666666666666019037e-02,
 )  # fmt: skip
 _TWO_OVER_PI = 6.36619772367581382433e-01
-# pi / 2 in three parts of 33 bits, and the rest; fdlibm, e_rem_pio2.c.
+# pi / 2 as three parts of 33 bits and the remainder; fdlibm, e_rem_pio2.c.
 _HALF_PI = (
     1.57079632673412561417e00,
     6.07710050630396597660e-11,
@@ -472,15 +443,15 @@ def _sine(x: F64, turns: int) -> F64:
 
 
 def _reduced(x: F64) -> tuple[I64, F64, F64]:
-    """``n, r, rest`` with x = n pi / 2 + r + rest; ``n`` is right in its last two bits."""
+    """``n, r, rest`` with x = n pi / 2 + r + rest; the last two bits of ``n`` are correct."""
     large = ~(np.abs(x) <= _REDUCED_IN_DOUBLES)
     small = np.where(large, 0.0, x)
     shifted = small * _TWO_OVER_PI + _INTEGER
     n = shifted.view(np.int64) - _INTEGER_BITS
     count = shifted - _INTEGER
-    a, e1 = _two_sum(small - count * _HALF_PI[0], -(count * _HALF_PI[1]))
-    b, e2 = _two_sum(a, -(count * _HALF_PI[2]))
-    r, rest = _fast_two_sum(b, e2 + e1 - count * _HALF_PI[3])
+    a, e1 = two_sum(small - count * _HALF_PI[0], -(count * _HALF_PI[1]))
+    b, e2 = two_sum(a, -(count * _HALF_PI[2]))
+    r, rest = fast_two_sum(b, e2 + e1 - count * _HALF_PI[3])
     for i in np.flatnonzero(large):
         n[i], r[i], rest[i] = _reduced_exactly(float(x[i]))
     return n, r, rest
@@ -506,7 +477,7 @@ def _reduced_exactly(x: float) -> tuple[int, float, float]:
     """As ``_reduced``, for any double, in integers."""
     if not abs(x) < float("inf"):
         return 0, float("nan"), 0.0
-    bits = 1280  # of the quotient n have up to 1024, of r no more than 62 cancel
+    bits = 1280  # n has up to 1024 bits, and at most 62 bits of r cancel
     half_pi = _half_pi(2 * bits)
     scaled = int(abs(x)) << bits if abs(x) >= 2.0**53 else int(abs(x) * 2.0**53) << (bits - 53)
     scaled <<= bits
@@ -519,7 +490,7 @@ def _reduced_exactly(x: float) -> tuple[int, float, float]:
 
 # The error function.
 
-_ERF_STEP = 4  # the pieces' centres are the multiples of 1/4
+_ERF_STEP = 4  # the intervals are centred at the multiples of 1/4
 _ERF_DEGREE = 13
 
 
@@ -533,7 +504,7 @@ def _erf_series(x: Decimal) -> Decimal:
 
 
 def _erf_tables() -> tuple[tuple[float, ...], F64, F64, list[F64]]:
-    """Taylor's coefficients at 0, erf at the pieces' centres as pairs, and Taylor's coefficients there."""
+    """Taylor coefficients at 0, erf at the centres of the intervals as pairs, and Taylor coefficients there."""
     with localcontext(Context(prec=80)):
         half_pi = Decimal(_half_pi(320)) / Decimal(1 << 320)
         scale = 2 / (2 * half_pi).sqrt()
@@ -550,7 +521,7 @@ def _erf_tables() -> tuple[tuple[float, ...], F64, F64, list[F64]]:
     return near, *_pairs(values), pieces[::-1]
 
 
-_ERF_NEAR, _ERF_HIGH, _ERF_LOW, _ERF_PIECES = _erf_tables()
+_ERF_NEAR, _ERF_HIGH, _ERF_LOW, _ERF_INTERVALS = _erf_tables()
 
 
 @_elementwise
@@ -564,15 +535,15 @@ def erf(x: F64) -> F64:
     shifted = size * _ERF_STEP + _INTEGER
     piece = shifted.view(np.int64) - _INTEGER_BITS
     d = size - (shifted - _INTEGER) * (1 / _ERF_STEP)
-    slope = _ERF_PIECES[0].take(piece)
-    for row in _ERF_PIECES[1:]:
+    slope = _ERF_INTERVALS[0].take(piece)
+    for row in _ERF_INTERVALS[1:]:
         slope = slope * d + row.take(piece)
     far = _ERF_HIGH.take(piece) + (_ERF_LOW.take(piece) + slope * d)
     near = x + x * _polynomial(_ERF_NEAR, x * x)
     return np.where(np.abs(x) < 0.5, np.where(x == 0, x, near), np.where(np.isnan(x), x, np.copysign(far, x)))
 
 
-# The inverse error function. The coefficients are mpmath's ``chebyfit`` in 50 digits; the errors are below 1e-18.
+# The inverse error function. The coefficients come from mpmath's ``chebyfit`` with 50 digits; errors are below 1e-18.
 
 # erfinv(x) / x - 1 in x^2 - 1/8 for |x| <= 1/2.
 _ERFINV_NEAR = (
@@ -582,10 +553,10 @@ _ERFINV_NEAR = (
     0.11049779613787822, 0.12916467464939954, 0.1672977500966767, 0.26853944237639576,
     -0.0825916329477299,
 )  # fmt: skip
-# erfinv(x) - s in s - centre, where s is the root of -ln(1 - |x|), between these bounds.
+# erfinv(x) - s in s - centre, with s = sqrt(-ln(1 - |x|)), on the intervals between these bounds.
 _ERFINV_BOUNDS = np.array([1.25, 1.75, 2.5, 3.5, 4.75])
 _ERFINV_CENTRES = np.array([1.0390625, 1.5, 2.125, 3.0, 4.125, 5.4375])
-_ERFINV_PIECES = (
+_ERFINV_INTERVALS = (
     (
         0.00020365335747358693, -2.648052372203525e-05, -0.0003991086844856505, 0.0008688870869151233,
         -0.0011352191086917757, 0.0007615918679282338, 0.000690676612004463, -0.0032914300494416406,
@@ -629,7 +600,7 @@ _ERFINV_PIECES = (
         0.022173878848400472, -0.2103924323455866,
     ),
 )  # fmt: skip
-_ERFINV_ROWS = [np.array(row) for row in zip(*_ERFINV_PIECES, strict=True)]
+_ERFINV_ROWS = [np.array(row) for row in zip(*_ERFINV_INTERVALS, strict=True)]
 
 
 @_elementwise
@@ -651,13 +622,13 @@ def _erfinv_tail(rest: F64) -> F64:
     """erfinv(1 - rest)."""
     high, low = _log_pair(rest)
     s = np.sqrt(-high)
-    p, e = _two_product(s, s)
+    p, e = two_product(s, s)
     s_low = (((-high - p) - e) - low) / (2.0 * s)
     piece = np.searchsorted(_ERFINV_BOUNDS, s)
     d = (s - _ERFINV_CENTRES.take(piece)) + s_low
     y: F64 = _ERFINV_ROWS[0].take(piece)
     for row in _ERFINV_ROWS[1:-1]:
         y = y * d + row.take(piece)
-    centre, error = _two_sum(s, _ERFINV_ROWS[-1].take(piece))
+    centre, error = two_sum(s, _ERFINV_ROWS[-1].take(piece))
     result: F64 = centre + (y * d + (s_low + error))
     return result

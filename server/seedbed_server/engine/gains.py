@@ -22,7 +22,7 @@ _LINEAR = {
 
 
 def nonlinearity_names() -> str:
-    """Every nonlinearity, as users write it, for error texts."""
+    """All nonlinearities, as users write them, for error texts."""
     return ", ".join(name.removeprefix("NONLINEARITY_").lower() for name in Nonlinearity.keys()[1:])
 
 
@@ -31,11 +31,11 @@ def calculate_gain(nonlinearity: int, param: float | None = None, field: str = "
 
     Args:
         nonlinearity: A ``Nonlinearity`` of the contract.
-        param: The negative slope of leaky_relu, 0.01 by default; not read for another nonlinearity.
-        field: The path by which an error names the nonlinearity.
+        param: The negative slope of leaky_relu, 0.01 by default; ignored for other nonlinearities.
+        field: The field path that errors name.
 
     Raises:
-        InvalidSpec: If the nonlinearity is unknown, or the slope is not finite.
+        InvalidSpec: The nonlinearity is unknown, or the slope is not finite.
 
     >>> calculate_gain(Nonlinearity.NONLINEARITY_TANH)
     1.6666666666666667
@@ -55,5 +55,5 @@ def calculate_gain(nonlinearity: int, param: float | None = None, field: str = "
 
 def _leaky_relu_gain(slope: float, field: str) -> float:
     if not math.isfinite(slope):
-        raise InvalidSpec(field, f"negative_slope {slope} not a valid number; give a finite one")
+        raise InvalidSpec(field, f"negative_slope {slope} not a valid number; give a finite number")
     return math.sqrt(2.0 / (1 + slope * slope))

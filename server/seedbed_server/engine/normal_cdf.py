@@ -1,7 +1,7 @@
 """Probabilities of the standard normal, correctly rounded to float64.
 
-Correct rounding makes them a definition instead of an algorithm: whoever computes with enough digits gets the same
-bits. Ours are ~340 digits of ``decimal``, which a truncated normal needs once.
+Because they are correctly rounded they do not depend on an algorithm: any computation with enough digits gives the same
+bits. Ours has about 340 correct digits, by ``decimal``, and runs once for each truncated normal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from decimal import Context, Decimal, localcontext
 from functools import cache, lru_cache
 
 _DIGITS = 400
-_CUT = 40.0  # the probability beyond 40 standard deviations, 1e-350, does not show in any float64
+_CUT = 40.0  # the probability beyond 40 standard deviations, 1e-350, is below the smallest float64
 
 
 @lru_cache(maxsize=1024)
@@ -36,7 +36,7 @@ def _cdf(x: float) -> Decimal:
 
 
 def _central_series(x: Decimal) -> Decimal:
-    """The probability between 0 and x: density(x) * sum of x^(2n+1) / (2n+1)!!, all terms of one sign."""
+    """The probability between 0 and x: density(x) * sum of x^(2n+1) / (2n+1)!!, whose terms have one sign."""
     square = x * x
     term = total = x
     odd = 1
@@ -50,7 +50,7 @@ def _central_series(x: Decimal) -> Decimal:
 
 @cache
 def _pi() -> Decimal:
-    """Pi by the recipe in the documentation of ``decimal``."""
+    """Pi, by the recipe in the documentation of ``decimal``."""
     with localcontext(Context(prec=_DIGITS + 10)):
         last, term, total, numerator, addend, divisor, step = (
             Decimal(0), Decimal(3), Decimal(3), 1, 0, 0, 24,

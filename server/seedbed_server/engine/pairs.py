@@ -1,12 +1,11 @@
-"""Complex tensors as the float32 tensors that they are: of one more dimension, the real and the imaginary parts.
+"""Complex tensors as float32 tensors with one more dimension, for the real and imaginary parts.
 
-Element ``i`` of a complex tensor is made of the words of elements ``2 i`` and ``2 i + 1`` of a float32 tensor, so that
-whoever samples float32 samples complex64.
+Element ``i`` of a complex tensor uses the words of elements ``2 i`` and ``2 i + 1`` of a float32 tensor, so code that
+samples float32 also samples complex64.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import numpy as np
@@ -15,21 +14,20 @@ from numpy.typing import NDArray
 from seedbed.v1 import DATA_TYPE_FLOAT32, Normal, TensorDescription
 
 from . import dtypes
+from .constants import SQRT_HALF
 from .regions import Runs
 
 DRAWN: Final = ("uniform", "normal", "disk")
-"""The laws of complex numbers that draw."""
-
-SQRT_HALF: Final = math.sqrt(0.5)
+"""The random laws of complex numbers."""
 
 
 def is_drawn(description: TensorDescription) -> bool:
-    """Whether a tensor is of complex numbers that are drawn."""
+    """Whether a tensor is complex and random."""
     return dtypes.is_complex(description.spec.dtype) and description.law.WhichOneof("law") in DRAWN
 
 
 def as_floats(description: TensorDescription) -> TensorDescription:
-    """A tensor for which `is_drawn` holds, as one of floats.
+    """A tensor for which `is_drawn` holds, as a float32 tensor.
 
     >>> from seedbed.v1 import DATA_TYPE_COMPLEX64, TensorSpec
     >>> from .spec import describe
@@ -46,16 +44,16 @@ def as_floats(description: TensorDescription) -> TensorDescription:
     floats.region.stop.append(2)
     floats.element_count *= 2
     law = floats.law
-    if law.HasField("normal"):  # half of the variance each
+    if law.HasField("normal"):  # half of the variance for each part
         law.normal.CopyFrom(Normal(mean=law.normal.mean, std=law.normal.std * SQRT_HALF))
     return floats
 
 
 def runs_of_floats(elements: Runs) -> Runs:
-    """The floats of complex elements."""
+    """The runs of floats that runs of complex elements consist of."""
     return 2 * elements[0], 2 * elements[1]
 
 
 def floats_of(values: NDArray[Any]) -> NDArray[np.float32]:
-    """The floats of complex numbers, in the same memory."""
+    """A view of complex numbers as floats."""
     return values.view(np.float32)

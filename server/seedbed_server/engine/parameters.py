@@ -1,6 +1,6 @@
-"""A law's parameters as the kernels take them: rounded to the type that the law computes in.
+"""A law's parameters, rounded to the type in which the law is computed.
 
-The rounding is part of the guarantee (docs/stream-v1.md, «Laws»), so it is done here, once for all backends.
+The rounding is part of the guarantee (docs/stream-v1.md, «Laws»), so all backends share this module.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, TensorDescription, TruncNormal
+from seedbed.v1 import DATA_TYPE_FLOAT64, DataType, Law, TensorDescription, TruncNormal
 
 from . import dtypes
-from .constants import NEAR_TAIL
+from .constants import NEAR_TAIL, SQRT_HALF
 from .normal_cdf import interval_probabilities
-from .pairs import SQRT_HALF
 from .stream import Purpose, name_hashed, stream_of
 
 _LEAST_INSIDE32 = 2.0**-20
-"""Between bounds so improbable, float64's probabilities tell the median's place to 2^-33 of their distance."""
+"""At this probability between the bounds, float64 locates the median to 2^-33 of their distance."""
 
 
 class UniformParameters(NamedTuple):
@@ -53,15 +52,15 @@ class TruncNormalParameters(NamedTuple):
 
 
 class DiskParameters(NamedTuple):
-    """A complex number ``radius * sqrt(u)`` in a direction; a float32 value."""
+    """A complex number of modulus ``radius * sqrt(u)`` in a random direction; ``radius`` is a float32 value."""
 
     radius: float
 
 
 class DiskNormalParameters(NamedTuple):
-    """``mean + std * z`` of a complex number's parts, whose modulus comes of words from the lowest on.
+    """``mean + std * z`` for each part of a complex number; words from ``lowest_word`` on give the modulus.
 
-    ``std`` is a float32 value, and that of a part.
+    ``std`` is the standard deviation of a part, and a float32 value.
     """
 
     mean: float
@@ -70,12 +69,12 @@ class DiskNormalParameters(NamedTuple):
 
 
 class TruncNormal32Parameters(NamedTuple):
-    """A truncated normal whose bounds are on both sides of the mean, in float32 (docs/stream-v1.md).
+    """A truncated normal in float32, with bounds on both sides of the mean (docs/stream-v1.md).
 
-    The draws from ``median`` on are above the median. The probability of the nearer tail of draw ``w`` is
-    ``p_first + step * w`` below and ``q_first + step * ~w`` above the median, and twice the distance of its probability
-    from one half ``below + 2 * step * (median - 1 - w)`` or ``above + 2 * step * (w - median)``. The rests are what
-    rounding to float32 took from ``std`` and ``step``, rounded.
+    Draws from ``median`` on are above the median. The probability of the nearer tail of draw ``w`` is
+    ``p_first + step * w`` below the median and ``q_first + step * ~w`` above it. Twice the distance of its probability
+    from one half is ``below + 2 * step * (median - 1 - w)`` or ``above + 2 * step * (w - median)``. ``std_rest`` and
+    ``step_rest`` are the rounding errors of ``std`` and ``step``, rounded to float32.
     """
 
     mean: float
@@ -91,7 +90,7 @@ class TruncNormal32Parameters(NamedTuple):
     highest: float
     median: int
     is_near: bool
-    """Whether no tail's probability is under NEAR_TAIL."""
+    """Whether the probability of both tails is at least NEAR_TAIL."""
 
 
 Parameters = (
@@ -105,7 +104,7 @@ Parameters = (
 
 
 class SparseMask(NamedTuple):
-    """Which elements of each column are 0: row ``i`` is, if ``permutation(i) < zeros``."""
+    """The zeros of each column: row ``i`` is 0 if ``permutation(i) < zeros``."""
 
     rows: int
     columns: int
@@ -114,14 +113,18 @@ class SparseMask(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """The permutation is that of 2^bits positions, walked on until it comes back among the rows."""
+        """The permutation acts on 2^bits positions; a position outside the rows is permuted again (cycle walking)."""
         bits = (self.rows - 1).bit_length()
-        return 4 if bits == 3 else bits  # halves of 1 and 2 bits mix too slowly
+        return 4 if bits == 3 else bits  # halves of 1 and 2 bits mix too little
 
 
 def parameters_of(description: TensorDescription) -> Parameters:
+    """The parameters of a described tensor, as by `law_parameters`."""
+    return law_parameters(description.law, description.spec.dtype)
+
+
+def law_parameters(law: Law, dtype: DataType) -> Parameters:
     """The parameters of a random elementwise law: uniform, normal, trunc_normal, disk, or the normal under sparse."""
-    law, dtype = description.law, description.spec.dtype
     kind = law.WhichOneof("law")
     if kind == "uniform":
         a, b = law.uniform.a, law.uniform.b
@@ -143,7 +146,7 @@ def parameters_of(description: TensorDescription) -> Parameters:
 def _truncated(law: TruncNormal, dtype: DataType) -> TruncNormalParameters | TruncNormal32Parameters:
     p, inside, q = interval_probabilities((law.a - law.mean) / law.std, (law.b - law.mean) / law.std)
     lowest, highest = dtypes.at_least(law.a, dtype), dtypes.at_most(law.b, dtype)
-    exact = (0.5 - p) / inside * 2**32  # how many draws are below the median
+    exact = (0.5 - p) / inside * 2**32  # the number of draws below the median
     median = round(exact)
     if dtype == DATA_TYPE_FLOAT64 or not (_suits_float32(law, inside) and 0 < median < 2**32):
         return TruncNormalParameters(law.mean, law.std, p, inside, q, lowest, highest)
@@ -166,14 +169,14 @@ def _truncated(law: TruncNormal, dtype: DataType) -> TruncNormalParameters | Tru
 
 
 def _suits_float32(law: TruncNormal, inside: float) -> bool:
-    """Whether nothing underflows, lest results and zeros lose their precision and sign."""
+    """Whether no intermediate underflows, which would cost precision and the signs of zeros."""
     smallest, largest = 2.0**-100, 2.0**100
     has_mean = law.mean == 0 or smallest <= abs(law.mean) <= largest
     return has_mean and smallest <= law.std <= largest and inside >= _LEAST_INSIDE32
 
 
 def packed(parameters: Parameters) -> bytes:
-    """A law's parameters in the memory of kernels: as float64, but those that are float32 only as float32."""
+    """A law's parameters as kernels read them: float64, except those of TruncNormal32Parameters, which are float32."""
     if isinstance(parameters, TruncNormal32Parameters):
         return struct.pack("=11fI", *parameters[:12])
     return struct.pack(f"={len(parameters)}d", *parameters)
@@ -187,13 +190,13 @@ def sparse_mask(description: TensorDescription) -> SparseMask:
 
 
 def permutation_mask(description: TensorDescription) -> SparseMask:
-    """The permutation of a tensor's elements: that of a mask of one column."""
+    """The permutation of a tensor's elements, as a mask of one column."""
     stream = stream_of(name_hashed(description.spec), Purpose.PERMUTATION)
     return SparseMask(math.prod(description.spec.shape), 1, 0, stream)
 
 
 def _lowest_word(bound: float) -> int:
-    """The first of the words whose modulus, of a standard complex normal, is at most this.
+    """The lowest word for which the modulus of a standard complex normal is at most ``bound``.
 
     ``|z|^2 = -ln((w | 1) / 2^32)``, so that ``w | 1 >= 2^32 exp(-bound^2)``.
     """
@@ -206,5 +209,5 @@ def _nearest32(value: float) -> float:
 
 
 def _base(value: float, dtype: int) -> float:
-    """Rounds to the type that the law computes in: float64 for float64, float32 for all others."""
+    """Rounds to the type in which the law is computed: float64 for float64, else float32."""
     return value if dtype == DATA_TYPE_FLOAT64 else _nearest32(value)

@@ -1,7 +1,7 @@
-"""Recipes: tensors made of boxes, of given values, and of expressions, validated and resolved.
+"""Recipes: validates tensors made of parts, literals and expressions, and resolves them to plans.
 
-Every recipe within a tensor is a tensor of its own, with its own shape, dtype and stream, and is described as one. What
-this module adds is where its elements go: a `Plan` is what backends follow.
+A recipe within a tensor is itself a tensor with a shape, a dtype and a stream, and is described as one. This module
+adds where its elements go; backends follow its `Plan`.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from .stream import name_hashed
 from .views import Box, broadcast, check_dimensions, check_injective, checked, region_box, whole
 
 MAX_PARTS = 4096
-"""Of a tensor, with those of its parts: each chunk looks at all of them."""
+"""The most parts of a tensor, nested ones included; each chunk is compared with all of them."""
 
 MAX_STEPS = 10_000
-"""Of a tensor, in all of its expressions."""
+"""The most steps of a tensor, in all of its expressions together."""
 
 MAX_DEPTH = 16
-"""Of recipes within recipes."""
+"""The deepest nesting of recipes."""
 
 KINDS = ("parts", "literal", "expression", "delta_orthogonal")
 """The schemes that this module resolves."""
 
-_CERTAIN = ("ones", "zeros", "constant", "eye", "dirac", "literal", None)  # they draw nothing
+_WITHOUT_DRAWS = ("ones", "zeros", "constant", "eye", "dirac", "literal", None)  # use no random words
 _COMPOSITE = ("parts", "expression")
 
 _TWO = "ADD SUBTRACT MULTIPLY DIVIDE MINIMUM MAXIMUM LESS LESS_EQUAL EQUAL POWER"
@@ -63,25 +63,25 @@ _ARITY: dict[int, int] = {
 
 
 class Inner(NamedTuple):
-    """A recipe within, as a tensor of its own, and what that is made of if it is made of others."""
+    """A nested recipe, described as a tensor, and its plan if it is itself one of `KINDS`."""
 
     description: TensorDescription
     plan: Plan | None
 
 
-Describe = Callable[[TensorSpec, str], Inner]
-"""Validates a tensor whose recipes have all got their streams, named by a path in errors."""
+Describe = Callable[[TensorDescription, str], "Plan | None"]
+"""Completes the description of a recipe, of which only the spec is set; its path in errors is the second argument."""
 
 
 class PlacedPart(NamedTuple):
-    """A box of a tensor, and what goes into it."""
+    """A part: a box of a tensor and the recipe that fills it."""
 
     box: Box
     source: Box
-    """The box's elements among the recipe's."""
+    """The recipe's tensor, broadcast to the box."""
     inner: TensorDescription
     plan: Plan | None
-    """Of what is within."""
+    """The plan of the recipe."""
 
 
 class Leaf(NamedTuple):
@@ -98,7 +98,7 @@ class Number(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """A step that is a function; of arguments seen through boxes of the step's shape, None if they have it."""
+    """A step that applies a function; boxes broadcast the arguments, None where the shape already matches."""
 
     function: Function
     boxes: tuple[Box | None, ...]
@@ -111,13 +111,13 @@ class Viewed(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """A step that puts arguments together: the box of each, and its elements among the argument's."""
+    """A step that assembles arguments: the box of each, and the argument broadcast to that box."""
 
     boxes: tuple[tuple[Box, Box], ...]
 
 
 class Reduced(NamedTuple):
-    """A step that reduces: the argument with the axes that stay first, and how many elements make one."""
+    """A step that reduces: ``order`` puts the kept axes first; ``group`` elements are reduced to one."""
 
     reducer: Reducer
     p: float
@@ -126,7 +126,7 @@ class Reduced(NamedTuple):
 
 
 class Cast(NamedTuple):
-    """A step that rounds."""
+    """A step that rounds to a dtype."""
 
     dtype: DataType
 
@@ -140,19 +140,19 @@ class Node(NamedTuple):
 
 
 class PartsPlan(NamedTuple):
-    """Boxes, of which the last counts."""
+    """Parts; where they overlap, the last one counts."""
 
     parts: tuple[PlacedPart, ...]
 
 
 class LiteralPlan(NamedTuple):
-    """Values."""
+    """The values of a literal."""
 
     values: NDArray[Any]
 
 
 class ExpressionPlan(NamedTuple):
-    """Steps, and the last one's elements in the tensor's shape."""
+    """The steps, and the last one broadcast to the tensor's shape."""
 
     nodes: tuple[Node, ...]
     result: Box
@@ -162,14 +162,14 @@ Plan = PartsPlan | LiteralPlan | ExpressionPlan
 
 
 def named(spec: TensorSpec, field: str) -> TensorSpec:
-    """The spec as parts, a literal or an expression, in which each recipe that draws has the stream that names it.
+    """A copy of the spec, as parts, a literal or an expression, in which every random recipe names its stream.
 
     Args:
-        spec: Made by one of `KINDS`.
-        field: Its path.
+        spec: A tensor whose scheme is one of `KINDS`.
+        field: The path of the spec in errors.
 
     Raises:
-        InvalidSpec: There are too many recipes, or they are too deep.
+        InvalidSpec: There are too many recipes, or they are nested too deeply.
     """
     full = TensorSpec()
     full.CopyFrom(spec)
@@ -179,31 +179,33 @@ def named(spec: TensorSpec, field: str) -> TensorSpec:
 
 
 class _Streams:
-    """Gives out the streams of a name: the first recipe that draws takes the name's own."""
+    """Numbers the streams of a name; the first random recipe uses the name itself."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._given = 0
+        self._count = 0
 
     def next(self) -> str:
-        number, self._given = self._given, self._given + 1
+        number, self._count = self._count, self._count + 1
         return f"{self._name}#{number}" if number else self._name
 
 
 class _Naming:
-    """Names the streams of recipes, and counts what there is."""
+    """Names the streams of recipes, and counts parts and steps."""
 
     def __init__(self) -> None:
         self._parts = self._steps = 0
 
     def name(self, recipe: TensorSpec | Recipe, streams: _Streams, field: str, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise InvalidSpec(field, f"lies {depth} recipes deep, over the limit of {MAX_DEPTH}; join some of them")
+            raise InvalidSpec(
+                field, f"is nested {depth} recipes deep, over the limit of {MAX_DEPTH}; merge some of them"
+            )
         self._parts += len(recipe.parts.parts)
         self._steps += len(recipe.expression.steps)
         for count, most, what in ((self._parts, MAX_PARTS, "parts"), (self._steps, MAX_STEPS, "steps")):
             if count > most:
-                raise InvalidSpec(field, f"brings the tensor to {count} {what}, over the limit of {most}; give fewer")
+                raise InvalidSpec(field, f"brings the tensor to {count} {what}, over the limit of {most}; use fewer")
         for inner, path in _recipes_within(recipe, field):
             self._name_inner(inner, streams, path, depth + 1)
 
@@ -213,7 +215,7 @@ class _Naming:
         scheme = recipe.WhichOneof("scheme")
         if scheme in _COMPOSITE:
             self.name(recipe, streams, field, depth)
-        elif scheme not in _CERTAIN:
+        elif scheme not in _WITHOUT_DRAWS:
             recipe.stream = streams.next()
 
 
@@ -226,57 +228,57 @@ def _recipes_within(recipe: TensorSpec | Recipe, field: str) -> Iterator[tuple[R
 
 
 def literal_bytes(recipe: TensorSpec | Recipe) -> int:
-    """The bytes of all literals."""
+    """The total size of all literals."""
     if recipe.WhichOneof("scheme") not in KINDS:
         return 0
     return len(recipe.literal.data) + sum(literal_bytes(inner) for inner, _ in _recipes_within(recipe, ""))
 
 
 def inner_tensors(plan: Plan | None) -> Iterator[Inner]:
-    """The recipes within."""
+    """The recipes directly within a plan."""
     if isinstance(plan, PartsPlan):
         yield from (Inner(part.inner, part.plan) for part in plan.parts)
     elif isinstance(plan, ExpressionPlan):
         yield from (Inner(node.made.inner, node.made.plan) for node in plan.nodes if isinstance(node.made, Leaf))
 
 
-_CHEAPER: Final = 8
-"""Elements that are reduced in less time than one of an orthogonal matrix takes, by far."""
+_REDUCED_PER_ELEMENT: Final = 8
+"""Reducing this many elements takes far less time than one element of an orthogonal matrix."""
 
 
 def whole_elements(inner: Inner) -> int:
-    """How many elements are computed whatever the region: of orthogonal matrices, and an eighth of what is reduced."""
+    """The cost that a region does not reduce: elements of orthogonal matrices, and an eighth of those reduced."""
     description, plan = inner
     if description.law.WhichOneof("law") == "orthogonal":
         return math.prod(description.spec.shape)
     nodes = plan.nodes if isinstance(plan, ExpressionPlan) else ()
     reduced = sum(node.made.order.size for node in nodes if isinstance(node.made, Reduced))
-    return -(-reduced // _CHEAPER) + sum(map(whole_elements, inner_tensors(plan)))
+    return -(-reduced // _REDUCED_PER_ELEMENT) + sum(map(whole_elements, inner_tensors(plan)))
 
 
 def resolve(spec: TensorSpec, field: str, describe: Describe) -> Plan:
-    """Validates what a tensor of one of `KINDS` is made of.
+    """Validates a tensor whose scheme is one of `KINDS`, and resolves it to a plan.
 
     Args:
-        spec: As `named` gives it; its shape and dtype are valid.
-        field: Its path.
-        describe: Describes a recipe within as a tensor of its own.
+        spec: The result of `named`; its shape and dtype are valid.
+        field: The path of the spec in errors.
+        describe: Describes a nested recipe.
 
     Raises:
-        InvalidSpec: Something does not fit.
+        InvalidSpec: The recipe is invalid.
     """
     return _PLANNERS[spec.WhichOneof("scheme")](spec, field, describe)
 
 
 def law_of(plan: Plan, spec: TensorSpec) -> Law:
-    """The plan as a message: with laws for schemes, and without literals' data."""
+    """The plan as a message: with laws in place of schemes, and without the data of literals."""
     if isinstance(plan, LiteralPlan):
         return Law(literal=Literal())
     if isinstance(plan, PartsPlan):
         law = Law(parts=Parts(parts=[Part() for _ in plan.parts]))
-        for message, given, part in zip(law.parts.parts, spec.parts.parts, plan.parts, strict=True):
-            if box := given.WhichOneof("box"):
-                getattr(message, box).CopyFrom(getattr(given, box))
+        for message, source, part in zip(law.parts.parts, spec.parts.parts, plan.parts, strict=True):
+            if box := source.WhichOneof("box"):
+                getattr(message, box).CopyFrom(getattr(source, box))
             message.recipe.CopyFrom(_law_recipe(part.inner))
         return law
     law = Law(expression=spec.expression)
@@ -296,19 +298,19 @@ def _law_recipe(inner: TensorDescription) -> Recipe:
 def _inner(
     recipe: Recipe, spec: TensorSpec, shape: tuple[int, ...], dtype: DataType, field: str, describe: Describe
 ) -> Inner:
-    """A recipe, described as a tensor of its own."""
+    """A nested recipe, described as a tensor."""
     scheme = recipe.WhichOneof("scheme")
     if scheme is None:
         raise InvalidSpec(f"{field}.scheme", "no scheme is set; set one, such as normal, constant or parts")
-    tensor = TensorSpec(
-        name=recipe.stream,
-        shape=recipe.shape or shape,
-        dtype=recipe.dtype or dtype,
-        seed=spec.seed,
-        algorithm_version=spec.algorithm_version,
-    )
+    description = TensorDescription()
+    tensor = description.spec
+    tensor.name = recipe.stream
+    tensor.shape.extend(recipe.shape or shape)
+    tensor.dtype = recipe.dtype or dtype
+    tensor.seed = spec.seed
+    tensor.algorithm_version = spec.algorithm_version
     getattr(tensor, scheme).CopyFrom(getattr(recipe, scheme))
-    return describe(tensor, field)
+    return Inner(description, describe(description, field))
 
 
 # Parts.
@@ -322,7 +324,7 @@ def _plan_parts(spec: TensorSpec, field: str, describe: Describe) -> PartsPlan:
 def _placed(part: Part, spec: TensorSpec, field: str, describe: Describe) -> PlacedPart:
     box = _box(part, spec, field)
     if not part.HasField("recipe"):
-        raise InvalidSpec(f"{field}.recipe", "is missing; say what the part holds, such as a normal or a constant")
+        raise InvalidSpec(f"{field}.recipe", "is missing; give the recipe of the part, such as a normal or a constant")
     inner = _inner(part.recipe, spec, box.shape, spec.dtype, f"{field}.recipe", describe)
     _check_part(part.recipe, inner.description.spec.dtype, spec.dtype, f"{field}.recipe.dtype")
     shape = tuple(inner.description.spec.shape)
@@ -330,11 +332,13 @@ def _placed(part: Part, spec: TensorSpec, field: str, describe: Describe) -> Pla
 
 
 def _check_part(recipe: Recipe, dtype: DataType, of: DataType, field: str) -> None:
-    """Refuses complex numbers in a real tensor, and real ones that are drawn in a complex tensor."""
+    """Refuses complex numbers in a real tensor, and random real numbers in a complex tensor."""
     if dtypes.is_complex(dtype) and not dtypes.is_complex(of):
-        raise InvalidSpec(field, "is complex64, but the tensor's dtype is real; give a real one, or a complex tensor")
-    if not dtypes.is_complex(dtype) and dtypes.is_complex(of) and recipe.WhichOneof("scheme") not in _CERTAIN:
-        raise InvalidSpec(field, "is real, but the tensor is complex64; leave it out")
+        raise InvalidSpec(
+            field, "is complex64, but the tensor's dtype is real; give a real dtype, or make the tensor complex64"
+        )
+    if not dtypes.is_complex(dtype) and dtypes.is_complex(of) and recipe.WhichOneof("scheme") not in _WITHOUT_DRAWS:
+        raise InvalidSpec(field, "is real, but the tensor is complex64; omit the dtype")
 
 
 def _box(part: Part, spec: TensorSpec, field: str) -> Box:
@@ -353,7 +357,7 @@ def _broadcast(shape: tuple[int, ...], to: tuple[int, ...], field: str, what: st
     box = broadcast(shape, to)
     if box is None:
         raise InvalidSpec(
-            field, f"{list(shape)} cannot be broadcast to {list(to)}, the shape of {what}; give 1 or the same sizes"
+            field, f"{list(shape)} cannot be broadcast to {list(to)}, the shape of {what}; give equal sizes or 1"
         )
     return box
 
@@ -366,7 +370,7 @@ def _plan_literal(spec: TensorSpec, field: str, _describe: Describe) -> LiteralP
     if len(data) != (size := math.prod(spec.shape) * dtype.itemsize):
         raise InvalidSpec(
             f"{field}.literal.data",
-            f"has {len(data)} bytes, but shape {spec.shape[:]} of {dtype} takes {size}; give every element once",
+            f"has {len(data)} bytes, but shape {spec.shape[:]} of {dtype} takes {size}; give each element once",
         )
     values = np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind in "fc" else dtype)
     is_finite = np.isfinite(values if dtype.kind == "c" else values.astype(np.float64))
@@ -383,7 +387,7 @@ def _plan_expression(spec: TensorSpec, field: str, describe: Describe) -> Expres
     _check_real(spec.dtype, f"{field}.dtype")
     field = f"{field}.expression"
     if not spec.expression.steps:
-        raise InvalidSpec(f"{field}.steps", "has no steps; give at least one, which is the tensor")
+        raise InvalidSpec(f"{field}.steps", "has no steps; give at least one; the last one is the tensor")
     nodes: list[Node] = []
     for index, step in enumerate(spec.expression.steps):
         nodes.append(_Checked(spec, nodes, f"{field}.steps[{index}]", describe).node(step))
@@ -393,11 +397,11 @@ def _plan_expression(spec: TensorSpec, field: str, describe: Describe) -> Expres
 
 def _check_real(dtype: DataType, field: str) -> None:
     if dtypes.is_complex(dtype):
-        raise InvalidSpec(field, "is complex64, but expressions are of real numbers; give a real dtype")
+        raise InvalidSpec(field, "is complex64, but expressions compute with real numbers; give a real dtype")
 
 
 class _Checked:
-    """Checks one step, given those before it."""
+    """Checks one step against those before it."""
 
     def __init__(self, spec: TensorSpec, nodes: list[Node], field: str, describe: Describe) -> None:
         self._spec = spec
@@ -414,7 +418,7 @@ class _Checked:
             if argument >= len(self._nodes):
                 raise InvalidSpec(
                     f"{self._field}.arguments[{number}]",
-                    f"is step {argument}, which does not come before this one, {len(self._nodes)}; there are no loops",
+                    f"is step {argument}, which does not come before step {len(self._nodes)}; use earlier steps only",
                 )
         shape, made = getattr(self, f"_{kind}")(getattr(step, kind), arguments)
         if math.prod(filter(None, shape)) >= 2**60:
@@ -444,17 +448,19 @@ class _Checked:
 
     def _function(self, function: Function, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Applied]:
         if function not in _ARITY:
-            raise InvalidSpec(f"{self._field}.function", f"{function} is no function that is known here; see Function")
+            raise InvalidSpec(f"{self._field}.function", f"{function} is not a known function; see Function")
         name = Function.Name(function).removeprefix("FUNCTION_").lower()
         shapes = self._expect(arguments, _ARITY[function], name)
         if function == Function.FUNCTION_DIVIDE and self._nodes[arguments[1]].made == Number(0.0):
-            raise InvalidSpec(f"{self._field}.arguments[1]", "is the constant 0, by which nothing can be divided")
+            raise InvalidSpec(
+                f"{self._field}.arguments[1]", "is the constant 0; division by zero is undefined, give another divisor"
+            )
         try:
             shape = np.broadcast_shapes(*shapes)
         except ValueError:
             listed = " and ".join(str(list(shape)) for shape in shapes)
             raise InvalidSpec(
-                f"{self._field}.arguments", f"have shapes {listed}, which cannot be broadcast; give 1 or the same sizes"
+                f"{self._field}.arguments", f"have shapes {listed}, which cannot be broadcast; give equal sizes or 1"
             ) from None
         return shape, Applied(function, tuple(None if s == shape else broadcast(s, shape) for s in shapes))
 
@@ -478,14 +484,14 @@ class _Checked:
         [shape] = self._expect(arguments, 1, "a reduction")
         field = f"{self._field}.reduction"
         if reduction.reducer not in Reducer.values()[1:]:
-            raise InvalidSpec(f"{field}.reducer", f"{reduction.reducer} is no reducer that is known here; see Reducer")
+            raise InvalidSpec(f"{field}.reducer", f"{reduction.reducer} is not a known reducer; see Reducer")
         p = reduction.p if reduction.HasField("p") else 2.0
         if not 0 < p < math.inf:
-            raise InvalidSpec(f"{field}.p", f"{p} is not a finite number above 0; give one, or use a maximum")
+            raise InvalidSpec(f"{field}.p", f"{p} is not a finite number above 0; give one, or reduce by a maximum")
         axes = self._axes(reduction, len(shape), f"{field}.axes")
         count = math.prod(shape[axis] for axis in axes)
         if not count:
-            raise InvalidSpec(field, f"has no elements along axes {axes} of {list(shape)}; reduce others")
+            raise InvalidSpec(field, f"has no elements along axes {axes} of {list(shape)}; reduce other axes")
         strides = whole(shape).strides
         order = [axis for axis in range(len(shape)) if axis not in axes] + axes
         box = Box(tuple(shape[axis] for axis in order), tuple(strides[axis] for axis in order))
@@ -498,7 +504,7 @@ class _Checked:
                 raise InvalidSpec(field, f"axis {axis} is outside a shape of {rank} dimensions")
         axes = sorted({axis % rank for axis in reduction.axes})
         if len(axes) < len(reduction.axes):
-            raise InvalidSpec(field, f"{reduction.axes[:]} name an axis twice; name each once")
+            raise InvalidSpec(field, f"{reduction.axes[:]} name an axis twice; name each axis once")
         return axes or list(range(rank))
 
     def _cast(self, dtype: DataType, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], Cast]:

@@ -1,4 +1,4 @@
-"""A hyper-rectangle of a row-major tensor, as runs of consecutive flat indices."""
+"""A region (a hyper-rectangle of a row-major tensor) as runs of consecutive flat indices."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from seedbed.v1 import Region, TensorDescription
 from .errors import InvalidSpec
 
 Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""The first global flat index of each run, and each run's length, in elements."""
-
+"""The first global flat index and the length of each run, in elements."""
 
 _Index = TypeVar("_Index", int, NDArray[np.signedinteger[Any]])
 
 
 class Layout(NamedTuple):
-    """Where the runs of a region lie.
+    """The runs of a region.
 
-    The extents are those of the region in the dimensions beyond the ones that a run covers, outermost first; the
-    strides are the global tensor's. Dimensions that can be counted as one are one.
+    ``extents`` are those of the region's dimensions outside a run, outermost first; ``strides`` are those of the global
+    tensor. Adjacent dimensions are merged where possible.
     """
 
     offset: int
@@ -34,7 +33,7 @@ class Layout(NamedTuple):
     strides: tuple[int, ...]
 
     def flat_of_run(self, run: _Index) -> _Index:
-        """The flat index at which a run, or each of an array of runs, begins."""
+        """The first flat index of a run, or of each of an array of runs."""
         flat = run * 0 + self.offset
         for extent, stride in zip(self.extents[::-1], self.strides[::-1], strict=True):
             run, coordinate = divmod(run, extent)
@@ -43,25 +42,27 @@ class Layout(NamedTuple):
 
 
 def check_region(region: Region | None, shape: Sequence[int], field: str) -> Region:
-    """A region of a shape; None means all of it.
+    """Validates a region of a shape; None means the whole shape.
 
     Raises:
-        InvalidSpec: It is not within the shape.
+        InvalidSpec: The region is not within the shape.
     """
     if region is None:
         return Region(start=[0] * len(shape), stop=shape)
     for bound in ("start", "stop"):
         if (rank := len(getattr(region, bound))) != len(shape):
             raise InvalidSpec(
-                f"{field}.{bound}", f"has {rank} dimensions, the shape has {len(shape)}; give one number for each"
+                f"{field}.{bound}", f"has {rank} dimensions, but the shape has {len(shape)}; give one number for each"
             )
     for axis, (start, stop, size) in enumerate(zip(region.start, region.stop, shape, strict=True)):
         if start > stop:
-            raise InvalidSpec(f"{field}.start[{axis}]", f"start {start} is after stop {stop}; exchange them")
+            raise InvalidSpec(f"{field}.start[{axis}]", f"start {start} is after stop {stop}; swap them")
         if start < 0:
             raise InvalidSpec(f"{field}.start[{axis}]", f"{start} is negative; give 0 or more")
         if stop > size:
-            raise InvalidSpec(f"{field}.stop[{axis}]", f"{stop} is outside the dimension's size {size}")
+            raise InvalidSpec(
+                f"{field}.stop[{axis}]", f"{stop} is beyond the dimension's size {size}; give at most {size}"
+            )
     return region
 
 
@@ -83,7 +84,7 @@ def layout(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> L
     for size, low, high in zip(reversed(shape), reversed(start), reversed(stop), strict=True):
         offset += low * stride
         extent = high - low
-        if not outer and run_length == stride:  # the run covers all dimensions so far
+        if not outer and run_length == stride:  # the run covers all inner dimensions
             run_length *= extent
         elif outer and stride == math.prod(outer[-1]):
             outer[-1] = (extent * outer[-1][0], outer[-1][1])
@@ -98,17 +99,17 @@ def layout_of(description: TensorDescription) -> Layout:
     """The layout of a described region, which is not empty."""
     shape, count = description.spec.shape, description.element_count
     if count == math.prod(shape):
-        return Layout(0, count, (), ())  # all of it, as most are
+        return Layout(0, count, (), ())  # the common case: the whole tensor
     return layout(shape, description.region.start, description.region.stop)
 
 
 def runs(where: Layout, first: int, count: int) -> Runs:
-    """The runs that hold elements ``first .. first + count - 1`` of a region, in the region's row-major order.
+    """The runs of elements ``first .. first + count - 1`` of a region, in the region's row-major order.
 
     Args:
         where: The region's layout.
         first: A position within the region, in elements.
-        count: How many elements; at least 1, and within the region.
+        count: The number of elements, at least 1 and within the region.
 
     >>> runs(layout((4, 5), (1, 2), (3, 4)), 1, 3)
     (array([ 8, 12]), array([1, 2]))
@@ -126,7 +127,7 @@ def runs(where: Layout, first: int, count: int) -> Runs:
 
 
 def tiles(elements: Runs, size: int) -> Iterator[tuple[int, Runs]]:
-    """The same elements, so many at a time, each with the position of its first among all.
+    """Splits runs into tiles of ``size`` elements; yields each with the position of its first element.
 
     >>> elements = np.array([5, 20]), np.array([3, 2])
     >>> [(begin, starts.tolist(), lengths.tolist()) for begin, (starts, lengths) in tiles(elements, 4)]

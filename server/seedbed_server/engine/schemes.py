@@ -1,4 +1,4 @@
-"""Every scheme, resolved to one of a few laws: xavier, kaiming, lecun and their like are only parameters."""
+"""Resolves each scheme to one of a few laws; xavier, kaiming and lecun, for example, only set parameters."""
 
 from __future__ import annotations
 
@@ -50,20 +50,23 @@ from .fans import torch_fans, variance_scaling_fans
 from .gains import calculate_gain
 
 MAX_ORTHOGONAL_ELEMENTS = 1 << 26
-"""A shard of an orthogonal tensor needs the whole matrix, in float64: 8192 x 8192 takes a core 10 s, and 1.3 GB."""
+"""Any region of an orthogonal tensor needs the whole matrix in float64: 8192 x 8192 takes 10 s on a core and 1.3 GB."""
 
 TRUNCATED_STD = 0.87962566103423978
 """The standard deviation of a standard normal truncated to (-2, 2), as in jax.nn.initializers."""
 
 TRUNCATED_COMPLEX_STD = 0.95311164380491208
-"""That of a standard complex normal of modulus 2 at most, likewise."""
+"""The same for a standard complex normal truncated to a modulus of at most 2."""
 
 _LEAST_RADIUS = 1 / 16
-"""Of a normal on a disk, in standard deviations: 2^24 of the 2^32 words are within, and all but uniform there."""
+"""The smallest radius of a normal on a disk, in standard deviations.
+
+At this radius 2^24 of the 2^32 words are inside, and the law is almost uniform.
+"""
 
 
 class Resolution(NamedTuple):
-    """A law, and what led to it."""
+    """A law, with the fans and the gain that led to it."""
 
     law: Law
     fan_in: int | None = None
@@ -72,14 +75,14 @@ class Resolution(NamedTuple):
 
 
 def resolve(spec: TensorSpec, field: str = "spec") -> Resolution:
-    """Resolves a spec's scheme, whose shape has been validated, to a law.
+    """Resolves the scheme of a spec to a law.
 
     Args:
-        spec: The tensor.
-        field: The spec's path in errors.
+        spec: The tensor; its shape and dtype are valid.
+        field: The path of the spec in errors.
 
     Raises:
-        InvalidSpec: If no scheme is set, or its parameters do not fit each other or the shape.
+        InvalidSpec: No scheme is set, or its parameters are inconsistent with each other or with the shape.
 
     >>> resolve(TensorSpec(shape=[3, 6], xavier_normal=Xavier())).law.normal.std
     0.4714045207910317
@@ -97,7 +100,7 @@ def resolve(spec: TensorSpec, field: str = "spec") -> Resolution:
 
 @dataclass(slots=True)
 class _Fields:
-    """The paths by which errors name a scheme's parameters and its tensor's shape."""
+    """The field paths of a scheme's parameters and of the shape, for errors."""
 
     scheme: str
     shape: str
@@ -128,10 +131,10 @@ def _non_negative(parameters: Message, name: str, default: float, fields: _Field
 
 def _ordered(a: float, b: float, fields: _Fields) -> None:
     if a > b:
-        raise InvalidSpec(fields["a"], f"expects a range [a, b], but found a={a} > b={b}; exchange them")
+        raise InvalidSpec(fields["a"], f"expects a range [a, b], but found a={a} > b={b}; swap them")
 
 
-# Laws. Every spread of 0 is a constant, and -0.0 is brought to 0.0, so that no law need look at either.
+# Laws. A spread of 0 becomes a constant and -0.0 becomes 0.0, so samplers need not handle either.
 
 
 def _constant(value: float) -> Law:
@@ -213,7 +216,9 @@ def _resolve_normal(scheme: Normal, shape: Shape, fields: _Fields) -> Resolution
 def _resolve_complex_normal(scheme: Normal, shape: Shape, fields: _Fields) -> Resolution:
     resolution = _resolve_normal(scheme, shape, fields)
     if resolution.law.HasField("normal") and scheme.mean:
-        raise InvalidSpec(fields["mean"], f"{scheme.mean} is not 0, the only mean of complex normals; give 0")
+        raise InvalidSpec(
+            fields["mean"], f"{scheme.mean} is not 0, the only mean supported for complex normals; give 0"
+        )
     return resolution
 
 
@@ -225,8 +230,8 @@ def _resolve_disk(scheme: Disk, shape: Shape, fields: _Fields) -> Resolution:
     if radius and radius < _LEAST_RADIUS * std:
         raise InvalidSpec(
             fields["std"],
-            f"{std} is more than {1 / _LEAST_RADIUS:.0f} times the radius {radius}, within which such a normal is all "
-            "but uniform; leave std out",
+            f"{std} is more than {1 / _LEAST_RADIUS:.0f} times the radius {radius}, within which such a normal is "
+            "almost uniform; omit std",
         )
     return Resolution(_disk(radius, std))
 
@@ -261,7 +266,7 @@ def _resolve_xavier_normal(scheme: Xavier, shape: Shape, fields: _Fields) -> Res
 
 
 _TORCH_FANS = {FAN_MODE_UNSPECIFIED: 0, FAN_MODE_FAN_IN: 0, FAN_MODE_FAN_OUT: 1}
-"""Which of `torch_fans` a mode means."""
+"""The index of each mode into the result of `torch_fans`."""
 
 
 def _kaiming_std(scheme: Kaiming, shape: Shape, fields: _Fields) -> tuple[float, Callable[[Law], Resolution]]:
@@ -303,12 +308,12 @@ def _resolve_orthogonal(scheme: Orthogonal, shape: Shape, fields: _Fields) -> Re
 
 
 def check_orthogonal_size(elements: int, field: str) -> None:
-    """Refuses an orthogonal matrix that is too large."""
+    """Refuses an orthogonal matrix over the limit."""
     if elements > MAX_ORTHOGONAL_ELEMENTS:
         raise InvalidSpec(
             field,
-            f"{elements} elements are over orthogonal's limit of {MAX_ORTHOGONAL_ELEMENTS}, since any part needs the "
-            "whole matrix; use a smaller shape, or a scheme such as xavier_normal",
+            f"{elements} elements are over orthogonal's limit of {MAX_ORTHOGONAL_ELEMENTS}: any region needs the whole "
+            "matrix; use a smaller shape, or a scheme such as xavier_normal",
         )
 
 
@@ -324,7 +329,7 @@ def _resolve_sparse(scheme: Sparse, shape: Shape, fields: _Fields) -> Resolution
 
 
 ScaledLaw = Callable[[int, float, float, _Fields], Law]
-"""The law of a distribution, a variance and a gain."""
+"""Gives the law of a distribution, a variance and a gain."""
 
 
 def _resolve_variance_scaling(
@@ -351,7 +356,7 @@ def _scaled_fan(mode: int, fan_in: int, fan_out: int, fields: _Fields) -> float:
         return math.sqrt(fan_in * fan_out)
     raise InvalidSpec(
         fields["mode"],
-        f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg']",
+        f"Mode {_mode_name(mode)} not supported, please use one of ['fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg']",
     )
 
 
@@ -405,7 +410,7 @@ def _axes_of(scheme: VarianceScaling, shape: Shape, fields: _Fields) -> tuple[li
 
 
 def _axes(axes: Sequence[int], shape: Shape, field: str, seen: set[int]) -> list[int]:
-    """The axes counted from the first; ``seen`` collects them, since none may be named twice."""
+    """The axes as non-negative numbers; ``seen`` collects them to find duplicates."""
     resolved = []
     for axis in axes:
         positive = positive_axis(axis, len(shape), field)
@@ -417,7 +422,7 @@ def _axes(axes: Sequence[int], shape: Shape, field: str, seen: set[int]) -> list
 
 
 def positive_axis(axis: int, dimensions: int, field: str) -> int:
-    """An axis counted from the first."""
+    """An axis as a non-negative number."""
     if not -dimensions <= axis < dimensions:
         raise InvalidSpec(field, f"axis {axis} is outside a shape of {dimensions} dimensions")
     return axis % dimensions
@@ -456,8 +461,8 @@ _COMPLEX_RESOLVERS: dict[str, Callable[..., Resolution]] = {
 }
 
 _REMEDIES = {
-    "trunc_normal": "trunc_normal is not offered in complex64, since complex numbers have no order for bounds a and b; "
+    "trunc_normal": "trunc_normal is not offered in complex64: complex numbers have no order, so a and b do not apply; "
     "use variance_scaling or disk, which bound the modulus, or a real dtype",
     "disk": "disk is a law of complex numbers; give dtype complex64, or use uniform or trunc_normal",
 }
-"""What to do about a scheme that is not offered in a dtype."""
+"""Remedies for schemes that are not offered in a dtype."""

@@ -1,4 +1,4 @@
-"""From names to streams: which random words belong to which tensor (docs/stream-v1.md, «Streams»)."""
+"""Streams: which random words belong to which tensor name (docs/stream-v1.md, «Streams»)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from seedbed.v1 import TensorSpec
 
 
 class Purpose(bytes, Enum):
-    """What a stream's words are for; the label is BLAKE2b's personalisation."""
+    """The use of a stream's words; the label is the personalisation of BLAKE2b."""
 
     VALUES = b""
     SPARSE_MASK = b"sparse.mask"
@@ -30,5 +30,5 @@ def stream_of(name: str, purpose: Purpose = Purpose.VALUES) -> int:
 
 
 def name_hashed(spec: TensorSpec) -> str:
-    """The name that selects a tensor's stream: its own, unless the spec says another."""
+    """The name that selects a tensor's stream: ``spec.stream`` if set, else the tensor's name."""
     return spec.stream or spec.name

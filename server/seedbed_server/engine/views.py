@@ -1,8 +1,8 @@
-"""Views of row-major tensors: which runs of flat indices a strided box takes from a tensor, or lays into one.
+"""Views of row-major tensors: maps runs of flat indices between a strided box and its tensor, in both directions.
 
 Index (i, j, ...) of a view is its tensor's element ``offset + i * strides[0] + j * strides[1] + ...``. A view has flat
-indices of its own, those of its shape in row-major order. Everything here works on runs of consecutive flat indices, so
-that what lies together is treated together; the worst case, runs of one element, costs a few operations an element.
+indices too, those of its shape in row-major order. Everything here works on runs of consecutive flat indices rather
+than on elements; the worst case, runs of one element, costs a few operations for each.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .regions import Runs
 Indices = NDArray[np.int64]
 
 MAX_DIMENSIONS = 64
-"""Of any shape."""
+"""The most dimensions of a shape."""
 
 _NONE = np.zeros(0, np.int64)
 
 
 class _Axis(NamedTuple):
-    """One axis of a view: its extent, and the steps along it in the tensor and in the view."""
+    """One axis of a view: its extent, and its strides in the tensor and in the view."""
 
     extent: int
     stride: int
@@ -36,7 +36,7 @@ class _Axis(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A view's geometry."""
+    """The geometry of a view."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -44,12 +44,12 @@ class Box(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many indices it has."""
+        """The number of indices."""
         return math.prod(self.shape)
 
     @property
     def is_injective(self) -> bool:
-        """Whether no element is in it twice, as far as it tells that each stride is longer than all shorter ones."""
+        """Whether no element occurs twice; a sufficient test: each stride exceeds the reach of all smaller ones."""
         reach = 0
         for axis in sorted(self.axes(), key=lambda axis: abs(axis.stride)):
             if abs(axis.stride) <= reach:
@@ -58,42 +58,44 @@ class Box(NamedTuple):
         return True
 
     def bounds(self) -> tuple[int, int]:
-        """The smallest and the largest element; of a box that is not empty."""
+        """The smallest and the largest flat index in the tensor; the box must not be empty."""
         steps = [(extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True)]
         return self.offset + sum(min(step, 0) for step in steps), self.offset + sum(max(step, 0) for step in steps)
 
-    def taken(self, wanted: Runs) -> Runs:
-        """The tensor's elements at these flat indices of the view, in the same order."""
+    def taken(self, elements: Runs) -> Runs:
+        """The tensor's flat indices of these elements of the view, in the same order."""
         axes = _merged(self.axes())
         length, axes = _run(axes)
-        if not axes:  # it is a run of the tensor
-            return wanted[0] + self.offset, wanted[1]
-        starts, lengths = wanted
+        if not axes:  # the view is one run of the tensor
+            return elements[0] + self.offset, elements[1]
+        starts, lengths = elements
         first, last = starts // length, (starts + lengths - 1) // length
-        source, block = counted(first, last + 1)
-        begin: Indices = np.maximum(block * length, starts[source])
-        end: Indices = np.minimum((block + 1) * length, (starts + lengths)[source])
-        taken, _ = _decoded(axes, block, self.offset)
-        return taken + (begin - block * length), end - begin
+        source, segment = counted(first, last + 1)
+        begin: Indices = np.maximum(segment * length, starts[source])
+        end: Indices = np.minimum((segment + 1) * length, (starts + lengths)[source])
+        taken, _ = _decoded(axes, segment, self.offset)
+        return taken + (begin - segment * length), end - begin
 
     def axes(self) -> list[_Axis]:
-        """Those of more than one element, outermost first."""
+        """The axes of more than one element, outermost first."""
         own = row_major(self.shape)
         axes = map(_Axis, self.shape, self.strides, own)
         return [axis for axis in axes if axis.extent > 1]
 
 
-class Laying:
-    """How an injective box that is not empty lies in its tensor: as blocks of consecutive elements, in ascending order.
+class BoxIndex:
+    """Finds elements of a tensor in a box, as segments: runs that are consecutive in the tensor and in the box.
+
+    Segments are numbered by their order in the tensor.
 
     Args:
-        box: The box.
+        box: An injective box that is not empty.
     """
 
     def __init__(self, box: Box) -> None:
         axes, self._offset, self._own_offset = [], box.offset, 0
         for axis in sorted(box.axes(), key=lambda axis: -abs(axis.stride)):
-            if axis.stride < 0:  # counted from its other end
+            if axis.stride < 0:  # count from the other end
                 self._offset += (axis.extent - 1) * axis.stride
                 self._own_offset += (axis.extent - 1) * axis.own
                 axis = _Axis(axis.extent, -axis.stride, -axis.own)  # noqa: PLW2901 - the same axis
@@ -101,47 +103,46 @@ class Laying:
         self._length, self._axes = _run(_merged(axes))
         _, self._last = box.bounds()
 
-    def of(self, wanted: Runs) -> tuple[Indices, Runs]:
-        """Which of the tensor's elements at these flat indices are in the box, and where.
+    def locate(self, elements: Runs) -> tuple[Indices, Runs]:
+        """Finds those of the tensor's elements that are in the box.
 
         Returns:
-            The position, among all that are wanted, of the first element of each run; and the runs, as flat indices of
-            the box.
+            The position of each found run, counted through ``elements``; and the runs, in flat indices of the box.
         """
-        starts, lengths = wanted
+        starts, lengths = elements
         if len(starts) == 1:
-            return self._of_one(int(starts[0]), int(lengths[0]))
+            return self._locate_one(int(starts[0]), int(lengths[0]))
         first = _count_below(self._axes, starts - (self._length - 1) - self._offset)
         last = _count_below(self._axes, starts + lengths - self._offset)
-        run, block = counted(first, last)
-        block_start, own_start = _decoded(self._axes, block, self._offset, self._own_offset)
-        begin: Indices = np.maximum(block_start, starts[run])
-        end: Indices = np.minimum(block_start + self._length, (starts + lengths)[run])
+        run, segment = counted(first, last)
+        segment_start, own_start = _decoded(self._axes, segment, self._offset, self._own_offset)
+        begin: Indices = np.maximum(segment_start, starts[run])
+        end: Indices = np.minimum(segment_start + self._length, (starts + lengths)[run])
         before = np.cumsum(lengths) - lengths
-        return before[run] + begin - starts[run], (own_start + (begin - block_start), end - begin)
+        return before[run] + begin - starts[run], (own_start + (begin - segment_start), end - begin)
 
-    def _of_one(self, start: int, length: int) -> tuple[Indices, Runs]:
-        """The same for one run, as most are: a tenth of the time that arrays of one take."""
+    def _locate_one(self, start: int, length: int) -> tuple[Indices, Runs]:
+        """The same for a single run, the common case: ten times as fast as arrays of length 1."""
         if start > self._last or start + length <= self._offset:
             return _NONE, (_NONE, _NONE)
         first = _count_one_below(self._axes, start - (self._length - 1) - self._offset)
         last = _count_one_below(self._axes, start + length - self._offset)
         if last <= first:
             return _NONE, (_NONE, _NONE)
-        block = np.arange(first, last)
-        block_start, own = _decoded(self._axes, block, self._offset - start, self._own_offset)
+        segment = np.arange(first, last)
+        segment_start, own = _decoded(self._axes, segment, self._offset - start, self._own_offset)
         lengths = np.full(last - first, self._length)
-        if (missing := -int(block_start[0])) > 0:  # only the first block can begin too early, and the last end too late
-            block_start[0] = 0
+        if (missing := -int(segment_start[0])) > 0:  # only the first one can begin too early
+            segment_start[0] = 0
             own[0] += missing
             lengths[0] -= missing
-        if (beyond := int(block_start[-1] + lengths[-1]) - length) > 0:
+        if (beyond := int(segment_start[-1] + lengths[-1]) - length) > 0:
             lengths[-1] -= beyond
-        return block_start, (own, lengths)
+        return segment_start, (own, lengths)
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a tensor in row-major order, in elements.
+    """The strides of a row-major tensor, in elements.
 
     >>> row_major((2, 3, 4))
     (12, 4, 1)
@@ -154,12 +155,12 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def whole(shape: Sequence[int]) -> Box:
-    """All of a tensor."""
+    """A whole tensor, as a box."""
     return Box(tuple(shape), row_major(shape))
 
 
 def axis_first(shape: Sequence[int], axis: int) -> Box:
-    """A tensor, as the view that it is of the one that has an axis before all others.
+    """A tensor as a view of itself with ``axis`` moved to the front.
 
     >>> axis_first((2, 3, 4), 1)
     Box(shape=(2, 3, 4), strides=(4, 8, 1), offset=0)
@@ -170,30 +171,35 @@ def axis_first(shape: Sequence[int], axis: int) -> Box:
 
 
 def region_box(region: Region, shape: Sequence[int]) -> Box:
-    """A region of a tensor."""
+    """A region of a tensor, as a box."""
     strides = row_major(shape)
     extents = tuple(high - low for low, high in zip(region.start, region.stop, strict=True))
     return Box(extents, strides, sum(low * stride for low, stride in zip(region.start, strides, strict=True)))
 
 
 def broadcast(shape: Sequence[int], to: Sequence[int]) -> Box | None:
-    """A tensor as a box of another shape, by NumPy's rules; None if it cannot be broadcast to it.
+    """A tensor broadcast to another shape by NumPy's rules; None if that is impossible.
 
     >>> broadcast((3, 1), (2, 3, 4))
     Box(shape=(2, 3, 4), strides=(0, 1, 0), offset=0)
     """
     missing = len(to) - len(shape)
-    if missing < 0 or any(size not in (1, wanted) for size, wanted in zip(shape, to[missing:], strict=True)):
+    if missing < 0 or any(size not in (1, target) for size, target in zip(shape, to[missing:], strict=True)):
         return None
     strides = [0 if size == 1 else stride for size, stride in zip(shape, row_major(shape), strict=True)]
     return Box(tuple(to), (0,) * missing + tuple(strides))
 
 
 def checked(view: View, elements: int, field: str) -> Box:
-    """A view of so many elements.
+    """Validates a view of a tensor.
+
+    Args:
+        view: The view.
+        elements: The number of elements of the tensor.
+        field: The path of the view in errors.
 
     Raises:
-        InvalidSpec: It has as many strides as dimensions, and all of its elements are there.
+        InvalidSpec: The numbers of strides and dimensions differ, or an index is outside the tensor.
     """
     check_dimensions(view.shape, f"{field}.shape")
     if len(view.shape) != len(view.strides):
@@ -209,31 +215,33 @@ def checked(view: View, elements: int, field: str) -> Box:
         if low < 0 or high >= elements:
             outside = low if low < 0 else high
             raise InvalidSpec(
-                field, f"takes element {outside}, outside the {elements} that there are; mend shape, strides or offset"
+                field,
+                f"takes element {outside}, outside the tensor of {elements} elements; correct shape, strides or offset",
             )
     return box
 
 
 def check_dimensions(shape: Sequence[int], field: str) -> None:
-    """Refuses a shape of too many dimensions, or of negative ones."""
+    """Refuses a shape with too many dimensions or a negative size."""
     if len(shape) > MAX_DIMENSIONS:
-        raise InvalidSpec(field, f"{len(shape)} dimensions are over the limit of {MAX_DIMENSIONS}; give fewer")
+        raise InvalidSpec(field, f"{len(shape)} dimensions are over the limit of {MAX_DIMENSIONS}; use fewer")
     for axis, size in enumerate(shape):
         if size < 0:
             raise InvalidSpec(f"{field}[{axis}]", f"{size} is negative; give 0 or more")
 
 
 def check_injective(box: Box, field: str) -> None:
-    """Refuses a box to be written in which an element may be twice."""
+    """Refuses a box to write to in which an element may occur twice."""
     if box.size and not box.is_injective:
         raise InvalidSpec(
-            field, f"may have elements twice: shape {list(box.shape)}, strides {list(box.strides)}; give each once"
+            field,
+            f"may contain an element twice: shape {list(box.shape)}, strides {list(box.strides)}; change the strides",
         )
 
 
-def expanded(wanted: Runs) -> Indices:
-    """Every index of the runs, in order."""
-    starts, lengths = wanted
+def expanded(runs: Runs) -> Indices:
+    """The flat indices of the runs, one by one."""
+    starts, lengths = runs
     if len(starts) == 1:
         return np.arange(starts[0], starts[0] + lengths[0])
     ends = np.cumsum(lengths)
@@ -242,7 +250,7 @@ def expanded(wanted: Runs) -> Indices:
 
 
 def _merged(axes: Sequence[_Axis]) -> list[_Axis]:
-    """The same axes, those that can be counted as one being one."""
+    """The axes, adjacent ones merged where possible."""
     merged: list[_Axis] = []
     for axis in axes:
         if merged and merged[-1].stride == axis.extent * axis.stride and merged[-1].own == axis.extent * axis.own:
@@ -253,14 +261,14 @@ def _merged(axes: Sequence[_Axis]) -> list[_Axis]:
 
 
 def _run(axes: list[_Axis]) -> tuple[int, list[_Axis]]:
-    """The length of the runs that the innermost axis is, and the axes beyond it."""
+    """The length of the runs that the innermost axis forms, and the axes outside it."""
     if axes and axes[-1].stride == axes[-1].own == 1:
         return axes[-1].extent, axes[:-1]
     return 1, axes
 
 
 def counted(first: Indices, last: Indices) -> tuple[Indices, Indices]:
-    """All numbers from each first up to each last, and which of them each belongs to."""
+    """The concatenated ranges ``first[i] .. last[i] - 1``: the ``i`` of each number, and the number."""
     counts = np.maximum(last - first, 0)
     if len(counts) == 1:
         return np.zeros(counts[0], np.int64), np.arange(first[0], first[0] + counts[0])
@@ -268,22 +276,22 @@ def counted(first: Indices, last: Indices) -> tuple[Indices, Indices]:
     return source, np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts) + first[source]
 
 
-def _decoded(axes: Sequence[_Axis], block: Indices, offset: int, own_offset: int = 0) -> tuple[Indices, Indices]:
-    """Where blocks, counted in the order of the axes, begin in the tensor and in the view."""
-    start, own = np.full_like(block, offset), np.full_like(block, own_offset)
+def _decoded(axes: Sequence[_Axis], segment: Indices, offset: int, own_offset: int = 0) -> tuple[Indices, Indices]:
+    """The first index of segments in the tensor and in the view; ``segment`` numbers them in the order of the axes."""
+    start, own = np.full_like(segment, offset), np.full_like(segment, own_offset)
     for position, axis in enumerate(reversed(axes)):
         if position == len(axes) - 1:
-            coordinate = block
+            coordinate = segment
         else:
-            block, coordinate = np.divmod(block, axis.extent)
+            segment, coordinate = np.divmod(segment, axis.extent)
         start += coordinate * axis.stride
         own += coordinate * axis.own
     return start, own
 
 
 def _count_one_below(axes: Sequence[_Axis], bound: int) -> int:
-    """How many blocks begin below a bound, which is counted from the first."""
-    last, count = bound - 1, 0  # the last index that counts
+    """How many segments begin below a bound, which is relative to the first segment."""
+    last, count = bound - 1, 0  # the last index below the bound
     if last < 0:
         return 0
     for axis in axes:
@@ -294,8 +302,8 @@ def _count_one_below(axes: Sequence[_Axis], bound: int) -> int:
 
 
 def _count_below(axes: Sequence[_Axis], bound: Indices) -> Indices:
-    """How many blocks begin below each bound, which is counted from the first."""
-    last = bound - 1  # the last index that counts
+    """How many segments begin below each bound, which is relative to the first segment."""
+    last = bound - 1  # the last index below the bound
     is_none, count = last < 0, np.zeros_like(bound)
     for axis in axes:
         coordinate = np.minimum(last // axis.stride, axis.extent - 1)

@@ -1,4 +1,4 @@
-"""Writes stream_v1.json from the numpy reference. Released vectors never change; new ones go to the end of ``CASES``.
+"""Writes stream_v1.json with the numpy reference. Released vectors never change; new ones go to the end of ``CASES``.
 
 Run from the repository's root: python tests/engine/golden/make.py > tests/engine/golden/stream_v1.json
 """
@@ -37,7 +37,7 @@ def _apply(function: str, *arguments: int) -> dict[str, Any]:
     return {"function": f"FUNCTION_{function}", "arguments": list(arguments)}
 
 
-# What the functions are applied to: any numbers, positive ones, those of (-1, 1), and a few integers.
+# The arguments of functions: any numbers, positive ones, those in (-1, 1), and a constant.
 LEAVES = [
     {"recipe": {"uniform": {"a": -30.0, "b": 30.0}, "dtype": "DATA_TYPE_FLOAT64"}},
     {"recipe": {"uniform": {"a": 1e-3, "b": 9.0}, "dtype": "DATA_TYPE_FLOAT64"}},
@@ -78,7 +78,7 @@ REDUCTIONS: list[tuple[str, dict]] = [
     ("NORM", {"axes": [1]}), ("NORM", {"axes": [0], "p": 1.0}), ("NORM", {"p": 3.0}),
 ]  # fmt: skip
 
-# The scheme, its shape, and the region if not the whole; each is asked for in every dtype that follows.
+# The scheme, the shape, the region (None: the whole tensor), and the dtypes.
 CASES: list[tuple[dict, list[int], tuple[list[int], list[int]] | None, list[str]]] = [
     ({"uniform": {}}, [64], None, ["FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64"]),
     ({"uniform": {"a": -0.1, "b": 0.3}}, [7, 9], None, ["FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64"]),

@@ -1,4 +1,4 @@
-// The histogram of the sample with the density of the law over it, or the shares of values that have one of their own.
+// The histogram of the sample with the density of the law, or the shares of single values where there is no density.
 
 import { count, fine, marks, number, percent, plural, ticks } from "./format.js";
 
@@ -10,9 +10,9 @@ export class Histogram {
     this.place = place;
     this.readout = readout;
     this.legend = legend;
-    this.shown = null;
+    this.data = null;
     this.missing = "";
-    this.chosen = -1;
+    this.selected = -1;
     new ResizeObserver(() => this.draw()).observe(place);
     place.addEventListener("pointermove", (event) => this.choose(this.binAt(event)));
     place.addEventListener("pointerleave", () => this.choose(-1));
@@ -21,9 +21,9 @@ export class Histogram {
   }
 
   show(histogram, size) {
-    this.shown = histogram && size ? { ...histogram, size } : null;
-    this.missing = size ? "The law is too wide or too narrow to draw." : "There are no values.";
-    this.chosen = -1;
+    this.data = histogram && size ? { ...histogram, size } : null;
+    this.missing = size ? "The law is too wide or too narrow to draw." : "The tensor is empty.";
+    this.selected = -1;
     this.draw();
   }
 
@@ -35,15 +35,15 @@ export class Histogram {
     this.svg = svg;
     this.cursor = null;
     this.box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
-    if (!this.shown) {
+    if (!this.data) {
       this.legend.replaceChildren();
       svg.append(label(this.missing, width / 2, height / 2, "middle"));
-    } else if (this.shown.counts.length) {
-      this.drawDensity(this.shown);
+    } else if (this.data.counts.length) {
+      this.drawDensity(this.data);
     } else {
-      this.drawShares(this.shown);
+      this.drawShares(this.data);
     }
-    this.tell();
+    this.updateReadout();
   }
 
   drawDensity({ edges, counts, curve, atoms, size }) {
@@ -111,47 +111,47 @@ export class Histogram {
   }
 
   binAt(event) {
-    if (!this.shown?.counts.length) return -1;
+    if (!this.data?.counts.length) return -1;
     const value = this.x.inverse(event.clientX - this.place.getBoundingClientRect().left);
-    const { edges } = this.shown;
+    const { edges } = this.data;
     if (value < edges[0] || value > edges.at(-1)) return -1;
     return Math.min(edges.findIndex((edge) => edge > value), edges.length - 1) - 1;
   }
 
   step(event) {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!move || !this.shown?.counts.length) return;
+    if (!move || !this.data?.counts.length) return;
     event.preventDefault();
-    const bins = this.shown.counts.length;
-    const from = this.chosen < 0 ? Math.floor(bins / 2) - move : this.chosen;
+    const bins = this.data.counts.length;
+    const from = this.selected < 0 ? Math.floor(bins / 2) - move : this.selected;
     this.choose(Math.min(Math.max(from + move, 0), bins - 1));
   }
 
   choose(bin) {
-    this.chosen = bin;
-    this.tell();
+    this.selected = bin;
+    this.updateReadout();
   }
 
-  tell() {
+  updateReadout() {
     this.cursor?.remove();
-    if (!this.shown) {
+    if (!this.data) {
       this.readout.textContent = "";
       return;
     }
-    const { edges, counts, curve, atoms, size } = this.shown;
-    if (this.chosen < 0) {
-      const bins = counts.length ? [`${plural(counts.length, "bin")}; point at one for its count`] : [];
+    const { edges, counts, curve, atoms, size } = this.data;
+    if (this.selected < 0) {
+      const bins = counts.length ? [`${plural(counts.length, "bin")}; hover over one for its count`] : [];
       this.readout.textContent = [...bins, ...atoms.map((atom) => `${count(atom.count)} are ${atomText(atom, size)}`)].join(" · ");
       this.place.setAttribute("aria-label", `Histogram. ${this.readout.textContent}`);
       return;
     }
-    const [from, to] = [edges[this.chosen], edges[this.chosen + 1]];
+    const [from, to] = [edges[this.selected], edges[this.selected + 1]];
     const left = this.x(from);
     const { top, bottom } = this.box;
     this.cursor = element("rect", { class: "cursor", x: left, width: this.x(to) - left, y: top, height: bottom - top });
     this.svg.append(this.cursor);
     this.readout.textContent =
-      `${fine(from, to - from)} to ${fine(to, to - from)}: ${plural(counts[this.chosen], "value")}` +
+      `${fine(from, to - from)} to ${fine(to, to - from)}: ${plural(counts[this.selected], "value")}` +
       (curve ? `, the law expects ${expectation(size * integral(curve, from, to))}` : "");
   }
 }
@@ -179,20 +179,20 @@ function scale(low, high, from, to) {
 }
 
 function element(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
 }
 
 function label(text, x, y, anchor) {
-  const made = element("text", { x, y, "text-anchor": anchor });
-  made.textContent = text;
-  return made;
+  const node = element("text", { x, y, "text-anchor": anchor });
+  node.textContent = text;
+  return node;
 }
 
 function item(text, kind = "") {
-  const made = document.createElement("li");
-  made.textContent = text;
-  made.className = kind;
-  return made;
+  const node = document.createElement("li");
+  node.textContent = text;
+  node.className = kind;
+  return node;
 }

@@ -1,30 +1,30 @@
-// The form, its address, and what the server tells of the tensor.
+// The form, its URL, and the server's view of the tensor.
 
 import { count, number, plural } from "./format.js";
 import { Histogram } from "./histogram.js";
 import { Picture } from "./picture.js";
 
 const FIRST = "kaiming_normal";
-const PAUSE = 120; // milliseconds without a key, after which a text counts as typed
+const PAUSE = 120; // milliseconds after the last key press before a request is sent
 
 const $ = (id) => document.getElementById(id);
 const histogram = new Histogram($("histogram"), $("histogram-readout"), $("legend"));
 const picture = new Picture($("picture"), $("matrix"), $("picture-readout"), $("scale"));
 
 let schemes = new Map();
-let scheme = null; // the one whose fields are shown
-let texts = {}; // of its fields
-let edited = null; // the field whose edits are one entry of the history
-const ownTexts = new Map(); // of the other schemes' own fields
+let scheme = null; // the scheme whose fields are shown
+let texts = {}; // the texts of its fields
+let edited = null; // the field whose edits share one entry of the history
+const ownTexts = new Map(); // the texts of the other schemes' own fields
 let request = null;
 let timer = null;
 
 async function start() {
-  const answer = await ask("/api/schemes");
-  if (answer.errors) throw new Error(answer.errors[0].message);
-  schemes = new Map(answer.schemes.map((each) => [each.name, each]));
-  $("target").textContent = answer.target;
-  $("scheme").replaceChildren(...answer.schemes.map((each) => new Option(each.name)));
+  const page = await load("/api/schemes");
+  if (page.errors) throw new Error(page.errors[0].message);
+  schemes = new Map(page.schemes.map((each) => [each.name, each]));
+  $("target").textContent = page.target;
+  $("scheme").replaceChildren(...page.schemes.map((each) => new Option(each.name)));
   readAddress();
   window.addEventListener("popstate", readAddress);
   $("scheme").addEventListener("change", () => change(() => choose($("scheme").value)));
@@ -39,7 +39,7 @@ async function start() {
 
 const examples = (of) => Object.fromEntries(of.fields.map((field) => [field.name, field.example]));
 
-/** Another scheme begins with its example, but for what was set to something else and means the same. */
+/** Switches to another scheme's example, but keeps shared fields that the user has changed. */
 function choose(name) {
   const before = examples(scheme);
   const own = (field) => scheme.fields.find((each) => each.name === field)?.own;
@@ -60,8 +60,8 @@ function setForm(name, newTexts) {
 }
 
 function fieldElement(field) {
-  const made = document.createElement("div");
-  made.className = field.name === "shape" ? "field wide" : "field";
+  const node = document.createElement("div");
+  node.className = field.name === "shape" ? "field wide" : "field";
   const caption = document.createElement("label");
   caption.htmlFor = field.name;
   caption.textContent = field.name.replaceAll("_", " ");
@@ -80,40 +80,40 @@ function fieldElement(field) {
   meaning.className = "visually-hidden";
   meaning.id = `${field.name}-meaning`;
   meaning.textContent = field.meaning;
-  made.append(caption, field.name === "seed" ? withNext(input) : input, error, meaning);
-  return made;
+  node.append(caption, field.name === "seed" ? withNextButton(input) : input, error, meaning);
+  return node;
 }
 
 function select(field) {
-  const made = document.createElement("select");
-  if (field.required) made.append(new Option("", ""));
-  made.append(...field.choices.map((choice) => new Option(choice)));
-  made.addEventListener("change", () => change(() => (texts[field.name] = made.value)));
-  return made;
+  const node = document.createElement("select");
+  if (field.required) node.append(new Option("", ""));
+  node.append(...field.choices.map((choice) => new Option(choice)));
+  node.addEventListener("change", () => change(() => (texts[field.name] = node.value)));
+  return node;
 }
 
 function textInput(field) {
-  const made = document.createElement("input");
-  made.placeholder = field.default;
-  made.addEventListener("input", () => change(() => (texts[field.name] = made.value), field.name));
-  made.addEventListener("blur", () => (edited = null));
-  return made;
+  const node = document.createElement("input");
+  node.placeholder = field.default;
+  node.addEventListener("input", () => change(() => (texts[field.name] = node.value), field.name));
+  node.addEventListener("blur", () => (edited = null));
+  return node;
 }
 
-function withNext(input) {
-  const made = document.createElement("div");
-  made.className = "with-button";
+function withNextButton(input) {
+  const node = document.createElement("div");
+  node.className = "with-button";
   const next = document.createElement("button");
   next.type = "button";
   next.textContent = "↻";
-  next.title = "the next seed";
-  next.setAttribute("aria-label", "the next seed");
-  next.addEventListener("click", () => change(() => (texts.seed = input.value = following(input.value)), "seed"));
-  made.append(input, next);
-  return made;
+  next.title = "next seed";
+  next.setAttribute("aria-label", "next seed");
+  next.addEventListener("click", () => change(() => (texts.seed = input.value = nextSeed(input.value)), "seed"));
+  node.append(input, next);
+  return node;
 }
 
-function following(text) {
+function nextSeed(text) {
   try {
     return String(BigInt.asUintN(64, BigInt(text.trim() || 0) + 1n));
   } catch {
@@ -126,27 +126,27 @@ function help() {
   $("help").textContent = field?.meaning ?? "";
 }
 
-// The address
+// The URL
 
-/** What was given; nothing means the default, in the address as in the form. */
+/** The query of the form; fields with defaults are omitted. */
 function address() {
   const isDefault = (field) => field.choices.length > 0 && texts[field.name] === field.default;
-  const given = scheme.fields.filter((field) => texts[field.name] !== "" && !isDefault(field));
-  const query = new URLSearchParams([["scheme", scheme.name], ...given.map((field) => [field.name, texts[field.name]])]);
-  if (!query.has("shape")) query.set("shape", texts.shape); // an empty one is a scalar's
+  const filled = scheme.fields.filter((field) => texts[field.name] !== "" && !isDefault(field));
+  const query = new URLSearchParams([["scheme", scheme.name], ...filled.map((field) => [field.name, texts[field.name]])]);
+  if (!query.has("shape")) query.set("shape", texts.shape); // an empty shape means a scalar
   return `?${query}`.replaceAll("%2C", ",").replaceAll("%3A", ":");
 }
 
 function readAddress() {
-  const given = Object.fromEntries(new URLSearchParams(location.search));
-  const name = schemes.has(given.scheme) ? given.scheme : schemes.has(FIRST) ? FIRST : schemes.keys().next().value;
+  const query = Object.fromEntries(new URLSearchParams(location.search));
+  const name = schemes.has(query.scheme) ? query.scheme : schemes.has(FIRST) ? FIRST : schemes.keys().next().value;
   edited = null;
-  setForm(name, given.scheme === name ? given : examples(schemes.get(name)));
+  setForm(name, query.scheme === name ? query : examples(schemes.get(name)));
   history.replaceState(null, "", address());
   refresh();
 }
 
-/** Changes the form: an entry in the history, one for all edits of a field while it is being edited. */
+/** Changes the form and adds an entry to the history; consecutive edits of one field share an entry. */
 function change(apply, field = null) {
   apply();
   history[field && field === edited ? "replaceState" : "pushState"](null, "", address());
@@ -155,39 +155,39 @@ function change(apply, field = null) {
   timer = setTimeout(refresh, field ? PAUSE : 0);
 }
 
-// The answer
+// The server's response
 
-async function ask(path, signal) {
-  const answer = await fetch(path, { signal });
-  if (answer.headers.get("content-type") === "application/json") return answer.json();
-  return { errors: [{ field: "", message: `The page's server failed, with status ${answer.status}; its terminal may tell more.` }] };
+async function load(path, signal) {
+  const response = await fetch(path, { signal });
+  if (response.headers.get("content-type") === "application/json") return response.json();
+  return { errors: [{ field: "", message: `The page's server failed with status ${response.status}; see its terminal.` }] };
 }
 
 async function refresh() {
   clearTimeout(timer);
   request?.abort();
-  const mine = (request = new AbortController());
+  const controller = (request = new AbortController());
   $("results").setAttribute("aria-busy", "true");
-  let answer;
+  let view;
   try {
-    answer = await ask(`/api/tensor${address()}`, mine.signal);
+    view = await load(`/api/tensor${address()}`, controller.signal);
   } catch (error) {
-    if (mine.signal.aborted) return;
-    answer = { errors: [{ field: "", message: "The page's server does not answer; start `seedbed explore` again." }] };
+    if (controller.signal.aborted) return;
+    view = { errors: [{ field: "", message: "The page's server is not responding; run `seedbed explore` again." }] };
   }
-  if (mine !== request) return;
+  if (controller !== request) return;
   $("results").setAttribute("aria-busy", "false");
-  showErrors(answer.errors ?? []);
-  if (!answer.errors) show(answer);
+  showErrors(view.errors ?? []);
+  if (!view.errors) show(view);
 }
 
 function showErrors(errors) {
   for (const field of [{ name: "scheme" }, ...scheme.fields]) {
-    const found = errors.find((error) => error.field === field.name);
-    const place = $(`${field.name}-error`);
-    place.textContent = found?.message ?? "";
-    place.hidden = !found;
-    $(field.name).setAttribute("aria-invalid", String(Boolean(found)));
+    const fieldError = errors.find((error) => error.field === field.name);
+    const node = $(`${field.name}-error`);
+    node.textContent = fieldError?.message ?? "";
+    node.hidden = !fieldError;
+    $(field.name).setAttribute("aria-invalid", String(Boolean(fieldError)));
   }
   const others = errors.filter((error) => !$(`${error.field}-error`));
   $("banner").textContent = others.map((error) => error.message).join(" ");
@@ -197,23 +197,23 @@ function showErrors(errors) {
   if (!errors.length) return;
   const isEmpty = $("results").classList.contains("empty");
   $("law").textContent = isEmpty ? "Nothing to show yet" : $("law").textContent;
-  $("status").textContent = isEmpty ? "" : "below is the last tensor that could be made";
+  $("status").textContent = isEmpty ? "" : "showing the last valid tensor";
 }
 
-function show(answer) {
-  const { sample } = answer;
+function show(view) {
+  const { sample } = view;
   $("results").classList.remove("empty");
   document.title = `${scheme.name} · Seedbed explore`;
-  $("law").textContent = answer.law;
+  $("law").textContent = view.law;
   $("status").textContent = sample ? statusText(sample) : "described, not sampled";
   $("histogram-panel").hidden = $("picture-panel").hidden = !sample;
-  $("note").textContent = answer.refusal ?? "";
-  $("note").hidden = !answer.refusal;
-  histogram.show(answer.histogram, sample?.size);
-  picture.show(answer.picture);
-  showNumbers(answer);
-  $("python").textContent = answer.python;
-  $("command").textContent = answer.command;
+  $("note").textContent = view.refusal ?? "";
+  $("note").hidden = !view.refusal;
+  histogram.show(view.histogram, sample?.size);
+  picture.show(view.picture);
+  showNumbers(view);
+  $("python").textContent = view.python;
+  $("command").textContent = view.command;
 }
 
 function statusText({ size, of, milliseconds }) {
@@ -241,20 +241,20 @@ function showNumbers({ moments, sample, facts }) {
 
 async function copy(button) {
   const code = $(button.dataset.copies);
-  let done = "Copied";
+  let message = "Copied";
   try {
     await navigator.clipboard.writeText(code.textContent);
   } catch {
     getSelection().selectAllChildren(code);
-    done = "Selected";
+    message = "Selected";
   }
-  $("copied").textContent = done;
-  button.textContent = done;
+  $("copied").textContent = message;
+  button.textContent = message;
   setTimeout(() => (button.textContent = "Copy"), 1500);
 }
 
 start().catch((error) => {
   $("law").textContent = "";
-  $("banner").textContent = `The page could not be started: ${error.message}`;
+  $("banner").textContent = `The page could not start: ${error.message}`;
   $("banner").hidden = false;
 });

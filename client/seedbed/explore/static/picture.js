@@ -1,4 +1,4 @@
-// The first rows and columns of the tensor as an image: a cell for each element, orange below the centre, blue above.
+// The first rows and columns of the tensor as an image: one cell per element, orange below the centre, blue above it.
 
 import { count, fine, number } from "./format.js";
 
@@ -10,8 +10,8 @@ export class Picture {
     this.canvas = canvas;
     this.readout = readout;
     this.scale = scale;
-    this.shown = null;
-    this.chosen = null;
+    this.data = null;
+    this.selected = null;
     new ResizeObserver(() => this.draw()).observe(place);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     canvas.addEventListener("pointermove", (event) => this.choose(this.cellAt(event)));
@@ -21,15 +21,15 @@ export class Picture {
   }
 
   show(picture) {
-    this.shown = picture?.rows && picture.columns ? { ...picture, deviations: floats(picture.deviations) } : null;
-    this.chosen = null;
+    this.data = picture?.rows && picture.columns ? { ...picture, deviations: floats(picture.deviations) } : null;
+    this.selected = null;
     this.draw();
   }
 
   draw() {
-    this.canvas.hidden = this.scale.hidden = !this.shown;
-    if (this.shown) {
-      const { rows, columns, deviations, center, span } = this.shown;
+    this.canvas.hidden = this.scale.hidden = !this.data;
+    if (this.data) {
+      const { rows, columns, deviations, center, span } = this.data;
       const colour = colours();
       const image = new ImageData(columns, rows);
       deviations.forEach((deviation, index) => image.data.set(colour(deviation), 4 * index));
@@ -39,17 +39,17 @@ export class Picture {
       this.fit(rows, columns);
       this.drawScale(colour, center, span);
     }
-    this.tell();
+    this.updateReadout();
   }
 
-  /** Cells are whole pixels of the screen, or some rows would look wider than others. */
+  /** Cells are whole screen pixels; otherwise some rows would look wider than others. */
   fit(rows, columns) {
     const density = window.devicePixelRatio || 1;
     const { clientWidth: width, clientHeight: height } = this.place;
     const fitting = (space, cells) => Math.max(1, Math.floor((space * density) / cells)) / density;
     const most = Math.min(fitting(width, columns), LARGEST_CELL);
     const cell = Math.min(most, fitting(height, rows));
-    // A vector would be a thread.
+    // A vector would be too thin to see.
     const tall = rows === 1 ? LARGEST_CELL : cell;
     this.canvas.style.width = `${(rows === 1 ? most : cell) * columns}px`;
     this.canvas.style.height = `${tall * rows}px`;
@@ -71,7 +71,7 @@ export class Picture {
 
   cellAt(event) {
     const box = this.canvas.getBoundingClientRect();
-    const { rows, columns } = this.shown;
+    const { rows, columns } = this.data;
     const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
     const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
     return { row: clamp(row, rows), column: clamp(column, columns) };
@@ -79,28 +79,28 @@ export class Picture {
 
   step(event) {
     const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!move || !this.shown) return;
+    if (!move || !this.data) return;
     event.preventDefault();
-    const { rows, columns } = this.shown;
-    const from = this.chosen;
+    const { rows, columns } = this.data;
+    const from = this.selected;
     this.choose(
       from ? { row: clamp(from.row + move[0], rows), column: clamp(from.column + move[1], columns) } : { row: 0, column: 0 },
     );
   }
 
   choose(cell) {
-    this.chosen = cell;
-    this.tell();
+    this.selected = cell;
+    this.updateReadout();
   }
 
-  tell() {
-    if (!this.shown) {
+  updateReadout() {
+    if (!this.data) {
       this.readout.textContent = "";
       return;
     }
-    const { rows, columns, of, deviations, center, span } = this.shown;
-    if (this.chosen) {
-      const { row, column } = this.chosen;
+    const { rows, columns, of, deviations, center, span } = this.data;
+    if (this.selected) {
+      const { row, column } = this.selected;
       const deviation = deviations[row * columns + column] * span;
       this.readout.textContent = `row ${count(row)}, column ${count(column)}: ${fine(center + deviation, 1e-4 * span)}`;
       return;
@@ -120,7 +120,7 @@ function floats(text) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, index) => view.getFloat32(4 * index, true));
 }
 
-/** Of a distance from the centre, where 1 has the full colour. */
+/** Maps a deviation from the centre to a colour; 1 has the full colour. */
 function colours() {
   const style = getComputedStyle(document.documentElement);
   const [low, zero, high] = ["--low", "--zero", "--high"].map((name) => channels(style.getPropertyValue(name)));

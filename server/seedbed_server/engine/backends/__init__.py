@@ -1,4 +1,17 @@
-"""The backends: other ways to compute the same bits."""
+"""The backends: different ways to compute the same bits.
+
+=========  =====================================================================================================
+base       the interface
+cpu        what the CPU backends share: pieces, threads, recipes, orthogonal, permutation
+numpy      the reference
+numba      the fast CPU path: ``numba_kernels`` (elementwise laws), ``numba_sparse`` (sparse, permutation),
+           ``numba_orthogonal`` with ``reflections`` (orthogonal); ``numba_fma`` and ``numba_wide`` (compilation)
+cupy       GPUs: ``cuda_kernels`` (the source), ``cuda_tasks`` (a region to tasks), ``cuda_tables`` (tasks to
+           launches), ``cuda_pieces`` (read-ahead to the host), ``cuda_device`` (CUDA calls)
+placement  where elements of parts go, for numba and cupy
+turns      threads that take tasks in turn
+=========  =====================================================================================================
+"""
 
 from __future__ import annotations
 
@@ -26,15 +39,14 @@ def open_backend(name: str | None = None, threads: int | None = None, device: in
     """Opens a backend.
 
     Args:
-        name: ``auto`` (the fastest that works here: cupy, else numba, else numpy), or one of them. By default the
-            environment variable SEEDBED_BACKEND, else ``auto``.
-        threads: How many threads of the CPU share the work of one call. By default the environment variable
-            SEEDBED_THREADS, else one for each core that this process may use, which torchrun's ranks on one machine
-            divide among themselves.
-        device: Which GPU, counted from 0. By default the environment variable SEEDBED_DEVICE, else the current one.
+        name: ``cupy``, ``numba``, ``numpy`` or ``auto``, the first of them that works here. By default the environment
+            variable SEEDBED_BACKEND, else ``auto``.
+        threads: The number of CPU threads that share one call. By default the environment variable SEEDBED_THREADS,
+            else one for each core that this process may use; torchrun's ranks on one machine divide its cores.
+        device: The GPU, counted from 0. By default the environment variable SEEDBED_DEVICE, else the current one.
 
     Raises:
-        ValueError: If there is no such backend, or it cannot be used here; says what to do.
+        ValueError: The backend is unknown or unavailable here; the message says what to do.
 
     >>> open_backend("numpy", threads=1).name
     'numpy'
@@ -43,23 +55,23 @@ def open_backend(name: str | None = None, threads: int | None = None, device: in
     threads = _number(threads, "threads", "SEEDBED_THREADS", least=1)
     device = _number(device, "device", "SEEDBED_DEVICE", least=0)
     if name not in _NAMES:
-        raise ValueError(f"backend: there is no {name!r}; use one of {', '.join(_NAMES)}")
+        raise ValueError(f"backend: unknown backend {name!r}; use one of {', '.join(_NAMES)}")
     if name == "numpy":
-        return _open_numpy(threads, "asked for")
+        return _open_numpy(threads, "requested")
     if name == "numba":
-        return _open_numba(threads, "asked for")
+        return _open_numba(threads, "requested")
     if name == "cupy":
         return open_cupy(threads, device)
     return _open_fastest(threads, device)
 
 
-def open_cupy(threads: int | None = None, device: int | None = None, reason: str = "asked for") -> CupyBackend:
-    """Opens the GPU's backend; the arguments are those of `open_backend`.
+def open_cupy(threads: int | None = None, device: int | None = None, reason: str = "requested") -> CupyBackend:
+    """Opens the GPU backend; the arguments are those of `open_backend`.
 
     Raises:
-        ValueError: If it cannot be used here; says what to do.
+        ValueError: It is unavailable here; the message says what to do.
     """
-    from .cuda_device import CudaDevice, NoDevice  # noqa: PLC0415 - a backend is imported when it is chosen
+    from .cuda_device import CudaDevice, NoDevice  # noqa: PLC0415 - imported only when chosen
     from .cupy import CupyBackend  # noqa: PLC0415
 
     device = _number(device, "device", "SEEDBED_DEVICE", least=0)
@@ -73,7 +85,7 @@ def open_cupy(threads: int | None = None, device: int | None = None, reason: str
 
 
 def gpu_count() -> int:
-    """How many GPUs the backend cupy may choose from, as the driver tells; 0 if cupy is not installed."""
+    """The number of GPUs that the driver reports; 0 if cupy is not installed."""
     if _why_no_gpu() is not None:
         return 0
     driver, count = ctypes.CDLL(_DRIVER), ctypes.c_int()
@@ -83,19 +95,19 @@ def gpu_count() -> int:
 
 
 def _open_fastest(threads: int | None, device: int | None) -> Backend:
-    without = _why_no_gpu()
-    if without is None or device is not None:  # who asks for a device gets it, or is told why not
+    obstacle = _why_no_gpu()
+    if obstacle is None or device is not None:  # an explicit device is never replaced by the CPU
         try:
             return open_cupy(threads, device, "the fastest, since there is a GPU")
         except ValueError as error:
             if device is not None:
                 raise
-            without = str(error)
-    return _open_fastest_cpu(threads, f"the fastest without a GPU: {without}")
+            obstacle = str(error)
+    return _open_fastest_cpu(threads, f"the fastest without a GPU: {obstacle}")
 
 
 def _why_no_gpu() -> str | None:
-    """What keeps cupy from being used, as far as can be told without the half second that importing it takes."""
+    """Why cupy is unavailable, as far as is known without importing it, which takes half a second."""
     if importlib.util.find_spec("cupy") is None:
         return "cupy is not installed"
     try:
@@ -128,20 +140,20 @@ def _open_numba(threads: int | None, reason: str) -> Backend:
         ) from error
     if not has_fma():
         raise ValueError(
-            "backend: numba needs a processor with fused multiply-add (x86-64 since 2013), which this one has not; "
-            "numpy makes the same bits, many times more slowly"
+            "backend: numba needs a processor with fused multiply-add (x86-64 since 2013), which this one lacks; "
+            "numpy gives the same bits, but is many times slower"
         )
     return NumbaBackend(threads, reason)
 
 
 def _number(value: int | None, what: str, variable: str, least: int) -> int | None:
-    """A number that was given, or that the environment gives."""
+    """A number from the argument, or else from the environment."""
     if value is None and (text := os.environ.get(variable)):
         what = variable
         try:
             value = int(text)
         except ValueError:
-            raise ValueError(f"{variable}: {text!r} is not a number; give {least} or more") from None
+            raise ValueError(f"{variable}: {text!r} is not an integer; give {least} or more") from None
     if value is not None and value < least:
         raise ValueError(f"{what}: {value} is less than {least}; give {least} or more")
     return value

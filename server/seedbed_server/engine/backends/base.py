@@ -1,4 +1,4 @@
-"""What a backend is: the small interface in which they all agree."""
+"""The interface of a backend."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from numpy.typing import NDArray
 from seedbed.v1 import TensorDescription
 
 IsCancelled = Callable[[], bool]
-"""Asked now and then during long work; once it is true, the work ends with `engine.Cancelled`."""
+"""Polled during long work; once it returns true, the work ends with `engine.Cancelled`."""
 
 
 class Watch:
-    """A ``cancelled`` whose owner also wants to know how long work goes on that has filled nothing yet.
+    """An `IsCancelled` that also reports the progress of work that has not filled anything yet.
 
     Args:
-        cancelled: Asked in its place.
-        tell: Called with the share of a matrix that is computed, up to 1, by the thread that asks.
+        cancelled: The wrapped function.
+        report: Called by the polling thread with the fraction of a matrix that is computed, from 0 to 1.
     """
 
-    def __init__(self, cancelled: IsCancelled, tell: Callable[[float], None]) -> None:
+    def __init__(self, cancelled: IsCancelled, report: Callable[[float], None]) -> None:
         self._cancelled = cancelled
-        self.tell = tell
+        self.report = report
 
     def __call__(self) -> bool:
         return self._cancelled()
 
 
 Wait = Callable[[], None]
-"""To be called once: returns when what was begun is done."""
+"""Call it once; it returns when the array is filled."""
 
 Sampler = Callable[[int, NDArray[Any], IsCancelled], Wait]
-"""Begins to fill an array, which is not empty; the arguments are those of `Backend.fill` without the description.
+"""Starts to fill an array, which is not empty; the arguments are those of `Backend.fill` without the description.
 
-A CPU has filled it by then. A GPU goes on by itself until the function that is returned has returned, also after an
-error elsewhere: the array must live until then.
+A CPU has filled the array when the call returns. A GPU may still be writing until `Wait` returns, so keep the array
+alive until then, even after an error elsewhere.
 """
 
 
 def never() -> bool:
-    """The default of ``cancelled``."""
+    """The default ``cancelled``: never true."""
     return False
 
 
 def done() -> None:
-    """The `Wait` of what is done at once."""
+    """The `Wait` of work that is already done."""
 
 
 class Stream(NamedTuple):
-    """Which Philox words: those of this seed (the key) and this stream (the upper half of the counter)."""
+    """A stream of Philox words: the seed is the key, the stream the upper half of the counter."""
 
     seed: int
     stream: int
 
 
 class Job(NamedTuple):
-    """What is wanted of a described region, and where it goes."""
+    """Elements of a described region, and the array to fill with them."""
 
     description: TensorDescription
     first_element: int
     """The position within the region, in row-major order, of ``out[0]``."""
     out: NDArray[Any]
-    """1-D, C-contiguous, of the description's dtype; at most the rest of the region."""
+    """1-D, C-contiguous, of the description's dtype; no longer than the rest of the region."""
 
 
 class Backend(ABC):
@@ -73,14 +73,14 @@ class Backend(ABC):
 
     Attributes:
         name: ``numpy``, ``numba`` or ``cupy``.
-        device: What it samples on, for people to read.
-        reason: Why it was chosen.
-        threads: How many threads share one call.
+        device: The hardware, for display.
+        reason: Why this backend was chosen, for display.
+        threads: The number of threads that share one call.
     """
 
     name: ClassVar[str]
     ahead: ClassVar[int] = 0
-    """How many pieces of a tensor to begin before the first of them is used: those that a GPU copies and samples."""
+    """The number of pieces to start before the first is used; a GPU samples and copies them meanwhile."""
 
     device: str
     reason: str
@@ -88,16 +88,16 @@ class Backend(ABC):
 
     @abstractmethod
     def sampler(self, description: TensorDescription) -> Sampler:
-        """Works out what all pieces of a described region share, and returns the function that fills them."""
+        """Computes what all pieces of a described region share, and returns the function that fills them."""
 
-    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
-        """Does now what the first tensor of each kind would have to wait for, such as compiling."""
+    def prepare(self) -> None:  # noqa: B027 - optional
+        """Does in advance what the first tensor of each kind would wait for, such as compilation."""
 
     def buffer(self, byte_count: int) -> NDArray[np.uint8]:
-        """Memory that samplers fill fastest.
+        """Allocates memory that samplers fill fastest.
 
         Raises:
-            MemoryError: There is none.
+            MemoryError: No memory is left.
         """
         return np.empty(byte_count, np.uint8)
 
@@ -108,35 +108,35 @@ class Backend(ABC):
         out: NDArray[Any],
         cancelled: IsCancelled = never,
     ) -> None:
-        """Fills ``out`` with elements of a described region; who fills many pieces of one asks for a `sampler`.
+        """Fills ``out`` with elements of a described region; use a `sampler` to fill many pieces of one region.
 
         Args:
-            description: What ``describe`` answered.
+            description: The result of ``describe``.
             first_element: The position within the region, in row-major order, of ``out[0]``.
-            out: 1-D, C-contiguous, of the description's dtype; at most the rest of the region.
-            cancelled: Asked now and then during long work.
+            out: 1-D, C-contiguous, of the description's dtype; no longer than the rest of the region.
+            cancelled: Polled during long work.
 
         Raises:
-            Cancelled: Once ``cancelled()`` is true.
+            Cancelled: ``cancelled()`` is true.
             MemoryError: The device is out of memory.
         """
         if len(out):
             self.sampler(description)(first_element, out, cancelled)()
 
     def fill_all(self, jobs: Sequence[Job], cancelled: IsCancelled = never) -> None:
-        """Fills several arrays, small ones side by side; those of one call must not share memory.
+        """Fills several arrays, small ones in parallel; the arrays of one call must not overlap.
 
         Args:
-            jobs: What goes where.
-            cancelled: Asked now and then during long work.
+            jobs: The arrays and their elements.
+            cancelled: Polled during long work.
 
         Raises:
-            Cancelled: Once ``cancelled()`` is true.
+            Cancelled: ``cancelled()`` is true.
             MemoryError: The device is out of memory.
         """
         for job in jobs:
             self.fill(*job, cancelled)
 
     def alone(self) -> Backend:
-        """The same backend for a caller who keeps all cores busy with threads of their own."""
+        """A single-threaded view of this backend, for callers whose own threads keep all cores busy."""
         return self

@@ -1,4 +1,4 @@
-"""What the CPU backends do alike: pieces, threads, and the laws that are not drawn element by element."""
+"""What the CPU backends share: pieces, threads, recipes, and the laws that are not elementwise."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from ..parameters import NormalParameters, Parameters, SparseMask, parameters_of
 from ..regions import Runs, layout_of, runs, tiles
 from ..spec import plan_of
 from ..stream import Purpose, name_hashed, stream_of
-from ..views import Indices, Laying, axis_first, expanded
+from ..views import BoxIndex, Indices, axis_first, expanded
 from .base import Backend, IsCancelled, Sampler, Stream, Wait, done
 
-_DEFAULT_SHARE: Final = 1 << 16
-_EXPRESSION_SHARE: Final = 1 << 14
+_DEFAULT_GRAIN: Final = 1 << 16
+_EXPRESSION_GRAIN: Final = 1 << 14
 
 _COPIED: Final = 1 << 16
-"""Elements of a finished matrix that are copied at once, in the second-level cache."""
+"""Elements of a finished matrix that are copied at once; they stay in the second-level cache."""
 
 _LARGE: Final = 1 << 22
-"""Elements of orthogonal matrices that are made one after the other: 32 MiB, some tens of milliseconds."""
+"""Orthogonal matrices of this many elements (32 MiB, tens of milliseconds) are computed one at a time."""
 
 _PATIENCE: Final = 0.05
-"""Seconds between two questions whether to go on waiting."""
+"""Seconds between polls of ``cancelled`` during a wait."""
 
 Fill = Callable[[Runs, NDArray[Any], IsCancelled], None]
 """Fills an array with a tensor's elements at the flat indices of runs."""
@@ -51,20 +51,22 @@ FillOf = Callable[[TensorDescription, recipes.Plan | None], Fill]
 
 
 class CpuBackend(Backend):
-    """A backend that computes in the calling thread, and in threads of its own.
+    """A backend that computes in the calling thread and in threads of its pool.
 
     Args:
-        threads: How many threads share one call. Default one for each core that is this process's share.
-        reason: Why it was chosen.
+        threads: The number of threads that share one call. By default one for each core of this process.
+        reason: Why this backend was chosen.
     """
 
     tile: ClassVar[int]
-    """The most elements that ``sample`` is given at once: bounds the memory of temporaries."""
-    share: ClassVar[dict[str, int]]
-    """The fewest elements of each random law that are worth a thread's while: some 0.2 ms of work, several times what
-    it takes to hand them over."""
+    """The most elements that one call of ``sample`` gets; bounds the memory of temporaries."""
+    grain: ClassVar[dict[str, int]]
+    """The fewest elements of each random law that are worth another thread.
 
-    def __init__(self, threads: int | None = None, reason: str = "asked for") -> None:
+    They take some 0.2 ms, several times the cost of waking the thread.
+    """
+
+    def __init__(self, threads: int | None = None, reason: str = "requested") -> None:
         self.threads = threads or cores_of_rank()
         self.reason = reason
         self.device = f"CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -84,75 +86,75 @@ class CpuBackend(Backend):
     def sample_apart(
         self, parameters: Parameters, stream: Stream, runs: Runs, positions: Indices, out: NDArray[Any]
     ) -> None:
-        """As `sample`, but each run goes to a position of its own in ``out``."""
+        """As `sample`, but writes each run to its position in ``out``."""
         values = np.empty(int(runs[1].sum()), out.dtype)
         self.sample(parameters, stream, runs, values)
         self.scatter(values, positions, runs[1], out)
 
     @abstractmethod
     def mask(self, mask: SparseMask, seed: int, runs: Runs, out: NDArray[Any]) -> None:
-        """Sets to 0 the elements of ``out`` that a sparse tensor's mask covers."""
+        """Sets the elements of ``out`` that the mask of a sparse tensor covers to 0."""
 
     @abstractmethod
     def orthonormal(
         self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
     ) -> NDArray[np.float64]:
-        """An orthogonal matrix, of gain 1, from a Gaussian one, by the operations of docs/stream-v1.md, in their order.
+        """Computes an orthogonal matrix of gain 1, by the operations of docs/stream-v1.md in their order.
 
         Args:
-            rows: Of the matrix.
-            columns: Of the matrix.
-            sample: Fills arrays with Gaussians.
-            cancelled: Asked now and then.
+            rows: The number of rows.
+            columns: The number of columns.
+            sample: Samples the Gaussian matrix from which it is computed.
+            cancelled: Polled during the computation.
         """
 
     @abstractmethod
     def places(self, permutation: SparseMask, seed: int, indices: Indices) -> NDArray[np.uint64]:
-        """Where a permutation of the rows of a mask's first column takes each index."""
+        """The images of indices under the permutation, that of the first column of a mask."""
 
     def sampler(self, description: TensorDescription) -> Sampler:
         if description.law.WhichOneof("law") == "constant":
-            bits = deterministic.constant(description)
+            bits = deterministic.constant(description.law, description.spec.dtype)
             return partial(_at_once, lambda _, out, cancelled: _fill_constant(self, bits, None, out, cancelled))
         where = layout_of(description)
-        fill, tile, share = self._fill_of(description), self.tile, self._share_of(description)
+        fill, tile, grain = self._fill_of(description), self.tile, self._grain_of(description)
 
         def fill_piece(first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> None:
             fill(runs(where, first_element, len(out)), out, cancelled)
 
-        if not share:
+        if not grain:
             return partial(_at_once, fill_piece)
-        return partial(_at_once, partial(self._in_pieces, fill_piece, share, tile))
+        return partial(_at_once, partial(self._in_pieces, fill_piece, grain, tile))
 
     def repeat(self, bits: np.unsignedinteger[Any], out: NDArray[np.unsignedinteger[Any]]) -> None:
-        """Fills ``out``, a view of elements as integers, with the bits of one element."""
+        """Fills ``out``, elements viewed as integers, with the bits of one element."""
         out.fill(bits)
 
     def scatter(self, values: NDArray[Any], positions: Indices, lengths: Indices, out: NDArray[Any]) -> None:
-        """Copies consecutive runs of ``values`` to their positions in ``out``."""
+        """Copies runs that follow each other in ``values`` to their positions in ``out``."""
         begin = 0
         for position, length in zip(positions.tolist(), lengths.tolist(), strict=True):
             out[position : position + length] = values[begin : begin + length]
             begin += length
 
-    def _share_of(self, description: TensorDescription) -> int:
-        """The fewest elements that are worth a thread's while; 0 if one thread makes them all."""
+    def _grain_of(self, description: TensorDescription) -> int:
+        """The fewest elements that are worth another thread; 0 if one thread computes all."""
         kind = str(description.law.WhichOneof("law"))
         if kind == "parts":
             inner = description.law.parts.parts
-            kinds = {part.recipe.WhichOneof("scheme") for part in inner} & self.share.keys()
-            return min((self.share[kind] for kind in kinds), default=_DEFAULT_SHARE)
+            kinds = {part.recipe.WhichOneof("scheme") for part in inner} & self.grain.keys()
+            return min((self.grain[kind] for kind in kinds), default=_DEFAULT_GRAIN)
         if kind == "expression":
-            return _EXPRESSION_SHARE
-        return self.share.get(kind, 0)
+            return _EXPRESSION_GRAIN
+        return self.grain.get(kind, 0)
 
     def _fill_of(self, description: TensorDescription, plan: recipes.Plan | None = None) -> Fill:
-        """What fills any elements of a tensor, whatever the region."""
+        """Returns the function that fills any elements of a tensor."""
         law = str(description.law.WhichOneof("law"))
         if law in recipes.KINDS:
             return self._recipe_fill(description, plan or plan_of(description))
         if law == "constant":
-            return partial(_fill_constant, self, deterministic.constant(description))
+            return partial(_fill_constant, self, deterministic.constant(description.law, description.spec.dtype))
         if law in ("eye", "dirac"):
             return partial(_fill_ones, deterministic.Ones.of(description))
         if law == "orthogonal":
@@ -186,14 +188,14 @@ class CpuBackend(Backend):
     def _in_pieces(
         self,
         fill_piece: Callable[[int, NDArray[Any], IsCancelled], None],
-        share: int,
+        grain: int,
         tile: int,
         first_element: int,
         out: NDArray[Any],
         cancelled: IsCancelled,
     ) -> None:
-        """Fills the pieces of ``out``, on this thread and those of the pool that have nothing else to do."""
-        if len(out) <= min(tile, 2 * share - 1):
+        """Fills the pieces of ``out`` on this thread and on idle threads of the pool."""
+        if len(out) <= min(tile, 2 * grain - 1):
             fill_piece(first_element, out, cancelled)
             return
 
@@ -202,7 +204,7 @@ class CpuBackend(Backend):
                 raise Cancelled
             fill_piece(first_element + piece.start, out[piece], cancelled)
 
-        first, *others = self._pieces(len(out), share)
+        first, *others = self._pieces(len(out), grain)
         if self._pool is None:
             for piece in (first, *others):
                 fill(piece)
@@ -211,16 +213,16 @@ class CpuBackend(Backend):
         try:
             fill(first)
             for future, piece in reversed(futures):
-                if future.cancel():  # the pool is still at work for others
+                if future.cancel():  # the pool is busy with other work
                     fill(piece)
-        finally:  # also after an error: the others write into the caller's memory
+        finally:  # also after an error: other threads may still write to the caller's memory
             errors = [error for future, _ in futures if not future.cancel() and (error := future.exception())]
         if errors:
             raise errors[0]
 
-    def _pieces(self, count: int, share: int) -> Iterator[slice]:
-        shares = max(1, min(self.threads, count // share))
-        length = min(self.tile, -(-count // shares))
+    def _pieces(self, count: int, grain: int) -> Iterator[slice]:
+        threads = max(1, min(self.threads, count // grain))
+        length = min(self.tile, -(-count // threads))
         length = -(-length // 4) * 4  # whole Philox blocks
         for begin in range(0, count, length):
             yield slice(begin, min(begin + length, count))
@@ -231,7 +233,7 @@ class CpuBackend(Backend):
         dtypes.store(self.places(mask, seed, expanded(elements)).astype(np.float64), out)
 
     def orthogonal(self, description: TensorDescription, cancelled: IsCancelled) -> NDArray[np.float64]:
-        """The matrix of a tensor, of gain 1 and whatever the region, the rows along the law's axis; its elements."""
+        """The elements of a tensor's whole matrix, of gain 1, whose rows are along the law's axis."""
         spec = description.spec
         rows = spec.shape[description.law.orthogonal.axis]
         columns = math.prod(spec.shape) // rows
@@ -244,7 +246,7 @@ class CpuBackend(Backend):
         sample = partial(self.sample, NormalParameters(0.0, 1.0), stream)
         if self._pool is None or rows * columns < _LARGE:
             return self.orthonormal(rows, columns, sample, cancelled)
-        # Each has all threads, and takes several times its own memory while it is made.
+        # A large matrix uses all threads, and temporarily several times its own memory.
         while not self._turn.acquire(timeout=_PATIENCE):
             if cancelled():
                 raise Cancelled
@@ -274,7 +276,7 @@ def _fill_constant(
     if bits:
         backend.repeat(bits, out.view(bits.dtype))
     else:
-        out.view(np.uint8).fill(0)  # NumPy takes memset for bytes alone
+        out.view(np.uint8).fill(0)  # NumPy uses memset for bytes only
 
 
 def _fill_ones(ones: deterministic.Ones, elements: Runs, out: NDArray[Any], _cancelled: IsCancelled) -> None:
@@ -305,7 +307,7 @@ class _RandomFill:
 class _OrthogonalFill:
     """Fills elements of an orthogonal matrix.
 
-    It keeps the matrix: if many streams have large ones of their own, the cache does not have it for the next chunk.
+    It holds a reference to the matrix: the cache may evict it between pieces if many large ones are in use.
     """
 
     def __init__(self, backend: CpuBackend, description: TensorDescription) -> None:
@@ -329,7 +331,7 @@ class _OrthogonalFill:
 
 
 class _PartsFill:
-    """Fills elements of a tensor of parts; each part is made where it belongs, if it lies in one piece there."""
+    """Fills elements of a tensor of parts; a part that is contiguous in ``out`` is sampled in place."""
 
     def __init__(
         self,
@@ -340,31 +342,33 @@ class _PartsFill:
     ) -> None:
         self._backend = backend
         self._description = description
-        self._parts = [(part, Laying(part.box), fill_of(part.inner, part.plan)) for part in plan.parts if part.box.size]
+        self._parts = [
+            (part, BoxIndex(part.box), fill_of(part.inner, part.plan)) for part in plan.parts if part.box.size
+        ]
         bounds = np.array([part.box.bounds() for part, _, _ in self._parts], np.int64).reshape(-1, 2)
         self._lowest, self._highest = bounds.T
 
     def __call__(self, elements: Runs, out: NDArray[Any], cancelled: IsCancelled) -> None:
-        laid = list(self._laid(elements))
-        if not any(len(positions) == 1 and source[1][0] == len(out) for _, _, positions, source in laid):
-            _fill_gaps([(positions, source[1]) for _, _, positions, source in laid], out)
-        for part, fill, positions, own in laid:
+        located = list(self._located(elements))
+        if not any(len(positions) == 1 and own[1][0] == len(out) for _, _, positions, own in located):
+            _fill_gaps([(positions, own[1]) for _, _, positions, own in located], out)
+        for part, fill, positions, own in located:
             if cancelled():
                 raise Cancelled
             source = own if part.source.shape == tuple(part.inner.spec.shape) else part.source.taken(own)
-            self._lay(fill, dtypes.numpy_dtype(part.inner.spec.dtype), source, own[1], positions, out, cancelled)
+            self._fill_part(fill, dtypes.numpy_dtype(part.inner.spec.dtype), source, own[1], positions, out, cancelled)
 
-    def _laid(self, elements: Runs) -> Iterator[tuple[recipes.PlacedPart, Fill, Indices, Runs]]:
-        """The parts that have some of the elements, where those go, and which they are of the part's box."""
+    def _located(self, elements: Runs) -> Iterator[tuple[recipes.PlacedPart, Fill, Indices, Runs]]:
+        """The parts that contain some of the elements: their positions in ``elements``, and their runs in the box."""
         starts, lengths = elements
         is_near = (self._lowest < starts.max() + lengths.max()) & (self._highest >= starts.min())
         for index in np.flatnonzero(is_near).tolist():
-            part, laying, fill = self._parts[index]
-            positions, own = laying.of(elements)
+            part, box_index, fill = self._parts[index]
+            positions, own = box_index.locate(elements)
             if len(positions):
                 yield part, fill, positions, own
 
-    def _lay(
+    def _fill_part(
         self,
         fill: Fill,
         dtype: np.dtype[Any],
@@ -387,10 +391,10 @@ class _PartsFill:
         self._backend.scatter(values, positions, lengths, out)
 
 
-def _fill_gaps(laid: list[tuple[Indices, Indices]], out: NDArray[Any]) -> None:
-    """Sets to 0 what lies between the runs that are laid."""
-    positions = np.concatenate([np.zeros(0, np.int64), *(positions for positions, _ in laid)])
-    ends = positions + np.concatenate([np.zeros(0, np.int64), *(lengths for _, lengths in laid)])
+def _fill_gaps(runs: list[tuple[Indices, Indices]], out: NDArray[Any]) -> None:
+    """Sets the elements outside the runs, given by their positions and lengths, to 0."""
+    positions = np.concatenate([np.zeros(0, np.int64), *(positions for positions, _ in runs)])
+    ends = positions + np.concatenate([np.zeros(0, np.int64), *(lengths for _, lengths in runs)])
     order = np.argsort(positions, kind="stable")
     covered = np.concatenate([[0], np.maximum.accumulate(ends[order])])
     begins = np.append(positions[order], len(out))
@@ -399,7 +403,7 @@ def _fill_gaps(laid: list[tuple[Indices, Indices]], out: NDArray[Any]) -> None:
 
 
 def _converted(values: NDArray[Any], dtype: np.dtype[Any], description: TensorDescription) -> NDArray[Any]:
-    """Values of another type."""
+    """Converts values to another type."""
     converted = np.empty(len(values), dtype)
     with np.errstate(over="ignore"):
         dtypes.store_once(values.astype(np.float64), converted)
@@ -408,7 +412,7 @@ def _converted(values: NDArray[Any], dtype: np.dtype[Any], description: TensorDe
 
 
 class _ExpressionFill:
-    """Fills elements of an expression, a tile at a time."""
+    """Fills elements of an expression, one tile at a time."""
 
     def __init__(self, description: TensorDescription, plan: recipes.ExpressionPlan, fill_of: FillOf) -> None:
         self._description = description
@@ -447,12 +451,13 @@ def _check_finite(values: NDArray[Any], description: TensorDescription, elements
         where = f"element {tuple(map(int, index))}"
     raise InvalidSpec(
         f"spec.{spec.WhichOneof('scheme')}",
-        f"{where} of tensor {spec.name!r} is {values[position]}; change the recipe so that all are finite in its dtype",
+        f"{where} of tensor {spec.name!r} is {values[position]}; change the recipe so that all elements are finite in "
+        "its dtype",
     )
 
 
 class _MatrixCache:
-    """The last few orthogonal matrices, since each chunk of one needs all of it; none is computed twice at once."""
+    """The most recently used orthogonal matrices: each piece needs its whole matrix. None is computed twice at once."""
 
     def __init__(self, most_bytes: int = 1 << 28) -> None:
         self._most_bytes = most_bytes
@@ -492,5 +497,5 @@ class _MatrixCache:
 
 
 def _kept_bytes(matrix: NDArray[np.float64]) -> int:
-    """What a matrix takes in the cache with its key and all objects, which is what counts of a million small ones."""
+    """The memory of a cached matrix with its key and objects, which dominate for small matrices."""
     return matrix.nbytes + 512

@@ -1,4 +1,4 @@
-"""One GPU: the few calls of CUDA that the cupy backend makes, through CuPy."""
+"""One GPU: the CUDA calls of the cupy backend, made through CuPy."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from . import cuda_kernels
 
 _OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation
 _INSTALL: Final = "run pip install 'seedbed[gpu]' (CUDA 13) or 'seedbed[gpu-cuda12]'"
-_DRIVER: Final = "see that nvidia-smi lists a device here (in a container: start it with --gpus all)"
+_DRIVER: Final = "check that nvidia-smi lists a device here (in a container: start it with --gpus all)"
 
 
-class NoDevice(Exception):  # noqa: N818 - it names what is wrong
-    """No GPU can be used; the text says why, and what to do."""
+class NoDevice(Exception):  # noqa: N818 - named for the problem
+    """No GPU is available; the message says why, and what to do."""
 
 
 class CudaDevice:
     """A GPU with the kernels loaded; safe to use from many threads.
 
     Args:
-        number: Which GPU, counted from 0. Default the calling thread's current one.
+        number: The GPU, counted from 0. By default the calling thread's current one.
 
     Raises:
-        NoDevice: It cannot be used.
+        NoDevice: The GPU is unavailable.
 
     Attributes:
         cupy: The module.
-        number: Which GPU.
-        name: What it is, for people to read.
+        number: The GPU, counted from 0.
+        name: A description for display.
     """
 
     def __init__(self, number: int | None = None) -> None:
@@ -52,52 +52,52 @@ class CudaDevice:
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What CUDA's failures are."""
+        """The exceptions that CUDA's failures raise."""
         return self._runtime.CUDARuntimeError, self.cupy.cuda.driver.CUDADriverError
 
     def use(self) -> contextlib.AbstractContextManager[Any]:
-        """Makes it the calling thread's current device, for a ``with`` block."""
+        """Makes this GPU the calling thread's current device for a ``with`` block."""
         device: contextlib.AbstractContextManager[Any] = self.cupy.cuda.Device(self.number)
         return device
 
-    def stream(self) -> Any:
-        """A stream whose work waits for no other stream's."""
+    def new_stream(self) -> Any:
+        """A CUDA stream that does not synchronise with others."""
         return self.cupy.cuda.Stream(non_blocking=True)
 
     def allocate(self, byte_count: int) -> Any:
-        """Device memory, freed with the object; its ``ptr`` is the address.
+        """Allocates device memory, freed with the object; its ``ptr`` is the address.
 
         Raises:
-            MemoryError: There is none.
+            MemoryError: The device is out of memory.
         """
         with self._memory_errors():
             return self.cupy.cuda.Memory(byte_count)
 
     def pinned(self, byte_count: int) -> NDArray[np.uint8]:
-        """Host memory that the device copies to directly.
+        """Allocates host memory that the device copies to directly.
 
         Raises:
-            MemoryError: There is none.
+            MemoryError: No memory is left.
         """
         with self._memory_errors():
             return np.frombuffer(self.cupy.cuda.alloc_pinned_memory(byte_count), np.uint8, byte_count)
 
-    def launch(self, kernel: str, blocks: int, arguments: Sequence[Any], stream: Any) -> None:
-        """Starts a kernel on a stream (None: CuPy's current one)."""
+    def launch(self, kernel: str, blocks: int, arguments: Sequence[Any], cuda_stream: Any) -> None:
+        """Launches a kernel on a CUDA stream (None: CuPy's current one)."""
         if kernel not in self._functions:
             self._functions[kernel] = self._module.get_function(kernel)
-        self._functions[kernel]((blocks,), (cuda_kernels.THREADS,), arguments, stream=stream)
+        self._functions[kernel]((blocks,), (cuda_kernels.THREADS,), arguments, stream=cuda_stream)
 
-    def copy_to_host(self, out: NDArray[Any], pointer: int, stream: Any) -> None:
-        """Begins to copy device memory into a contiguous array."""
+    def copy_to_host(self, out: NDArray[Any], pointer: int, cuda_stream: Any) -> None:
+        """Starts to copy device memory to a contiguous array."""
         kind = self._runtime.memcpyDeviceToHost
-        self._runtime.memcpyAsync(out.ctypes.data, pointer, out.nbytes, kind, stream.ptr)
+        self._runtime.memcpyAsync(out.ctypes.data, pointer, out.nbytes, kind, cuda_stream.ptr)
 
-    def copy_from_host(self, pointer: int, values: NDArray[Any], stream: Any) -> None:
-        """Begins to copy a contiguous array, of ordinary memory that may be freed at once, into device memory."""
-        stream = stream or self.cupy.cuda.get_current_stream()
+    def copy_from_host(self, pointer: int, values: NDArray[Any], cuda_stream: Any) -> None:
+        """Starts to copy a contiguous array of pageable memory to device memory; the array may be freed at once."""
+        cuda_stream = cuda_stream or self.cupy.cuda.get_current_stream()
         kind = self._runtime.memcpyHostToDevice
-        self._runtime.memcpyAsync(pointer, values.ctypes.data, values.nbytes, kind, stream.ptr)
+        self._runtime.memcpyAsync(pointer, values.ctypes.data, values.nbytes, kind, cuda_stream.ptr)
 
     def _choose(self, number: int | None) -> int:
         count = self._runtime.getDeviceCount()
@@ -118,16 +118,16 @@ class CudaDevice:
         self._functions: dict[str, Any] = {}
 
     def _cubin(self, architecture: int) -> bytes:
-        """The compiled kernels, from CuPy's cache of compiled kernels if they are there."""
+        """The compiled kernels, cached in the directory of CuPy's cache."""
         nvrtc = self.cupy.cuda.nvrtc
         try:
             key = f"{architecture} {nvrtc.getVersion()} {cuda_kernels.OPTIONS} {cuda_kernels.source()}"
-        except (ImportError, OSError, RuntimeError) as error:  # the library is looked for when it is first used
+        except (ImportError, OSError, RuntimeError) as error:  # the library is loaded at its first use
             raise NoDevice(f"CUDA's compiler NVRTC cannot be loaded ({error}); {_INSTALL}") from error
         directory = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
         path = Path(directory) / f"seedbed-{hashlib.sha256(key.encode()).hexdigest()}.cubin"
-        if (kept := _read(path)) is not None:
-            return kept
+        if (cached := _read(path)) is not None:
+            return cached
         try:
             cubin = cuda_kernels.compiled(nvrtc, cuda_kernels.source(), architecture)
         except nvrtc.NVRTCError as error:
@@ -158,7 +158,7 @@ def _import_cupy() -> Any:
 
 
 def _read(path: Path) -> bytes | None:
-    """The content of a cache's file, which begins with its digest; None if it is not there, or damaged."""
+    """The content of a cached file, which begins with its digest; None if it is missing or damaged."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -168,7 +168,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Keeps a file in the cache, if that can be written; never half of it."""
+    """Writes a file to the cache atomically; does nothing if the cache is not writable."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent)

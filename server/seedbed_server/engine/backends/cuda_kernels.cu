@@ -1,8 +1,9 @@
-// The laws of stream v1 for CUDA (docs/stream-v1.md); the bits are those of the numpy reference, whose names these are.
+// The laws of stream v1 for CUDA (docs/stream-v1.md), with the bits and the names of the numpy reference.
 //
-// cuda_kernels.py puts the laws' constants and the sizes before this text, as macros (LOG32, THREADS, ...), and compiles it with NVRTC:
-// nothing fused but what is written so, nothing flushed, divisions and roots correctly rounded. tests/engine/test_cuda.py looks at the machine
-// code, and runs these kernels on a CPU, through a header that stands in for the few names of CUDA.
+// cuda_kernels.py prepends the laws' constants and the sizes as macros (LOG32, THREADS, ...) and compiles the text with
+// NVRTC, such that only explicit calls are fused, subnormals are kept, and divisions and roots are correctly rounded.
+// tests/engine/test_cuda.py runs these kernels on a CPU, with a header that replaces the few names of CUDA, and
+// tests/engine/test_cuda_machine_code.py inspects the machine code.
 
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -19,7 +20,7 @@ INLINE float reciprocal_root_estimate(float x) {
   return y;
 }
 
-// x > limit ? a : b. Both are computed: most warps would have to go both ways of a branch.
+// x > limit ? a : b, without a branch: most warps would take both sides of it.
 INLINE float if_greater(float x, float limit, float a, float b) {
   float chosen;
   asm("{.reg .pred p; setp.gt.f32 p, %1, %2; selp.f32 %0, %3, %4, p;}" : "=f"(chosen) : "f"(x), "f"(limit), "f"(a), "f"(b));
@@ -27,7 +28,7 @@ INLINE float if_greater(float x, float limit, float a, float b) {
 }
 #endif
 
-// Each thread makes ITEMS Philox blocks, THREADS apart, so that a warp's stores are neighbours.
+// Each thread computes ITEMS Philox blocks, THREADS apart, so that the stores of a warp are adjacent.
 constexpr u32 TILE = THREADS * ITEMS;
 
 
@@ -35,10 +36,10 @@ constexpr u32 TILE = THREADS * ITEMS;
 
 struct Words { u32 w0, w1, w2, w3; };
 
-// The compiler would add a 0 to the upper half of u64(a) * b.
+// For u64(a) * b the compiler would add a 0 to the upper half.
 INLINE u64 product(u32 a, u32 b) { return u64(__umulhi(a, b)) << 32 | a * b; }
 
-// The words of several blocks, so many apart: the keys of the rounds are computed once.
+// The words of N blocks at a distance; they share the keys of the rounds.
 template <int N> INLINE void philox(u64 block, u64 apart, u64 stream, u64 seed, Words* w) {
   u32 k0 = u32(seed), k1 = u32(seed >> 32);
 #pragma unroll
@@ -47,7 +48,7 @@ template <int N> INLINE void philox(u64 block, u64 apart, u64 stream, u64 seed, 
     w[i] = {u32(number), u32(number >> 32), u32(stream), u32(stream >> 32)};
   }
 #pragma unroll
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < PHILOX_ROUNDS; round++) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
       const u64 product0 = product(w[i].w0, PHILOX_M0), product1 = product(w[i].w2, PHILOX_M1);
@@ -69,7 +70,7 @@ INLINE u64 draw64(u32 low, u32 high) { return (low | u64(high) << 32) >> 11; }
 
 // Functions.
 
-// a b + c, rounded once. The test that nothing else is fused defines UNFUSED.
+// a b + c, rounded once. UNFUSED is defined by the test that nothing else is fused.
 #ifndef UNFUSED
 INLINE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 INLINE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
@@ -84,10 +85,10 @@ template <class T, class... Rest> INLINE T horner(T x, T y, T next, Rest... rest
   return horner(x, fused(y, x, next), rest...);
 }
 
-// What divides and takes roots has names of its own: their machine code refines an estimate by fused multiply-adds,
-// which is how it rounds correctly. The test that nothing else is fused replaces them.
+// Division and roots have named functions, because their machine code refines an estimate by fused multiply-adds, to
+// round correctly. The test that nothing else is fused replaces them.
 #ifndef WITHOUT_ROOTS
-// Of numbers between 2^-100 and 2^100: CUDA's own way (Markstein 2000), without the cases that it tells apart first.
+// For numbers between 2^-100 and 2^100: CUDA's own algorithm (Markstein 2000), without its special cases.
 INLINE float root(float x) {
   const float estimate = reciprocal_root_estimate(x), y = x * estimate;
   return fused(fused(-y, y, x), 0.5f * estimate, y);
@@ -109,7 +110,7 @@ INLINE double minus_two_log(double octaves, double h) {
   return fused(octaves, TWO_LN2_64, fused(h, horner(h, LOG64) * h, h));
 }
 
-// The octaves and h of a number, whose bits these are, divided by 2^power.
+// The octaves and h of the number with these bits, divided by 2^power.
 INLINE float octaves_of(u32 bits, int power) {
   const float exponent = __uint_as_float(__funnelshift_r(bits, 0x4B000000u >> 9, 23));  // 2^23 more
   return (8388608.0f + 126.0f + power) - exponent;
@@ -118,7 +119,7 @@ INLINE float h_of(u32 bits) { return 2.0f - __uint_as_float((bits & 0x7FFFFFu) |
 INLINE double octaves_of(u64 bits, int power) { return double(1022 + power - i32(bits >> 52)); }
 INLINE double h_of(u64 bits) { return 2.0 - __longlong_as_double((bits & 0xFFFFFFFFFFFFFull) | 0x3FF0000000000000ull); }
 
-// sqrt(-2 ln u) of u = (w | 1) / 2^32. Near 1 it is the distance to 1 that must be precise.
+// sqrt(-2 ln u) with u = (w | 1) / 2^32. Near 1, the distance to 1 must be precise.
 INLINE float radius(u32 w) {
   const float x = float(i32(w | 1u));
   const u32 bits = __float_as_uint(x);
@@ -136,7 +137,7 @@ INLINE void cos_sin(u32 w, float& cosine, float& sine) {
   sine = w & 2u ? c : s;
 }
 
-// The same of words of 64 bits.
+// The same for words of 64 bits.
 INLINE double signed64(u32 low, u32 high) { return fused(double(i32(high)), 0x1p32, double(low)); }
 
 INLINE double radius(u32 low, u32 high) {
@@ -161,33 +162,33 @@ INLINE float middle(float x) {
   return z > MIDDLE_LARGEST32 ? MIDDLE_LARGEST32 : z;
 }
 
-// and of 1 - tail, for tails that are not small, or any.
+// and of 1 - tail, for tails of at least NEAR_TAIL (is_near) or any tails.
 template <bool is_near> INLINE float quantile_of_tail(float tail) {
   if constexpr (is_near) return horner(root(tail) - NEAR_CENTRE32, NEAR32);
   const u32 bits = __float_as_uint(tail);
   return horner(root(minus_two_log(octaves_of(bits, 0), h_of(bits))) - FAR_CENTRE32, FAR32);
 }
 
-// The quantile of the standard normal, from the probabilities below and above it. (Its code is long: one copy.)
+// The quantile of the standard normal, from the probabilities below and above it. (Not inlined: its code is long.)
 __device__ __noinline__ double quantile(double below, double above) {
   const double q = 0.5 * (below - above);
-  if (fabs(q) <= 0.425) {
-    const double r = 0.180625 - q * q;
+  if (fabs(q) <= QUANTILE_HALF_WIDTH) {
+    const double r = QUANTILE_HALF_WIDTH_SQUARED - q * q;
     return quotient(q * horner(r, QUANTILE_CENTRAL0), horner(r, QUANTILE_CENTRAL1));
   }
   const u64 bits = __double_as_longlong(below < above ? below : above);
   const double t = root(0.5 * minus_two_log(octaves_of(bits, 0), h_of(bits)));
-  const double near = t - 1.6, far = t - 5.0;
-  const double tail = t <= 5.0 ? quotient(horner(near, QUANTILE_TAIL0), horner(near, QUANTILE_TAIL1))
+  const double near = t - QUANTILE_TAIL_SHIFT, far = t - QUANTILE_FAR_SHIFT;
+  const double tail = t <= QUANTILE_FAR_SHIFT ? quotient(horner(near, QUANTILE_TAIL0), horner(near, QUANTILE_TAIL1))
                                : quotient(horner(far, QUANTILE_FAR0), horner(far, QUANTILE_FAR1));
   return q < 0 ? -tail : tail;
 }
 
 
-// Laws. Each makes the four float32 or two float64 values of a block from its words.
+// Laws. Each maps the words of a block to its four float32 or two float64 values.
 
-// Which values to make: Philox's key and stream, and the parameters of engine/parameters.py, in their order; of sparse,
-// whose normal law has two, then the mask's rows, columns, zeros, bits and stream as they are.
+// The values to compute: Philox's key and stream, and the parameters of engine/parameters.py, in their order. For
+// sparse, the mask's rows, columns, zeros, bits and stream, as integers, follow the two parameters of the normal law.
 struct Draw { u64 seed, stream; double p[7]; };
 
 struct Uniform32 {
@@ -216,7 +217,7 @@ struct Normal32 {
   INLINE void operator()(Words w, u64, float* x) const { pair(w.w0, w.w1, x), pair(w.w2, w.w3, x + 2); }
 };
 
-// The parts of two complex numbers of a disk.
+// The real and imaginary parts of two complex numbers in a disk.
 struct Disk32 {
   typedef float T;
   static constexpr int N = 4;
@@ -241,12 +242,12 @@ struct DiskNormal32 : Normal32 {
   }
 };
 
-// The first if all bits of the mask are set, the second if none is.
+// a if all bits of the mask are set, b if none is.
 INLINE float either(u32 mask, float a, float b) {
   return __uint_as_float((__float_as_uint(a) & mask) | (__float_as_uint(b) & ~mask));
 }
 
-// All in float32: bounds on both sides of the mean. The fields are those of TruncNormal32Parameters.
+// Bounds on both sides of the mean, computed in float32. The fields are those of TruncNormal32Parameters.
 template <bool is_near> struct TruncNormalFloat32 {
   typedef float T;
   static constexpr int N = 4;
@@ -260,7 +261,7 @@ template <bool is_near> struct TruncNormalFloat32 {
     const float x = fused(inner, 2.0f * step, fused(inner, 2.0f * step_rest, either(is_below, below, above)));
     const float quantile = if_greater(tail, MIDDLE_FROM32, middle(x), quantile_of_tail<is_near>(tail));
     const float z = __uint_as_float(__float_as_uint(quantile) ^ (is_below & 1u << 31));
-    // As `clamped` does, for no sign of a zero is at stake (engine/parameters.py, _suits_float32).
+    // Equal to `clamped`: the sign of a zero cannot matter here (engine/parameters.py, _suits_float32).
     return fminf(fmaxf(fused(std, z, fused(std_rest, z, mean)), lowest), highest);
   }
   INLINE void operator()(Words w, u64, float* x) const {
@@ -268,7 +269,7 @@ template <bool is_near> struct TruncNormalFloat32 {
   }
 };
 
-// By way of float64: other bounds.
+// Other bounds, computed in float64.
 struct TruncNormal32 {
   typedef float T;
   static constexpr int N = 4;
@@ -340,12 +341,12 @@ struct TruncNormal64 {
 };
 
 
-// Sparse: a normal law, and a keyed permutation of each column's rows, by a Feistel network that walks its cycles.
+// Sparse: a normal law, and a keyed permutation of each column's rows, by a Feistel network with cycle walking.
 
 INLINE u32 mixed(u32 half, u32 key) {  // MurmurHash3's finaliser
   u32 h = half ^ key;
-  h = (h ^ h >> 16) * 0x85EBCA6Bu;
-  h = (h ^ h >> 13) * 0xC2B2AE35u;
+  h = (h ^ h >> 16) * MURMUR_M0;
+  h = (h ^ h >> 13) * MURMUR_M1;
   return h ^ h >> 16;
 }
 
@@ -397,7 +398,7 @@ template <class Normal> struct Sparse {
     u32 covered = 0;
 #pragma unroll 1
     for (int lane = 0; lane < N; lane++) {
-      if (row < rows && is_zero(row, column)) covered |= 1u << lane;  // a block may go on after the last row
+      if (row < rows && is_zero(row, column)) covered |= 1u << lane;  // a block may extend beyond the last row
       if (++column == columns) row++, column = 0;
     }
 #pragma unroll
@@ -406,12 +407,12 @@ template <class Normal> struct Sparse {
 };
 
 
-// Types: what is stored of a law's values.
+// Types: how a law's values are stored.
 
 struct Float32 { typedef float T; static INLINE T rounded(float x) { return x; } };
 struct Float64 { typedef double T; static INLINE T rounded(double x) { return x; } };
 
-// Processors from 8.0 on round two values by one instruction, to nearest even as well.
+// From compute capability 8.0 on, one instruction rounds two values, also to nearest even.
 #if __CUDA_ARCH__ >= 800
 #define ROUNDS_PAIRS
 #define PAIR(instruction)                                                  \
@@ -446,15 +447,15 @@ struct Float16 {
 };
 
 
-// Tables. A launch works off a table of tasks, each of so many CUDA blocks. It comes as the kernel's argument, of at most
-// the 4 KiB that every driver takes: nothing has to be copied before, and what is read are constants.
+// Tables. A launch does a table of tasks, each of a number of CUDA blocks. The table is the kernel's argument, at most
+// the 4 KiB that every driver accepts: no copy precedes the launch, and reads come from constant memory.
 
 template <class Task, int N> struct Table {
-  u32 begins[N];  // the first CUDA block of each task; beyond the last task, more than there are
+  u32 begins[N];  // the first CUDA block of each task; after the last task, a number beyond all blocks
   Task tasks[N - 1];
 };
 
-// The number of the task that this CUDA block belongs to. N is a power of two.
+// The task of this CUDA block. N is a power of two.
 template <int N> INLINE u32 task_number(const u32 (&begins)[N]) {
   u32 found = 0;
   if (blockIdx.x < begins[1]) return 0;
@@ -465,45 +466,46 @@ template <int N> INLINE u32 task_number(const u32 (&begins)[N]) {
 }
 
 
-// Regions, as runs of consecutive flat indices. A thread's number says which block of which run it makes: those of the
-// part's first run come first, then as many for each run as any can have, so that some threads may have nothing to do.
+// Regions, as runs of consecutive flat indices. The number of a thread determines the run and the block that it
+// computes: the blocks of the first run come first, then for each run as many as any run can have, so that some threads
+// may be idle.
 
 struct Axis { u64 extent, stride, out_stride; };
 
-// What cuda_tables.py packs: which elements of a tensor to make, and where they go.
-struct Part {
+// Packed by cuda_tables.py: the elements of a tensor to compute, and where they go.
+struct Target {
   u64 out;                       // the address of the elements
-  u64 count;                     // how many there are
+  u64 count;                     // the number of elements there
   u64 run_length, first_run;
-  i64 first_run_begin;           // the position of the first run, perhaps before ``out``
-  u64 first_block;               // what the first thread makes,
+  i64 first_run_begin;           // the position of the first run, possibly before ``out``
+  u64 first_block;               // the block of the first thread,
   i64 first_position;            // and the position of its first element
-  u64 blocks, reciprocal, lead;  // of each run, with 2^64 / blocks; of the first one, so many fewer
+  u64 blocks, reciprocal, lead;  // of each run; 2^64 / blocks; how many fewer the first run has
   u64 threads;
   i64 out_offset;                // the position of run 0,
   u64 offset;                    // and its flat index
-  u32 inner_begin, inner_tiles;  // CUDA blocks in the first run all of whose elements are wanted, if stores are aligned
-  u16 is_whole;                  // whether there are several runs along one axis, of all of which that holds
-  u16 step_runs, step_blocks;    // THREADS threads on: so many runs, and so many blocks more
-  u16 dimensions;                // beyond those that a run covers
+  u32 inner_begin, inner_tiles;  // CUDA blocks within the first run that store all elements, aligned
+  u16 is_whole;                  // whether there are several runs along one axis, all of whole aligned blocks
+  u16 step_runs, step_blocks;    // the runs and the blocks that THREADS threads span
+  u16 dimensions;                // outside the runs
 };
 
-struct DrawTask { Part part; Draw draw; };
+struct DrawTask { Target target; Draw draw; };
 
 struct Draws : Table<DrawTask, DRAW_TASKS> {
   u32 first_axes[DRAW_TASKS];    // of each task
   Axis axes[MAX_OUTER_DIMENSIONS];
 };
 
-// Where a block's elements go: the position of its first in ``out``, and which of them are wanted, if any.
+// Where a block's elements go: the position of the first in ``out``, and the range of those to store, if any.
 struct Place { u64 block; i64 position; int low, high; };
 
-// The flat index at which a run begins, and its position.
-INLINE u64 flat_of_run(const Part& part, const Axis* axes, u64 run, i64& begin) {
-  u64 flat = part.offset;
-  begin = part.out_offset;
+// The first flat index of a run, and its position.
+INLINE u64 flat_of_run(const Target& target, const Axis* axes, u64 run, i64& begin) {
+  u64 flat = target.offset;
+  begin = target.out_offset;
 #pragma unroll 1
-  for (int axis = part.dimensions - 1; axis > 0; axis--) {
+  for (int axis = target.dimensions - 1; axis > 0; axis--) {
     u64 coordinate;
     run = quotient_and_rest(run, axes[axis].extent, coordinate);
     flat += coordinate * axes[axis].stride;
@@ -513,34 +515,35 @@ INLINE u64 flat_of_run(const Part& part, const Axis* axes, u64 run, i64& begin) 
   return flat + run * axes[0].stride;
 }
 
-// The run of a thread, counted from the first, and which of its blocks. The first run counts as if it were whole.
-INLINE u64 run_of(const Part& part, u64 thread, u64& block) {
-  block = thread + part.lead;
-  u64 run = __umul64hi(block, part.reciprocal);  // or one too few
-  block -= run * part.blocks;
-  if (block >= part.blocks) block -= part.blocks, run++;
+// The run of a thread, relative to the first run, and the block in it. The first run counts as a whole run.
+INLINE u64 run_of(const Target& target, u64 thread, u64& block) {
+  block = thread + target.lead;
+  u64 run = __umul64hi(block, target.reciprocal);  // possibly one too small
+  block -= run * target.blocks;
+  if (block >= target.blocks) block -= target.blocks, run++;
   return run;
 }
 
-template <int N> INLINE Place place_of(const Part& part, const Axis* axes, u64 thread) {
+template <int N> INLINE Place place_of(const Target& target, const Axis* axes, u64 thread) {
   u64 block;
-  const u64 run = run_of(part, thread, block);
-  i64 begin = part.first_run_begin, position = part.first_position + i64(thread * N);
-  u64 made = part.first_block + thread;
+  const u64 run = run_of(target, thread, block);
+  i64 begin = target.first_run_begin, position = target.first_position + i64(thread * N);
+  u64 made = target.first_block + thread;
   if (run) {
-    const u64 flat = flat_of_run(part, axes, part.first_run + run, begin);
+    const u64 flat = flat_of_run(target, axes, target.first_run + run, begin);
     made = flat / N + block;
     position = begin + i64(made * N - flat);
   }
-  const i64 end = begin + i64(part.run_length) < i64(part.count) ? begin + i64(part.run_length) : i64(part.count);
+  const i64 run_end = begin + i64(target.run_length);
+  const i64 end = run_end < i64(target.count) ? run_end : i64(target.count);
   const i64 before = (begin < 0 ? 0 : begin) - position, after = end - position;
   return {made, position, before <= 0 ? 0 : before < N ? int(before) : N, after >= N ? N : after > 0 ? int(after) : 0};
 }
 
-// As many bytes as a block's values have, stored at once.
+// The values of a block, stored at once.
 template <class T, int N> struct alignas(sizeof(T) * N) Vector { T v[N]; };
 
-// A store that the compiler cannot share with a branch that stores the elements one by one.
+// A store that the compiler cannot merge with a branch that stores the elements one by one.
 template <class T, int N> INLINE void store(Vector<T, N>* to, const Vector<T, N>& values) {
   if constexpr (sizeof(values) == 16) {
     __stwb(reinterpret_cast<uint4*>(to), reinterpret_cast<const uint4&>(values));
@@ -563,12 +566,13 @@ INLINE void make(const Law& law, const Words& words, u64 block, Vector<typename 
   for (int lane = 0; lane < Law::N; lane++) rounded.v[lane] = Type::rounded(x[lane]);
 }
 
-// A tile within the first run, all of whose elements are wanted.
-template <class Law, class Type> INLINE void sample_inner(const Part& part, const Draw& draw, u64 tile) {
+// A tile within the first run that stores all of its elements.
+template <class Law, class Type> INLINE void sample_inner(const Target& target, const Draw& draw, u64 tile) {
   typedef Vector<typename Type::T, Law::N> Stored;
   const Law law(draw);
-  const u64 thread = tile + threadIdx.x, block = part.first_block + thread;
-  Stored* to = reinterpret_cast<Stored*>(reinterpret_cast<typename Type::T*>(part.out) + part.first_position) + thread;
+  const u64 thread = tile + threadIdx.x, block = target.first_block + thread;
+  typename Type::T* first = reinterpret_cast<typename Type::T*>(target.out) + target.first_position;
+  Stored* to = reinterpret_cast<Stored*>(first) + thread;
   Words words[ITEMS];
   philox<ITEMS>(block, THREADS, draw.stream, draw.seed, words);
 #pragma unroll
@@ -579,41 +583,41 @@ template <class Law, class Type> INLINE void sample_inner(const Part& part, cons
   }
 }
 
-// A tile of runs along one axis that begin and end with whole blocks, such as the rows of a matrix's columns.
+// A tile of runs along one axis that consist of whole blocks, such as a range of a matrix's columns.
 template <class Law, class Type>
-INLINE void sample_whole(const Part& part, const Axis& axis, const Draw& draw, u64 tile, u32 threads) {
+INLINE void sample_whole(const Target& target, const Axis& axis, const Draw& draw, u64 tile, u32 threads) {
   typedef Vector<typename Type::T, Law::N> Stored;
   const Law law(draw);
   u64 block;
-  const u64 run = part.first_run + run_of(part, tile + threadIdx.x, block);
+  const u64 run = target.first_run + run_of(target, tile + threadIdx.x, block);
   const u64 apart = axis.stride / Law::N, out_apart = axis.out_stride / Law::N;
-  u64 made = (part.offset + run * axis.stride) / Law::N + block;
+  u64 made = (target.offset + run * axis.stride) / Law::N + block;
   Stored* to = reinterpret_cast<Stored*>(
-      reinterpret_cast<typename Type::T*>(part.out) + part.out_offset + i64(run * axis.out_stride)) + block;
+      reinterpret_cast<typename Type::T*>(target.out) + target.out_offset + i64(run * axis.out_stride)) + block;
 #pragma unroll 1
   for (u32 thread = threadIdx.x; thread < threads; thread += THREADS) {
     Stored rounded;
     make<Law, Type>(law, philox(made, draw.stream, draw.seed), made, rounded);
     store(to, rounded);
-    block += part.step_blocks;
-    made += part.step_runs * apart + part.step_blocks;
-    to += part.step_runs * out_apart + part.step_blocks;
-    if (block < part.blocks) continue;
-    block -= part.blocks;
-    made += apart - part.blocks;
-    to += out_apart - part.blocks;
+    block += target.step_blocks;
+    made += target.step_runs * apart + target.step_blocks;
+    to += target.step_runs * out_apart + target.step_blocks;
+    if (block < target.blocks) continue;
+    block -= target.blocks;
+    made += apart - target.blocks;
+    to += out_apart - target.blocks;
   }
 }
 
 template <class Law, class Type>
-INLINE void sample_any(const Part& part, const Axis* axes, const Draw& draw, u64 tile, u32 threads) {
+INLINE void sample_any(const Target& target, const Axis* axes, const Draw& draw, u64 tile, u32 threads) {
   typedef typename Type::T T;
   typedef Vector<T, Law::N> Stored;
   const Law law(draw);
-  T* out = reinterpret_cast<T*>(part.out);
+  T* out = reinterpret_cast<T*>(target.out);
 #pragma unroll 1
   for (u32 thread = threadIdx.x; thread < threads; thread += THREADS) {
-    const Place place = place_of<Law::N>(part, axes, tile + thread);
+    const Place place = place_of<Law::N>(target, axes, tile + thread);
     if (place.low >= place.high) continue;
     Stored rounded;
     make<Law, Type>(law, philox(place.block, draw.stream, draw.seed), place.block, rounded);
@@ -630,14 +634,14 @@ INLINE void sample_any(const Part& part, const Axis* axes, const Draw& draw, u64
 
 template <class Law, class Type> INLINE void sample(const Draws& table) {
   const u32 number = task_number(table.begins), block = blockIdx.x - table.begins[number];
-  const Part& part = table.tasks[number].part;
+  const Target& target = table.tasks[number].target;
   const Draw& draw = table.tasks[number].draw;
   const u64 tile = u64(block) * TILE;
-  if (block - part.inner_begin < part.inner_tiles) return sample_inner<Law, Type>(part, draw, tile);
+  if (block - target.inner_begin < target.inner_tiles) return sample_inner<Law, Type>(target, draw, tile);
   const Axis* axes = table.axes + table.first_axes[number];
-  const u32 threads = part.threads - tile < TILE ? u32(part.threads - tile) : TILE;
-  if (part.is_whole) return sample_whole<Law, Type>(part, *axes, draw, tile, threads);
-  sample_any<Law, Type>(part, axes, draw, tile, threads);
+  const u32 threads = target.threads - tile < TILE ? u32(target.threads - tile) : TILE;
+  if (target.is_whole) return sample_whole<Law, Type>(target, *axes, draw, tile, threads);
+  sample_any<Law, Type>(target, axes, draw, tile, threads);
 }
 
 #define VALUE(T) const __grid_constant__ T
@@ -651,7 +655,7 @@ template <class Law, class Type> INLINE void sample(const Draws& table) {
   KERNELS32(law, Law32, BLOCKS32)                      \
   KERNEL(law##_float64, Law64, Float64, THREADS, BLOCKS64)
 
-// How many CUDA blocks a multiprocessor shall hold: at 8, as many threads as it can.
+// The number of CUDA blocks that a multiprocessor should hold; 8 give the most threads.
 KERNELS(uniform, Uniform32, 8, Uniform64, 8)
 KERNELS(normal, Normal32, 8, Normal64, 5)
 KERNELS(trunc_normal, TruncNormal32, 3, TruncNormal64, 4)
@@ -663,11 +667,11 @@ KERNEL(disk_float32, Disk32, Float32, THREADS, 8)
 KERNEL(disk_normal_float32, DiskNormal32, Float32, THREADS, 8)
 
 
-// What lies in one piece without chance.
+// Deterministic laws, contiguous in memory.
 
 struct Repeat { u64 out, count, bits; };
 
-// What cuda_tables.py packs of eye and dirac: where their ones are (engine/deterministic.py).
+// Packed by cuda_tables.py: the ones of eye and dirac (engine/deterministic.py).
 struct Ones {
   i64 start_row, period, columns, start_column, stop_column, row_stride, column_stride, offset, first_row, rows;
   u64 first, count, bits, out;
@@ -702,14 +706,14 @@ template <class T> INLINE void ones(const Ones& d, u32 number) {
 typedef Table<Repeat, REPEAT_TASKS> Repeats;
 typedef Table<Ones, ONES_TASKS> AllOnes;
 
-#define WITHOUT_CHANCE(name, function, Tasks, T)                                   \
+#define DETERMINISTIC_KERNEL(name, function, Tasks, T)                                   \
   extern "C" __global__ void name(VALUE(Tasks) table) {                            \
     const u32 number = task_number(table.begins);                                    \
     function<T>(table.tasks[number], blockIdx.x - table.begins[number]);            \
   }
 #define DETERMINISTIC(bits, T)                     \
-  WITHOUT_CHANCE(repeat_##bits, repeat, Repeats, T) \
-  WITHOUT_CHANCE(ones_##bits, ones, AllOnes, T)
+  DETERMINISTIC_KERNEL(repeat_##bits, repeat, Repeats, T) \
+  DETERMINISTIC_KERNEL(ones_##bits, ones, AllOnes, T)
 
 DETERMINISTIC(16, u16)
 DETERMINISTIC(32, u32)

@@ -1,4 +1,4 @@
-"""The CUDA source of the laws, compiled, and the structures that its kernels take; no GPU is needed for any of it."""
+"""The CUDA source of the laws, its constants, and its compilation; none of this needs a GPU."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ THREADS: Final = 256
 """Threads of a CUDA block."""
 
 _ITEMS: Final = 4
-"""Philox blocks that a thread makes."""
+"""Philox blocks that a thread computes."""
 
 TILE: Final = _ITEMS * THREADS
-"""Philox blocks (or 16 bytes of a constant) that a CUDA block makes."""
+"""Philox blocks (or units of 16 bytes of a constant) that a CUDA block computes."""
 
 MAX_OUTER_DIMENSIONS: Final = 40
-"""A region of at most 2^63 elements has at most 39 dimensions beside those that its runs cover: each of them is wanted
-in part, so that it has 3 elements or more; whole ones are merged into the one before (engine/regions.py). So it is with
-a part of a tensor, where the part or the region is wanted in part."""
+"""A region of at most 2^63 elements has at most 39 dimensions outside its runs.
+
+A dimension that the region covers is merged with the one before (engine/regions.py), so each remaining one is covered
+partially and has at least 3 elements. The same holds for a part of a tensor.
+"""
 
 DRAW_TASKS: Final = 16
 REPEAT_TASKS: Final = 128
 ONES_TASKS: Final = 32
-"""Of how many tasks a table tells the first CUDA block, a power of two; it has room for one task less."""
+"""The entries for first CUDA blocks in a table, a power of two; the table holds one task less."""
 
-# CuPy's own compilations add -ftz=true, which flushes subnormals; hence ours call NVRTC directly.
+# CuPy adds -ftz=true to every compilation, which flushes subnormals, so we call NVRTC directly.
 OPTIONS: Final = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
 
@@ -46,10 +48,10 @@ def compiled(nvrtc: Any, text: str, architecture: int, options: Sequence[str] = 
     """The machine code of a CUDA source.
 
     Args:
-        nvrtc: ``cupy.cuda.nvrtc``, or what has the same functions.
-        text: The source, such as `source` gives.
+        nvrtc: ``cupy.cuda.nvrtc``, or an object with the same functions.
+        text: The source, such as that of `source`.
         architecture: The compute capability, such as 90.
-        options: What else NVRTC is told.
+        options: Further options for NVRTC.
     """
     program = nvrtc.createProgram(text, "cuda_kernels.cu", (), ())
     try:
@@ -66,7 +68,10 @@ def _macros() -> dict[str, str]:
         "PHILOX_M1": f"{constants.PHILOX_M[1]:#x}u",
         "PHILOX_W0": f"{constants.PHILOX_W[0]:#x}u",
         "PHILOX_W1": f"{constants.PHILOX_W[1]:#x}u",
+        "PHILOX_ROUNDS": str(constants.PHILOX_ROUNDS),
         "FEISTEL_ROUNDS": str(constants.FEISTEL_ROUNDS),
+        "MURMUR_M0": f"{constants.MURMUR_M[0]:#x}u",
+        "MURMUR_M1": f"{constants.MURMUR_M[1]:#x}u",
         "THREADS": f"{THREADS}u",
         "ITEMS": f"{_ITEMS}u",
         "MAX_OUTER_DIMENSIONS": str(MAX_OUTER_DIMENSIONS),
@@ -80,6 +85,8 @@ def _macros() -> dict[str, str]:
         macros[name] = _floats([getattr(constants, name)])
     for name in ("LOG64", "SIN64", "COS64"):
         macros[name] = _doubles(getattr(constants, name))
+    for name in ("HALF_WIDTH", "HALF_WIDTH_SQUARED", "TAIL_SHIFT", "FAR_SHIFT"):
+        macros[f"QUANTILE_{name}"] = _doubles([getattr(constants, f"QUANTILE_{name}")])
     for name in ("TWO_LN2", "EIGHTH_TURN"):
         macros[f"{name}_32"], macros[f"{name}_64"] = (
             write([getattr(constants, name)]) for write in (_floats, _doubles)

@@ -1,4 +1,4 @@
-"""A tensor's way to a host: large pieces on the card and on the bus, of which messages are cut."""
+"""Read-ahead from the GPU: large pieces are sampled and copied to the host, and small requests served from them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .base import IsCancelled, Sampler, Wait
 from .cuda_device import CudaDevice
 
 PIECE_BYTES: Final = 8 << 20
-"""What is copied to a host at once: a bus reaches its rate with several MiB only."""
+"""The size of a piece: the bus needs copies of several MiB to reach its full rate."""
 
 _AHEAD: Final = 2
-"""Pieces of a stream: one is sampled and copied, while messages are cut of the other."""
+"""Pieces of one tensor: one is sampled and copied while requests are served from the other."""
 
 _MOST_PIECES: Final = 32
-"""Pieces that all streams have together; a stream that gets none has its messages copied one by one."""
+"""The most pieces of all tensors together; without a piece, each request is copied by itself."""
 
 _IDLE_PIECES: Final = 8
 
 Write = Callable[[int, int, int, Any], None]
-"""Begins to write ``first``, ``count``, to an address, on a stream."""
+"""Starts to write elements; the arguments are ``first``, ``count``, an address and a CUDA stream."""
 
 
 class Pieces:
-    """Memory for pieces, shared by all streams.
+    """A pool of memory for pieces.
 
     Args:
         device: The GPU.
@@ -43,7 +43,7 @@ class Pieces:
         self._free = threading.Semaphore(_MOST_PIECES)
 
     def take(self) -> Memory | None:
-        """Memory for one piece; None if others have all there is, or if there is none."""
+        """Memory for one piece; None if the pool is exhausted, or the device out of memory."""
         if not self._free.acquire(blocking=False):
             return None
         try:
@@ -60,31 +60,31 @@ class Pieces:
             raise
 
     def give_back(self, memory: Memory) -> None:
-        """Takes memory back once the GPU has done with it, which of a stream that ended early it may not have."""
-        memory.stream.synchronize()
+        """Returns memory to the pool, once the GPU has finished: it may still write to the piece of an aborted call."""
+        memory.cuda_stream.synchronize()
         if len(self._idle) < _IDLE_PIECES:
             self._idle.append(memory)
         self._free.release()
 
 
 class Memory:
-    """A piece's memory on the GPU and on the host, and the stream that it is sampled and copied on."""
+    """A piece's memory on the GPU and on the host, and the CUDA stream for sampling and copying."""
 
     def __init__(self, device: CudaDevice) -> None:
-        self.stream = device.stream()
+        self.cuda_stream = device.new_stream()
         self.device = device.allocate(PIECE_BYTES)
         self.host = device.pinned(PIECE_BYTES)
 
 
-class Stream:
-    """Messages of one tensor, of which those that follow each other are cut of large pieces; a `Sampler`.
+class PieceSampler:
+    """A `Sampler` that serves consecutive requests for one tensor from large pieces.
 
     Args:
         device: The GPU.
-        pieces: Where pieces have their memory.
-        write: What writes the tensor to the device's memory.
-        element_count: How many elements it has.
-        one_by_one: What makes a message by itself.
+        pieces: The pool of memory.
+        write: Writes the tensor to device memory.
+        element_count: The number of elements of the region.
+        one_by_one: The sampler for requests that are not consecutive.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Stream:
         return self._one_by_one(first_element, out, cancelled)
 
     def _piece_with(self, first: int, out: NDArray[Any]) -> _Piece | None:
-        """The piece that holds a message, if it follows the last one: the first of a tensor shall not wait for more."""
+        """The piece of a request, if that follows the previous one; the first one must not wait for a whole piece."""
         follows, self._expected = first == self._expected, first + len(out)
         if follows:
             self._begin_pieces(first, out)
@@ -119,7 +119,7 @@ class Stream:
         return piece
 
     def _begin_pieces(self, first: int, out: NDArray[Any]) -> None:
-        """Begins pieces of whole messages, as many as a stream may have."""
+        """Starts as many pieces as one tensor may have, each of a whole number of requests."""
         step = PIECE_BYTES // out.nbytes * len(out)
         begin = self._under_way[-1].end if self._under_way else first
         while begin < self._element_count and len(self._alive) < _AHEAD:
@@ -135,7 +135,7 @@ class Stream:
 
 
 class _Piece:
-    """Consecutive elements of a tensor; its memory is free again once nobody waits for a message of it."""
+    """Consecutive elements of a tensor; its memory returns to the pool when no request refers to it."""
 
     def __init__(self, pieces: Pieces, memory: Memory, begin: int, end: int) -> None:
         self._memory = memory
@@ -144,11 +144,11 @@ class _Piece:
 
     def begin_sampling(self, device: CudaDevice, write: Write, itemsize: int) -> None:
         count = self.end - self.begin
-        write(self.begin, count, self._memory.device.ptr, self._memory.stream)
-        device.copy_to_host(self._memory.host[: count * itemsize], self._memory.device.ptr, self._memory.stream)
+        write(self.begin, count, self._memory.device.ptr, self._memory.cuda_stream)
+        device.copy_to_host(self._memory.host[: count * itemsize], self._memory.device.ptr, self._memory.cuda_stream)
 
     def copy(self, first: int, out: NDArray[Any]) -> None:
-        """Waits for the piece, and copies a message out of it."""
-        self._memory.stream.synchronize()
+        """Waits for the piece, and copies a request's elements from it."""
+        self._memory.cuda_stream.synchronize()
         begin = (first - self.begin) * out.itemsize
         out.view(np.uint8)[:] = self._memory.host[begin : begin + out.nbytes]

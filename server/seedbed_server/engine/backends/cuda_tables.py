@@ -1,4 +1,4 @@
-"""Tables of tasks: what kernels are told, so that one launch works off many tensors. No GPU is needed for any of it."""
+"""Tables of tasks, the arguments of kernels: one launch does the tasks of many tensors. None of this needs a GPU."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _NO_BLOCK: Final = 2**32 - 1
 
 
 class Task(NamedTuple):
-    """Elements that a kernel makes."""
+    """Elements that a kernel computes."""
 
     kernel: str
     blocks: int
-    """How many CUDA blocks it takes."""
+    """The number of CUDA blocks."""
     packed: bytes
-    """The kernel's structure."""
+    """The task as a structure of the kernel."""
     axes: bytes = b""
 
 
 Layers = Sequence[Sequence[Task]]
-"""The tasks of a layer are done in any order, after those of the layers before."""
+"""The tasks of a layer run in any order, after those of earlier layers."""
 
 
 class _Form(NamedTuple):
@@ -47,7 +47,7 @@ class _Form(NamedTuple):
 
 
 DRAW: Final = struct.Struct("<4QqQq4QqQ2I4H2Q56s")
-"""``DrawTask``: the fields of ``Part``, a seed, a stream and packed parameters."""
+"""``DrawTask``: the fields of ``Target``, a seed, a stream and packed parameters."""
 REPEAT: Final = struct.Struct("<3Q")
 ONES: Final = struct.Struct("<10q4Q")
 AXIS: Final = struct.Struct("<3q")
@@ -69,7 +69,7 @@ class Launch(NamedTuple):
 
 
 def launches(layers: Layers) -> Iterator[Launch]:
-    """As few launches as do the tasks, in an order that the layers allow."""
+    """The fewest launches for the tasks, in an order that the layers allow."""
     for layer in layers:
         by_kernel: dict[str, list[Task]] = {}
         for task in layer:
@@ -81,13 +81,13 @@ def launches(layers: Layers) -> Iterator[Launch]:
 
 
 def merged(jobs: Sequence[Layers]) -> Layers:
-    """The layers of several jobs, none of which has to wait for another."""
+    """The layers of several independent jobs, merged."""
     together = itertools.zip_longest(*jobs, fillvalue=())
     return [list(itertools.chain.from_iterable(layers)) for layers in together]
 
 
 def _fitting(form: _Form, tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """The tasks, as many at a time as a table has room for."""
+    """The tasks, grouped so that each group fits into a table."""
     some: list[Task] = []
     blocks = axes = 0
     for task in tasks:

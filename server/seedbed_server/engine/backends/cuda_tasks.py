@@ -1,43 +1,51 @@
-"""The tasks of a described region: which kernels make it, and what they are told."""
+"""The tasks of a described region: the kernels that compute it, and their arguments."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from seedbed.v1 import DataType, Law, TensorDescription, TensorSpec
+from seedbed.v1 import DataType, Law, TensorDescription
 
 from .. import deterministic, dtypes, pairs
-from ..parameters import DiskNormalParameters, TruncNormal32Parameters, packed, parameters_of, sparse_mask
+from ..caching import cached_by_content
+from ..parameters import (
+    DiskNormalParameters,
+    TruncNormal32Parameters,
+    law_parameters,
+    packed,
+    parameters_of,
+    sparse_mask,
+)
 from . import cuda_tables
 from .cuda_kernels import THREADS, TILE
 from .cuda_tables import Layers, Task
-from .laid import Laid, VisiblePart, are_all_covered, are_disjoint, laid_of, visible_parts
+from .placement import Placement, VisiblePart, are_all_covered, are_disjoint, placement_of, visible_parts
 
 Planner = Callable[[int, int, int], Layers]
 """Plans elements ``first .. first + count - 1`` of a region; the arguments are ``first``, ``count`` and the address."""
 
 _ON_CPU: Final = ("orthogonal", "permutation", "literal", "expression")
-"""Laws that the CPU computes."""
+"""Laws that are computed on the CPU."""
 
 _SPARSE: Final = struct.Struct("<2d5Q")
 _DTYPE_NAMES: Final = {
     number: name.removeprefix("DATA_TYPE_").lower() for name, number in DataType.items() if dtypes.is_known(number)
-} | {DataType.DATA_TYPE_COMPLEX64: "float64"}  # of constants alone: 8 bytes
+} | {DataType.DATA_TYPE_COMPLEX64: "float64"}  # only for constants: 8 bytes
 
 
 def planner(description: TensorDescription) -> Planner | None:
-    """What plans parts of a described region, which is not empty; None if the CPU has to make it."""
+    """Plans elements of a described region, which is not empty; None if the CPU must compute it."""
     law = str(description.law.WhichOneof("law"))
     if law in _ON_CPU:
         return None
     if pairs.is_drawn(description):
         floats = pairs.as_floats(description)
-        return partial(_plan_pairs, _Draws(floats, laid_of(floats)))
+        return partial(_plan_pairs, _Draws(floats, placement_of(floats)))
     if law == "parts":
         parts = visible_parts(description)
         return None if parts is None else _Parts(description, parts)
@@ -45,55 +53,55 @@ def planner(description: TensorDescription) -> Planner | None:
         return partial(_repeated, _constant(description))
     if law in ("eye", "dirac"):
         return partial(_ones, deterministic.one(description), deterministic.diagonal(description))
-    return _Draws(description, laid_of(description))
+    return _Draws(description, placement_of(description))
 
 
 def _plan_pairs(plan: Planner, first: int, count: int, pointer: int) -> Layers:
-    """Complex numbers, as floats."""
+    """Plans complex numbers as floats."""
     return plan(2 * first, 2 * count, pointer)
 
 
 class _Draws:
-    """Values that are drawn, and constants that do not lie in one piece.
+    """Plans random values, and constants that are not contiguous.
 
     Args:
-        description: Whose values.
-        where: Where they go.
+        description: The tensor.
+        placement: Where its elements go.
     """
 
-    def __init__(self, description: TensorDescription, where: Laid) -> None:
+    def __init__(self, description: TensorDescription, placement: Placement) -> None:
         dtype = description.spec.dtype
         law, parameters = _drawn(description)
         self._kernel = f"{law}_{_DTYPE_NAMES[dtype]}"
         self._draw = description.spec.seed, description.stream, parameters
         self._itemsize = dtypes.numpy_dtype(dtype).itemsize
         self._per_block = 2 if self._itemsize == 8 else 4
-        self._where = where
+        self._where = placement
 
     def __call__(self, first: int, count: int, pointer: int) -> Layers:
-        where, per_block = self._where, self._per_block
-        runs = where.touched(first, count)
+        placement, per_block = self._where, self._per_block
+        runs = placement.touched(first, count)
         if runs is None:
             return ()
-        flat, begin = where.flat_of_run(runs.first), runs.begin - first
-        wanted = (runs.last_end if runs.number == 1 else where.run_length) - runs.skipped  # of the first run
+        flat, begin = placement.flat_of_run(runs.first), runs.begin - first
+        length = (runs.last_end if runs.number == 1 else placement.run_length) - runs.skipped  # of the first run
         skipped, before = divmod(flat % per_block + runs.skipped, per_block)
-        head, beyond = _blocks(before + wanted, per_block), (before + wanted) % per_block
+        head, beyond = _blocks(before + length, per_block), (before + length) % per_block
         position = begin + runs.skipped - before
         blocks = threads = head
         axes, is_whole = b"", False
         if runs.number > 1:
-            shift = where.shift(per_block)
-            blocks = _blocks(where.run_length + shift, per_block)
+            shift = placement.shift(per_block)
+            blocks = _blocks(placement.run_length + shift, per_block)
             threads = head + (runs.number - 2) * blocks + _blocks(runs.last_end + shift, per_block)
-            axes = b"".join(map(cuda_tables.AXIS.pack, where.extents, where.strides, where.out_strides))
-            is_whole = before == 0 and runs.last_end % per_block == 0 and where.is_whole(per_block)
+            axes = b"".join(map(cuda_tables.AXIS.pack, placement.extents, placement.strides, placement.out_strides))
+            is_whole = before == 0 and runs.last_end % per_block == 0 and placement.is_whole(per_block)
         is_aligned = (pointer + position * self._itemsize) % (per_block * self._itemsize) == 0
         inner_begin = int(before > 0)
         inner_tiles = max((head - (beyond > 0)) // TILE - inner_begin, 0) if is_aligned else 0
         packed = cuda_tables.DRAW.pack(
-            pointer, count, where.run_length, runs.first, begin, flat // per_block + skipped, position,
-            blocks, min(2**64 // blocks, 2**64 - 1), blocks - head, threads, where.out_offset - first, where.offset,
+            pointer, count, placement.run_length, runs.first, begin, flat // per_block + skipped, position, blocks,
+            min(2**64 // blocks, 2**64 - 1), blocks - head, threads, placement.out_offset - first, placement.offset,
             inner_begin, inner_tiles, is_aligned and is_whole, THREADS // blocks, THREADS % blocks,
             len(axes) // cuda_tables.AXIS.size, *self._draw,
         )  # fmt: skip
@@ -101,11 +109,11 @@ class _Draws:
 
 
 class _Parts:
-    """A tensor of parts, of which few have elements of any one piece.
+    """Plans a tensor of parts, few of which have elements in any one piece.
 
     Args:
-        description: The tensor's.
-        parts: Those to be seen.
+        description: The tensor.
+        parts: The parts with elements in the region.
     """
 
     def __init__(self, description: TensorDescription, parts: list[VisiblePart]) -> None:
@@ -114,8 +122,8 @@ class _Parts:
             self._zero = dtypes.bits_of(0.0, description.spec.dtype)
         self._are_disjoint = are_disjoint(parts)
         self._planners = [_part_planner(part) for part in parts]
-        self._begins = np.array([part.where.out_offset for part in parts], np.int64)
-        self._ends = np.array([part.where.out_end for part in parts], np.int64)
+        self._begins = np.array([part.placement.out_offset for part in parts], np.int64)
+        self._ends = np.array([part.placement.out_end for part in parts], np.int64)
 
     def __call__(self, first: int, count: int, pointer: int) -> Layers:
         layers = [] if self._zero is None else list(_repeated(self._zero, first, count, pointer))
@@ -125,17 +133,17 @@ class _Parts:
         return [*layers, *parts]
 
     def _near(self, first: int, count: int) -> Iterator[Planner]:
-        """Those that may have some of the elements, in their order."""
+        """The planners of parts that may have some of the elements, in order."""
         is_near = (self._begins < first + count) & (self._ends > first)
         return map(self._planners.__getitem__, np.flatnonzero(is_near).tolist())
 
 
 def _part_planner(part: VisiblePart) -> Planner:
-    if part.inner.law.WhichOneof("law") == "constant" and not part.where.extents:
-        return partial(_repeated_within, _constant(part.inner), part.where)
+    if part.inner.law.WhichOneof("law") == "constant" and not part.placement.extents:
+        return partial(_repeated_within, _constant(part.inner), part.placement)
     if pairs.is_drawn(part.inner):
-        return partial(_plan_pairs, _Draws(pairs.as_floats(part.inner), part.where.doubled))
-    return _Draws(part.inner, part.where)
+        return partial(_plan_pairs, _Draws(pairs.as_floats(part.inner), part.placement.doubled))
+    return _Draws(part.inner, part.placement)
 
 
 def _repeated(bits: np.unsignedinteger[Any], _first: int, count: int, pointer: int) -> Layers:
@@ -143,9 +151,11 @@ def _repeated(bits: np.unsignedinteger[Any], _first: int, count: int, pointer: i
     return [[Task(f"repeat_{8 * bits.itemsize}", tiles, cuda_tables.REPEAT.pack(pointer, count, bits))]]
 
 
-def _repeated_within(bits: np.unsignedinteger[Any], where: Laid, first: int, count: int, pointer: int) -> Layers:
-    """What a piece has of a run."""
-    runs = where.touched(first, count)
+def _repeated_within(
+    bits: np.unsignedinteger[Any], placement: Placement, first: int, count: int, pointer: int
+) -> Layers:
+    """Plans the elements of a run that are in a piece."""
+    runs = placement.touched(first, count)
     if runs is None:
         return ()
     begin = pointer + (runs.begin + runs.skipped - first) * bits.itemsize
@@ -164,40 +174,36 @@ def _ones(
 
 
 def _constant(description: TensorDescription) -> np.unsignedinteger[Any]:
-    return _bits_of_law(description.law.SerializeToString(deterministic=True), description.spec.dtype)
+    return _constant_bits(description.law, description.spec.dtype)
 
 
-@lru_cache(maxsize=1024)  # a model has few laws, whose bytes tell -0.0 from 0.0
-def _bits_of_law(serialized: bytes, dtype: DataType) -> np.unsignedinteger[Any]:
-    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
-    return deterministic.constant(description)
+_constant_bits = cached_by_content(maxsize=1024)(deterministic.constant)  # a model has few laws
 
 
 def _drawn(description: TensorDescription) -> tuple[str, bytes]:
-    """The law's name among the kernels, and what they know of it beside the key and the stream."""
+    """The name of the law's kernel, and its packed parameters."""
     law, dtype = description.law, description.spec.dtype
     if law.WhichOneof("law") != "sparse":
-        return _drawn_of_law(law.SerializeToString(deterministic=True), dtype)
+        return _drawn_of_law(law, dtype)
     mask = sparse_mask(description)
     return "sparse", _SPARSE.pack(
         *parameters_of(description), mask.rows, mask.columns, mask.zeros, mask.bits, mask.stream
     )
 
 
-@lru_cache(maxsize=1024)
-def _drawn_of_law(serialized: bytes, dtype: DataType) -> tuple[str, bytes]:
-    description = TensorDescription(spec=TensorSpec(dtype=dtype), law=Law.FromString(serialized))
-    law = str(description.law.WhichOneof("law"))
-    if law == "constant":
-        bits = _bits_of_law(serialized, dtype)
+@cached_by_content(maxsize=1024)
+def _drawn_of_law(law: Law, dtype: DataType) -> tuple[str, bytes]:
+    name = str(law.WhichOneof("law"))
+    if name == "constant":
+        bits = deterministic.constant(law, dtype)
         held_as = np.float64 if dtypes.is_complex(dtype) else dtypes.numpy_dtype(dtype)
-        return law, struct.pack("<d", float(bits.view(held_as)))
-    parameters = parameters_of(description)
+        return name, struct.pack("<d", float(bits.view(held_as)))
+    parameters = law_parameters(law, dtype)
     if isinstance(parameters, TruncNormal32Parameters):
-        law = "trunc_near" if parameters.is_near else "trunc_far"
+        name = "trunc_near" if parameters.is_near else "trunc_far"
     if isinstance(parameters, DiskNormalParameters):
-        law = "disk_normal"
-    return law, packed(parameters)
+        name = "disk_normal"
+    return name, packed(parameters)
 
 
 def _blocks(elements: int, per_block: int) -> int:

@@ -1,4 +1,4 @@
-"""The GPU: the numpy reference's bits from CUDA kernels."""
+"""The GPU backend: CUDA kernels that give the bits of the numpy reference."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from ..errors import Cancelled
 from ..spec import describe
 from .base import Backend, IsCancelled, Sampler, Wait
 from .cuda_device import CudaDevice, NoDevice
-from .cuda_pieces import Pieces, Stream
+from .cuda_pieces import Pieces, PieceSampler
 from .cuda_tables import Layers, launches, merged
 from .cuda_tasks import Planner, planner
 
 Writer = Callable[[int, int, int, Any], None]
-"""Begins to write elements ``first .. first + count - 1`` of a region to device memory.
+"""Starts to write elements ``first .. first + count - 1`` of a region to device memory.
 
-The arguments are ``first``, ``count``, the memory's address, and a CuPy stream (None: the current one).
+The arguments are ``first``, ``count``, the address of the memory, and a CUDA stream of CuPy (None: the current one).
 """
 
-
 Job = tuple[TensorDescription, int, int, int]
-"""Elements to write: the description of their region, the first's position, how many, and the memory's address."""
+"""Elements to write: the description of their region, the first position, the count, and the address of the memory."""
 
 _PIECE_BYTES: Final = 4 << 20
-"""The most that is copied to a host at once, so that sampling the next piece overlaps with it."""
+"""The most bytes copied to the host at once; the next piece is sampled meanwhile."""
 
 _IDLE_LANES: Final = 16
 
@@ -45,18 +44,18 @@ _SAMPLES: Final = [
 
 
 class CupyBackend(Backend):
-    """A GPU; the CPU makes what is not drawn element by element, and parts that are not boxes of draws and constants.
+    """A GPU; laws that are not elementwise, and parts that cannot be sampled in place, are computed on the CPU.
 
     Args:
         device: The GPU.
-        open_cpu: Opens what computes the rest; called when that is needed, since importing and compiling it takes long.
-        reason: Why it was chosen.
+        open_cpu: Opens the CPU backend; called at its first use, because importing and compiling it takes long.
+        reason: Why this backend was chosen.
     """
 
     name = "cupy"
-    ahead = 2  # one piece is copied, and one sampled, while the one before is sent
+    ahead = 2  # one piece is sampled and one copied while the previous one is sent
 
-    def __init__(self, device: CudaDevice, open_cpu: Callable[[], Backend], reason: str = "asked for") -> None:
+    def __init__(self, device: CudaDevice, open_cpu: Callable[[], Backend], reason: str = "requested") -> None:
         self.cuda = device
         self.device = device.name
         self.reason = reason
@@ -68,7 +67,7 @@ class CupyBackend(Backend):
         self._pieces = Pieces(device)
 
     def prepare(self) -> None:
-        """Prepares the CPU's part, in the background: few tensors need it, and the others shall not wait for it."""
+        """Prepares the CPU backend in the background: few tensors need it, and others must not wait for it."""
         threading.Thread(target=self._prepare_cpu, name="prepare", daemon=True).start()
 
     def _prepare_cpu(self) -> None:
@@ -82,10 +81,10 @@ class CupyBackend(Backend):
             return self._opened_cpu
 
     def check(self, reference: Backend) -> None:
-        """Compares a few values of each law with another backend's.
+        """Compares a few values of each law with those of another backend.
 
         Raises:
-            NoDevice: They differ, or the device fails.
+            NoDevice: The values differ, or the device fails.
         """
         try:
             for description in _SAMPLES:
@@ -94,9 +93,9 @@ class CupyBackend(Backend):
                 reference.fill(description, 0, theirs)
                 if ours.tobytes() != theirs.tobytes():
                     law = description.law.WhichOneof("law")
-                    raise NoDevice(f"{self.device} makes other bits of {law} than the reference; please report it")
+                    raise NoDevice(f"the bits of {law} on {self.device} differ from the reference; please report this")
         except MemoryError as error:
-            raise NoDevice(f"{error}; stop whoever else uses the GPU, or choose another") from error
+            raise NoDevice(f"{error}; stop other programs that use this GPU, or choose another one") from error
         except self.cuda.errors as error:
             raise NoDevice(f"{self.device} fails: {error}") from error
 
@@ -108,15 +107,15 @@ class CupyBackend(Backend):
         if plan is None:
             return self._cpu.sampler(description)
         write = partial(self._write, plan)
-        return Stream(self.cuda, self._pieces, write, description.element_count, partial(self._begin, write))
+        return PieceSampler(self.cuda, self._pieces, write, description.element_count, partial(self._begin, write))
 
     def writer(self, description: TensorDescription) -> Writer:
-        """The function that writes parts of a described region, which is not empty, to the device's memory."""
+        """The function that writes elements of a described region, which is not empty, to device memory."""
         plan = planner(description)
         return partial(self._write_from_host, description) if plan is None else partial(self._write, plan)
 
-    def write_all(self, jobs: Sequence[Job], stream: Any) -> None:
-        """Begins to write parts of many regions to the device's memory, in few launches; as many calls of `writer`."""
+    def write_all(self, jobs: Sequence[Job], cuda_stream: Any) -> None:
+        """Starts to write elements of many regions to device memory, as by `writer` but with few launches."""
         planned, others = [], []
         for job in jobs:
             description, *where = job
@@ -125,12 +124,12 @@ class CupyBackend(Backend):
                 others.append(job)
             else:
                 planned.append(plan(*where))
-        self._launch(merged(planned), stream)
+        self._launch(merged(planned), cuda_stream)
         for job in others:
-            self._write_from_host(*job, stream)
+            self._write_from_host(*job, cuda_stream)
 
     def _begin(self, write: Writer, first_element: int, out: NDArray[Any], cancelled: IsCancelled) -> Wait:
-        """Begins the last piece of ``out``, and does those before it."""
+        """Fills all pieces of ``out`` but the last, which is only started."""
         step = _PIECE_BYTES // out.itemsize
         pieces = [slice(begin, begin + step) for begin in range(0, len(out), step)]
         with self.cuda.use():
@@ -149,15 +148,15 @@ class CupyBackend(Backend):
         lane = self._take_lane()
         try:
             lane.reserve(out.nbytes)
-            write(first_element, len(out), lane.memory.ptr, lane.stream)
-            self.cuda.copy_to_host(out, lane.memory.ptr, lane.stream)
+            write(first_element, len(out), lane.memory.ptr, lane.cuda_stream)
+            self.cuda.copy_to_host(out, lane.memory.ptr, lane.cuda_stream)
         except BaseException:
             self._finish(lane)
             raise
         return partial(self._finish, lane)
 
     def _finish(self, lane: _Lane) -> None:
-        lane.stream.synchronize()
+        lane.cuda_stream.synchronize()
         self._idle.append(lane)
 
     def _take_lane(self) -> _Lane:
@@ -166,33 +165,33 @@ class CupyBackend(Backend):
         except IndexError:
             return _Lane(self.cuda)
 
-    def _write(self, plan: Planner, first: int, count: int, pointer: int, stream: Any) -> None:
-        self._launch(plan(first, count, pointer), stream)
+    def _write(self, plan: Planner, first: int, count: int, pointer: int, cuda_stream: Any) -> None:
+        self._launch(plan(first, count, pointer), cuda_stream)
 
-    def _launch(self, layers: Layers, stream: Any) -> None:
+    def _launch(self, layers: Layers, cuda_stream: Any) -> None:
         for kernel, blocks, table in launches(layers):
-            self.cuda.launch(kernel, blocks, (table,), stream)
+            self.cuda.launch(kernel, blocks, (table,), cuda_stream)
 
     def _write_from_host(
-        self, description: TensorDescription, first: int, count: int, pointer: int, stream: Any
+        self, description: TensorDescription, first: int, count: int, pointer: int, cuda_stream: Any
     ) -> None:
         values = np.empty(count, dtypes.numpy_dtype(description.spec.dtype))
         self._cpu.fill(description, first, values)
-        self.cuda.copy_from_host(pointer, values, stream)
+        self.cuda.copy_from_host(pointer, values, cuda_stream)
 
 
 class _Lane:
-    """A CUDA stream, and memory for what is sampled on it: one piece's way to a host."""
+    """A CUDA stream and device memory, for copying one piece to the host."""
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._byte_count = 0
         self.memory: Any = None
-        self.stream = device.stream()
+        self.cuda_stream = device.new_stream()
 
     def reserve(self, byte_count: int) -> None:
-        """Sees to it that the memory holds so many bytes."""
+        """Grows the memory to at least this size."""
         if self._byte_count < byte_count:
-            self.memory, self._byte_count = None, 0  # first give back what there is
+            self.memory, self._byte_count = None, 0  # free the old memory first
             self.memory = self._device.allocate(byte_count)
             self._byte_count = byte_count

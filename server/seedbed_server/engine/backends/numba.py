@@ -1,4 +1,4 @@
-"""The fast CPU path: the numpy reference's bits, from compiled kernels."""
+"""The fast CPU path: compiled kernels that give the bits of the numpy reference."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from seedbed.v1 import (
     DataType,
     Law,
     TensorDescription,
-    TensorSpec,
 )
 
 from .. import deterministic, pairs
+from ..caching import cached_by_content
 from ..errors import Cancelled
 from ..parameters import (
     DiskNormalParameters,
@@ -34,8 +34,8 @@ from ..parameters import (
     TruncNormal32Parameters,
     TruncNormalParameters,
     UniformParameters,
+    law_parameters,
     packed,
-    parameters_of,
 )
 from ..regions import Runs
 from ..views import Indices
@@ -43,13 +43,13 @@ from . import numba_kernels as kernels
 from . import numba_sparse, reflections
 from .base import IsCancelled, Job, Sampler, Stream, Wait, done, never
 from .cpu import CpuBackend, SampleGaussians
-from .laid import Laid, are_disjoint, laid_of, visible_parts
+from .placement import Placement, are_disjoint, placement_of, visible_parts
 from .turns import take_turns
 
 _JOB = struct.Struct("=2q3Q9q")
-_MOST_NUMBERS = 7  # of a law's parameters
+_MOST_NUMBERS = 7  # parameters of a law
 _WIDTHS = {width: np.zeros(0, f"u{width}") for width in (2, 4, 8)}
-"""By these arrays, Numba compiles the kernel for elements of the widths that are asked for, and of no other."""
+"""An array for each width of elements; its type makes Numba compile the kernel for that width, when it is needed."""
 _TABLE_LAWS = ("constant", "uniform", "normal", "trunc_normal", "disk")
 _CODES: dict[type[Parameters], int] = {
     UniformParameters: kernels.UNIFORM,
@@ -67,15 +67,15 @@ _KINDS = {
 }
 
 _TOGETHER = np.zeros(0, np.int64)
-"""Positions of runs that follow each other."""
+"""The positions of runs that follow each other."""
 
 _PIECES_AT_ONCE = 16
-"""What the calling thread fills before it looks whether the call was cancelled: a few milliseconds of work."""
+"""Pieces that the calling thread fills between polls of ``cancelled``: a few milliseconds of work."""
 
 _ALL_PIECES = 2**62
 
 _HAND_OVER = 1 / 13
-"""What it costs to wake a thread, in shares: some 15 of 200 microseconds."""
+"""The cost of waking a thread, as a fraction of a grain: some 15 of 200 microseconds."""
 
 
 class NumbaBackend(CpuBackend):
@@ -83,12 +83,12 @@ class NumbaBackend(CpuBackend):
 
     name = "numba"
     tile = 1 << 22
-    share: ClassVar = {
+    grain: ClassVar = {
         "constant": 1 << 20, "uniform": 1 << 19, "normal": 1 << 18, "trunc_normal": 1 << 16, "sparse": 1 << 16,
         "disk": 1 << 18,
     }  # fmt: skip
     piece: ClassVar[int] = 1 << 15
-    """Elements that a thread takes at once: a few tens of microseconds, so that none waits long for the last."""
+    """Elements that a thread takes at once: tens of microseconds of work, so that all threads finish together."""
 
     def prepare(self) -> None:
         runs = np.array([1]), np.array([1])
@@ -144,7 +144,7 @@ class NumbaBackend(CpuBackend):
         return done
 
     def _fill_table(self, table: _Table, cancelled: IsCancelled) -> None:
-        """Fills all on this thread and on those of the pool that have nothing else to do."""
+        """Fills all pieces on this thread and on idle threads of the pool."""
         if not table.pieces:
             return
         state, threads = np.zeros(2, np.int64), self._threads_for(table)
@@ -155,42 +155,42 @@ class NumbaBackend(CpuBackend):
         except BaseException:
             more = True
             raise
-        finally:  # also after an interrupt: the others write into the caller's memory
+        finally:  # also after an interrupt: other threads may still write to the caller's memory
             state[kernels.STOP] = more
             for other in others:
-                if not other.cancel():  # not one that the pool, still at work for others, never began
+                if not other.cancel():  # cancelled if the pool was too busy to start it
                     other.result()
         if more:
             raise Cancelled
 
     def _threads_for(self, table: _Table) -> int:
-        """How many threads are worth while: each has a share at least, and they are woken one after the other."""
-        return max(1, min(self.threads, int(table.shares), int(math.sqrt(table.shares / _HAND_OVER))))
+        """The most threads that pay: each needs a grain of work, and they are woken one after the other."""
+        return max(1, min(self.threads, int(table.grains), int(math.sqrt(table.grains / _HAND_OVER))))
 
     def _row_of(self, description: TensorDescription) -> _Row | None:
-        """The row of a law that `kernels.fill_pieces` knows; the region is not empty."""
+        """The row of a law that `kernels.fill_pieces` supports, else None; the region is not empty."""
         law = description.law.WhichOneof("law")
         if law not in _TABLE_LAWS:
             return None
-        return self._row(law, description, _ANYWHERE if law == "constant" else laid_of(description))
+        return self._row(law, description, _ANYWHERE if law == "constant" else placement_of(description))
 
-    def _row(self, law: str, description: TensorDescription, where: Laid) -> _Row:
+    def _row(self, law: str, description: TensorDescription, placement: Placement) -> _Row:
         spec = description.spec
-        drawn = _drawn(description.law.SerializeToString(), spec.dtype)
+        drawn = _drawn(description.law, spec.dtype)
         if law == "constant":
-            return _Row(self.share[law], drawn, drawn.bits, 0, where)
-        return _Row(self.share[law], drawn, spec.seed, description.stream, where)
+            return _Row(self.grain[law], drawn, drawn.bits, 0, placement)
+        return _Row(self.grain[law], drawn, spec.seed, description.stream, placement)
 
     def _rows_of_parts(self, description: TensorDescription) -> _Rows | None:
-        """The rows of a region whose parts do not overlap, and each of which `kernels.fill_pieces` knows."""
-        is_known = description.law.WhichOneof("law") == "parts" and description.spec.dtype != DATA_TYPE_COMPLEX64
-        parts = visible_parts(description) if is_known else None
+        """The rows of a region of parts; None if they overlap or `kernels.fill_pieces` does not support them all."""
+        is_supported = description.law.WhichOneof("law") == "parts" and description.spec.dtype != DATA_TYPE_COMPLEX64
+        parts = visible_parts(description) if is_supported else None
         if parts is None or not are_disjoint(parts):
             return None
         laws = [str(part.inner.law.WhichOneof("law")) for part in parts]
         if not {*laws} <= {*_TABLE_LAWS}:
             return None
-        rows = [self._row(law, part.inner, part.where) for law, part in zip(laws, parts, strict=True)]
+        rows = [self._row(law, part.inner, part.placement) for law, part in zip(laws, parts, strict=True)]
         return _Rows(rows, sum(math.prod(part.extents) for part in parts) == description.element_count)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
@@ -235,123 +235,122 @@ class NumbaBackend(CpuBackend):
     def orthonormal(
         self, rows: int, columns: int, sample: SampleGaussians, cancelled: IsCancelled
     ) -> NDArray[np.float64]:
-        share = partial(take_turns, self._pool, self.threads, cancelled)
-        return reflections.orthonormal(rows, columns, sample, share, self.threads)
+        for_each = partial(take_turns, self._pool, self.threads, cancelled)
+        return reflections.orthonormal(rows, columns, sample, for_each, self.threads)
 
 
 class _Drawn(NamedTuple):
-    """A law as `kernels.fill_pieces` takes it."""
+    """A law in the form that `kernels.fill_pieces` reads."""
 
     code: int
     kind: int
-    """Of the elements."""
+    """The type of the elements."""
     numbers: NDArray[np.float64]
     bits: int
-    """A constant's."""
+    """The bits of a constant."""
 
 
 class _Row(NamedTuple):
     """What all jobs of a described region share."""
 
-    share: int
-    """The fewest elements that are worth a thread's while."""
+    grain: int
+    """The fewest elements that are worth another thread."""
     law: _Drawn
     key: int
-    """The seed; of a constant its bits."""
+    """The seed; for a constant its bits."""
     counter: int
-    where: Laid
+    placement: Placement
 
 
 class _Rows:
-    """The rows of parts, of which few have elements of any one piece.
+    """The rows of all parts; few of them have elements in any one piece.
 
     Args:
-        rows: Of all parts.
+        rows: The rows.
         cover: Whether they leave no gaps.
     """
 
     def __init__(self, rows: list[_Row], cover: bool) -> None:
         self.cover = cover
         self._rows = rows
-        self._begins = np.array([row.where.out_offset for row in rows], np.int64)
-        self._ends = np.array([row.where.out_end for row in rows], np.int64)
+        self._begins = np.array([row.placement.out_offset for row in rows], np.int64)
+        self._ends = np.array([row.placement.out_end for row in rows], np.int64)
 
     def near(self, first: int, count: int) -> Iterator[_Row]:
-        """Those that may have some of the elements."""
+        """The rows that may have some of these elements."""
         is_near = (self._begins < first + count) & (self._ends > first)
         return map(self._rows.__getitem__, np.flatnonzero(is_near).tolist())
 
 
-_ANYWHERE = Laid(0, 0, 1, (), (), ())
-"""The elements of a constant need not be found."""
+_ANYWHERE = Placement(0, 0, 1, (), (), ())
+"""The elements of a constant are all equal, so their indices do not matter."""
 
 
-@lru_cache(maxsize=1024)
-def _drawn(serialized: bytes, dtype: DataType) -> _Drawn:
-    description = TensorDescription(law=Law.FromString(serialized), spec=TensorSpec(dtype=dtype))
-    if description.law.HasField("constant"):
-        return _Drawn(kernels.CONSTANT, _KINDS[dtype], _numbers(b""), int(deterministic.constant(description)))
-    code, numbers = _arguments(parameters_of(description))
+@cached_by_content(maxsize=1024)
+def _drawn(law: Law, dtype: DataType) -> _Drawn:
+    if law.HasField("constant"):
+        return _Drawn(kernels.CONSTANT, _KINDS[dtype], _numbers(b""), int(deterministic.constant(law, dtype)))
+    code, numbers = _arguments(law_parameters(law, dtype))
     return _Drawn(code, _KINDS[dtype], numbers, 0)
 
 
 class _Table:
-    """What `kernels.fill_pieces` is to fill.
+    """The jobs of one call of `kernels.fill_pieces`.
 
     Args:
-        piece: Elements of a piece.
-        width: Bytes of an element.
+        piece: The elements of a piece.
+        width: The bytes of an element.
     """
 
     def __init__(self, piece: int, width: int) -> None:
         self.piece = piece
         self.bits = _WIDTHS[width]
         self.pieces = 0
-        self.shares = 0.0
-        """The work, in what is worth a thread's while."""
+        self.grains = 0.0
+        """The amount of work, in grains."""
         self._rows: list[bytes] = []
         self._numbers: list[NDArray[np.float64]] = []
         self._outer: list[tuple[int, int, int]] = []
         self._outs: list[NDArray[Any]] = []  # kept alive while threads write there
 
     def add(self, row: _Row, first_element: int, out: NDArray[Any]) -> None:
-        """Adds elements of a region that follow each other in an array, which is not empty."""
+        """Adds consecutive elements of a region, which fill an array that is not empty."""
         self._add(row, first_element, len(out), out, 0, 0)
 
     def add_part(self, row: _Row, first_element: int, out: NDArray[Any]) -> None:
-        """Adds what an array, whose first element is that of a region, has of a part."""
-        where = row.where
-        if (runs := where.touched(first_element, len(out))) is not None:
-            first = runs.first * where.run_length + runs.skipped
-            count = (runs.number - 1) * where.run_length + runs.last_end - runs.skipped
-            self._add(row, first, count, out, len(out), where.out_offset - first_element)
+        """Adds the elements of a part in an array, which begins at ``first_element`` of the region."""
+        placement = row.placement
+        if (runs := placement.touched(first_element, len(out))) is not None:
+            first = runs.first * placement.run_length + runs.skipped
+            count = (runs.number - 1) * placement.run_length + runs.last_end - runs.skipped
+            self._add(row, first, count, out, len(out), placement.out_offset - first_element)
 
     def _add(self, row: _Row, first: int, count: int, out: NDArray[Any], size: int, out_offset: int) -> None:
-        where, law = row.where, row.law
+        placement, law = row.placement, row.law
         self._rows.append(
             _JOB.pack(
                 *(law.code, law.kind, row.key, row.counter, out.__array_interface__["data"][0]),
                 *(first, count, self.pieces),
-                *(where.offset, where.run_length, len(self._outer), len(where.extents), size, out_offset),
+                *(placement.offset, placement.run_length, len(self._outer), len(placement.extents), size, out_offset),
             )
         )
         self._numbers.append(law.numbers)
-        if where.extents:
-            self._outer.extend(zip(where.extents, where.strides, where.out_strides, strict=True))
+        if placement.extents:
+            self._outer.extend(zip(placement.extents, placement.strides, placement.out_strides, strict=True))
         self._outs.append(out)
-        self.shares += count / row.share
+        self.grains += count / row.grain
         self.pieces += -(-count // self.piece)
 
     @cached_property
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        """The jobs, their parameters, and the outer dimensions of their regions."""
+        """The jobs, their parameters, and the outer dimensions of their placements."""
         jobs = np.frombuffer(b"".join(self._rows), np.int64).reshape(-1, kernels.JOB_FIELDS)
         numbers = np.array(self._numbers, np.float64).reshape(-1, _MOST_NUMBERS)
         return jobs, numbers, np.array(self._outer, np.int64).reshape(-1, 3)
 
 
 def _of_floats(job: Job) -> Job:
-    """The same, of complex numbers that are drawn as floats."""
+    """A job on random complex numbers, as a job on floats; other jobs unchanged."""
     if not pairs.is_drawn(job.description):
         return job
     return Job(pairs.as_floats(job.description), 2 * job.first_element, pairs.floats_of(job.out))
@@ -367,7 +366,7 @@ def _fill_pieces(table: _Table, state: NDArray[np.int64], most: int) -> bool:
 
 
 def _law_of(mask: SparseMask, seed: int) -> tuple[np.uint64, ...]:
-    """A mask as `numba_sparse` takes it."""
+    """A mask in the form that `numba_sparse` reads."""
     return tuple(map(np.uint64, (mask.rows, mask.zeros, mask.bits, seed, mask.stream)))
 
 
@@ -380,7 +379,7 @@ def _arguments(parameters: Parameters) -> tuple[int, NDArray[np.float64]]:
 
 @lru_cache(maxsize=1024)
 def _numbers(packed: bytes) -> NDArray[np.float64]:
-    """A law's parameters; by their bytes, since a cache of floats would take -0.0 for 0.0."""
+    """A law's parameters, cached by their bytes: a cache of floats would confuse -0.0 with 0.0."""
     numbers = np.zeros(_MOST_NUMBERS)
     numbers[: len(packed) // 8] = np.frombuffer(packed)
     return numbers

@@ -1,4 +1,4 @@
-"""The processor's fused multiply-add for Numba's functions, by LLVM's intrinsic."""
+"""The processor's fused multiply-add in Numba functions, through LLVM's intrinsic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 
 def has_fma() -> bool:
-    """Whether the processor has the instruction: each AArch64, and x86-64 since Haswell and Piledriver (2013)."""
+    """Whether the processor has the instruction: all AArch64, and x86-64 since Haswell and Piledriver (2013)."""
     return platform.machine().lower() not in ("x86_64", "amd64") or bool(binding.get_host_cpu_features().get("fma"))
 
 
@@ -19,7 +19,7 @@ def has_fma() -> bool:
 def fma(_context: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` of three float32 or three float64, rounded once."""
     if a not in (types.float32, types.float64) or not a == b == c:
-        return None  # the types must be written: nothing is converted silently
+        return None  # refuse implicit conversions
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)

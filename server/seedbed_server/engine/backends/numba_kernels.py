@@ -1,13 +1,14 @@
 """The laws as scalar code that Numba compiles and LLVM vectorises; the bits are those of the numpy reference.
 
-Elements pass through tiles that stay in the first-level cache: first the words of a tile's blocks, one row for each of
-a block's four words, then the law over the rows. In one loop, the two would need more registers than there are. A tile
-holds blocks of as many runs as fit, so that short rows are nearly as fast as long ones.
+Elements are computed in tiles that stay in the first-level cache: first the words of a tile's blocks, in one row for
+each of the four words of a block, then the law over the rows. A single loop would need too many registers. A tile takes
+blocks of as many runs as fit, so short runs are nearly as fast as long ones.
 
-Numba emits plain ``fmul`` and ``fadd``, which LLVM does not fuse without fast-math: what is fused is written so, as
-``fma`` (tests/engine/test_machine_code.py looks). It widens integers to 64 bits, and float32 with a Python number to
-float64: hence a type around every operation. Numba infers the types of arguments, so they are not annotated: ``p`` is a
-law's parameters, ``key`` the seed, ``counter`` the stream, ``block`` the first block's number.
+Numba emits plain ``fmul`` and ``fadd``, which LLVM does not fuse without fast-math; fused operations are explicit calls
+of ``fma`` (tests/engine/test_machine_code.py checks this). Numba widens integers to 64 bits, and float32 with a Python
+number to float64, hence the conversion around every operation. Numba infers the types of arguments, so they are not
+annotated: ``p`` is a law's parameters, ``key`` the seed, ``counter`` the stream, ``block`` the number of the first
+block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 
 from .. import constants
-from ..constants import LOG64, QUANTILE_CENTRAL, QUANTILE_FAR, QUANTILE_TAIL, TWO_LN2
+from ..constants import (
+    LOG64,
+    PHILOX_M,
+    PHILOX_ROUNDS,
+    PHILOX_W,
+    QUANTILE_CENTRAL,
+    QUANTILE_FAR,
+    QUANTILE_FAR_SHIFT,
+    QUANTILE_HALF_WIDTH,
+    QUANTILE_HALF_WIDTH_SQUARED,
+    QUANTILE_TAIL,
+    QUANTILE_TAIL_SHIFT,
+    TWO_LN2,
+)
 from .numba_fma import fma
 from .numba_wide import wide_on
 
@@ -26,18 +40,18 @@ f32, f64 = np.float32, np.float64
 u32, u64, i32, i64 = np.uint32, np.uint64, np.int32, np.int64
 
 UNIFORM, NORMAL, TRUNC_NORMAL, TRUNC_NEAR, TRUNC_FAR, DISK, DISK_NORMAL, CONSTANT = range(8)
-"""Laws; those of float64 are the first three."""
+"""Codes of the laws; float64 has the first three only."""
 
 _TILE = 640
-"""Blocks of a tile. (Rows of a power of two would compete for the same places in the cache.)"""
+"""Blocks of a tile. (Rows with a power of two as length would compete for the same cache sets.)"""
 
 _QUANTILES = 1024
 """Quantiles of the truncated normal that are computed at once."""
 
-# LLVM keeps to 256 bits on all of Intel's servers, because wider vectors slowed the clocks of Skylake and Cascade Lake.
+# LLVM prefers 256 bits on all of Intel's servers, because wider vectors lowered the clocks of Skylake and Cascade Lake.
 # From Ice Lake on they hardly do: on Emerald Rapids, 512 bits made normals 1.14, bfloat16 1.19 and truncated normals
-# 1.15 times as fast. The names stand in this file because Numba tells by the time of a function's own file, and of no
-# other, whether machine code on disk is old.
+# 1.15 times as fast. The names are in this file because Numba invalidates cached machine code only when the file of the
+# function itself changes.
 _WIDE = frozenset({"icelake-server", "sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d"})
 _Compiler = wide_on(_WIDE)
 
@@ -49,17 +63,19 @@ _inline = njit(cache=True, nogil=True, error_model="numpy", pipeline_class=_Comp
 # Words.
 
 
-_MULTIPLIER0, _MULTIPLIER1 = u64(0xD2511F53), u64(0xCD9E8D57)
+_MULTIPLIER0, _MULTIPLIER1 = map(u64, PHILOX_M)
+_INCREMENT0, _INCREMENT1 = map(u64, PHILOX_W)
+_LATER_ROUNDS = PHILOX_ROUNDS - 1
 _LOW = u64(0xFFFFFFFF)
 
 
-# Philox4x32-10, a word in the lower half of each 64 bits; above it is rubbish. So the vectors' lanes are as wide as the
-# products, and nothing has to be packed between the rounds.
+# Philox4x32-10. A word is the lower half of 64 bits; the upper half is undefined. So the lanes of vectors are as wide
+# as the products, and nothing needs packing between the rounds.
 
 
 @_inline
 def _first_round(product, high, counter, key):
-    """``product``: of the block number's lower half and the first multiplier; a loop over blocks can add it up."""
+    """``product`` is the lower half of the block's number times the first multiplier; loops can update it by adding."""
     other = (counter & _LOW) * _MULTIPLIER1
     return (
         (other >> u64(32)) ^ high ^ (key & _LOW),
@@ -71,7 +87,7 @@ def _first_round(product, high, counter, key):
 
 @_inline
 def _next_key(k0, k1):
-    return (k0 + u64(0x9E3779B9)) & _LOW, (k1 + u64(0xBB67AE85)) & _LOW
+    return (k0 + _INCREMENT0) & _LOW, (k1 + _INCREMENT1) & _LOW
 
 
 @_inline
@@ -85,7 +101,7 @@ def _rounds(product, high, counter, key):
     """The words of a block."""
     c = _first_round(product, high, counter, key)
     k0, k1 = key & _LOW, key >> u64(32)
-    for _ in range(9):
+    for _ in range(_LATER_ROUNDS):
         k0, k1 = _next_key(k0, k1)
         c = _round(c, k0, k1)
     return c
@@ -93,10 +109,10 @@ def _rounds(product, high, counter, key):
 
 @_inline
 def _rounds_of_two(product, later, high, counter, key):
-    """The words of two blocks: one's rounds are computed while the other's wait for each other."""
+    """The words of two blocks, interleaved to hide the latency of the rounds."""
     c, d = _first_round(product, high, counter, key), _first_round(later, high, counter, key)
     k0, k1 = key & _LOW, key >> u64(32)
-    for _ in range(9):
+    for _ in range(_LATER_ROUNDS):
         k0, k1 = _next_key(k0, k1)
         c, d = _round(c, k0, k1), _round(d, k0, k1)
     return c, d
@@ -111,7 +127,7 @@ def philox(block, counter, key):
 
 @_jit
 def _words(key, counter, block, w):
-    """The words of a tile's blocks, which follow each other; their numbers have the same upper half."""
+    """The words of a tile of consecutive blocks, whose numbers have the same upper half."""
     high, product = block >> u64(32), (block & _LOW) * _MULTIPLIER0
     half = _TILE // 2
     later = product + u64(half) * _MULTIPLIER0
@@ -125,7 +141,7 @@ def _words(key, counter, block, w):
 
 @_jit
 def _scattered_words(key, counter, high, products, w):
-    """The words of blocks anywhere, by the products of the lower halves of their numbers."""
+    """The words of arbitrary blocks, from the products of the lower halves of their numbers."""
     for i in range(len(products)):
         _put(w, i, _rounds(products[i], high, counter, key))
 
@@ -159,7 +175,7 @@ def _minus_two_log32(octaves, h):
 
 @_inline
 def _mantissa32(bits):
-    """What `_minus_two_log32` calls h, of a number with these bits."""
+    """The h of `_minus_two_log32` for a number with these bits."""
     return f32(f32(2) - u32(u32(bits & _MANTISSA32) | _ONE32).view(f32))
 
 
@@ -218,7 +234,7 @@ _TWO_32, _MANTISSA64, _ONE64 = 2.0**32, u64((1 << 52) - 1), u64(0x3FF << 52)
 
 @_inline
 def _signed64(low, high):
-    """The two words as a two's complement, rounded once; 64 bits are not converted at once on every processor."""
+    """The two words as a signed integer, rounded once; not all processors convert 64-bit integers in vectors."""
     return fma(f64(i32(high)), _TWO_32, f64(low))
 
 
@@ -286,36 +302,36 @@ def _quantile_of_tail(tail):
     bits = f64(tail).view(u64)
     octaves = f64(i32(1022) - i32(bits >> u64(52)))
     t = np.sqrt(0.5 * _minus_two_log64(octaves, _mantissa64(bits)))
-    if t <= 5.0:
-        near = t - 1.6
+    if t <= QUANTILE_FAR_SHIFT:
+        near = t - QUANTILE_TAIL_SHIFT
         return _horner8(QUANTILE_TAIL[0], near) / _horner8(QUANTILE_TAIL[1], near)
-    far = t - 5.0
+    far = t - QUANTILE_FAR_SHIFT
     return _horner8(QUANTILE_FAR[0], far) / _horner8(QUANTILE_FAR[1], far)
 
 
 @_jit
 def _quantiles(below, above, which, n):
-    """Replaces ``below[:n]`` by the quantiles; ``which`` is scratch."""
+    """Replaces ``below[:n]`` by the quantiles; overwrites ``above`` and ``which``."""
     tails = 0
     for i in range(n):
         q = 0.5 * (below[i] - above[i])
         which[tails] = i
-        tails += 1 if abs(q) > 0.425 else 0
+        tails += 1 if abs(q) > QUANTILE_HALF_WIDTH else 0
     for j in range(tails):
         i = which[j]
         lower = below[i] < above[i]
         z = _quantile_of_tail(below[i] if lower else above[i])
-        # parked where the loop over the centre will not look
+        # NaN marks a quantile that the loop over the central ones must keep
         above[i] = np.nan
         below[i] = -z if lower else z
     for i in range(n):
         q = 0.5 * (below[i] - above[i])
-        r = 0.180625 - q * q
+        r = QUANTILE_HALF_WIDTH_SQUARED - q * q
         z = q * _horner8(QUANTILE_CENTRAL[0], r) / _horner8(QUANTILE_CENTRAL[1], r)
         below[i] = below[i] if np.isnan(above[i]) else z
 
 
-# Laws: rows of words into float32 or float64.
+# Laws: from rows of words to float32 or float64.
 
 
 @_jit
@@ -323,11 +339,11 @@ def _uniform32(p, w, out):
     a, width, lowest, highest = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3])
     unit = f32(2.0**-24)
     scaled = width * unit
-    if scaled / unit == width:  # no bit was lost: a product is rounded alike, whichever factor is scaled
+    if scaled / unit == width:  # exact, so scaling the other factor gives the same product
         _stretch32(w, a, scaled, f32(1), out)
     else:
         _stretch32(w, a, width, unit, out)
-    # Rounding is monotone: if the first and the last draw stay inside, all do.
+    # Rounding is monotone: if the smallest and the largest draw are within the bounds, all are.
     if a < lowest or f32(a + width * (f32(2**24 - 1) * unit)) > highest:
         for i in range(len(out)):
             out[i] = _clamped(out[i], lowest, highest)
@@ -359,7 +375,7 @@ def _normal32(p, w, out):
 
 @_inline
 def _turn32(w, mean, out):
-    """Turns radii, which are in place of the first and the third words, by the angles of the others."""
+    """Turns the radii in the first and third rows by the angles of the other rows."""
     radii = w.view(np.float32)
     for i in range(len(out) >> 2):
         cosine, sine = _cos_sin32(w[_TILE + i])
@@ -407,7 +423,7 @@ def _nine(p):
 
 @_inline
 def _place32(w, numbers, median):
-    """Whether a draw is below the median, the probability of its tail, and the quantile if it is near the median."""
+    """Whether a draw is below the median, the probability of its tail, and its quantile if that is near the median."""
     _, _, _, step, rest, p_first, q_first, below, above = numbers
     is_below = w < median
     tail = fma(f32(w if is_below else u32(~w)), step, p_first if is_below else q_first)
@@ -522,7 +538,7 @@ def _trunc_normal64(p, w, out):
 
 @_inline
 def _segment(starts, lengths, run, taken, room, shift):
-    """The next elements of a run that fit into ``room`` blocks: their first block, the lane in it, their number."""
+    """The next elements of a run that fit into ``room`` blocks: the first block, the lane in it, and their number."""
     element = starts[run] + taken
     block, lane = u64(element >> shift), element & ((1 << shift) - 1)
     same_high = i64(u64(1 << 32) - (block & _LOW))
@@ -541,9 +557,9 @@ def _after(lengths, run, taken):
 
 @_jit
 def _draw_tile(key, counter, starts, lengths, run, taken, shift, products, w):
-    """The words of a tile: how many blocks and elements it has, and where the next one begins."""
+    """Computes a tile's words; returns its numbers of blocks and elements, and the start of the next tile."""
     block, lane, count = _segment(starts, lengths, run, taken, _TILE, shift)
-    if _blocks_of(lane, count, shift) == _TILE:  # one run fills it
+    if _blocks_of(lane, count, shift) == _TILE:  # one run fills the tile
         _words(key, counter, block, w)
         run, taken = _after(lengths, run, taken + count)
         return _TILE, count, run, taken
@@ -564,19 +580,19 @@ def _draw_tile(key, counter, starts, lengths, run, taken, shift, products, w):
 
 @_inline
 def _begin(positions, run, taken, position):
-    """Where an element goes: where its run is put, or behind the element before."""
+    """The position of an element in ``out``: within its run if runs have positions, else after the previous element."""
     return positions[run] + taken if len(positions) else position
 
 
 @_inline
 def _is_together(positions, run, next_run, next_taken):
-    """Whether a tile's elements lie side by side: always, unless its runs are put apart."""
+    """Whether a tile's elements are contiguous in ``out``: always, unless runs have positions."""
     return len(positions) == 0 or next_run == run or (next_run == run + 1 and next_taken == 0)
 
 
 @_jit
 def _place(values, starts, lengths, positions, run, taken, shift, position, elements, out):
-    """Copies a tile's elements, without those that are in their blocks only."""
+    """Copies the elements of a tile, without the other elements of their blocks."""
     blocks, end = 0, position + elements
     while position < end:
         _, lane, count = _segment(starts, lengths, run, taken, _TILE - blocks, shift)
@@ -613,6 +629,12 @@ def _law64(law, p, w, out):
         _normal64(p, w, out)
     else:
         _trunc_normal64(p, w, out)
+
+
+# Fill a law's values at the flat indices of runs into ``out``: each run at its position, or one after the other if
+# ``positions`` is empty. There is a function for each width because a generic one, with the law and the rounding chosen
+# at compile time, was 1.5 to 3% slower (2^24 elements, one core of an AMD EPYC; by an overload, by functions as
+# arguments, and inlined).
 
 
 @_jit
@@ -705,7 +727,7 @@ def repeat(bits, out):
     for i in range(to_line):
         out[i] = bits
     rest = out[to_line:]
-    for i in range(len(rest)):  # from a cache line's begin: stores that cross two cost twice
+    for i in range(len(rest)):  # aligned to a cache line: stores that cross two lines cost twice
         rest[i] = bits
 
 
@@ -723,27 +745,27 @@ def scatter(values, positions, lengths, out):
 # Pieces of many tensors, which any number of threads take in turn.
 
 JOB_FIELDS = 14
-"""Numbers that say what is wanted of a region, in the order in which `fill_pieces` reads them:
+"""Numbers of a job, in the order in which `fill_pieces` reads them:
 
-the law; the kind of its elements; the seed (of a constant its bits); the stream; the address of the memory; the first
-element wanted, in the region's row-major order; how many; the number of the first piece; and the region's layout: its
-offset, the length of its runs, where its outer dimensions begin in ``outer``, and how many there are. The last two are
-0 if the elements follow each other in memory, and else how many elements that has, and where the region's first goes.
+the law; the type of the elements; the seed (for a constant its bits); the stream; the address of the memory; the first
+element to fill, in the region's row-major order; the number of elements; the number of the first piece; and the
+placement: its offset, the length of its runs, the first of its outer dimensions in ``outer``, and their number. The
+last two are 0 if the elements are contiguous in memory, else the number of elements of the memory and the position
+there of the placement's first element.
 """
-
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 0, 1, 2, 3
 
 NEXT, STOP = 0, 1
-"""What ``state`` holds: the number of the next piece, and whether to stop."""
+"""Indices into ``state``: the number of the next piece, and whether to stop."""
 
 _RUNS = 1 << 10
-"""Runs that are found at once."""
+"""Runs that are listed at once."""
 
 
 @intrinsic
 def _take(_context, state):
-    """The first number of ``state``, which is counted up for whoever takes the next."""
+    """Takes the number of the next piece, by an atomic increment."""
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -762,7 +784,7 @@ def _pointer(_context, address):
 
 @_jit
 def fill_pieces(bits, jobs, parameters, outer, state, size, pieces, most):
-    """Fills pieces of ``size`` elements that no other thread fills, at most so many; whether there may be more."""
+    """Fills at most ``most`` pieces that no other thread has taken; returns whether there may be more."""
     starts, lengths, positions = np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64), np.empty(_RUNS, np.int64)
     where = np.empty(64, np.int64)
     for _ in range(most):
@@ -829,7 +851,7 @@ def _fill_at(job, p, bits, outer, begin, count, starts, lengths, positions, wher
 
 @_merged
 def _fill_runs(job, p, bits, begin, count, starts, lengths, positions):
-    """Fills runs side by side at element ``begin`` of the memory, or each at a position of its own."""
+    """Fills runs one after the other from element ``begin`` of the memory, or each at its position."""
     address, size = job[4], job[12]
     if size == 0:
         address += begin * bits.itemsize
@@ -850,12 +872,12 @@ def _repeat_runs(constant, lengths, positions, out):
 
 
 def _fill(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
-    raise NotImplementedError  # only compiled
+    raise NotImplementedError  # compiled only
 
 
 @overload(_fill, inline="always")
 def _fill_of_width(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
-    """The function for elements of this width; so no other one is compiled."""
+    """The function for elements of this width; the others are not compiled."""
 
     def of32(law, p, key, counter, starts, lengths, positions, out, is_bfloat16):
         fill32(law, p, key, counter, starts, lengths, positions, out.view(np.float32))

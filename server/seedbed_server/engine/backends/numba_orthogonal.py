@@ -1,11 +1,11 @@
-"""Random orthogonal matrices («Orthogonal» of docs/stream-v1.md) as products of small tiles; the reference's bits.
+"""Random orthogonal matrices («Orthogonal» of docs/stream-v1.md), by products of register tiles; the reference's bits.
 
-Each sum of the law is a chain of fused multiply-adds in a fixed order. A tile of sums is held in registers while it
-goes along its chain, and may be stored and loaded again: so chains can be cut into pieces that stay in the caches, and
-the tile has the shape that suits the processor. The tile's product is written in LLVM's vectors, since what the
-vectoriser makes of such loops differs from one version and processor to the next; all else is compiled as elsewhere.
+Each sum of the law is a chain of fused multiply-adds in a fixed order. A register tile is a small matrix of sums that
+stays in registers along a section of the chain; it may be stored in between, so sections can be as long as the caches
+suit, and the tile's shape suits the processor. The product of a tile is written in LLVM vectors, because the result of
+the vectoriser varies between versions and processors. All other functions are compiled as elsewhere.
 
-A block's vectors V are rows of `BLOCK` numbers that follow each other, whatever the matrix's shape.
+A block's vectors V are stored as rows of `BLOCK` numbers, whatever the matrix's shape.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from .numba_fma import fma
 from .numba_wide import wide_on
 
 STRIP = 48
-"""Columns of Q that a thread works on at once are so many, or a multiple: a multiple of each processor's tile."""
+"""The width of a strip, the columns of Q that a thread works on at once, is a multiple of this.
+
+It is itself a multiple of the columns of every processor's register tile.
+"""
 
 SPARE = 8
-"""Numbers behind the last block's vectors that may be read: a tile's columns do not divide a block's."""
+"""Numbers after the last block's vectors that may be read: a register tile's columns do not divide a block's."""
 
 _GRAM = 72
-"""Columns of a matrix of a block's inner products: a multiple of each processor's tile, `BLOCK` + `SPARE`."""
+"""Columns of the matrix of a block's inner products: `BLOCK` + `SPARE`, a multiple of every register tile's."""
 
 MOST_TILE_ROWS = 8
-"""Rows are made up to a multiple of this one, which is one of each processor's tile."""
+"""Rows are padded to a multiple of this, which is a multiple of every register tile's rows."""
 
 _ROWS = 64
-"""Rows of Q that are worked on at once, in the first- and second-level caches."""
+"""Rows of Q that are processed at once; they stay in the first- and second-level caches."""
 
-# All of Intel's with AVX-512: here, unlike in numba_kernels, it is the multiply-adds alone that take the time, and
-# twice as many at once make up for the slower clocks of the older ones.
+# All Intel processors with AVX-512. Unlike in numba_kernels, only the multiply-adds matter here, and doubling their
+# number outweighs the lower clocks of the older processors.
 _WIDE = frozenset({
     "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client", "tigerlake", "rocketlake",
     "icelake-server", "sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d",
@@ -47,7 +50,7 @@ _DOUBLE, _INT = ir.DoubleType(), ir.IntType(64)
 
 
 def _tile_of(context):
-    """Rows, vectors of a row, and numbers of a vector, that fill the processor's registers and do not overflow them."""
+    """The register tile: rows, vectors in a row, and numbers in a vector, such that the registers suffice."""
     triple, _, features = context.codegen().magic_tuple()
     if "+avx512f" in features:
         return 8, 3, 8
@@ -72,13 +75,13 @@ def _tile_columns(_context):
 
 
 def _tile_product(a_step, a_row):
-    """A function that adds a product to a tile of C: C[r, j] ← fma(A[r, t], B[t, j], C[r, j]), one t after the other.
+    """A function that adds a product to a register tile: C[r, j] ← fma(A[r, t], B[t, j], C[r, j]), for each t in order.
 
-    It takes the addresses of A, B and C, and how far apart the rows of B and C are, in numbers.
+    It takes the addresses of A, B and C, and the strides of the rows of B and C, in numbers.
 
     Args:
-        a_step: How far apart A's columns are.
-        a_row: And its rows.
+        a_step: The stride of A's columns.
+        a_row: The stride of A's rows.
     """
 
     @intrinsic
@@ -148,7 +151,7 @@ _product_of_rows = _tile_product(1, BLOCK)
 
 @_jit
 def _add_inner(a, b, b_step, columns, count, c, c_step):
-    """C ← C + AᵀB: A, of ``count`` rows of a block, B and C by their addresses."""
+    """C ← C + AᵀB, for the addresses of A, of ``count`` rows of a block, B and C."""
     for j in range(0, columns, _tile_columns()):
         for p in range(0, BLOCK, _tile_rows()):
             _product_of_columns(a + 8 * p, b + 8 * j, b_step, c + 8 * (p * c_step + j), c_step, count)
@@ -156,7 +159,7 @@ def _add_inner(a, b, b_step, columns, count, c, c_step):
 
 @_jit
 def _add_outer(a, rows, b, c, columns):
-    """C ← C + AB: A, of so many rows of a block, B and C, which are strips of so many columns, by their addresses."""
+    """C ← C + AB, for the addresses of A, of ``rows`` rows of a block, B and C, strips of ``columns`` columns."""
     for j in range(0, columns, _tile_columns()):
         for i in range(0, rows, _tile_rows()):
             _product_of_rows(a + 8 * BLOCK * i, b + 8 * j, columns, c + 8 * (columns * i + j), columns, BLOCK)
@@ -164,7 +167,7 @@ def _add_outer(a, rows, b, c, columns):
 
 @_jit
 def _reflectors(v, width, tau, negative):
-    """Replaces Gaussians by the vectors of reflections; says by what factors, and which columns of Q change sign."""
+    """Replaces Gaussians by the vectors of reflections; sets their factors and the columns of Q that change sign."""
     sigma = np.zeros(width)
     for i in range(len(v)):
         row = v[i]
@@ -191,7 +194,7 @@ def _reflectors(v, width, tau, negative):
 
 @_jit
 def _factor(gram, tau, factor):
-    """The transpose of T, by the inner products of the vectors."""
+    """Computes the transpose of T from the inner products of the vectors."""
     factor[:] = 0
     for k in range(len(tau)):
         column = factor[k]
@@ -207,14 +210,14 @@ def _factor(gram, tau, factor):
 
 @_jit
 def prepare(v, width, tau, negative, factor):
-    """A block's Gaussians become its vectors, and the transpose of its T is made.
+    """Replaces a block's Gaussians by its vectors, and computes the transpose of its T.
 
     Args:
-        v: Rows of `BLOCK` numbers, of which the last block may have only ``width``, and 0 after them.
-        width: How many vectors there are.
-        tau: For their factors.
-        negative: For whether their columns of Q change sign.
-        factor: A `BLOCK` × `BLOCK` matrix.
+        v: Rows of `BLOCK` numbers; in the last block only ``width`` are used, and the others are 0.
+        width: The number of vectors.
+        tau: Output: the factors of the reflections.
+        negative: Output: which columns of Q change sign.
+        factor: Output: the transpose of T, a `BLOCK` × `BLOCK` matrix.
     """
     _reflectors(v, width, tau, negative)
     gram = np.zeros((BLOCK, _GRAM))
@@ -226,7 +229,7 @@ def prepare(v, width, tau, negative, factor):
 
 @_jit
 def begin(block, v, strip, first, width, products):
-    """A strip of the identity, and its inner products with the vectors of the last block that changes it."""
+    """Sets a strip of the identity, and its inner products with the vectors of the last block that changes it."""
     strip[:] = 0
     for j in range(width):
         strip[first + j, j] = 1
@@ -238,9 +241,9 @@ def begin(block, v, strip, first, width, products):
 
 @_jit
 def unfold(last, first, v, begins, factors, strip, rows, products, scaled):
-    """Reflects a strip by the blocks ``last``, …, ``first + 1``; ``products`` are its own with the next block to come.
+    """Reflects a strip by the blocks ``last``, …, ``first + 1``; ``products`` are its products with the next block.
 
-    Each row is loaded once for what one block adds to it and for its products with the next one.
+    Each row is loaded once, for the reflection by one block and for its products with the next.
     """
     q, w, u, columns = strip.ctypes.data, products.ctypes.data, scaled.ctypes.data, strip.shape[1]
     for block in range(last, first, -1):
@@ -258,7 +261,7 @@ def unfold(last, first, v, begins, factors, strip, rows, products, scaled):
                 _add_inner(other + 8 * BLOCK * (row - begin + BLOCK), here, columns, columns, count, w, columns)
 
 
-# Matrices of one block, which a fixed width would make many times as large if it has few columns: Q is made in place.
+# Matrices of a single block: padding a few columns to a block would multiply the size. Q is computed in place.
 
 
 @_jit
@@ -291,7 +294,7 @@ def scaled_identity(top, gram, tau):
 
 @_jit
 def unfold_rows(v, first, scaled):
-    """Replaces rows of V, from ``first`` on, by those of Q."""
+    """Replaces rows of V, which begin with row ``first``, by those of Q."""
     n = v.shape[1]
     sums = np.empty(n)
     for i in range(len(v)):

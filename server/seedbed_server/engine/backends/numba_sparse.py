@@ -1,41 +1,43 @@
-"""The mask of sparse and the permutation («Sparse» of docs/stream-v1.md): the reference's bits, many elements at once.
+"""The mask of sparse and the permutation («Sparse» of docs/stream-v1.md), vectorised, with the bits of the reference.
 
-A panel has up to `PANEL` slots, each for an element: its column and its row. The Feistel network runs over all slots in
-32-bit lanes, so that the keys lie by round, a row of a table for each. They are dear, and depend on the columns alone.
-So elements are taken by rectangles, which have the same columns in every row. A wide one is cut into strips that fit
-into a panel, and the keys stay for all rows of a strip; of a narrow one, a panel holds many rows at once. Rectangles
-that would leave a panel nearly empty share it.
+A panel has up to `PANEL` slots; each holds the column and the row of one element. The Feistel network runs over all
+slots in 32-bit lanes, so keys are stored by round, in one row of a table for each. Keys are expensive and depend only
+on the column. Therefore elements are grouped into rectangles, which have the same columns in every row. A wide
+rectangle is cut into strips that fit into a panel, whose keys serve all rows; a panel holds many rows of a narrow one.
+Small rectangles share a panel.
 
-Walking a cycle would hold up a whole vector for one lane. If many slots are outside, all of the panel is computed once
-more; if few are, they move with their keys into a second panel, and go on there.
+Cycle walking would stall a whole vector for a single lane. If many slots are outside the rows, the whole panel is
+computed again; if few are, they move with their keys to a second panel and continue there.
 
-Numba tells by a function's own file whether machine code on disk is old. What comes from numba_kernels is how to
-compile, and Philox, which cannot change. Numba inlines whatever a function of ``_inline`` calls: so call no others
-there.
+Numba invalidates cached machine code only when the file of the function itself changes. From numba_kernels come only
+the decorators and Philox, which is frozen. Numba inlines everything that an ``_inline`` function calls, so call only
+small functions there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..constants import FEISTEL_ROUNDS
+from ..constants import FEISTEL_ROUNDS, MURMUR_M
 from .numba_kernels import _LOW, _MULTIPLIER0, _inline, _jit, _merged, _rounds
 
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
+_MIX0, _MIX1 = map(u32, MURMUR_M)
+
 PANEL = 352
-"""Slots of a panel: the keys, of 22 KiB, stay in the first-level cache. (Not a power of two: see numba_kernels.)"""
+"""Slots of a panel; their keys, 22 KiB, stay in the first-level cache. (Not a power of two: see numba_kernels.)"""
 
 _LANES = 32
-"""Slots are computed by so many, the last ones for nothing: elements left over would be computed one by one."""
+"""Slots are padded to a multiple of this: a remainder would be computed one by one."""
 
 _FEW = 1 / 8
-"""The share of slots from which on it is dearer to move them with their keys than to compute all of the panel again."""
+"""Above this fraction of slots, computing the whole panel again is cheaper than moving slots with their keys."""
 
-# The rows of the table, each of PANEL words. Those of the keys are followed by the halves of the slots' numbers.
+# The rows of the table, of PANEL words each: first the keys, then the halves of the slots' positions.
 _HALVES = FEISTEL_ROUNDS
 _WALKERS = _HALVES + 2  # the second panel
-_SLOTS = _WALKERS + FEISTEL_ROUNDS + 2  # where the walkers are in the first one
+_SLOTS = _WALKERS + FEISTEL_ROUNDS + 2  # the walkers' slots in the first panel
 _STAYING = _SLOTS + 1
 TABLE = (_STAYING + 1) * PANEL
 """Words of the table."""
@@ -43,7 +45,7 @@ TABLE = (_STAYING + 1) * PANEL
 
 @_inline
 def _at(row, slot):
-    """The place of a slot in a row of the table; without a sign, lest LLVM think that it might count from the end."""
+    """The index of a slot in a row of the table; unsigned, so LLVM need not handle negative indices."""
     return u64(row * PANEL) + u64(slot)
 
 
@@ -54,14 +56,14 @@ def _low_bits(bits):
 
 @_inline
 def _split(number, bits):
-    """The low and the high half."""
+    """The low and the high half of a number."""
     low_bits = _low_bits(bits)
     return u32(number & ((u64(1) << low_bits) - u64(1))), u32(number >> low_bits)
 
 
 @_inline
 def _is_below(low, high, limit):
-    """Whether a number is below another, by their halves."""
+    """Whether a number, given by its halves, is below a limit, given likewise."""
     return (high < limit[1]) | ((high == limit[1]) & (low < limit[0]))
 
 
@@ -81,14 +83,14 @@ def _draw_keys(table, columns, seed, stream):
 @_inline
 def _mixed(half, key):
     h = u32(half ^ key)
-    h = u32(u32(h ^ u32(h >> u32(16))) * u32(0x85EBCA6B))
-    h = u32(u32(h ^ u32(h >> u32(13))) * u32(0xC2B2AE35))
+    h = u32(u32(h ^ u32(h >> u32(16))) * _MIX0)
+    h = u32(u32(h ^ u32(h >> u32(13))) * _MIX1)
     return u32(h ^ u32(h >> u32(16)))
 
 
 @_jit
 def _feistel(keys, halves, count, mask):
-    """Four rounds for all slots, then the next four: all sixteen in one go would wait for each other."""
+    """Four rounds for all slots, then the next four: all sixteen for one vector would be bound by latency."""
     count = (count + _LANES - 1) // _LANES * _LANES
     for step in range(0, FEISTEL_ROUNDS, 4):
         for j in range(count):
@@ -102,7 +104,7 @@ def _feistel(keys, halves, count, mask):
 
 @_jit
 def _permute(table, rows_of_slots, row, rows, bits):
-    """Takes each slot's row, the panel's being ``row``, through the permutation."""
+    """Permutes each slot's row, ``row + rows_of_slots``."""
     count = len(rows_of_slots)
     mask, limit = _split((u64(1) << bits) - u64(1), bits), _split(rows, bits)
     for j in range(count):
@@ -132,7 +134,7 @@ def _replace_outside(halves, others, count, limit):
 
 @_merged
 def _walk(table, count, mask, limit):
-    """Goes on with the slots that are outside until none is."""
+    """Permutes the slots that are outside again until none is."""
     walkers = table[_WALKERS * PANEL :]
     own = walkers[_HALVES * PANEL :]
     found = _outside(table[_HALVES * PANEL :], count, limit, table[_SLOTS * PANEL :])
@@ -160,23 +162,23 @@ def _outside(halves, count, limit, which):
 
 @_jit
 def _move(panel, slots, count, to):
-    """Moves some slots to the front of a panel, which may be the same one."""
+    """Moves some slots to the front of a panel, possibly the same one."""
     for i in range(count):
         for row in range(_HALVES + 2):
             to[_at(row, i)] = panel[_at(row, slots[u64(i)])]
 
 
-# Elements. A law is five unsigned integers: the tensor's rows, how many of each column are 0, the bits of the network's
-# numbers, the tensor's seed, and the mask's stream.
+# Elements. A law is five unsigned integers: the tensor's rows, the zeros of each column, the bits of the network's
+# positions, the tensor's seed, and the mask's stream.
 
 
 @_jit
 def mask(law, columns, starts, lengths, out, itemsize):
-    """Sets elements to 0.
+    """Sets the masked elements to 0.
 
     Args:
-        law: See above; it leaves one row at least.
-        columns: The tensor's.
+        law: See above; at least one row of each column is not 0.
+        columns: The tensor's columns.
         starts: The first element of each run.
         lengths: The elements of each run.
         out: The bytes of all runs' elements.
@@ -203,10 +205,10 @@ def mask(law, columns, starts, lengths, out, itemsize):
 
 @_merged
 def _rectangle(starts, lengths, run, taken, columns):
-    """The next elements that have the same columns in every row, and whose rows are equally far apart.
+    """The next rectangle: elements with the same columns in every row, and rows at equal distances.
 
     Returns:
-        How many columns and rows, the distance of the rows, and where the next rectangle begins.
+        Its numbers of columns and rows, the distance of its rows, and the start of the next rectangle.
     """
     column, rest = (starts[run] + taken) % columns, lengths[run] - taken
     width = min(rest, columns - column)
@@ -220,7 +222,7 @@ def _rectangle(starts, lengths, run, taken, columns):
 
 @_merged
 def _alike(starts, lengths, columns):
-    """How many of the first runs have the same columns, and how far apart they are."""
+    """The number of leading runs that have the same columns, and their distance."""
     if len(starts) == 1 or (starts[1] - starts[0]) % columns != 0:
         return 1, 0
     jump, count = starts[1] - starts[0], 1
@@ -231,7 +233,7 @@ def _alike(starts, lengths, columns):
 
 @_merged
 def _set_slots(columns, rows, column, row, width, height, step):
-    """Gives slots to the elements of a rectangle."""
+    """Assigns slots to the elements of a rectangle."""
     for i in range(height):
         for j in range(width):
             columns[i * width + j], rows[i * width + j] = u64(column + j), u64(row + i * step)
@@ -245,7 +247,7 @@ def _mask_panel(law, table, columns, rows, out, itemsize):
 
 @_merged
 def _mask_rectangle(law, table, slots, column, row, width, height, step, out, itemsize):
-    """Masks what a panel is too small for."""
+    """Masks a rectangle that does not fit into one panel."""
     strip, together = -(-width // -(-width // PANEL)), max(PANEL // width, 1)
     for first in range(0, width, strip):
         some = min(strip, width - first)
@@ -271,18 +273,18 @@ def _mask_rows(law, table, rows, row, out, itemsize):
 
 @_jit
 def _zero_below(halves, limit, out, zero):
-    """``zero`` is one of the elements' type: Numba would make floats of u64 and a literal."""
+    """``zero`` has the elements' type: Numba would turn u64 and a literal into floats."""
     for j in range(len(out)):
         out[j] = zero if _is_below(halves[_at(0, j)], halves[_at(1, j)], limit) else out[j]
 
 
 @_jit
 def places(law, indices, out):
-    """Where the permutation of a law's first column takes each index."""
+    """The image of each index under the permutation of a law's first column."""
     table = np.empty(TABLE, np.uint32)
     _draw_keys(table, np.zeros(PANEL, np.uint64), law[3], law[4])
     for begin in range(0, len(indices), PANEL):
-        to = out[begin : begin + PANEL]
+        target = out[begin : begin + PANEL]
         _permute(table, indices[begin : begin + PANEL], u64(0), law[0], law[2])
-        for j in range(len(to)):
-            to[j] = (u64(table[_at(_HALVES + 1, j)]) << _low_bits(law[2])) | u64(table[_at(_HALVES, j)])
+        for j in range(len(target)):
+            target[j] = (u64(table[_at(_HALVES + 1, j)]) << _low_bits(law[2])) | u64(table[_at(_HALVES, j)])

@@ -1,10 +1,10 @@
-"""Compiles our kernels, and nobody else's functions, for the widest vectors that a processor has.
+"""Compiles the engine's kernels, and no other functions, for the widest vectors of a processor.
 
-Trainers run the engine beside Numba functions of their own. So nothing global is changed: the kernels have a pipeline
-of their own, which puts an attribute on each. It decides how many lanes a vector has, and not what is computed in them.
+A training process may have Numba functions too, so nothing global changes: the kernels have their own pipeline, which
+sets an attribute on each function. The attribute determines the number of lanes, not what they compute.
 
-Numba keeps machine code on disk under the processor's name and features, and what is decided here depends on the name
-alone: machines that share a home directory do not get each other's.
+Numba caches machine code on disk under the processor's name and features, and this choice depends on the name only. So
+machines that share a home directory do not load each other's code.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from numba.core.typed_passes import BaseNativeLowering, NativeLowering
 
 
 def wide_on(processors: Set[str]) -> type[CompilerBase]:
-    """What ``njit(pipeline_class=...)`` takes: vectors of 512 bits on these processors, by LLVM's names for them."""
+    """A compiler for ``njit(pipeline_class=...)``: 512-bit vectors on these processors, given by LLVM's names."""
 
     class WideLower(Lower):
         def setup_function(self, fndesc: object) -> None:
             super().setup_function(fndesc)
-            _, processor, _ = self.context.codegen().magic_tuple()  # of the key on disk; NUMBA_CPU_NAME, if that is set
+            _, processor, _ = self.context.codegen().magic_tuple()  # as in the cache's key; honours NUMBA_CPU_NAME
             if processor in processors:
-                # llvmlite's own `add` knows the attributes without values only; what is there is written as it is.
+                # `add` of llvmlite accepts only attributes without values, but the set is written out unchanged.
                 set.add(self.function.attributes, '"prefer-vector-width"="512"')
 
     @register_pass(mutates_CFG=True, analysis_only=False)

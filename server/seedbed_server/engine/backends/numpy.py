@@ -1,7 +1,7 @@
-"""The reference: every law in the fewest lines of NumPy, to be read beside docs/stream-v1.md.
+"""The reference: all laws in as little NumPy as possible, to be read together with docs/stream-v1.md.
 
-NumPy's elementwise float32 and float64 arithmetic is IEEE-754, each operation rounded once; with `fma` beside it, that
-is all that the laws ask for. Names follow the document.
+NumPy's elementwise float32 and float64 arithmetic conforms to IEEE 754: each operation rounds once. Together with `fma`
+it is all that the laws need. Names follow the document.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ from ..constants import (
     MIDDLE_FROM32,
     MIDDLE_LARGEST32,
     MIDDLE_SLOPE32,
+    MURMUR_M,
     NEAR32,
     NEAR_CENTRE32,
     ORTHOGONAL_BLOCK,
     PHILOX_M,
+    PHILOX_ROUNDS,
     PHILOX_W,
     QUANTILE_CENTRAL,
     QUANTILE_FAR,
+    QUANTILE_FAR_SHIFT,
+    QUANTILE_HALF_WIDTH,
+    QUANTILE_HALF_WIDTH_SQUARED,
     QUANTILE_TAIL,
+    QUANTILE_TAIL_SHIFT,
     SIN32,
     SIN64,
     TWO_LN2,
@@ -69,13 +75,13 @@ class NumpyBackend(CpuBackend):
 
     name = "numpy"
     tile = 1 << 15  # temporaries stay in the second-level cache
-    share = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse", "disk"), 1 << 14)
+    grain = dict.fromkeys(("uniform", "normal", "trunc_normal", "sparse", "disk"), 1 << 14)
 
     def sample(self, parameters: Parameters, stream: Stream, runs: Runs, out: NDArray[Any]) -> None:
         elements = expanded(runs).astype(np.uint64)
         of_block = _float64_law if out.dtype == np.float64 else _float32_law
         per_block = 2 if out.dtype == np.float64 else 4
-        # Elements ascend, so that those of one block are neighbours: each block is computed once.
+        # Elements ascend, so those of one block are adjacent, and each block is computed once.
         block = elements // np.uint64(per_block)
         is_new = np.concatenate([[True], block[1:] != block[:-1]])
         values = of_block(parameters, philox(block[is_new], stream))
@@ -109,7 +115,7 @@ def philox(block: U64, stream: Stream) -> list[U32]:
     c0, c1 = block & _LOW32, block >> np.uint64(32)
     c2, c3 = (np.full_like(block, half) for half in (stream.stream & 0xFFFFFFFF, stream.stream >> 32))
     k0, k1 = stream.seed & 0xFFFFFFFF, stream.seed >> 32
-    for _ in range(10):
+    for _ in range(PHILOX_ROUNDS):
         product0, product1 = np.uint64(PHILOX_M[0]) * c0, np.uint64(PHILOX_M[1]) * c2
         c0, c1, c2, c3 = (
             (product1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0),
@@ -121,7 +127,7 @@ def philox(block: U64, stream: Stream) -> list[U32]:
     return [c.astype(np.uint32) for c in (c0, c1, c2, c3)]
 
 
-# Laws («Laws»). Each takes the words of n blocks, and gives their n x 4 float32 or n x 2 float64 values.
+# Laws («Laws»). Each maps the words of n blocks to their n x 4 float32 or n x 2 float64 values.
 
 
 def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
@@ -144,7 +150,7 @@ def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
 
 
 def _float64_law(parameters: Parameters, words: list[U32]) -> Floats:
-    assert not isinstance(parameters, DiskParameters | DiskNormalParameters)  # of float32 alone
+    assert not isinstance(parameters, DiskParameters | DiskNormalParameters)  # float32 only
     w0, w1 = (low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32)) for low, high in (words[:2], words[2:]))
     if isinstance(parameters, NormalParameters):
         return np.stack(box_muller(w0, w1, parameters), axis=1)
@@ -163,7 +169,7 @@ def _clamped(x: Floats, parameters: UniformParameters | TruncNormalParameters | 
     return np.where(x > highest, highest, x)
 
 
-# Normals: Box and Muller (1958). Words of 32 bits make float32, those of 64 bits float64, by the same formulas.
+# Normals: Box and Muller (1958). Words of 32 bits give float32, words of 64 bits float64, by the same formulas.
 
 
 def box_muller(w0: Words, w1: Words, parameters: NormalParameters) -> tuple[Floats, Floats]:
@@ -182,7 +188,7 @@ def on_disk(w0: U32, w1: U32, parameters: DiskParameters) -> tuple[F32, F32]:
 
 
 def _from_lowest(w: U32, lowest: float) -> U32:
-    """Words of all 2^32, stretched over those from the lowest on."""
+    """Maps all 2^32 words to those from ``lowest`` on."""
     count = np.uint64(2**32 - int(lowest))
     return (np.uint64(lowest) + (count * w.astype(np.uint64) >> np.uint64(32))).astype(np.uint32)
 
@@ -191,7 +197,7 @@ def radius(w: Words) -> Floats:
     """sqrt(-2 ln u) with u = (w | 1) / 2^bits."""
     signed = _signed(w | w.dtype.type(1))
     near_one = signed < 0
-    # Near 1 it is the distance to 1 that must be precise.
+    # Near 1, the distance to 1 must be precise.
     below = np.abs(signed)
     octaves, h = _octaves(below)
     bits = 8 * w.itemsize
@@ -217,7 +223,7 @@ def cos_sin(w: Words) -> tuple[Floats, Floats]:
 
 
 def minus_two_log(octaves: Floats, h: Floats) -> Floats:
-    """-2 ln(2^-octaves (1 - h / 2)), of ``h`` in [0, 1]."""
+    """-2 ln(2^-octaves (1 - h / 2)) for ``h`` in [0, 1]."""
     coefficients = LOG32 if h.dtype == np.float32 else LOG64
     return fma(octaves, h.dtype.type(TWO_LN2), fma(h, polynomial(coefficients, h) * h, h))
 
@@ -230,7 +236,7 @@ def _octaves(x: Floats) -> tuple[Floats, Floats]:
 
 
 def _signed(w: Words) -> Floats:
-    """A word as a two's complement, rounded to the float of its width."""
+    """A word as a signed integer, rounded to the float type of its width."""
     return w.view(f"i{w.itemsize}").astype(f"f{w.itemsize}")
 
 
@@ -280,20 +286,20 @@ def quantile(below: F64, above: F64) -> F64:
     """The quantile of the standard normal: AS 241's PPND16 (Wichura 1988), evaluated from the nearer tail.
 
     Args:
-        below: The probability below the wanted value.
-        above: The probability above it, with a small relative error too.
+        below: The probability below the quantile.
+        above: The probability above it, also with a small relative error.
     """
     q = 0.5 * (below - above)
-    r = 0.180625 - q * q
+    r = QUANTILE_HALF_WIDTH_SQUARED - q * q
     central = q * polynomial(QUANTILE_CENTRAL[0], r) / polynomial(QUANTILE_CENTRAL[1], r)
     t = np.sqrt(0.5 * minus_two_log(*_octaves(np.where(below < above, below, above))))
-    near, far = t - 1.6, t - 5.0
+    near, far = t - QUANTILE_TAIL_SHIFT, t - QUANTILE_FAR_SHIFT
     tail = np.where(
-        t <= 5.0,
+        t <= QUANTILE_FAR_SHIFT,
         polynomial(QUANTILE_TAIL[0], near) / polynomial(QUANTILE_TAIL[1], near),
         polynomial(QUANTILE_FAR[0], far) / polynomial(QUANTILE_FAR[1], far),
     )
-    return np.where(np.abs(q) <= 0.425, central, np.where(q < 0, -tail, tail))
+    return np.where(np.abs(q) <= QUANTILE_HALF_WIDTH, central, np.where(q < 0, -tail, tail))
 
 
 def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
@@ -305,11 +311,11 @@ def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
     return y
 
 
-# Sparse («Sparse»): a keyed permutation of each column's rows, by a Feistel network that walks its cycles.
+# Sparse («Sparse»): a keyed permutation of each column's rows, by a Feistel network with cycle walking.
 
 
 def permuted(row: U64, column: U64, mask: SparseMask, seed: int) -> U64:
-    """Where the permutation of each column takes each row."""
+    """The image of each row under the permutation of its column."""
     bits = mask.bits
     low_bits = (bits + 1) // 2
     stream = Stream(seed, mask.stream)
@@ -335,8 +341,8 @@ def _feistel(position: U64, keys: list[U32], bits: int, low_bits: int) -> U64:
 def _mixed(half: U64, key: U32) -> U64:
     """MurmurHash3's 32-bit finaliser."""
     h = half.astype(np.uint32) ^ key
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(MURMUR_M[0])
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(MURMUR_M[1])
     return (h ^ (h >> np.uint32(16))).astype(np.uint64)
 
 
@@ -360,7 +366,7 @@ def _orthonormal(a: F64, cancelled: IsCancelled) -> F64:
 
 
 def _reflectors(a: F64) -> tuple[F64, F64, F64]:
-    """V, τ, β: the reflection 1 − τ v vᵀ by column k of V takes that of a, from row k on, to (β, 0, …)."""
+    """V, τ, β: the reflection 1 − τ v vᵀ by column k of V maps column k of a, from row k on, to (β, 0, …)."""
     below, x, sigma = np.tril(a, -1), np.diag(a).copy(), np.zeros(a.shape[1])
     for row in below:
         sigma = fma(row, row, sigma)
@@ -381,7 +387,7 @@ def _block_factor(v: F64, tau: F64) -> F64:
 
 
 def _product(a: F64, b: F64, c: F64) -> F64:
-    """``c + a b``, added from the first column and row to the last."""
+    """``c + a b``, added from the first column of a and row of b to the last."""
     for column, row in zip(a.T, b, strict=True):
         c = fma(column[:, None], row, c)
     return c

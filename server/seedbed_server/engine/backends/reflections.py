@@ -1,8 +1,9 @@
-"""Random orthogonal matrices on the CPU's threads: what is done in which order and where, around the compiled kernels.
+"""Random orthogonal matrices on CPU threads: order, memory and tasks around the compiled kernels.
 
 Stewart, The Efficient Generation of Random Orthogonal Matrices with an Application to Condition Estimators (1980): the
-vectors of the reflections are made of Gaussians directly, and nothing is factorised. Schreiber and Van Loan, A
-Storage-Efficient WY Representation for Products of Householder Transformations (1989): they are applied in blocks.
+vectors of the reflections are computed from Gaussians directly, without a factorisation. Schreiber and Van Loan, A
+Storage-Efficient WY Representation for Products of Householder Transformations (1989): reflections are applied in
+blocks.
 """
 
 from __future__ import annotations
@@ -16,57 +17,57 @@ from ..constants import ORTHOGONAL_BLOCK as BLOCK
 from . import numba_orthogonal as kernels
 from .cpu import SampleGaussians
 from .numba_orthogonal import STRIP
-from .turns import Check, Share
+from .turns import Check, ForEach
 
 F64 = NDArray[np.float64]
 
 FEW = BLOCK
-"""Columns of matrices that are one block, and take less time and memory as they are than in strips."""
+"""Matrices of at most this many columns are one block, and need less time and memory without strips."""
 
 _TASK_ROWS = 1 << 10
-"""Rows of a block whose Gaussians are drawn at once: a millisecond of work."""
+"""Rows of a block whose Gaussians one task samples: a millisecond of work."""
 
 _TASK_ELEMENTS = 1 << 17
-"""Elements of a matrix of few columns that are worked on at once."""
+"""Elements of a matrix of few columns in one task."""
 
 _TASK_MULTIPLY_ADDS = 1 << 26
-"""What is done of a strip before it is asked whether to go on: some 10 ms."""
+"""Work on a strip between polls of ``cancelled``: some 10 ms."""
 
 _STRIPS = 6
-"""Strips that each thread has at least, so that all end at about the same time, before they are made wider."""
+"""The fewest strips for each thread, so that all finish at about the same time; only then may strips be wider."""
 
 _WIDER = 1 << 11
-"""For each so many columns of the matrix they are wider: all vectors come from memory for each strip."""
+"""Strips are wider by one `STRIP` for each of this many columns: each strip loads all vectors from memory."""
 
 _LINE = 8  # float64s of a cache line
 
 
-def orthonormal(rows: int, columns: int, sample: SampleGaussians, share: Share, threads: int) -> F64:
-    """The matrix, of gain 1.
+def orthonormal(rows: int, columns: int, sample: SampleGaussians, for_each: ForEach, threads: int) -> F64:
+    """Computes an orthogonal matrix of gain 1.
 
-    A part of it would take fewer strips, but all of the vectors: of a square matrix's columns, the first tenth costs a
-    hundredth of the time. Nobody has asked for that yet: all of it is made, once for all its parts.
+    A region could be computed from fewer strips, though from all vectors: the first tenth of a square matrix's columns
+    costs a hundredth of the time. That is not implemented; the whole matrix is computed once for all regions.
 
-    The vectors of a square matrix take half its memory, and of a tall one as much as it; strips, with very many
-    threads, as much again.
+    The vectors of a square matrix take half as much memory as the matrix, and those of a tall one as much; the strips
+    of very many threads take as much again.
 
     Args:
-        rows: Of the matrix.
-        columns: Of the matrix.
-        sample: Draws Gaussians.
-        share: Has work done.
-        threads: By so many threads.
+        rows: The number of rows.
+        columns: The number of columns.
+        sample: Samples Gaussians.
+        for_each: Runs tasks on threads.
+        threads: The number of threads.
     """
     if min(rows, columns) <= FEW:
-        return _of_few(rows, columns, sample, share)
-    return _OfBlocks(rows, columns, sample, share, threads).matrix
+        return _of_few(rows, columns, sample, for_each)
+    return _OfBlocks(rows, columns, sample, for_each, threads).matrix
 
 
 # In blocks.
 
 
 class _Scratch(NamedTuple):
-    """What a thread works on."""
+    """The working memory of one strip."""
 
     strip: F64
     products: F64
@@ -74,7 +75,7 @@ class _Scratch(NamedTuple):
 
 
 class _OfBlocks:
-    def __init__(self, rows: int, columns: int, sample: SampleGaussians, share: Share, threads: int) -> None:
+    def __init__(self, rows: int, columns: int, sample: SampleGaussians, for_each: ForEach, threads: int) -> None:
         self._m, self._n = max(rows, columns), min(rows, columns)
         self._is_wide, self._columns = rows < columns, columns
         self._sample = sample
@@ -90,15 +91,15 @@ class _OfBlocks:
             for block, first in enumerate(firsts)
             for begin in range(0, self._m - first, _TASK_ROWS)
         ]
-        share(self._draw, pieces)
-        share(self._prepare, range(len(firsts)))
+        for_each(self._draw, pieces)
+        for_each(self._prepare, range(len(firsts)))
         self.matrix = np.empty((rows, columns))
         self._by_columns = self.matrix.T if self._is_wide else self.matrix
-        # The last strips are reflected by the most blocks: they come first, so that no thread is left with a long one.
-        share(self._unfold, range(0, self._n, self._strip)[::-1], is_told=True)
+        # The last strips are reflected by the most blocks; they come first, so no thread ends with a long task.
+        for_each(self._unfold, range(0, self._n, self._strip)[::-1], reports_progress=True)
 
     def _block(self, block: int) -> tuple[F64, int]:
-        """A block's vectors, and how many they are."""
+        """A block's vectors, and their number."""
         begin, height = self._begins[block], self._m - block * BLOCK
         return self._v[begin : begin + height * BLOCK].reshape(height, BLOCK), min(BLOCK, self._n - block * BLOCK)
 
@@ -143,12 +144,12 @@ class _OfBlocks:
 
 
 def _whole(rows: int) -> int:
-    """Rows up to the end of the last tile."""
+    """Rows, padded to whole register tiles."""
     return -(-rows // kernels.MOST_TILE_ROWS) * kernels.MOST_TILE_ROWS
 
 
 def _aligned(rows: int, columns: int) -> F64:
-    """A strip that begins with a cache line: a vector that crosses two takes twice as long to load."""
+    """A strip aligned to a cache line: loading a vector that crosses two lines takes twice as long."""
     memory = np.empty(rows * columns + _LINE)
     skipped = -(_address(memory) // 8) % _LINE
     return memory[skipped : skipped + rows * columns].reshape(rows, columns)
@@ -162,8 +163,8 @@ def _address(array: F64) -> int:
 # Of few columns.
 
 
-def _of_few(rows: int, columns: int, sample: SampleGaussians, share: Share) -> F64:
-    q = _drawn(rows, columns, sample, share)
+def _of_few(rows: int, columns: int, sample: SampleGaussians, for_each: ForEach) -> F64:
+    q = _drawn(rows, columns, sample, for_each)
     m, n = q.shape
     tau, negative, gram = np.empty(n), np.empty(n, np.bool_), np.zeros((n, n))
     pieces = [slice(first, min(first + _TASK_ELEMENTS // n, m)) for first in range(0, m, _TASK_ELEMENTS // n)]
@@ -174,7 +175,7 @@ def _of_few(rows: int, columns: int, sample: SampleGaussians, share: Share) -> F
             check()
             kernels.add_gram(q[piece], gram)
 
-    share(add_in_order, [None])
+    for_each(add_in_order, [None])
     scaled = kernels.scaled_identity(q[:n].copy(), gram, tau)
 
     def unfold(piece: slice, check: Check) -> None:
@@ -182,11 +183,11 @@ def _of_few(rows: int, columns: int, sample: SampleGaussians, share: Share) -> F
         kernels.unfold_rows(q[piece], piece.start, scaled)
         q[piece] *= np.where(negative, -1.0, 1.0)
 
-    share(unfold, pieces)
+    for_each(unfold, pieces)
     return np.ascontiguousarray(q.T) if rows < columns else q
 
 
-def _drawn(rows: int, columns: int, sample: SampleGaussians, share: Share) -> F64:
+def _drawn(rows: int, columns: int, sample: SampleGaussians, for_each: ForEach) -> F64:
     """The Gaussian matrix, or its transpose, whichever is tall."""
     gaussian = np.empty(rows * columns)
 
@@ -195,6 +196,6 @@ def _drawn(rows: int, columns: int, sample: SampleGaussians, share: Share) -> F6
         part = gaussian[first : first + _TASK_ELEMENTS]
         sample((np.array([first]), np.array([len(part)])), part)
 
-    share(draw, range(0, len(gaussian), _TASK_ELEMENTS))
+    for_each(draw, range(0, len(gaussian), _TASK_ELEMENTS))
     matrix = gaussian.reshape(rows, columns)
     return np.ascontiguousarray(matrix.T) if rows < columns else matrix

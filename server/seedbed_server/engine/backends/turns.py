@@ -1,4 +1,4 @@
-"""Long tasks of which each thread takes the next when it is free."""
+"""Runs long tasks on several threads; each thread takes the next task when it is free."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from ..errors import Cancelled
 from .base import IsCancelled, Watch
 
 Check = Callable[[], None]
-"""Raises `Cancelled` if the work is to end."""
+"""Raises `Cancelled` if the work must end."""
 
 T = TypeVar("T")
 
 _PATIENCE = 0.02
-"""Seconds between two questions whether to go on, while the last tasks are at work elsewhere."""
+"""Seconds between polls of ``cancelled`` while other threads finish the last tasks."""
 
 
-class Share(Protocol):
+class ForEach(Protocol):
     """Does work for each task, on all threads; when it returns or raises, no thread is at work any more."""
 
-    def __call__(self, work: Callable[[T, Check], None], tasks: Iterable[T], /, *, is_told: bool = False) -> None: ...
+    def __call__(
+        self, work: Callable[[T, Check], None], tasks: Iterable[T], /, *, reports_progress: bool = False
+    ) -> None: ...
 
 
 def take_turns(
@@ -33,33 +35,33 @@ def take_turns(
     work: Callable[[T, Check], None],
     tasks: Iterable[T],
     *,
-    is_told: bool = False,
+    reports_progress: bool = False,
 ) -> None:
-    """Does all tasks on this thread and on those of a pool that have nothing else to do.
+    """Does all tasks on this thread and on the idle threads of a pool.
 
     Args:
-        pool: Of the other threads; it may be at work for others for as long as it likes.
-        threads: How many take part, this one included.
-        cancelled: Asked by this thread alone.
-        work: Called with a task, and with what it is to call often: that ends it when another has failed.
-        tasks: In the order in which they are begun.
-        is_told: Whether ``cancelled``, if it is a `Watch`, is told which share of the tasks is done.
+        pool: The other threads; they may be busy with other work for any time.
+        threads: The most threads to use, this one included.
+        cancelled: Polled by this thread only.
+        work: Called with a task and a `Check`, which it must call often: it raises when another task has failed.
+        tasks: The tasks, in the order in which they are started.
+        reports_progress: Whether to report the fraction of finished tasks to ``cancelled``, if that is a `Watch`.
 
     Raises:
-        Cancelled: Once ``cancelled()`` is true.
+        Cancelled: ``cancelled()`` is true.
     """
     left, stopped = deque(tasks), threading.Event()
     count, finished = len(left), deque[None]()
 
-    def listen() -> None:
+    def check_stopped() -> None:
         if stopped.is_set():
             raise Cancelled
 
-    def ask() -> None:
+    def check_cancelled() -> None:
         if stopped.is_set() or cancelled():
             raise Cancelled
-        if is_told and isinstance(cancelled, Watch):
-            cancelled.tell(len(finished) / count)
+        if reports_progress and isinstance(cancelled, Watch):
+            cancelled.report(len(finished) / count)
 
     def work_on(check: Check) -> None:
         try:
@@ -75,15 +77,15 @@ def take_turns(
             raise
 
     helpers = min(threads, len(left)) - 1 if pool else 0
-    futures = [pool.submit(work_on, listen) for _ in range(helpers) if pool]
+    futures = [pool.submit(work_on, check_stopped) for _ in range(helpers) if pool]
     errors: list[BaseException] = []
     try:
-        work_on(ask)
+        work_on(check_cancelled)
         while wait([future for future in futures if not future.cancel()], _PATIENCE).not_done:
-            ask()
+            check_cancelled()
     except BaseException as raised:
         stopped.set()
         errors.append(raised)
     errors += [error for future in futures if not future.cancel() and (error := future.exception())]
-    if errors:  # an error before the cancellation that follows from it
+    if errors:  # an error takes precedence over the cancellations that it causes
         raise min(errors, key=lambda error: isinstance(error, Cancelled))

@@ -1,9 +1,8 @@
-"""A GPU made of threads: what Seedbed uses of CuPy, for machines that have none.
+"""A GPU emulated by threads: the part of CuPy that Seedbed uses, for machines without a GPU.
 
-Put the folder above this one on the path, and ``import cupy`` finds this package. Kernels are compiled by a C++
-compiler, from the same source, and run on the CPU. As on a GPU, what is put on a stream is done later, in its order;
-whoever does not wait reads rubbish. Memory is limited: EMULATED_GPU_BYTES (default 1 GiB) on each of EMULATED_GPUS
-(default 1).
+With the parent folder on the path, ``import cupy`` finds this package. A C++ compiler compiles the kernels from the
+same source, and they run on the CPU. As on a GPU, work on a stream runs later, in order; without synchronising, one
+reads garbage. Memory is limited to EMULATED_GPU_BYTES (default 1 GiB) on each of EMULATED_GPUS devices (default 1).
 """
 
 from __future__ import annotations

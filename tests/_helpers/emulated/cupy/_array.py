@@ -1,4 +1,4 @@
-"""``cupy.ndarray``: as much of it as the client of ``local:cuda`` and its tests use."""
+"""``cupy.ndarray``: the part that the client of ``local:cuda`` and its tests use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import cuda
 
 
 class _Block:
-    """Memory of the current device, which is given back when its stream has come so far, as CuPy's pool sees to."""
+    """Memory of the current device. As in CuPy's pool, it is freed once its stream has reached that point."""
 
     def __init__(self, byte_count: int) -> None:
         self.device = cuda.Device()
@@ -27,14 +27,14 @@ class _Block:
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
-            self._stream.enqueue(partial(id, self.memory))  # which holds the memory until then
+            self._stream.enqueue(partial(id, self.memory))  # keeps the memory alive until then
 
 
 def _allocate(byte_count: int) -> cuda.Memory:
     try:
         return cuda.Memory(byte_count)
     except cuda.CUDARuntimeError:
-        cuda.get_current_stream().synchronize()  # blocks may be on their way back
+        cuda.get_current_stream().synchronize()  # blocks may be about to be freed
     try:
         return cuda.Memory(byte_count)
     except cuda.CUDARuntimeError as error:
@@ -42,7 +42,7 @@ def _allocate(byte_count: int) -> cuda.Memory:
 
 
 class ndarray:
-    """An array in a device's memory; what is done to it is put on the current stream."""
+    """An array in a device's memory; operations on it are enqueued on the current stream."""
 
     def __init__(self, host: np.ndarray, block: _Block) -> None:
         self._host, self._block = host, block
@@ -70,7 +70,7 @@ class ndarray:
         return self.peek()
 
     def peek(self) -> np.ndarray:
-        """What is there now: what somebody sees who does not wait (not CuPy's)."""
+        """The current content, without synchronising; CuPy has no such method."""
         return self._host.copy()
 
 
@@ -83,7 +83,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> ndarray:
 
 
 def from_dlpack(array: Any) -> ndarray:
-    """Asks for the array's capsule, which here is an `ndarray`, for use on the current stream of its device."""
+    """Requests the array's capsule, here an `ndarray`, for use on the current stream of its device."""
     kind, number = array.__dlpack_device__()
     if kind not in (2, 13):
         raise TypeError("CPU arrays cannot be directly imported to CuPy.")

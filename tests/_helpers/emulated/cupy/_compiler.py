@@ -1,4 +1,4 @@
-"""CUDA's source into a library for the CPU, in place of NVRTC."""
+"""Compiles the CUDA source into a library for the CPU, in place of NVRTC."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KERNELS = [
     *(f"{kernel}_{bits}" for kernel, bits in itertools.product(["repeat", "ones"], [16, 32, 64])),
 ]  # fmt: skip
 
-# Nothing fused, nothing beyond the types' precision: what NVRTC is told by options of its own.
+# No fused operations and no excess precision, as NVRTC's options require.
 FLAGS = ("-std=c++20", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-w")
 
 
 def compiler() -> list[str]:
-    """The command of a C++ compiler: $CXX, g++, or the one that the package ziglang brings (see the Makefile)."""
+    """The command of a C++ compiler: $CXX, g++, or the compiler of the package ziglang (see the Makefile)."""
     if command := os.environ.get("CXX"):
         return shlex.split(command)
     if shutil.which("g++"):

@@ -40,7 +40,7 @@ class _Null:
 
 
 class Stream:
-    """Work that is done in its order, by a thread of its own."""
+    """A queue of work that a dedicated thread runs in order."""
 
     null = _Null()
 
@@ -48,7 +48,7 @@ class Stream:
         self.device = runtime.getDevice()
         self.ptr = id(self)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=_work_off, args=[self._work], daemon=True)
+        self._thread = threading.Thread(target=_run_all, args=[self._work], daemon=True)
         self._thread.start()
         _streams[self.ptr] = self
 
@@ -72,7 +72,7 @@ class Stream:
 
 
 class ExternalStream:
-    """A stream that another library made, given by its address."""
+    """A stream of another library, given by its address."""
 
     def __init__(self, ptr: int, device_id: int = -1) -> None:
         self._stream = _streams[ptr]
@@ -85,7 +85,7 @@ class ExternalStream:
         self._stream.__exit__()
 
 
-def _work_off(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+def _run_all(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while (step := work.get()) is not None:
         step()
 
@@ -140,7 +140,7 @@ class _Runtime:
         return {"name": b"Emulated GPU", "major": 9, "minor": 0, "totalGlobalMem": memory_limit()}
 
     def memcpyAsync(self, target: int, source: int, byte_count: int, kind: int, stream: int) -> None:
-        if kind == self.memcpyHostToDevice:  # ordinary memory, of which CUDA takes a copy at once
+        if kind == self.memcpyHostToDevice:  # pageable memory, which CUDA copies immediately
             copy = ctypes.string_at(source, byte_count)
             _streams[stream].enqueue(lambda: ctypes.memmove(target, copy, byte_count))
         else:
@@ -154,10 +154,10 @@ driver = SimpleNamespace(CUDADriverError=CUDADriverError)
 # Memory.
 
 used: dict[int, int] = {}
-"""Bytes of each device that are allocated."""
+"""The allocated bytes of each device."""
 
 most_used: dict[int, int] = {}
-_memory_lock = threading.RLock()  # memory may be freed, by the garbage collector, while some is allocated
+_memory_lock = threading.RLock()  # the garbage collector may free memory during an allocation
 
 
 def memory_limit() -> int:
@@ -165,7 +165,7 @@ def memory_limit() -> int:
 
 
 class Memory:
-    """Bytes of the current device, full of rubbish."""
+    """Memory of the current device, filled with garbage."""
 
     def __init__(self, byte_count: int) -> None:
         self._device, self.size = runtime.getDevice(), byte_count
@@ -232,7 +232,7 @@ class NVRTCError(RuntimeError):
 
 
 class _Nvrtc:
-    """NVRTC's functions, with a C++ compiler behind them."""
+    """NVRTC's functions, implemented by a C++ compiler."""
 
     NVRTCError = NVRTCError
     compilations = 0
@@ -260,7 +260,7 @@ nvrtc = _Nvrtc()
 
 @contextlib.contextmanager
 def limited(byte_count: int) -> Iterator[None]:
-    """Limits the memory, for a test."""
+    """Limits the memory during a test."""
     before = os.environ.get("EMULATED_GPU_BYTES")
     os.environ["EMULATED_GPU_BYTES"] = str(byte_count)
     try:

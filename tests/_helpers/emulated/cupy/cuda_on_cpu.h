@@ -1,4 +1,4 @@
-// Stands in for the names of CUDA that the kernels use, so that a C++ compiler makes functions for the CPU of them.
+// Stand-ins for the names of CUDA that the kernels use, so that a C++ compiler can compile them for the CPU.
 
 #include <cmath>
 #include <cstring>
@@ -45,7 +45,7 @@ struct uint2 { unsigned x, y; };
 struct uint4 { unsigned x, y, z, w; };
 template <class T> static inline void __stwb(T* to, T value) { *to = value; }
 
-// Runs a kernel's threads one after the other; the arguments are addresses of values, as in cuLaunchKernel.
+// Runs the threads of a kernel one after the other; the arguments are addresses of values, as for cuLaunchKernel.
 template <class... A, std::size_t... I>
 static void run(void (*kernel)(A...), unsigned blocks, unsigned threads, void** arguments, std::index_sequence<I...>) {
   for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)

@@ -1,4 +1,4 @@
-"""Where the elements of a tensor, or of a part of one, lie in its flat indices and in a region that is written."""
+"""Placements: where the elements of a tensor, or of a part, go in the region that is filled."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ..spec import plan_of
 from ..views import row_major
 
 _LAWS: Final = ("uniform", "normal", "trunc_normal", "sparse", "constant", "disk")
-"""Of parts whose elements can be made where they belong."""
+"""The laws of parts whose elements can be sampled in place."""
 
 
 class Touched(NamedTuple):
-    """Consecutive runs that have elements of a piece."""
+    """The consecutive runs that contain elements of a piece."""
 
     first: int
     number: int
     begin: int
     """The position of the first run in the region."""
     skipped: int
-    """How many elements of the first run come before the piece."""
+    """The number of elements of the first run before the piece."""
     last_end: int
-    """How many elements of the last run come before the piece's end."""
+    """The number of elements of the last run before the end of the piece."""
 
 
-class Laid(NamedTuple):
-    """Runs that are contiguous both in a tensor's flat indices and in the region that they are written to.
+class Placement(NamedTuple):
+    """Runs that are contiguous both in a tensor's flat indices and in the region that is filled.
 
-    As `regions.Layout`, with a second offset and second strides: those of positions in the region, in which the runs
-    ascend.
+    As `regions.Layout`, with a second offset and second strides, those of positions in the region. Runs are ordered by
+    these positions.
     """
 
     offset: int
@@ -49,34 +49,34 @@ class Laid(NamedTuple):
 
     @property
     def out_end(self) -> int:
-        """One past the last position."""
+        """The position after the last one."""
         return self.position_of_run(math.prod(self.extents) - 1) + self.run_length
 
     @property
-    def doubled(self) -> Laid:
-        """The same of elements half as long, of which there are twice as many."""
+    def doubled(self) -> Placement:
+        """The placement of the floats of complex elements."""
         strides, out_strides = (tuple(2 * stride for stride in steps) for steps in (self.strides, self.out_strides))
-        return Laid(2 * self.offset, 2 * self.out_offset, 2 * self.run_length, self.extents, strides, out_strides)
+        return Placement(2 * self.offset, 2 * self.out_offset, 2 * self.run_length, self.extents, strides, out_strides)
 
     def shift(self, per_block: int) -> int:
-        """How far into a block of so many flat indices runs begin, at the most."""
+        """The largest offset of the start of a run into a block of ``per_block`` flat indices."""
         return per_block - 1 if any(stride % per_block for stride in self.strides) else self.offset % per_block
 
     def is_whole(self, per_block: int) -> bool:
-        """Whether there is one axis beyond the runs, and all of these are of whole blocks, there and in the region."""
+        """Whether one axis lies outside the runs, and all runs consist of whole blocks, aligned in the region too."""
         lengths = (self.offset, self.run_length, *self.strides, *self.out_strides)
         return len(self.extents) == 1 and not any(length % per_block for length in lengths)
 
     def flat_of_run(self, run: int) -> int:
-        """The flat index at which a run begins."""
+        """The first flat index of a run."""
         return _decoded(run, self.extents, self.strides, self.offset)
 
     def position_of_run(self, run: int) -> int:
-        """The position at which a run begins."""
+        """The first position of a run."""
         return _decoded(run, self.extents, self.out_strides, self.out_offset)
 
     def touched(self, first: int, count: int) -> Touched | None:
-        """The runs that have elements at positions ``first .. first + count - 1``; None if there are none."""
+        """The runs with elements at positions ``first .. first + count - 1``; None if there are none."""
         if not self.extents:
             low, high = max(first - self.out_offset, 0), min(first + count - self.out_offset, self.run_length)
             return Touched(0, 1, self.out_offset, low, high) if low < high else None
@@ -89,7 +89,7 @@ class Laid(NamedTuple):
 
     def _count_below(self, bound: int) -> int:
         """How many runs begin below a position."""
-        last, count = bound - 1 - self.out_offset, 0  # the last position that counts
+        last, count = bound - 1 - self.out_offset, 0  # the last position below the bound
         if last < 0:
             return 0
         for extent, stride in zip(self.extents, self.out_strides, strict=True):
@@ -100,34 +100,36 @@ class Laid(NamedTuple):
 
 
 class VisiblePart(NamedTuple):
-    """What a described region has of a part."""
+    """The elements of a part that are in a described region."""
 
     inner: TensorDescription
     start: tuple[int, ...]
-    """Its first index in each dimension of the region."""
+    """The first index in each dimension of the region."""
     extents: tuple[int, ...]
-    where: Laid
+    placement: Placement
 
 
-def laid_of(description: TensorDescription) -> Laid:
-    """A described region, which is not empty, written to itself."""
-    where = layout_of(description)
-    if not where.extents:
-        return Laid(where.offset, 0, where.run_length, (), (), ())
-    out_strides = tuple(stride * where.run_length for stride in row_major(where.extents))
-    return Laid(where.offset, 0, where.run_length, where.extents, where.strides, out_strides)
+def placement_of(description: TensorDescription) -> Placement:
+    """The placement of a whole described region, which must not be empty."""
+    layout = layout_of(description)
+    if not layout.extents:
+        return Placement(layout.offset, 0, layout.run_length, (), (), ())
+    out_strides = tuple(stride * layout.run_length for stride in row_major(layout.extents))
+    return Placement(layout.offset, 0, layout.run_length, layout.extents, layout.strides, out_strides)
 
 
 def visible_parts(description: TensorDescription) -> list[VisiblePart] | None:
-    """The parts that a described region has some of, in their order; None if some cannot be made where they belong."""
+    """The parts with elements in a described region, in order; None if any of them cannot be sampled in place."""
     plan = plan_of(description)
     assert isinstance(plan, recipes.PartsPlan)
     visible = []
-    for given, part in zip(description.law.parts.parts, plan.parts, strict=True):
-        if given.WhichOneof("box") == "view":
+    for message, part in zip(description.law.parts.parts, plan.parts, strict=True):
+        if message.WhichOneof("box") == "view":
             return None
         shape = description.spec.shape
-        low, high = (given.region.start, given.region.stop) if given.HasField("region") else ([0] * len(shape), shape)
+        low, high = [0] * len(shape), shape[:]
+        if message.HasField("region"):
+            low, high = message.region.start[:], message.region.stop[:]
         start = tuple(map(max, low, description.region.start))
         extents = tuple(map(operator.sub, map(min, high, description.region.stop), start))
         if any(extent <= 0 for extent in extents):
@@ -136,13 +138,13 @@ def visible_parts(description: TensorDescription) -> list[VisiblePart] | None:
             return None
         within = tuple(map(operator.sub, start, low))
         out = tuple(map(operator.sub, start, description.region.start))
-        where = _laid_part(part, description, within, out, extents)
-        visible.append(VisiblePart(part.inner, out, extents, where))
+        placement = _part_placement(part, description, within, out, extents)
+        visible.append(VisiblePart(part.inner, out, extents, placement))
     return visible
 
 
 def are_all_covered(description: TensorDescription, parts: Sequence[VisiblePart]) -> bool:
-    """Whether parts are known to cover a described region: one alone, or all if no two overlap."""
+    """Whether the parts are known to cover a described region: one part alone does, or all do without overlap."""
     sizes = [math.prod(part.extents) for part in parts]
     if description.element_count in sizes:
         return True
@@ -168,26 +170,26 @@ def _is_drawn_in_place(part: recipes.PlacedPart, description: TensorDescription)
     )
 
 
-def _laid_part(
+def _part_placement(
     part: recipes.PlacedPart,
     description: TensorDescription,
     within: Sequence[int],
     out: Sequence[int],
     extents: Sequence[int],
-) -> Laid:
+) -> Placement:
     out_strides = row_major(list(map(operator.sub, description.region.stop, description.region.start)))
-    # the elements of a constant are all alike, so that its runs are those of the region
+    # all elements of a constant are equal, so its runs may be those of the region
     strides = out_strides if part.inner.law.WhichOneof("law") == "constant" else row_major(part.inner.spec.shape)
     run_length, axes = _merged(zip(extents, strides, out_strides, strict=True))
     merged: Any = zip(*axes, strict=True) if axes else ((), (), ())
-    return Laid(_dot(within, strides), _dot(out, out_strides), run_length, *merged)
+    return Placement(_dot(within, strides), _dot(out, out_strides), run_length, *merged)
 
 
 def _merged(axes: Iterator[tuple[int, int, int]]) -> tuple[int, list[tuple[int, int, int]]]:
-    """The length of runs, and the axes beyond them; those that can be counted as one are one.
+    """The length of the runs, and the axes outside them; adjacent axes are merged where possible.
 
     Args:
-        axes: The extent, the stride and the stride in the region of each, outermost first.
+        axes: The extent, the stride and the stride in the region of each axis, outermost first.
     """
     run_length = 1
     merged: list[tuple[int, int, int]] = []  # innermost first
