@@ -141,7 +141,7 @@ AIMS = (
         _ratio("checkpoint in memory", "Llama 3.1 8B", "engine", "verify local:"), at_most=True),
     Aim("recording Llama 3.1 8B", 0.5, _median("record", "seedbed.torch.record", "Llama 3.1 8B", 1e-3), "s", True),
     Aim("import seedbed", 0.25, _median("import", "import in a fresh process", "seedbed"), "s", True),
-    Aim("seedbed serve, until it answers", 2, _median("start", "to the first answer", "seedbed serve"), "s", True),
+    Aim("seedbed serve, until it responds", 2, _median("start", "to the first response", "seedbed serve"), "s", True),
 )  # fmt: skip
 
 

@@ -171,4 +171,4 @@ def _starts(sizes: Sizes) -> list[Row]:
         "seedbed serve": lambda: seconds_until(our_server, ask_ours),
         "ceiling": lambda: seconds_until(peer("ceiling"), ask_ceiling),
     }
-    return compare("start", "to the first answer", SECONDS, sizes.process_runs, competitors)
+    return compare("start", "to the first response", SECONDS, sizes.process_runs, competitors)
