@@ -436,6 +436,16 @@ REFUSED = {
         "decomposes a matrix",
     ),
     "R of a decomposition": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[1]), "signs"),
+    "signs of all of R": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[1].sign()), "only the diagonal"),
+    "signs of a row of R": (lambda w: nn.Parameter(torch.linalg.qr(torch.randn(6, 4))[1][0].sign()), "only the diag"),
+    "signs beside the diagonal": (
+        lambda w: nn.Parameter(torch.diag(torch.linalg.qr(torch.randn(6, 4))[1], 1).sign()),
+        "only the diagonal",
+    ),
+    "signs of what is computed from R": (
+        lambda w: nn.Parameter((torch.linalg.qr(torch.randn(6, 4))[1].diagonal() - 100).sign()),
+        "only the diagonal",
+    ),
     "multinomial": (lambda w: w.copy_(torch.multinomial(torch.ones(4), 1)), "multinomial"),
 }
 

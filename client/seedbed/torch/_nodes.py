@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from seedbed._record import laws, nodes
-from seedbed._record.boxes import Box, Shape, elements, whole
+from seedbed._record.boxes import Box, Shape, elements, joined, whole
 from seedbed._record.nodes import (
     Apply,
     Cast,
@@ -63,7 +63,25 @@ class Problem(nodes.Problem):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Signs(Problem):
-    """R of a QR decomposition, or its diagonal: only its signs are known."""
+    """Elements of R of a QR decomposition, of which only the diagonal's signs are known."""
+
+    _: dataclasses.KW_ONLY
+    boxes: tuple[Box, ...]
+    """A box of a box, and so on; the last is of R."""
+    columns: int
+    """Those of R."""
+
+    def are_known(self) -> bool:
+        """Whether all of them are on the diagonal."""
+        outer, *inner = self.boxes
+        flat = sum(
+            (index * stride for index, stride in zip(np.indices(outer.shape), outer.strides, strict=True)),
+            np.full(outer.shape, outer.offset),
+        )
+        for box in inner:
+            indices = np.unravel_index(flat, box.shape)
+            flat = sum((index * stride for index, stride in zip(indices, box.strides, strict=True)), box.offset)
+        return bool(np.all(flat % (self.columns + 1) == 0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,7 +121,7 @@ def propagated(cause: nodes.Problem, shape: Sequence[int], dtype: torch.dtype) -
     """What is computed from a problem: marked with the same text, so that the first reason is kept."""
     assert isinstance(cause, Problem)  # for mypy
     text = cause.text if not cause.is_unset else "is computed from memory that was never initialised"
-    return dataclasses.replace(cause, shape=tuple(shape), dtype=dtype, text=text, is_unset=False)
+    return Problem(tuple(shape), dtype, text, cause.site, cause.is_drawn)
 
 
 def literal(tensor: torch.Tensor) -> Node:
@@ -180,6 +198,14 @@ def _lay(values: torch.Tensor, box: Box, flat: torch.Tensor) -> None:
 class _Views(Views):
     def of_literal(self, node: Literal, box: Box) -> Node:
         return Literal(box.shape, node.dtype, _taken(node.values, box))
+
+    def of_problem(self, node: nodes.Problem, box: Box) -> Node:
+        if not isinstance(node, Signs):
+            return super().of_problem(node, box)
+        outer, *inner = node.boxes
+        direct = joined(box, outer)
+        boxes = (box, outer, *inner) if direct is None else (direct, *inner)
+        return dataclasses.replace(node, shape=box.shape, boxes=boxes)
 
     def zeros(self, shape: Shape, dtype: torch.dtype) -> Node:
         return Full(shape, dtype, 0.0)

@@ -148,7 +148,7 @@ def _tan(x: Node) -> Node:
 
 
 def _sign(x: Node) -> Node:
-    if isinstance(x, _nodes.Signs):
+    if isinstance(x, _nodes.Signs) and x.are_known():
         return Full(x.shape, x.dtype, 1.0)
     return apply("subtract", apply("less", 0.0, x), apply("less", x, 0.0))
 
@@ -487,8 +487,6 @@ def _pad(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 
 def _diag(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     node, k = arguments["self"], arguments.get("diagonal", arguments.get("offset", 0))
-    if isinstance(node, _nodes.Signs):
-        return _nodes.propagated(node, shape, dtype)
     if len(node.shape) == 2 and len(shape) == 1:
         return viewed(node, box_by(node.shape, lambda array: np.diagonal(array, k)))
     if len(node.shape) != 1:

@@ -345,7 +345,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_transposed:
             matrix = _nodes.viewed(matrix, box_by(shape, lambda array: array.T))
         text = "depends on R of a QR decomposition, of which only the diagonal's signs are known"
-        signs = _nodes.Signs(tuple(r.shape), r.dtype, text, site())
+        shape_of_r = tuple(r.shape)
+        signs = _nodes.Signs(shape_of_r, r.dtype, text, site(), boxes=(whole(shape_of_r),), columns=shape_of_r[1])
         return [_nodes.viewed(matrix, whole(tuple(q.shape))), signs]
 
 
