@@ -193,7 +193,10 @@ REFUSALS = {
     "a std that is not a number": (("get", "normal", "--shape", "3", "--std", "nan", "-o", "w.npy"), "spec.normal.std"),
     "one dimension": (("get", "xavier_normal", "--shape", "3", "-o", "w.npy"), "spec.shape"),
     "an unknown mode": (("get", "kaiming_normal", "--shape", "3,3", "--mode", "x", "-o", "w.npy"), "fan_in"),
-    "an unknown dtype": (("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"), "not served; use one of"),
+    "an unknown dtype": (
+        ("get", "ones", "--shape", "3", "--dtype", "int8", "-o", "w.npy"),
+        "is not supported; use one of",
+    ),
     "bfloat16 in npy": (
         ("get", "ones", "--shape", "3", "--dtype", "bfloat16", "-o", "w.npy"),
         "write a .safetensors file",

@@ -1,4 +1,4 @@
-"""The client against real servers: over TCP, over a Unix socket and in this process, synchronous and not."""
+"""Both clients against real servers: over TCP, over a Unix socket, and in this process."""
 
 import asyncio
 import math
@@ -55,7 +55,7 @@ def local():
 
 @pytest.fixture(params=["tcp", "unix", "local", "aio tcp", "aio unix", "aio local"])
 def get_model(request, server, start_server, tmp_path):
-    """Gets a model over each transport, from both clients."""
+    """Fetch a model over each transport, with both clients."""
     target = server if "tcp" in request.param else "local:"
     if "unix" in request.param:
         target = start_server(listen=[f"unix:{tmp_path}/s"]).target
@@ -79,7 +79,7 @@ def assert_equal(left, right):
     assert left.tobytes() == right.tobytes()
 
 
-def test_all_ways_give_the_same_bytes(get_model, local):
+def test_all_transports_give_the_same_bytes(get_model, local):
     got = get_model(SPECS)
     assert [name for name, _ in got] == [spec.name for spec in SPECS]
     for spec, (_, array) in zip(SPECS, got, strict=True):
@@ -89,9 +89,9 @@ def test_all_ways_give_the_same_bytes(get_model, local):
 
 
 def test_models_slices_and_progress(get_model, local):
-    wanted = TensorSlice(spec=BIG, region=Region(start=[0, 3], stop=[700, 600]))
+    columns = TensorSlice(spec=BIG, region=Region(start=[0, 3], stop=[700, 600]))
     calls = []
-    [(name, part), (_, small)] = get_model([wanted, SPECS[0]], progress=lambda *call: calls.append(call))
+    [(name, part), (_, small)] = get_model([columns, SPECS[0]], progress=lambda *call: calls.append(call))
     assert name == "normal"
     assert_equal(part, local.init(BIG)[:, 3:600])
     assert_equal(small, local.init(SPECS[0]))
@@ -104,19 +104,19 @@ def test_models_slices_and_progress(get_model, local):
     assert get_model(Model()) == []
 
 
-def test_models_go_into_the_arrays_given(get_model, local):
+def test_models_fill_the_callers_arrays(get_model, local):
     arrays = {spec.name: np.empty(spec.shape, seedbed.dtypes.numpy_dtype(spec.dtype)) for spec in SPECS}
     for name, array in get_model(SPECS, out=arrays):
         assert array is arrays[name]
         assert_equal(array, local.init(next(spec for spec in SPECS if spec.name == name)))
-    asked = []
+    requested = []
 
     def find(name):
-        asked.append(name)
+        requested.append(name)
         return arrays["normal"] if name == "normal" else None
 
     got = dict(get_model(SPECS, out=find))
-    assert asked == [spec.name for spec in SPECS]
+    assert requested == [spec.name for spec in SPECS]
     assert got["normal"] is arrays["normal"]
     assert got["eye"] is not arrays["eye"]
     with pytest.raises(seedbed.InvalidRequest, match=r"out: has shape \(1,\) for tensor 'constant'"):
@@ -200,7 +200,7 @@ def test_out_for_regions_scalars_empties_and_bfloat16(local):
     assert local.ones((0, 4), out=empty) is empty
 
 
-def test_results_are_arrays_of_their_own(local):
+def test_results_own_their_memory(local):
     array = local.normal((3, 4))
     assert type(array) is np.ndarray
     assert array.flags.writeable
@@ -224,7 +224,7 @@ def test_chunks(server, local):
             next(client.iter_chunks(BIG, first_element=700 * 701 + 1))
 
 
-def test_questions(server):
+def test_describe_gain_and_server_info(server):
     async def ask(target):
         async with seedbed.aio.connect(target) as client:
             spec = seedbed.spec("kaiming_normal", (64, 3, 5, 5), nonlinearity="tanh")
@@ -261,7 +261,7 @@ REFUSED_BY_THE_SERVER = [
 
 
 @pytest.mark.parametrize(("spec", "region", "field"), REFUSED_BY_THE_SERVER)
-def test_the_servers_refusals_are_the_same_everywhere(server, local, spec, region, field):
+def test_refusals_are_the_same_over_all_transports(server, local, spec, region, field):
     texts = set()
     with seedbed.connect(server) as remote:
         for client in (remote, local):
@@ -273,7 +273,7 @@ def test_the_servers_refusals_are_the_same_everywhere(server, local, spec, regio
     assert len(texts) == 1
 
 
-def test_refusals_within_a_model_say_which_tensor(get_model):
+def test_refusals_within_a_model_name_the_tensor(get_model):
     for spec, region, field in REFUSED_BY_THE_SERVER:
         if region is None:
             with pytest.raises(seedbed.InvalidRequest) as caught:
@@ -281,7 +281,7 @@ def test_refusals_within_a_model_say_which_tensor(get_model):
             assert caught.value.field.startswith(f"tensors[1].{field}")
 
 
-def test_a_region_without_a_shape_is_not_blamed_on_out(local):
+def test_an_invalid_region_is_not_reported_as_a_bad_out(local):
     with pytest.raises(seedbed.InvalidRequest) as caught:
         local.init(seedbed.spec("ones", (3,)), Region(start=[2], stop=[1]), out=np.empty(1, np.float32))
     assert caught.value.field.startswith("region")
@@ -375,7 +375,7 @@ def test_a_cancelled_local_task_stops():
     asyncio.run(call())
 
 
-def test_arrays_that_memory_cannot_hold(local):
+def test_arrays_that_exceed_the_memory(local):
     with pytest.raises(MemoryError, match="iter_chunks"):
         local.zeros((2**55,))
 
@@ -391,8 +391,8 @@ def test_messages_over_a_limit(server):
             client.ones((), name="x" * limit)
 
 
-def test_models_that_no_request_can_hold(server, local):
-    """Twenty requests' worth, in order; the last tensor is validated before the first is sampled."""
+def test_models_that_exceed_a_request(server, local):
+    """They come in order, and the last of twenty requests is validated before the first is sampled."""
     specs = [seedbed.spec("normal", (3,), name=f"{'x' * 250_000}{i}") for i in range(320)]
 
     async def ask():
@@ -409,7 +409,7 @@ def test_models_that_no_request_can_hold(server, local):
     assert error.value.field == "tensors[300].spec.normal.std"
 
 
-def test_requests_keep_to_the_limit_even_when_resumed(monkeypatch):
+def test_requests_stay_within_the_limit_when_resumed(monkeypatch):
     monkeypatch.setattr(_stream, "_MAX_REQUEST_BYTES", 600)
     tensors = [TensorSlice(spec=seedbed.spec("normal", (2**40,), name=f"{i:050}")) for i in range(40)]
     assembler = _stream.ModelAssembler(tensors)
@@ -425,7 +425,7 @@ def test_requests_keep_to_the_limit_even_when_resumed(monkeypatch):
     assert max(counts) == len(request.tensors) > 3
 
 
-def test_clients_name_themselves(local):
+def test_the_repr_of_clients(local):
     assert repr(local) == "<LocalClient of local:, timeout=600.0>"
     assert repr(seedbed.aio.connect("localhost:1", timeout=None)) == "<AsyncClient of localhost:1, timeout=None>"
 
@@ -441,7 +441,7 @@ def run_python(code, **environment):
     )
 
 
-def test_local_obeys_the_environment():
+def test_the_environment_configures_local():
     code = "import seedbed; print(seedbed.connect('local:').server_info())"
     done = run_python(code, SEEDBED_BACKEND="numpy", SEEDBED_THREADS="1")
     assert 'backend: "numpy"' in done.stdout
@@ -462,7 +462,7 @@ def test_data_types_of_messages(local):
     assert local.init(TensorSpec(shape=[2], ones={}, dtype=DataType.DATA_TYPE_FLOAT64)).dtype == np.float64
 
 
-def test_the_callers_messages_stay_as_they_are(local):
+def test_the_callers_messages_are_not_changed(local):
     spec = TensorSpec(shape=[2], ones={})
     local.init(spec)
     list(local.init_model([spec]))

@@ -1,4 +1,4 @@
-"""What the client says to Python's arguments, before any server is asked."""
+"""The client's checks of Python arguments, before it sends a request."""
 
 import inspect
 import math
@@ -20,7 +20,7 @@ from seedbed._ask.regions import resolve
 from seedbed._wire import targets
 from seedbed.v1 import DataType, FanMode, Model, Nonlinearity, Normal, Region, TensorSlice, TensorSpec
 
-NOBODY = "127.0.0.1:1"  # where no server answers: what is refused nevertheless was refused before it was asked
+NOBODY = "127.0.0.1:1"  # no server listens here, so a refusal must come from the client
 
 
 def refusal(call, *args, **kwargs) -> seedbed.InvalidRequest:
@@ -60,7 +60,7 @@ def test_every_scheme_has_a_method_a_message_and_documentation(scheme):
 
 
 def test_schemes_are_those_of_the_contract():
-    recipes = ["expression", "literal", "parts"]  # which seedbed.spec makes of what is not a scheme's name
+    recipes = ["expression", "literal", "parts"]  # seedbed.spec makes these from Values and parts
     names = [field.name for field in TensorSpec.DESCRIPTOR.oneofs[0].fields]
     assert sorted([*seedbed.SCHEMES, *recipes]) == sorted(names)
 
@@ -140,7 +140,7 @@ def test_dtypes(dtype):
         assert seedbed.spec("ones", 1, dtype=form).dtype == number
 
 
-# What each library calls the types that are served; objects of torch and JAX are in the tests of those.
+# The names of the supported types in other libraries; the tests of torch and JAX have their objects.
 DTYPE_NAMES = {
     "float32": ["float32", "Float32", "float", "single", "fp32", "F32", "f32", "f4", "<f4", "=f4", "f", "torch.float32",
                 "torch.float", np.single, np.dtype("f4")],
@@ -152,7 +152,7 @@ DTYPE_NAMES = {
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(ours, theirs) for ours, all_ in DTYPE_NAMES.items() for theirs in all_])
-def test_dtypes_have_the_names_of_all_libraries(ours, theirs):
+def test_dtypes_have_aliases_from_all_libraries(ours, theirs):
     number = DataType.Value(f"DATA_TYPE_{ours.upper()}")
     assert seedbed.dtypes.data_type(theirs) == number
     assert seedbed.spec("normal", (3,), dtype=theirs).dtype == number
@@ -160,7 +160,7 @@ def test_dtypes_have_the_names_of_all_libraries(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "refusal_of_it"),
+    ("dtype", "message"),
     [
         ("int8", "dtype int8 is not supported; use one of float32, float16, bfloat16, float64, complex64"),
         ("torch.int8", "dtype int8 is not supported;"),
@@ -173,10 +173,10 @@ def test_dtypes_have_the_names_of_all_libraries(ours, theirs):
         (3, "unknown dtype 3; use one of"),
     ],
 )
-def test_other_dtypes_are_told_from_those_that_are_served(dtype, refusal_of_it):
+def test_unsupported_dtypes_are_refused(dtype, message):
     error = refusal(seedbed.spec, "ones", 3, dtype=dtype)
     assert error.field == "spec.dtype"
-    assert error.description.startswith(refusal_of_it)
+    assert error.description.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_other_dtypes_are_told_from_those_that_are_served(dtype, refusal_of_it):
     [np.array(0.5), np.float16(0.5), ml_dtypes.bfloat16(0.5), np.longdouble(0.5), Fraction(1, 2), Decimal("0.5")],
     ids=lambda value: type(value).__name__,
 )
-def test_whatever_is_a_number_is_one(value):
+def test_numbers_of_any_type(value):
     assert seedbed.spec("normal", (3,), std=value).normal.std == 0.5
     assert seedbed.spec("constant", (3,), val=value).constant.val == 0.5
     assert seedbed.spec("xavier_normal", (3, 3), gain=value).xavier_normal.gain == 0.5
 
 
-def test_arrays_without_dimensions_are_integers_too():
+def test_zero_dimensional_arrays_are_integers_too():
     spec = seedbed.spec("dirac", (np.array(4), np.int64(2), 3), groups=np.array(2), seed=np.array(7))
     assert (list(spec.shape), spec.dirac.groups, spec.seed) == ([4, 2, 3], 2, 7)
 
@@ -285,7 +285,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("scheme", "shape", "arguments", "field", "text"), REFUSED)
-def test_what_no_message_can_carry_is_refused(client, scheme, shape, arguments, field, text):
+def test_arguments_that_no_message_can_carry(client, scheme, shape, arguments, field, text):
     for call in (getattr(client, scheme), lambda *args, **kwargs: seedbed.spec(scheme, *args, **kwargs)):
         error = refusal(call, shape, **arguments)
         assert error.field == field
@@ -316,7 +316,7 @@ def test_unknown_schemes_and_arguments(client):
         ),
     ],
 )
-def test_keywords_of_others_are_told_with_ours(client, scheme, keyword, hint):
+def test_keywords_of_other_libraries_get_a_hint(client, scheme, keyword, hint):
     with pytest.raises(TypeError) as caught:
         getattr(client, scheme)((3,), **MINIMAL.get(scheme, {}), **{keyword: 1})
     assert str(caught.value) == f"{scheme}() got an unexpected keyword argument {keyword!r}; {hint}"
@@ -332,7 +332,7 @@ def test_keywords_of_others_are_told_with_ours(client, scheme, keyword, hint):
         ("glorot_uniform", "it is variance_scaling with 1, 'fan_avg', 'uniform';"),
     ],
 )
-def test_misspelt_schemes_are_told_with_what_was_meant(name, hint):
+def test_misspelt_schemes_get_a_hint(name, hint):
     for call in (seedbed.spec, seedbed.draw):
         assert refusal(call, name, (3, 3)).description.startswith(f"unknown scheme {name}; {hint} use one of constant,")
 
@@ -398,7 +398,7 @@ BAD_REGIONS = [
 
 
 @pytest.mark.parametrize(("region", "shape", "text"), BAD_REGIONS)
-def test_bad_regions(client, region, shape, text):
+def test_invalid_regions(client, region, shape, text):
     error = refusal(client.ones, shape, region=region)
     assert error.field == "region"
     assert text in error.description
@@ -426,7 +426,7 @@ BAD_OUTPUTS = [
 
 
 @pytest.mark.parametrize(("out", "text"), BAD_OUTPUTS)
-def test_bad_outputs_are_refused_before_the_request(client, out, text):
+def test_unsuitable_outputs_are_refused_before_the_request(client, out, text):
     spec = seedbed.spec("ones", (3, 4), name="w")
     for call in (
         lambda: client.init(spec, region=np.s_[:, 1:3], out=out),
@@ -451,7 +451,7 @@ def test_model_arguments(client):
     assert refusal(client.init_model, Model(tensors=[spec]), out={"w": [1, 2]}).field == "out"
 
 
-def test_tensors_of_one_name_are_one_tensor(client):
+def test_tensors_with_the_same_name(client):
     one, other = (seedbed.spec("normal", (4, 3), name="w", seed=seed) for seed in (0, 1))
     part = TensorSlice(spec=one, region=Region(start=[0, 0], stop=[1, 3]))
     error = refusal(client.init_model, [seedbed.spec("ones", 3, name="v"), one, other])
@@ -477,7 +477,7 @@ def test_spec_arguments(client):
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "1"])
-def test_bad_timeouts(client, timeout):
+def test_invalid_timeouts(client, timeout):
     assert refusal(seedbed.connect, NOBODY, timeout=timeout).field == "timeout"
     assert refusal(client.ones, 3, timeout=timeout).field == "timeout"
     assert refusal(client.server_info, timeout=timeout).field == "timeout"
@@ -488,7 +488,7 @@ def test_bad_timeouts(client, timeout):
     ["", "localhost", "localhost:", ":50051", "localhost:x", "localhost:0", "localhost:65536", "http://localhost:50051",
      "unix:", "unix:///", "local", "local:x:1", "::1:50051", "[::1]", "a b:1", None, 50051, b"localhost:1"],
 )  # fmt: skip
-def test_bad_targets(target):
+def test_invalid_targets(target):
     for connect in (seedbed.connect, aio.connect):
         error = refusal(connect, target)
         assert error.field == "target"
@@ -498,7 +498,7 @@ def test_bad_targets(target):
 @pytest.mark.parametrize(
     "target", ["localhost:50051", "[::1]:50051", "10.0.0.1:1", "a-b.c_d:65535", "unix:x", "unix:///x", "dns:///a:1"]
 )
-def test_good_targets(target):
+def test_valid_targets(target):
     with seedbed.connect(target, timeout=3) as client:
         assert repr(client) == f"<Client of {target}, timeout=3.0>"
 
@@ -551,7 +551,7 @@ class Failure(grpc.RpcError):
         ("FAILED_PRECONDITION", "x", seedbed.InternalError, "host:1 failed"),
     ],
 )
-def test_codes_become_errors_that_say_what_to_do(code, details, kind, text):
+def test_codes_become_errors_with_a_remedy(code, details, kind, text):
     error = errors.from_rpc(Failure(grpc.StatusCode[code], details), "host:1")
     assert type(error) is kind
     assert text in str(error)
@@ -559,7 +559,7 @@ def test_codes_become_errors_that_say_what_to_do(code, details, kind, text):
     assert "ipv4" not in str(error)
 
 
-def test_bad_requests_name_the_field():
+def test_invalid_requests_name_the_field():
     detail = any_pb2.Any()
     violation = error_details_pb2.BadRequest.FieldViolation(field="spec.uniform.b", description="is 0; give more")
     detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))

@@ -1,4 +1,4 @@
-"""Several connections of one client: how many, when they are opened, and that what comes over them fits together."""
+"""A client's connections: their number, when they are opened, and that stripes fit together."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ from seedbed._wire import targets
 from seedbed.common import cores as _cores
 from seedbed_server.service.server import start
 
-LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")  # 62.5 MiB: three stripes at most
+LARGE = seedbed.spec("normal", (1000, 16 << 10), std=0.02, seed=3, name="large")  # 62.5 MiB: at most three stripes
 SMALL = seedbed.spec("normal", (1000, 1000), seed=3, name="small")
 
 
 @pytest.fixture
 def peers(caplog):
-    """Where the streams of a server in this process came from."""
+    """The peers of the streams of a server in this process."""
     caplog.set_level(logging.INFO, "seedbed_server.service.observer")
     return lambda: [
         record.msg.fields["peer"] for record in caplog.records if record.msg.fields["rpc"].startswith("Init")
@@ -56,14 +56,14 @@ both = pytest.mark.parametrize("client", [sync_client, async_client])
 
 @both
 @pytest.mark.parametrize(("connections", "used"), [(1, 1), (2, 2), (8, 3)])
-def test_a_large_tensor_comes_over_several(target, peers, client, connections, used):
+def test_a_large_tensor_uses_several_connections(target, peers, client, connections, used):
     with client(target, connections=connections) as init:
         init(LARGE)
     assert len(peers()) == len(set(peers())) == used
 
 
 @both
-def test_further_ones_are_not_opened_for_small_tensors(target, peers, client):
+def test_small_tensors_open_no_further_connections(target, peers, client):
     with client(target, connections=4) as init:
         for _ in range(5):
             init(SMALL)
@@ -72,7 +72,7 @@ def test_further_ones_are_not_opened_for_small_tensors(target, peers, client):
 
 
 @both
-def test_they_are_used_again(target, peers, client):
+def test_connections_are_reused(target, peers, client):
     with client(target, connections=3) as init:
         init(LARGE)
         init(LARGE)
@@ -80,7 +80,7 @@ def test_they_are_used_again(target, peers, client):
     assert len(set(peers())) == 3
 
 
-def test_many_threads_open_no_more(target, peers):
+def test_many_threads_share_the_connections(target, peers):
     with sync_client(target, connections=3) as init, ThreadPoolExecutor(4) as pool:
         list(pool.map(init, [LARGE] * 4))
     assert len(peers()) == 12
@@ -88,7 +88,7 @@ def test_many_threads_open_no_more(target, peers):
 
 
 @both
-def test_the_parts_fit_together(start_server, client):
+def test_the_stripes_fit_together(start_server, client):
     with seedbed.connect("local:") as local:
         expected = local.init(LARGE)
     region = np.s_[7:990, 3:]
@@ -97,7 +97,7 @@ def test_the_parts_fit_together(start_server, client):
         assert init(LARGE, region=region).tobytes() == expected[region].tobytes()
 
 
-def test_a_client_that_is_closed_opens_none(target):
+def test_a_closed_client_opens_no_connection(target):
     client = seedbed.connect(target, connections=4)
     client.close()
     with pytest.raises(seedbed.Cancelled, match="is closed"):
@@ -105,7 +105,7 @@ def test_a_client_that_is_closed_opens_none(target):
 
 
 @both
-def test_they_are_closed_with_the_client(client, target):
+def test_closing_the_client_closes_its_connections(client, target):
     with client(target, connections=3) as init:
         init(LARGE)
         assert open_connections(target) == 3
@@ -113,14 +113,14 @@ def test_they_are_closed_with_the_client(client, target):
 
 
 def open_connections(target):
-    """How many TCP connections a server on this machine has, as the kernel tells."""
+    """The number of TCP connections of a server on this machine, from the kernel's table."""
     port, established = f":{int(target.rpartition(':')[2]):04X}", "01"
     tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
     lines = [line.split() for table in tables for line in table]
     return sum(local.endswith(port) and state == established for _, local, _, state, *_ in lines)
 
 
-# How many ------------------------------------------------------------------------------------------------------------
+# The number of connections -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_streams_spread_over_replicas_and_connections(target, connections, sprea
 
 
 @pytest.mark.parametrize(("cores", "connections"), [(1, 1), (2, 2), (64, 4)])
-def test_by_default_four_but_no_more_than_cores(monkeypatch, cores, connections):
+def test_the_default_is_four_but_at_most_the_cores(monkeypatch, cores, connections):
     monkeypatch.delenv("SEEDBED_CONNECTIONS", raising=False)
     monkeypatch.setattr(_cores, "usable_cores", lambda: cores)
     assert _arguments.connections(None) == connections
 
 
-def test_the_environment_chooses(monkeypatch):
+def test_the_environment_sets_the_default(monkeypatch):
     monkeypatch.setenv("SEEDBED_CONNECTIONS", "7")
     assert _arguments.connections(None) == 7
     assert _arguments.connections(2) == 2
@@ -153,7 +153,7 @@ def test_the_environment_chooses(monkeypatch):
 
 @pytest.mark.parametrize("value", [0, -1, 65, 2.5, True, "4"])
 @pytest.mark.parametrize("connect", [seedbed.connect, seedbed.aio.connect])
-def test_bad_counts(connect, value):
+def test_invalid_counts(connect, value):
     with pytest.raises(seedbed.InvalidRequest) as error:
         connect("localhost:1", connections=value)
     assert error.value.field == "connections"
@@ -161,13 +161,13 @@ def test_bad_counts(connect, value):
 
 
 @pytest.mark.parametrize("text", ["0", "many", "-1", "2.5"])
-def test_bad_counts_in_the_environment(monkeypatch, text):
+def test_invalid_counts_in_the_environment(monkeypatch, text):
     monkeypatch.setenv("SEEDBED_CONNECTIONS", text)
     with pytest.raises(seedbed.InvalidRequest, match=f"SEEDBED_CONNECTIONS: must be 1 to 64, not '{text}'"):
         seedbed.connect("localhost:1")
 
 
-def test_a_flag_chooses(monkeypatch, target, ok):
+def test_a_flag_sets_the_number(monkeypatch, target, ok):
     counts = []
     connect = seedbed.connect
 
@@ -181,7 +181,7 @@ def test_a_flag_chooses(monkeypatch, target, ok):
     assert counts == [3, None]
 
 
-def test_a_bad_flag(seedbed_command):
+def test_an_invalid_flag(seedbed_command):
     code, _, err = seedbed_command("info", "--target", "localhost:1", "--connections", "0")
     assert code == 2
     assert "--connections" in err

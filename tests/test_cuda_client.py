@@ -1,4 +1,4 @@
-"""The client of ``local:cuda``, on a GPU made of threads: whoever does not wait for its streams reads rubbish."""
+"""The client of ``local:cuda`` on a GPU made of threads, where reading without waiting for a stream gives garbage."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def client(cupy):
 
 @pytest.fixture
 def limit(cupy):
-    """Limits the GPU's memory to what is in use and so many bytes more."""
+    """Limit the GPU's memory to the bytes in use and some more."""
     with contextlib.ExitStack() as stack:
         yield lambda byte_count: stack.enter_context(cupy.cuda.limited(cupy.cuda.used.get(0, 0) + byte_count))
 
 
 @contextlib.contextmanager
 def busy(stream):
-    """A stream that gets on with its work only after the block."""
+    """Suspend a stream's work until the end of the block."""
     gate = threading.Event()
     stream.enqueue(gate.wait)
     try:
@@ -88,7 +88,7 @@ def busy(stream):
 
 
 class Tensor:
-    """What another library's array shows of itself: DLPack, and a stream of the library's own."""
+    """An array of another library, with DLPack and a stream of its own."""
 
     def __init__(self, cupy, shape, dtype=np.float32, requires_grad=False):
         self.cupy, self.requires_grad = cupy, requires_grad
@@ -114,7 +114,7 @@ class Tensor:
         return twin
 
     def read(self):
-        """Waits for its own stream only, as a library does that knows of no other."""
+        """Wait for its own stream only, like a library that knows no other."""
         self.stream.synchronize()
         return self.array.peek()
 
@@ -135,7 +135,7 @@ def assert_equal(left, right):
 
 
 def refusal(call, *args, **kwargs):
-    try:  # not pytest.raises, which would keep the arrays of the frames alive
+    try:  # pytest.raises would keep the arrays in the frames alive
         call(*args, **kwargs)
     except seedbed.InvalidRequest as error:
         return error.field, error.description
@@ -146,7 +146,7 @@ def refusal(call, *args, **kwargs):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_the_values_are_those_of_every_target(client, local, cupy, spec):
+def test_values_equal_those_of_other_targets(client, local, cupy, spec):
     array = client.init(spec)
     assert isinstance(array, cupy.ndarray)
     assert_equal(array.get(), local.init(spec))
@@ -176,13 +176,13 @@ def test_a_new_array_that_is_dropped_at_once_does_no_harm(client, local):
     assert_equal(client.init(NORMAL).get(), local.init(NORMAL))
 
 
-def test_memory_that_cannot_be_had(client, limit):
+def test_memory_is_exhausted(client, limit):
     limit(MIB)
     with pytest.raises(MemoryError, match=r"4\.0 GiB on GPU 0 for tensor 'w' is unavailable; request"):
         client.normal((1 << 30,), name="w")
 
 
-# Arrays of the caller.
+# The caller's arrays.
 
 
 def arrays(cupy):
@@ -210,7 +210,7 @@ def test_calls_with_an_array_of_cupy_return_before_the_gpu_is_done(client, local
         assert_equal(out.peek(), local.init(NORMAL))
 
 
-def test_what_lies_around_out_stays_as_it_is(client, cupy):
+def test_memory_around_out_is_not_changed(client, cupy):
     whole = cupy.empty((70, 73), np.float32)
     client.init(NORMAL, out=whole[:, 1:-1])
     rest = whole.get()[:, [0, -1]]
@@ -237,7 +237,7 @@ def test_an_array_of_another_library_is_filled_when_the_call_returns(client, loc
     assert_equal(tensor.read(), local.init(NORMAL))
 
 
-def test_what_another_library_still_does_with_its_array_comes_first(client, local, cupy):
+def test_pending_work_of_another_library_comes_first(client, local, cupy):
     tensor = Tensor(cupy, (70, 71))
     threading.Timer(0.1, (gate := threading.Event()).set).start()
     tensor.stream.enqueue(gate.wait)
@@ -253,11 +253,11 @@ def test_a_tensor_that_requires_a_gradient(client, local, cupy):
     assert_equal(tensor.read(), local.init(NORMAL))
 
 
-# Tensors of torch.
+# Torch tensors.
 
 
 class TorchTensor(Tensor):
-    """As much of a CUDA tensor as is looked at."""
+    """The part of a CUDA tensor that the client uses."""
 
     is_cuda, layout = True, "strided"
 
@@ -274,7 +274,7 @@ class TorchTensor(Tensor):
         return self.array.flags.c_contiguous
 
     def __dlpack__(self, **options):
-        assert options["stream"] == sys.modules["torch"].cuda.current_stream(0).cuda_stream  # no stream waits
+        assert options["stream"] == sys.modules["torch"].cuda.current_stream(0).cuda_stream  # so no stream waits
         TorchTensor.shared += 1
         return self.array
 
@@ -283,7 +283,7 @@ class TorchTensor(Tensor):
 
 @pytest.fixture
 def torch_stream(cupy, monkeypatch):
-    """The stream that is torch's current one."""
+    """Torch's current stream."""
     stream = cupy.cuda.Stream()
     cuda = SimpleNamespace(current_stream=lambda _number: SimpleNamespace(cuda_stream=stream.ptr))
     nn = SimpleNamespace(Parameter=type("Parameter", (TorchTensor,), {}))
@@ -384,10 +384,10 @@ def test_a_client_that_is_pickled_opens_the_gpu_when_it_is_used(client, local, m
 
 
 def test_models_slices_and_progress(client, local):
-    wanted = TensorSlice(spec=NORMAL, region=Region(start=[0, 3], stop=[70, 60]))
+    columns = TensorSlice(spec=NORMAL, region=Region(start=[0, 3], stop=[70, 60]))
     calls = []
     [(name, part), (_, empty), (_, small)] = client.init_model(
-        [wanted, SPECS[2], SPECS[0]], progress=lambda *call: calls.append(call)
+        [columns, SPECS[2], SPECS[0]], progress=lambda *call: calls.append(call)
     )
     assert name == "normal"
     assert_equal(part.get(), local.init(NORMAL)[:, 3:60])
@@ -399,10 +399,10 @@ def test_models_slices_and_progress(client, local):
     assert list(client.init_model(Model())) == []
 
 
-def test_models_go_into_the_arrays_given(client, local, cupy):
-    given = {spec.name: cupy.empty(tuple(spec.shape), seedbed.dtypes.numpy_dtype(spec.dtype)) for spec in SPECS}
-    for (name, array), spec in zip(client.init_model(SPECS, out=given), SPECS, strict=True):
-        assert array is given[name]
+def test_models_fill_the_callers_arrays(client, local, cupy):
+    outputs = {spec.name: cupy.empty(tuple(spec.shape), seedbed.dtypes.numpy_dtype(spec.dtype)) for spec in SPECS}
+    for (name, array), spec in zip(client.init_model(SPECS, out=outputs), SPECS, strict=True):
+        assert array is outputs[name]
         assert_equal(array.get(), local.init(spec))
     tensor = Tensor(cupy, (70, 71))
     got = dict(client.init_model(SPECS, out={"normal": tensor}.get))
@@ -420,13 +420,13 @@ def test_all_tensors_are_validated_before_any_work(client, cupy):
     assert set(out.get().tobytes()) == {0xA5}
 
 
-def test_a_model_needs_no_more_memory_than_the_caller_keeps(client, limit):
+def test_a_model_needs_only_the_memory_that_the_caller_keeps(client, limit):
     limit(3 * MIB)
     tensors = client.init_model([seedbed.spec("normal", (MIB // 2,), name=str(i)) for i in range(8)])
     assert [next(tensors)[0] for _ in range(8)] == list("01234567")
 
 
-def test_a_model_is_begun_in_groups(client, local, monkeypatch):
+def test_a_model_is_queued_in_groups(client, local, monkeypatch):
     begun = []
     write_all = client._engine._backend.write_all
     monkeypatch.setattr(
@@ -442,8 +442,8 @@ def test_a_model_is_begun_in_groups(client, local, monkeypatch):
     assert begun == [2, 2, 1]
 
 
-def test_memory_that_is_used_again(client, local, cupy):
-    """Tensors that go to the same memory are not begun together."""
+def test_memory_that_is_reused(client, local, cupy):
+    """Tensors in the same memory are not queued together."""
     specs = [seedbed.spec("normal", (100,), name=str(i)) for i in range(7)]
     memory = cupy.empty(150, np.float32)
     outs = [memory[:100], memory[50:], memory[:100], memory[149:49:-1]]
@@ -475,22 +475,22 @@ def test_pieces(client, local, cupy, monkeypatch):
 
 
 @pytest.mark.parametrize("first_element", [-1, 70 * 71 + 1, 2**63, 0.5, True])
-def test_pieces_that_are_not_there(client, local, first_element):
+def test_pieces_outside_the_tensor(client, local, first_element):
     expected = refusal(lambda: list(local.iter_chunks(NORMAL, first_element=first_element)))
     assert refusal(lambda: list(client.iter_chunks(NORMAL, first_element=first_element))) == expected
 
 
-def test_pieces_of_a_tensor_that_the_memory_cannot_hold(client, limit, monkeypatch):
+def test_pieces_of_a_tensor_that_exceeds_the_memory(client, limit, monkeypatch):
     monkeypatch.setattr(_cuda, "_PIECE_BYTES", 2 * MIB)
     limit(3 * MIB)
     pieces = client.iter_chunks(seedbed.spec("normal", (4 * MIB,)))
     assert [next(pieces)[0] for _ in range(8)] == list(range(0, 4 * MIB, MIB // 2))
 
 
-# Questions and errors.
+# Other calls, and errors.
 
 
-def test_questions(client, local):
+def test_describe_gain_and_server_info(client, local):
     spec = seedbed.spec("kaiming_normal", (64, 3, 5, 5), nonlinearity="tanh")
     assert client.describe(spec, np.s_[:32, ...]) == local.describe(spec, np.s_[:32, ...])
     assert client.calculate_gain("leaky_relu", 1.0) == 1.0
@@ -512,7 +512,7 @@ def test_questions(client, local):
         ("ones", None),
     ],
 )
-def test_refusals_are_those_of_every_target(client, local, cupy, spec, region):
+def test_refusals_equal_those_of_other_targets(client, local, cupy, spec, region):
     expected = refusal(local.init, spec, region)
     assert refusal(client.init, spec, region) == expected
     assert refusal(client.init, spec, region, out=cupy.empty(3, np.float32)) == expected
@@ -542,7 +542,7 @@ def test_a_timeout(client):
             call(NORMAL, timeout=1e-9)
 
 
-def test_a_failure_of_the_service(client, monkeypatch):
+def test_a_failure_of_the_engine(client, monkeypatch):
     def fail(*_):
         raise RuntimeError("broken")
 
@@ -551,7 +551,7 @@ def test_a_failure_of_the_service(client, monkeypatch):
         client.init(NORMAL)
 
 
-# Which GPU.
+# The choice of the GPU.
 
 
 def test_another_gpu(cupy, client, local, monkeypatch):
@@ -572,7 +572,7 @@ def test_another_gpu(cupy, client, local, monkeypatch):
     assert seedbed.connect("local:cuda").ones(1).device.id == 1  # type: ignore[attr-defined]
 
 
-# Targets that cannot be had.
+# Unavailable targets.
 
 
 def test_without_a_gpu(cupy, monkeypatch):
@@ -582,7 +582,7 @@ def test_without_a_gpu(cupy, monkeypatch):
     assert description.startswith('"local:cuda" is unavailable: backend: cupy cannot be used: there is no GPU; check')
 
 
-def test_a_gpu_that_is_not_there(cupy):
+def test_a_missing_gpu(cupy):
     _, description = refusal(seedbed.connect, "local:cuda:7")
     assert '"local:cuda:7" is unavailable: ' in description
     assert "there is no device 7; give one of 0 .. 0" in description
@@ -598,7 +598,7 @@ def test_without_cupy_or_the_server(monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["local:cuda:", "local:cuda:x", "local:cuda:-1", "local:CUDA"])
-def test_targets_that_are_none(target):
+def test_invalid_targets(target):
     field, description = refusal(seedbed.connect, target)
     assert field == "target"
     assert description.startswith(f"{target!r} is not an address; give HOST:PORT")
@@ -619,7 +619,7 @@ def test_the_command_line_refuses_it(command, capsys):
     assert "local:cuda fills arrays on the GPU, for Python programs only; give local:" in message
 
 
-def test_nothing_is_imported_before_it_is_asked_for():
+def test_imports_happen_on_first_use():
     code = "import seedbed, sys; print({'seedbed._inside.cuda', 'seedbed_server', 'cupy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""The guarantee as a user sees it: other servers, with other backends, chunk sizes and threads, give the same bytes."""
+"""The guarantee to users: servers with different backends, chunk sizes and threads serve the same bytes."""
 
 import numpy as np
 import pytest
@@ -38,13 +38,13 @@ OTHERS = [
 
 @pytest.mark.parametrize("options", OTHERS, ids=lambda options: "-".join(map(str, options.values())))
 def test_servers_give_the_same_bytes(start_server, server, options):
-    """``server`` has the numpy backend and chunks of 1 MiB."""
+    """The reference ``server`` has the numpy backend and chunks of 1 MiB."""
     with seedbed.connect(server) as one, seedbed.connect(start_server(**options).target) as other:
         for (name, ours), (_, theirs) in zip(one.init_model(SPECS), other.init_model(SPECS), strict=True):
             assert ours.tobytes() == theirs.tobytes(), name
 
 
-def test_a_stream_begun_at_one_server_ends_at_another(start_server, server):
+def test_another_server_resumes_a_stream(start_server, server):
     other = start_server(backend="numba", chunk_bytes=4096)
     with seedbed.connect(server) as one, seedbed.connect(other.target) as two:
         for spec in SPECS:
@@ -55,7 +55,7 @@ def test_a_stream_begun_at_one_server_ends_at_another(start_server, server):
 
 
 def test_shards_of_ranks_fit_together(start_server, server):
-    """Column shards from one server, row shards from another, uneven: the same tensor."""
+    """Uneven column shards from one server and row shards from another make the same tensor."""
     spec = seedbed.spec("kaiming_uniform", (97, 53), seed=3, name="w", dtype="bfloat16")
     other = start_server(backend="numba", chunk_bytes=512)
     with seedbed.connect(server) as one, seedbed.connect(other.target) as two:

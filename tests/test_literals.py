@@ -1,4 +1,4 @@
-"""Literals, which clients make themselves; and recipes in model files and on the command line."""
+"""Literals, which clients fill themselves; and recipes in model files and on the command line."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ RECIPES = [
 
 @pytest.fixture
 def requests(monkeypatch):
-    """All that is asked for over sockets."""
+    """The requests that are sent over sockets."""
     sent = []
     original = transport.GrpcTransport.stream
 
@@ -74,7 +74,7 @@ def test_literals_are_not_sent(requests, server):
         np.testing.assert_array_equal(arrays["weight"], client.init(WEIGHT))
 
 
-def test_all_clients_give_the_same(server):
+def test_all_clients_return_the_same_bytes(server):
     for get in (get_model, get_model_aio):
         for target in (server, "local:"):
             seen = []
@@ -109,7 +109,7 @@ def test_large_literals_are_not_divided():
 
 
 @pytest.mark.parametrize("region", [None, np.s_[1:3, ::], np.s_[2:2, :]])
-def test_descriptions_are_a_servers(region):
+def test_descriptions_equal_a_servers(region):
     spec = TensorSpec()
     spec.CopyFrom(LITERAL)
     spec.stream = "other"
@@ -152,7 +152,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("spec", "region"), BROKEN)
-def test_what_is_refused_is_what_the_engine_refuses(spec, region):
+def test_refusals_equal_the_engines(spec, region):
     with pytest.raises(engine().InvalidSpec) as expected:
         engine().describe(spec, region, "tensors[1].")
     refusal = expected.value
@@ -166,7 +166,7 @@ def test_what_is_refused_is_what_the_engine_refuses(spec, region):
             assert f"tensors[1].{error.value.field}" == refusal.field
 
 
-def test_first_elements_are_refused_as_a_server_does():
+def test_refusals_of_first_elements_equal_a_servers():
     with seedbed.connect(NOWHERE) as client, pytest.raises(seedbed.InvalidRequest) as error:
         list(client.iter_chunks(LITERAL, first_element=25))
     assert error.value.field == "first_element"
@@ -174,7 +174,7 @@ def test_first_elements_are_refused_as_a_server_does():
 
 
 @pytest.mark.parametrize("get", [get_model, get_model_aio])
-def test_refusals_name_the_tensor_among_all(get):
+def test_refusals_name_the_tensor_of_the_model(get):
     with pytest.raises(seedbed.InvalidRequest) as error:
         get("local:", [LITERAL, seedbed.spec("normal", (3,), std=-1, name="bad")])
     assert error.value.field == "tensors[1].spec.normal.std"
@@ -232,7 +232,7 @@ def test_permutations_and_streams_on_the_command_line(tmp_path, ok):
     assert "one" in text
 
 
-def test_histograms_of_unknown_laws_hold_all_values():
+def test_histograms_of_unknown_laws_contain_all_values():
     with seedbed.connect("local:") as client:
         for spec in RECIPES:
             description, values = client.describe(spec), client.init(spec)

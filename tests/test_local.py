@@ -1,4 +1,4 @@
-"""``local:``: the caller's memory is filled where it lies, on all threads, until somebody says stop."""
+"""``local:`` fills the caller's memory in place, on all threads, and stops on request."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ import seedbed
 from seedbed._inside import cpu
 from seedbed.v1 import TensorSpec
 
-LARGE = seedbed.spec("trunc_normal", (1 << 28,), name="large")  # a second's work on two threads
-SOON = 0.5  # some hundredths of a second on a machine that does nothing else
+LARGE = seedbed.spec("trunc_normal", (1 << 28,), name="large")  # takes two threads a second
+SOON = 0.5  # seconds; some hundredths on an idle machine
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def _two_threads(monkeypatch):
 @pytest.fixture
 def client():
     with seedbed.connect("local:") as client:
-        client.ones((1,))  # compiled, or loaded
+        client.ones((1,))  # compiles the kernels, or loads them
         yield client
 
 
@@ -67,7 +67,7 @@ def test_elements_that_share_memory_are_refused(client, strides):
         client.normal((2, 3), out=out)
 
 
-def test_tensors_of_torch(client):
+def test_torch_tensors(client):
     torch = pytest.importorskip("torch")
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64):
         name = str(dtype).removeprefix("torch.")
@@ -88,7 +88,7 @@ def test_tensors_of_torch(client):
         client.normal((2,), out=[0, 0])
 
 
-def test_tensors_of_a_model_may_go_into_the_same_memory_one_after_the_other(client):
+def test_tensors_of_a_model_may_reuse_the_same_memory(client):
     buffer = np.empty(1000, np.float32)
     specs = [seedbed.spec("normal", (size,), name=f"w{size}") for size in (1000, 10, 999, 500)]
     got = [array.copy() for _, array in client.init_model(specs, out=lambda name: buffer[: int(name[1:])])]
@@ -98,7 +98,7 @@ def test_tensors_of_a_model_may_go_into_the_same_memory_one_after_the_other(clie
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12))
-def test_memory_that_is_shared_by_some_is_not_filled_together(places):
+def test_overlapping_arrays_are_not_filled_together(places):
     buffer = np.empty(100, np.float32)
     specs = [seedbed.spec("normal", (size,), name=f"{i}") for i, (_, size) in enumerate(places)]
     with seedbed.connect("local:") as client:
@@ -110,16 +110,16 @@ def test_memory_that_is_shared_by_some_is_not_filled_together(places):
 def test_a_model_larger_than_a_group(client, monkeypatch):
     monkeypatch.setattr(cpu, "_GROUP_BYTES", 4000)
     specs = [seedbed.spec("uniform", (size,), name=f"w{size}") for size in (900, 200, 1000, 1001, 5, 1)]
-    told = []
-    got = list(client.init_model(specs, progress=lambda done, total: told.append((done, total))))
+    reports = []
+    got = list(client.init_model(specs, progress=lambda done, total: reports.append((done, total))))
     assert [name for name, _ in got] == [spec.name for spec in specs]
     for spec, (_, array) in zip(specs, got, strict=True):
         np.testing.assert_array_equal(array, client.init(spec))
-    assert told == sorted(told)
-    assert told[-1] == (3107 * 4, 3107 * 4)
+    assert reports == sorted(reports)
+    assert reports[-1] == (3107 * 4, 3107 * 4)
 
 
-def test_no_memory_is_taken_beside_the_result(client):
+def test_only_the_result_takes_memory(client):
     out = np.empty(1 << 24, np.float32)
     tracemalloc.start()
     client.normal(out.shape, out=out, progress=lambda *_: None)
@@ -129,7 +129,7 @@ def test_no_memory_is_taken_beside_the_result(client):
     assert peak < 4 << 20
 
 
-def test_a_deadline_is_kept(client):
+def test_deadlines(client):
     out = np.zeros(LARGE.shape, np.float32)
     began = time.monotonic()
     with pytest.raises(seedbed.DeadlineExceeded, match=r"within 0\.2 s"):
@@ -159,7 +159,7 @@ def test_closing_ends_calls(client):
     assert_untouched(out)
 
 
-def test_a_cancelled_task_writes_no_more():
+def test_a_cancelled_task_stops_writing():
     out = np.zeros(LARGE.shape, np.float32)
 
     async def run():
@@ -197,7 +197,7 @@ with seedbed.connect("local:") as client:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
 @pytest.mark.parametrize("how", ["init", "visit"])
-def test_an_interrupt_ends_it_at_once(how):
+def test_an_interrupt_ends_the_call_at_once(how):
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED, how], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
@@ -208,7 +208,7 @@ def test_an_interrupt_ends_it_at_once(how):
         assert process.stdout.readline() == "True\n"
 
 
-def test_visits_bring_each_element_once(client):
+def test_a_visit_covers_each_element_once(client):
     specs = [
         seedbed.spec("normal", (1500, 1000), name="a", dtype="bfloat16"), seedbed.spec("zeros", (3,), name="b"),
         seedbed.spec("ones", (0, 3), name="empty"), seedbed.spec("orthogonal", (30, 40), name="c"),
@@ -230,7 +230,7 @@ def test_visits_bring_each_element_once(client):
 DTYPES = [ml_dtypes.bfloat16, "f4", "f4", "f4", "f8"]
 
 
-def test_what_a_visitor_raises_ends_the_visit(client):
+def test_an_exception_of_the_visitor_ends_the_visit(client):
     seen = []
 
     def use(index, first, _values):
@@ -243,12 +243,12 @@ def test_what_a_visitor_raises_ends_the_visit(client):
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 2000, 1.5, True, "2"])
-def test_a_visit_with_no_such_number_of_jobs(client, jobs):
+def test_a_visit_with_an_invalid_number_of_jobs(client, jobs):
     with pytest.raises(seedbed.InvalidRequest, match=r"^jobs: "):
         client.visit([LARGE], print, jobs=jobs)
 
 
-def test_a_visit_of_what_cannot_be_made(client):
+def test_a_visit_of_an_invalid_tensor(client):
     with pytest.raises(seedbed.InvalidRequest, match=r"^tensors\[1\]\.spec\.normal\.std"):
         client.visit([seedbed.spec("zeros", (2,)), seedbed.spec("normal", (2,), std=-1)], print)
     nan = TensorSpec(shape=[2], name="nan")
@@ -258,17 +258,19 @@ def test_a_visit_of_what_cannot_be_made(client):
 
 
 def assert_untouched(out):
-    """Nobody writes any more."""
+    """Assert that no thread writes any more."""
     written = np.count_nonzero(out)
     time.sleep(SOON)
     assert np.count_nonzero(out) == written < out.size
 
 
-def test_an_orthogonal_matrix_tells_how_far_it_has_come_before_it_is_there():
-    """No row is whole before the last strip of columns is."""
-    told = []
+def test_an_orthogonal_matrix_reports_progress_before_it_is_in_place():
+    """No row is complete before the last strip of columns."""
+    reports = []
     with seedbed.connect("local:") as client:
-        client.init(seedbed.spec("orthogonal", (1500, 1400)), progress=lambda done, total: told.append((done, total)))
-    assert len(told) > 1
-    assert told == sorted(set(told))
-    assert told[-1] == (1500 * 1400 * 4, 1500 * 1400 * 4)
+        client.init(
+            seedbed.spec("orthogonal", (1500, 1400)), progress=lambda done, total: reports.append((done, total))
+        )
+    assert len(reports) > 1
+    assert reports == sorted(set(reports))
+    assert reports[-1] == (1500 * 1400 * 4, 1500 * 1400 * 4)

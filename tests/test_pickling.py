@@ -1,4 +1,4 @@
-"""Clients that are sent to other processes: they connect there, when they are first used, and take no secret along."""
+"""Pickled clients: they connect on first use in the other process, and contain no secrets."""
 
 import asyncio
 import copy
@@ -18,11 +18,11 @@ NOBODY = "127.0.0.1:1"
 SPEC = seedbed.spec("normal", (30, 40), seed=7, name="w")
 
 
-def sent(client):
+def unpickled(client):
     return pickle.loads(pickle.dumps(client))
 
 
-def bytes_of(client):
+def tensor_bytes(client):
     with client:
         return client.init(SPEC).tobytes()
 
@@ -34,37 +34,37 @@ def expected():
 
 
 @pytest.mark.parametrize("target", ["local:", "server"])
-def test_what_arrives_is_the_same_client(request, target, expected):
+def test_a_copy_is_an_equal_client(request, target, expected):
     target = request.getfixturevalue("server") if target == "server" else target
     with seedbed.connect(target, timeout=20, wait=3) as client:
         client.timeout = 10
-        arrived = sent(client)
+        arrived = unpickled(client)
         assert type(arrived) is type(client)
         assert (repr(arrived), arrived.wait) == (repr(client), 3)
-        assert bytes_of(arrived) == expected
+        assert tensor_bytes(arrived) == expected
         assert client.init(SPEC).tobytes() == expected
-    assert bytes_of(sent(client)) == expected  # what is closed here is open there
+    assert tensor_bytes(unpickled(client)) == expected  # closing the original does not close the copy
 
 
 @pytest.mark.parametrize("target", ["local:", "server"])
-def test_clients_of_coroutines(request, target, expected):
+def test_asyncio_clients(request, target, expected):
     target = request.getfixturevalue("server") if target == "server" else target
 
     async def main():
-        async with aio.connect(target, timeout=20) as client, sent(client) as arrived:
+        async with aio.connect(target, timeout=20) as client, unpickled(client) as arrived:
             assert (type(arrived), repr(arrived)) == (type(client), repr(client))
             return (await arrived.init(SPEC)).tobytes()
 
     assert asyncio.run(main()) == expected
 
 
-def test_options_and_connections_arrive(monkeypatch):
+def test_options_and_connections_are_kept(monkeypatch):
     opened = []
     monkeypatch.setattr(sync, "GrpcTransport", lambda *arguments: opened.append(arguments) or FakeTransport())
     client = seedbed.connect("10.0.0.1:1", connections=3, options=[("grpc.max_send_message_length", 7)])
-    arrived = sent(client)
-    assert len(opened) == 1  # nothing is opened before it is used
-    with ThreadPoolExecutor(8) as pool:  # and then once
+    arrived = unpickled(client)
+    assert len(opened) == 1  # opened on first use
+    with ThreadPoolExecutor(8) as pool:  # and only once
         list(pool.map(lambda _: arrived._transport, range(64)))
     first, second = opened
     assert first[0] == second[0] == "10.0.0.1:1"
@@ -76,25 +76,25 @@ class FakeTransport:
         pass
 
 
-def test_the_number_of_connections_is_each_process_s_own(monkeypatch):
+def test_each_process_chooses_its_number_of_connections(monkeypatch):
     opened = []
     monkeypatch.setattr(sync, "GrpcTransport", lambda *arguments: opened.append(arguments) or FakeTransport())
     client = seedbed.connect("10.0.0.1:1")
     monkeypatch.setenv("SEEDBED_CONNECTIONS", "9")
-    assert sent(client)._transport
+    assert unpickled(client)._transport
     assert opened[1][3] == 9
 
 
-def test_what_was_closed_before_it_was_used(monkeypatch):
+def test_a_client_that_is_closed_before_its_first_use(monkeypatch):
     client = seedbed.connect("local:")
     monkeypatch.setattr(cpu, "open_engine", None)
-    arrived = sent(client)
+    arrived = unpickled(client)
     arrived.close()
     with pytest.raises(seedbed.Cancelled, match="this client of local: is closed"):
         arrived.ones(3)
 
 
-def test_what_cannot_be_opened_there_is_told_at_the_first_call(tmp_path, monkeypatch):
+def test_a_copy_that_cannot_be_opened_raises_at_its_first_call(tmp_path, monkeypatch):
     token = tmp_path / "token"
     token.write_text("secret")
     monkeypatch.setenv("SEEDBED_TOKEN_FILE", "token")
@@ -109,7 +109,7 @@ def test_what_cannot_be_opened_there_is_told_at_the_first_call(tmp_path, monkeyp
         pickle.loads(text).ones(3)
 
 
-def test_a_token_of_the_environment_stays_there(monkeypatch):
+def test_a_token_in_the_environment_is_not_pickled(monkeypatch):
     monkeypatch.setenv("SEEDBED_TOKEN", "secret")
     with seedbed.connect(NOBODY) as client:
         text = pickle.dumps(client)
@@ -122,10 +122,10 @@ def test_a_token_of_the_environment_stays_there(monkeypatch):
         pickle.loads(text).ones(3)
 
 
-def test_what_is_sent_takes_up_no_token_that_it_had_not(monkeypatch):
+def test_a_copy_does_not_pick_up_another_token(monkeypatch):
     client = seedbed.connect(NOBODY)
     monkeypatch.setenv("SEEDBED_TOKEN", "another's")
-    assert sent(client)._transport._wire.metadata == ()
+    assert unpickled(client)._transport._wire.metadata == ()
 
 
 @pytest.mark.parametrize("connect", [seedbed.connect, aio.connect])
@@ -136,7 +136,7 @@ def test_what_is_sent_takes_up_no_token_that_it_had_not(monkeypatch):
         ({"credentials": grpc.ssl_channel_credentials()}, "credentials", "cannot be pickled; give tls=,"),
     ],
 )  # fmt: skip
-def test_secrets_are_not_sent(connect, arguments, field, remedy):
+def test_secrets_are_not_pickled(connect, arguments, field, remedy):
     client = connect(NOBODY, **arguments)
     for send in (pickle.dumps, copy.deepcopy):
         with pytest.raises(seedbed.InvalidRequest) as caught:
@@ -150,4 +150,4 @@ def test_secrets_are_not_sent(connect, arguments, field, remedy):
 def test_workers_of_a_pool(server, expected):
     clients = [seedbed.connect("local:"), seedbed.connect(server)]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(bytes_of, clients)) == [expected, expected]
+        assert list(pool.map(tensor_bytes, clients)) == [expected, expected]

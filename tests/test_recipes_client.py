@@ -1,4 +1,4 @@
-"""What Python makes of draws, given values and parts, before any server is asked."""
+"""The messages that Python makes of draws, literals and parts."""
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +13,7 @@ X = draw("normal", (4, 3))
 
 
 def text(step) -> str:
-    """A step in a line, such as ``multiply 0 1``."""
+    """A step as a line, such as ``multiply 0 1``."""
     kind = step.WhichOneof("value")
     value = getattr(step, kind)
     if kind == "function":
@@ -82,12 +82,12 @@ def as_json(*args, **kwargs):
 )
 def test_steps_of_expressions(value, expected):
     got = steps(value, (4, 3) if value.shape is None else None)
-    # The shape of a view of size 1 has any stride.
+    # The strides of axes of size 1 are arbitrary.
     assert [line.replace("[2, 1][-6, 1]", "[2, 1][-6, 0]") for line in got] == expected
 
 
 @pytest.mark.parametrize("number", [number for number in Function.values() if number])
-def test_every_function_can_be_said(number):
+def test_every_function_of_the_contract_has_a_python_function(number):
     x = draw("normal")
     name = Function.Name(number).removeprefix("FUNCTION_").lower()
     said = {
@@ -115,14 +115,14 @@ def test_every_function_can_be_said(number):
         ),
     ],
 )
-def test_mere_draws_are_plain_schemes(made, expected):
+def test_single_draws_are_plain_schemes(made, expected):
     got = as_json(*made(), name="w", seed=7)
     common = {"name": "w", "shape": ["4", "3"], "dtype": "DATA_TYPE_FLOAT32", "seed": "7"}
-    wanted = json_format.ParseDict({**common, **expected}, TensorSpec())
-    assert json_format.ParseDict(got, TensorSpec()) == wanted
+    message = json_format.ParseDict({**common, **expected}, TensorSpec())
+    assert json_format.ParseDict(got, TensorSpec()) == message
 
 
-def test_a_draw_keeps_its_dtype_unless_another_is_asked_for():
+def test_a_draw_keeps_its_dtype_unless_another_is_given():
     x = draw("normal", dtype="float64")
     assert seedbed.spec(x, (2,)).dtype == DataType.DATA_TYPE_FLOAT64
     narrow = seedbed.spec(x, (2,), dtype="bfloat16")
@@ -153,13 +153,13 @@ def test_literals(array, dtype):
     assert spec.literal.data == np.asarray(array).astype(seedbed.dtypes.numpy_dtype(spec.dtype)).tobytes()
 
 
-def test_literals_are_rounded_to_the_dtype_asked_for():
+def test_literals_are_rounded_to_the_tensors_dtype():
     values = np.linspace(-3, 3, 50)
     spec = seedbed.spec(literal(values), dtype="bfloat16")
     assert spec.literal.data == values.astype(ml_dtypes.bfloat16).tobytes()
 
 
-def test_values_are_made_once():
+def test_shared_values_are_computed_once():
     x = draw("normal", (2,))
     value = x
     for _ in range(100):
@@ -210,7 +210,7 @@ def test_parts():
     assert got[6].recipe.parts.parts[0].region == Region(start=[1, 0], stop=[2, 8])
 
 
-def test_parts_keep_the_dtype_of_what_they_hold():
+def test_parts_keep_the_dtype_of_their_content():
     half = seedbed.spec("normal", (4,), name="a", dtype="float16")
     spec = seedbed.spec(parts([(None, half), (np.s_[:2], np.zeros(2))]), (4,), dtype="float64", stream="s")
     assert [part.recipe.dtype for part in spec.parts.parts] == [DataType.DATA_TYPE_FLOAT16, 0]
@@ -288,7 +288,7 @@ def test_refusals(call, field, words):
     assert caught.value.field == field
 
 
-def test_arguments_that_do_not_exist():
+def test_unknown_arguments():
     with pytest.raises(TypeError, match="give it to spec"):
         draw("normal", seed=1)
     with pytest.raises(TypeError, match="sdt"):

@@ -1,4 +1,4 @@
-"""Several servers as one: turns, stripes, and a replica that dies, is dead, or does not serve."""
+"""Replicas: load balancing, stripes, and a replica that dies, is dead, or is not serving."""
 
 import asyncio
 import contextlib
@@ -39,25 +39,25 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
         ("unix:/a,b", "unix:/a,b", 1),
     ],
 )
-def test_what_a_target_means_to_grpc(target, address, replicas):
+def test_targets_become_addresses_for_grpc(target, address, replicas):
     parsed = targets.parse(target)
     assert (parsed.address, parsed.replicas()) == (address, replicas)
     assert ("round_robin" in dict(parsed.options).get("grpc.service_config", "")) == (address[:3] in ("ipv", "dns"))
 
 
-def test_hosts_of_one_name_are_counted(monkeypatch):
+def test_addresses_of_one_name_are_counted(monkeypatch):
     found = [(2, 1, 6, "", (f"10.0.0.{i}", 50051)) for i in range(3)]
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
     assert targets.parse("dns:///seedbed.default.svc:50051").replicas() == 3
 
 
 @pytest.mark.parametrize("target", ["a:1,", "a:1,b", "a:1,b:0", "a:1;b:2", "a:1,unix:/b"])
-def test_bad_lists(target):
+def test_invalid_lists(target):
     with pytest.raises(seedbed.InvalidRequest, match=r"^target: "):
         seedbed.connect(target)
 
 
-def test_hosts_that_nobody_knows():
+def test_hosts_that_do_not_resolve():
     with pytest.raises(seedbed.Unavailable, match=r"none of the hosts of a\.invalid:1,b\.invalid:1 can be resolved"):
         seedbed.connect("a.invalid:1,b.invalid:1")
 
@@ -66,19 +66,19 @@ def test_hosts_that_nobody_knows():
 
 
 @pytest.mark.parametrize("shape", [(40, 1 << 20), (1, 7, 1 << 23), (1 << 26,), (3, 1 << 25)])
-@pytest.mark.parametrize("most", [1, 2, 3, 8])
-def test_stripes_cover_the_part_once_and_in_order(shape, most):
+@pytest.mark.parametrize("max_stripes", [1, 2, 3, 8])
+def test_stripes_cover_the_slice_once_and_in_order(shape, max_stripes):
     start = [1] * len(shape)
-    wanted = TensorSlice(
+    tensor_slice = TensorSlice(
         spec=TensorSpec(shape=[size + 2 for size in shape], zeros={}),
         region=Region(start=start, stop=[size + 1 for size in shape]),
     )
     counted = 0
-    for part, where in stripes.split(wanted, most):
-        extents = [high - low for low, high in zip(part.region.start, part.region.stop, strict=True)]
-        place = [range(size)[cut] for size, cut in zip(shape, where, strict=False)]
+    for stripe, index in stripes.split(tensor_slice, max_stripes):
+        extents = [high - low for low, high in zip(stripe.region.start, stripe.region.stop, strict=True)]
+        place = [range(size)[cut] for size, cut in zip(shape, index, strict=False)]
         assert [len(cut) for cut in place] == extents[: len(place)]
-        assert part.region.start[len(place) - 1] == 1 + place[-1].start
+        assert stripe.region.start[len(place) - 1] == 1 + place[-1].start
         assert place[-1].start * np.prod(shape[len(place) :], dtype=int) == counted
         counted += int(np.prod(extents))
     assert counted == np.prod(shape)
@@ -90,12 +90,12 @@ def test_small_tensors_are_not_divided():
     assert len(stripes.split(TensorSlice(spec=TensorSpec()), 8)) == 1
 
 
-# Servers in this process, which tell what they are asked for ---------------------------------------------------------
+# Servers in this process, which record their requests -----------------------------------------------------------------
 
 
 @pytest.fixture
 def servers():
-    """Starts servers of these backends; gives the target of all, and the servers."""
+    """Start servers with these backends; return the target of all, and the servers."""
     started = []
 
     def begin(*backends):
@@ -108,7 +108,7 @@ def servers():
 
 
 def counting(count):
-    """What fake backends make: element i is i mod 2048 of what each stripe asks for."""
+    """The values of fake backends: element i of each stripe is i mod 2048."""
     return np.arange(count, dtype=np.float32) % 2048
 
 
@@ -127,13 +127,13 @@ def async_client(target):
 
 
 def connect_to_all(init, backends):
-    """The first calls go to whichever server is connected first."""
+    """Make calls until all servers are connected; the first calls go to whichever connects first."""
     assert wait_until(lambda: init(SMALL) is None or all(backend.fills for backend in backends))
     for backend in backends:
         backend.fills.clear()
 
 
-def test_calls_take_turns(servers):
+def test_calls_are_distributed_round_robin(servers):
     backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
     with sync_client(target) as init:
@@ -144,7 +144,7 @@ def test_calls_take_turns(servers):
 
 
 @pytest.mark.parametrize("client", [sync_client, async_client])
-def test_a_large_tensor_comes_from_all_at_once(servers, client):
+def test_a_large_tensor_comes_from_all_replicas_at_once(servers, client):
     backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
     done = []
@@ -161,7 +161,7 @@ def test_a_large_tensor_comes_from_all_at_once(servers, client):
 
 
 @pytest.mark.parametrize("client", [sync_client, async_client])
-def test_an_error_of_one_ends_the_others(servers, client):
+def test_an_error_of_one_stripe_ends_the_others(servers, client):
     slow, failing = backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
     with client(target) as init:
@@ -174,7 +174,7 @@ def test_an_error_of_one_ends_the_others(servers, client):
     assert slow.cancelled.wait(5) or not slow.fills  # its stripe may not have begun
 
 
-def test_what_begins_when_another_has_failed_ends_at_once():
+def test_a_call_that_begins_after_a_failure_ends_at_once():
     deadline, ended = Deadline(None), []
     deadline.end()
     with deadline.ending(lambda: ended.append("late")):
@@ -185,7 +185,7 @@ def test_what_begins_when_another_has_failed_ends_at_once():
 
 
 @pytest.mark.parametrize("client", [sync_client, async_client])
-def test_a_bad_request_is_refused_before_any_stripe(servers, client):
+def test_an_invalid_request_is_refused_before_any_stripe(servers, client):
     backends = FakeBackend(), FakeBackend()
     target, _ = servers(*backends)
     spec = seedbed.spec("normal", (1000, 16 << 10), std=-1.0)
@@ -195,7 +195,7 @@ def test_a_bad_request_is_refused_before_any_stripe(servers, client):
     assert not any(backend.fills for backend in backends)
 
 
-def test_a_server_that_says_it_does_not_serve_is_passed_over(servers):
+def test_a_server_that_is_not_serving_is_skipped(servers):
     backends = FakeBackend(), FakeBackend()
     target, (first, _) = servers(*backends)
     first._health.set(SERVICE_NAME, NOT_SERVING)
@@ -238,7 +238,7 @@ def test_a_replica_that_was_never_there(pair, large):
         assert init(LARGE).tobytes() == large.tobytes()
 
 
-def test_all_replicas_gone(pair):
+def test_all_replicas_are_dead(pair):
     for handle in pair:
         handle.kill()
     with sync_client(target_of(*pair), wait=0) as init, pytest.raises(seedbed.Unavailable):
@@ -256,7 +256,7 @@ def test_a_replica_killed_in_the_middle_of_a_tensor(pair, large, client):
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_replica_killed_in_the_middle_of_a_model(pair, which):
-    """Whichever of them had the stream: the other goes on where it broke."""
+    """The other replica resumes the stream where it broke."""
     specs = [seedbed.spec("normal", (200, 1000), name=f"layers.{i}.weight") for i in range(30)]
     kill = killer(pair[which])
     with seedbed.connect("local:") as local, seedbed.connect(target_of(*pair), timeout=30) as client:

@@ -1,4 +1,4 @@
-"""Streams that break, lie or stall: every one is resumed to the same bits, or reported; none is handed out wrong.
+"""Streams that break, stall or deliver wrong data: each is resumed to the same bits, or reported as an error.
 
 A scripted server plays each failure over a real socket; at the end, real servers are killed.
 """
@@ -176,7 +176,7 @@ def test_a_broken_tensor_is_resumed(scripted, impatient, fetch, script):
     [
         *(fails_with("UNAVAILABLE", after) for after in range(17)),
         *(sends(*range(count)) for count in range(16)),
-        sends(0, 1, 2, 3, 5),  # the empty tensor left out
+        sends(0, 1, 2, 3, 5),  # without the empty tensor
         sends(0, 1, 2, 3, 4, 5, 6, 15, 14),
         replaces(1, lambda message: setattr(message, "tensor_index", 1)),
         replaces(4, set_chunk(**sealed(b"1234"))),
@@ -189,20 +189,20 @@ def test_a_broken_model_is_resumed(scripted, impatient, fetch, script):
     assert len(scripted.requests) <= 2
 
 
-def test_many_breaks_are_survived_as_long_as_something_arrives(scripted, impatient):
+def test_many_breaks_are_survived_while_something_arrives(scripted, impatient):
     scripted.play(fails_with("UNAVAILABLE", 1))
     np.testing.assert_array_equal(sync_tensor(scripted.target), sync_tensor("local:"))
     assert [request.first_element for request in scripted.requests] == list(range(0, 160, 16))
 
 
 def is_full(stream):
-    told = error_details_pb2.RetryInfo()
-    told.retry_delay.FromMilliseconds(100)
+    retry_info = error_details_pb2.RetryInfo()
+    retry_info.retry_delay.FromMilliseconds(100)
     status = status_pb2.Status(code=8, message="full")
-    status.details.add().Pack(told)
+    status.details.add().Pack(retry_info)
     stream.context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     stream.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-    yield  # so that this is a stream
+    yield  # makes this a generator
 
 
 @pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
@@ -215,7 +215,7 @@ def test_a_stream_that_broke_is_resumed_once_a_full_server_has_a_place(scripted,
     ]
 
 
-def test_a_lost_end_is_no_loss(scripted):
+def test_a_lost_end_of_stream_does_no_harm(scripted):
     scripted.play(fails_with("UNAVAILABLE", 10))
     np.testing.assert_array_equal(sync_tensor(scripted.target), sync_tensor("local:"))
     assert len(scripted.requests) == 1
@@ -223,7 +223,7 @@ def test_a_lost_end_is_no_loss(scripted):
 
 @pytest.mark.parametrize("fetch", [sync_tensor, aio_tensor])
 @pytest.mark.parametrize("name", ["wrong checksum", "other seed", "no message", "no description"])
-def test_persistent_lies_are_reported(scripted, impatient, fetch, name):
+def test_persistent_corruption_is_reported(scripted, impatient, fetch, name):
     scripted.play(LIES[name], LIES[name] if name != "wrong checksum" else replaces(0, set_chunk(crc32c=1)))
     with pytest.raises(seedbed.Corrupted, match=r"127\.0\.0\.1:\d+ sent corrupt data \d+ times in a row"):
         fetch(scripted.target)
@@ -266,7 +266,7 @@ def test_extra_elements_never_reach_the_caller(scripted, impatient):
     np.testing.assert_array_equal(sync_tensor(scripted.target), sync_tensor("local:"))
 
 
-def test_a_failed_call_leaves_no_array_behind_as_complete(scripted, impatient):
+def test_a_failed_call_returns_no_array_as_complete(scripted, impatient):
     scripted.play(fails_with("UNAVAILABLE", 1), fails_with("UNAVAILABLE", 0))
     with pytest.raises(seedbed.Unavailable, match=rf"no Seedbed server answers at {scripted.target}; start one"):
         sync_tensor(scripted.target, wait=0)
@@ -285,22 +285,22 @@ def test_no_server():
 
 
 @pytest.mark.parametrize("call", [sync_tensor, aio_tensor])
-def test_servers_behind_a_name_are_waited_for(start_server, call, caplog):
+def test_calls_wait_for_servers_behind_a_name(start_server, call, caplog):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     later = []
     threading.Timer(2, lambda: later.append(start_server(listen=[f"127.0.0.1:{port}"]))).start()
     np.testing.assert_array_equal(call(f"dns:///127.0.0.1:{port}"), sync_tensor("local:"))
     assert wait_until(lambda: later)
-    [told] = caplog.messages
+    [warning] = caplog.messages
     assert re.fullmatch(
-        rf"dns:///127.0.0.1:{port} cannot be reached \(.*\); waiting up to 300 s for it; wait=0 .*", told
+        rf"dns:///127.0.0.1:{port} cannot be reached \(.*\); waiting up to 300 s for it; wait=0 .*", warning
     )
 
 
 @pytest.mark.parametrize("call", [sync_twice, aio_twice])
-def test_a_server_that_has_answered_is_waited_for(start_server, call, caplog):
-    """Between two calls it is away for longer than the quick attempts take."""
+def test_calls_wait_for_a_server_that_has_responded_before(start_server, call, caplog):
+    """Between two calls, the server is down for longer than the quick attempts take."""
     first, later = start_server(), []
 
     def replace():
@@ -314,7 +314,7 @@ def test_a_server_that_has_answered_is_waited_for(start_server, call, caplog):
     assert [record.name for record in caplog.records] == ["seedbed"]
 
 
-# Fields in another order, unknown fields, split messages: all that protobuf allows.
+# Everything that protobuf allows: fields in any order, unknown fields, split messages.
 
 
 def varint(value):
@@ -336,7 +336,7 @@ def blob(number, content):
 UNKNOWN = [field(3, 0, varint(2**63)), blob(99, b"xyz"), field(4, 5, b"1234"), field(5, 1, b"12345678")]
 
 
-def wanted(region=None):
+def new_assembler(region=None):
     return _stream.TensorAssembler(TensorSlice(spec=SPEC, region=region))
 
 
@@ -352,7 +352,7 @@ def test_fields_may_come_in_any_order(order, outer):
     ]
     chunk = b"".join(inner[index] for index in order)
     parts = [blob(1, message.description.SerializeToString()), blob(15, chunk), UNKNOWN[0], UNKNOWN[1]]
-    piece = wanted().feed(b"".join(parts[index] for index in outer))
+    piece = new_assembler().feed(b"".join(parts[index] for index in outer))
     assert piece.values.tobytes() == payload
 
 
@@ -362,14 +362,14 @@ def test_split_messages_are_merged():
         description=message.description, chunk=Chunk(crc32c=5, payload=b"old")
     ).SerializeToString()
     second = InitTensorResponse(chunk=message.chunk).SerializeToString()
-    assert wanted().feed(first + second).values.tobytes() == message.chunk.payload
+    assert new_assembler().feed(first + second).values.tobytes() == message.chunk.payload
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=80))
-def test_garbage_is_corrupted_and_nothing_else(data):
+def test_garbage_raises_corrupted(data):
     with pytest.raises(seedbed.Corrupted):
-        wanted().feed(data)
+        new_assembler().feed(data)
 
 
 @settings(max_examples=300)
@@ -379,7 +379,7 @@ def test_a_changed_byte_never_changes_an_element(data):
     position = data.draw(st.integers(0, len(right) - 1))
     changed = bytearray(right)
     changed[position] ^= data.draw(st.integers(1, 255))
-    assembler = wanted()
+    assembler = new_assembler()
     try:
         piece = assembler.feed(bytes(changed))
     except seedbed.Corrupted:
@@ -388,7 +388,7 @@ def test_a_changed_byte_never_changes_an_element(data):
     assert (piece.offset, piece.values.tobytes()) == (0, InitTensorResponse.FromString(right).chunk.payload)
 
 
-# Abandoned, cancelled and late calls.
+# Abandoned, cancelled and stalled calls.
 
 
 def stalls(after):
@@ -523,13 +523,13 @@ def test_regions_are_resumed_within_the_region(scripted, impatient):
     assert all(request.region == Region(start=[2, 3], stop=[9, 13]) for request in scripted.requests)
 
 
-# Real servers, really killed.
+# Server processes that are killed.
 
 BIG = seedbed.spec("normal", (1024, 2048), seed=3, name="big")  # 8 MiB
 
 
 class Assassin:
-    """Kills the server once some bytes have arrived, and starts another one at its address a moment later."""
+    """Kills the server after some bytes have arrived, and starts another at its address a moment later."""
 
     def __init__(self, start_server, times=1):
         with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""`Client.visit`: pieces of many tensors, in no order."""
+"""`Client.visit`: pieces of many tensors, in any order."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import seedbed
 
 
-def test_more_tensors_than_a_request_may_have(start_server):
+def test_more_tensors_than_a_request_may_hold(start_server):
     handle = start_server(max_tensors=1000)
     specs = [seedbed.spec("constant", (2,), val=i, name=f"t{i}") for i in range(2500)]
     found = np.zeros((2500, 2))

@@ -1,4 +1,4 @@
-"""The page «Ray, Slurm, Kubernetes»: its arithmetic is that of the rates it quotes, which are those of Performance."""
+"""The page "Ray, Slurm, Kubernetes": its arithmetic is that of the rates it quotes, which are those of Performance."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The page «Coming from torch, JAX, Keras»: every row of its tables, called on both sides and compared.
+"""The page "Coming from torch, JAX, Keras": every row of its tables, called on both sides and compared.
 
 A row has the peer's call with its defaults, and ours in the words of its parameters. Both are evaluated with the
 defaults and with other values. What nothing is drawn for has to be equal; of what is drawn, the peer's values have to

@@ -1,4 +1,4 @@
-"""The experiments of the page «What initialisation is for», in small, and what they are made of."""
+"""The experiments of the page "What initialisation is for", in small, and what they are made of."""
 
 import re
 

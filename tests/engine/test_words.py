@@ -32,7 +32,7 @@ def words(text: str) -> list[int]:
 
 
 def philox_of_integers(counter: list[int], key: list[int]) -> list[int]:
-    """«Words» of the document, literally."""
+    """ "Words" of the document, literally."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):

@@ -254,7 +254,7 @@ class SchemeMethods(Generic[R]):
     def xavier_uniform(self, shape: Shape, gain: float = 1.0, **options: Unpack[Options]) -> R:
         """Uniform within +-gain * sqrt(6 / (fan_in + fan_out)).
 
-        From Glorot and Bengio, «Understanding the difficulty of training deep feedforward neural networks» (2010).
+        From Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010).
 
         Args:
             shape: The global shape; at least 2 dimensions.
@@ -280,7 +280,7 @@ class SchemeMethods(Generic[R]):
     def xavier_normal(self, shape: Shape, gain: float = 1.0, **options: Unpack[Options]) -> R:
         """Normal with mean 0 and std gain * sqrt(2 / (fan_in + fan_out)).
 
-        From Glorot and Bengio, «Understanding the difficulty of training deep feedforward neural networks» (2010).
+        From Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010).
 
         Args:
             shape: The global shape; at least 2 dimensions.
@@ -315,7 +315,7 @@ class SchemeMethods(Generic[R]):
     ) -> R:
         """Uniform within +-gain * sqrt(3 / fan).
 
-        From He et al., «Delving deep into rectifiers» (2015).
+        From He et al., “Delving deep into rectifiers” (2015).
 
         Args:
             shape: The global shape; at least 2 dimensions.
@@ -357,7 +357,7 @@ class SchemeMethods(Generic[R]):
     ) -> R:
         """Normal with mean 0 and std gain / sqrt(fan).
 
-        From He et al., «Delving deep into rectifiers» (2015).
+        From He et al., “Delving deep into rectifiers” (2015).
 
         Args:
             shape: The global shape; at least 2 dimensions.
@@ -424,7 +424,7 @@ class SchemeMethods(Generic[R]):
 
         One axis indexes the rows of the matrix; all other axes together index its columns.
 
-        From Saxe et al., «Exact solutions to the nonlinear dynamics of learning in deep linear neural networks» (2013).
+        From Saxe et al., “Exact solutions to the nonlinear dynamics of learning in deep linear neural networks” (2013).
 
         Args:
             shape: The global shape; at least 2 dimensions, and at most ``server_info().limits.max_orthogonal_elements``
@@ -459,7 +459,7 @@ class SchemeMethods(Generic[R]):
     ) -> R:
         """A convolution kernel that is 0 except at its centre, which is an orthogonal matrix times gain.
 
-        From Xiao et al., «Dynamical isometry and a mean field theory of CNNs» (2018).
+        From Xiao et al., “Dynamical isometry and a mean field theory of CNNs” (2018).
 
         Args:
             shape: The global shape, ``(out_channels, in_channels, kernel...)`` unless the axes say otherwise; 3 to 5
@@ -488,7 +488,7 @@ class SchemeMethods(Generic[R]):
     def sparse(self, shape: Shape, sparsity: float, std: float = 0.01, **options: Unpack[Options]) -> R:
         """Normal with mean 0, with ceil(sparsity * rows) elements of each column set to 0.
 
-        From Martens, «Deep learning via Hessian-free optimization» (2010).
+        From Martens, “Deep learning via Hessian-free optimization” (2010).
 
         Args:
             shape: The global shape; 2 dimensions.

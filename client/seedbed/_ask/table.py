@@ -250,7 +250,7 @@ True
             ),
         ),
         source=(
-            "Glorot and Bengio, «Understanding the difficulty of training deep feedforward neural networks» (2010)"
+            "Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010)"
         ),
         command={"shape": "4096,4096", "seed": "7"},
         example=r"""
@@ -276,7 +276,7 @@ True
             ),
         ),
         source=(
-            "Glorot and Bengio, «Understanding the difficulty of training deep feedforward neural networks» (2010)"
+            "Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010)"
         ),
         command={"shape": "4096,4096", "seed": "7"},
         example=r"""
@@ -321,7 +321,7 @@ True
                 is_keyword_only=True,
             ),
         ),
-        source="He et al., «Delving deep into rectifiers» (2015)",
+        source="He et al., “Delving deep into rectifiers” (2015)",
         command={"shape": "64,3,7,7", "nonlinearity": "relu", "seed": "7"},
         example=r"""
 >>> import seedbed
@@ -365,7 +365,7 @@ True
                 is_keyword_only=True,
             ),
         ),
-        source="He et al., «Delving deep into rectifiers» (2015)",
+        source="He et al., “Delving deep into rectifiers” (2015)",
         command={"shape": "4096,4096", "mode": "fan_out", "nonlinearity": "relu", "seed": "7", "region": "1024:2048,:"},
         example=r"""
 A shard has the same values as that region of the tensor:
@@ -415,7 +415,7 @@ True
         ),
         details="One axis indexes the rows of the matrix; all other axes together index its columns.",
         source=(
-            "Saxe et al., «Exact solutions to the nonlinear dynamics of learning in deep linear neural networks» (2013)"
+            "Saxe et al., “Exact solutions to the nonlinear dynamics of learning in deep linear neural networks” (2013)"
         ),
         command={"shape": "4096,4096", "seed": "7"},
         example=r"""
@@ -438,7 +438,7 @@ True
             Parameter("out_axis", AXIS, "The axis of the outputs: 0 as in torch, -1 as in JAX", 0),
             Parameter("in_axis", AXIS, "The axis of the inputs: 1 as in torch, -2 as in JAX", 1),
         ),
-        source="Xiao et al., «Dynamical isometry and a mean field theory of CNNs» (2018)",
+        source="Xiao et al., “Dynamical isometry and a mean field theory of CNNs” (2018)",
         command={"shape": "64,64,3,3", "seed": "7"},
         example=r"""
 >>> import numpy as np, seedbed
@@ -456,7 +456,7 @@ True
             Parameter("sparsity", NUMBER, "The fraction of each column that is 0", allowed="in [0, 1]"),
             Parameter("std", NUMBER, "Standard deviation of the other elements", 0.01, allowed="at least 0"),
         ),
-        source="Martens, «Deep learning via Hessian-free optimization» (2010)",
+        source="Martens, “Deep learning via Hessian-free optimization” (2010)",
         command={"shape": "512,512", "sparsity": "0.9", "seed": "7"},
         example=r"""
 >>> import seedbed

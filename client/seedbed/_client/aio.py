@@ -82,7 +82,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         """Initialise many tensors in one stream; see `seedbed.Client.init_model`."""
         slices = requests.named(model, out)
         report = bars.reporter(progress, requests.label(model, slices))
-        return bars.of_arrays_to_come(report, self._model(slices, out, report, self._seconds(timeout)))
+        return bars.with_bar_async(report, self._model(slices, out, report, self._seconds(timeout)))
 
     async def describe(
         self, spec: TensorSpec, region: RegionLike | None = None, timeout: Timeout = ...
@@ -111,7 +111,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         timeout: Timeout = ...,
     ) -> Coroutine[Any, Any, Array]:
         report = bars.reporter(progress, requests.label_of(spec))
-        return bars.of_array_to_come(report, self._array(spec, region, out, report, self._seconds(timeout)))
+        return bars.await_with_bar(report, self._array(spec, region, out, report, self._seconds(timeout)))
 
     def _array(
         self,

@@ -157,7 +157,7 @@ class Client(BaseClient[Array, Transport]):
         """
         slices = requests.named(model, out)
         report = bars.reporter(progress, requests.label(model, slices))
-        return bars.of_arrays(report, self._model(slices, out, report, self._seconds(timeout)))
+        return bars.with_bar(report, self._model(slices, out, report, self._seconds(timeout)))
 
     def _model(
         self, slices: Sequence[TensorSlice], out: Outputs | None, progress: Progress | None, seconds: float | None
@@ -267,7 +267,7 @@ class Client(BaseClient[Array, Transport]):
         timeout: Timeout = ...,
     ) -> Array:
         report, seconds = bars.reporter(progress, requests.label_of(spec)), self._seconds(timeout)
-        with bars.drawn(report):
+        with bars.closing_bar(report):
             return self._array(spec, region, out, report, seconds)
 
     def _array(

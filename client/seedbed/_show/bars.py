@@ -181,7 +181,7 @@ class _Notebook:
 
 
 @contextlib.contextmanager
-def drawn(report: Progress | None) -> Iterator[None]:
+def closing_bar(report: Progress | None) -> Iterator[None]:
     """Closes a bar when the ``with`` block ends, whether it succeeds or fails."""
     if not isinstance(report, Bar):
         yield
@@ -194,30 +194,30 @@ def drawn(report: Progress | None) -> Iterator[None]:
     report.close(is_done=True)
 
 
-def of_arrays(report: Progress | None, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
+def with_bar(report: Progress | None, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
     """The arrays, with a bar that is closed after the last one."""
-    return _with_bar(report, arrays) if isinstance(report, Bar) else arrays
+    return _iterate_with_bar(report, arrays) if isinstance(report, Bar) else arrays
 
 
-def _with_bar(report: Bar, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
-    with drawn(report), contextlib.closing(arrays):
+def _iterate_with_bar(report: Bar, arrays: Generator[_T, None, None]) -> Generator[_T, None, None]:
+    with closing_bar(report), contextlib.closing(arrays):
         yield from arrays
 
 
-def of_arrays_to_come(report: Progress | None, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    """Like `of_arrays`, for an asynchronous generator."""
-    return _with_bar_async(report, arrays) if isinstance(report, Bar) else arrays
+def with_bar_async(report: Progress | None, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    """Like `with_bar`, for an asynchronous generator."""
+    return _iterate_with_bar_async(report, arrays) if isinstance(report, Bar) else arrays
 
 
-async def _with_bar_async(report: Bar, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    with drawn(report):
+async def _iterate_with_bar_async(report: Bar, arrays: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    with closing_bar(report):
         async with contextlib.aclosing(arrays):
             async for array in arrays:
                 yield array
                 del array  # frees the array before the next one is allocated
 
 
-async def of_array_to_come(report: Progress | None, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+async def await_with_bar(report: Progress | None, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """The result of a coroutine, with a bar that is closed when the coroutine ends."""
-    with drawn(report):
+    with closing_bar(report):
         return await make()

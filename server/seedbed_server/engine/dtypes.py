@@ -96,7 +96,7 @@ def below(value: float, data_type: int) -> float:
 
 
 def bits_of(value: float, data_type: int) -> np.unsignedinteger[Any]:
-    """The bits of a value; 16-bit types are rounded through float32 (docs/stream-v1.md, «Types»).
+    """The bits of a value; 16-bit types are rounded through float32 (docs/stream-v1.md, “Types”).
 
     >>> hex(bits_of(1.0, DataType.DATA_TYPE_BFLOAT16))
     '0x3f80'

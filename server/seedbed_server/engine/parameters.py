@@ -1,6 +1,6 @@
 """A law's parameters, rounded to the type in which the law is computed.
 
-The rounding is part of the guarantee (docs/stream-v1.md, «Laws»), so all backends share this module.
+The rounding is part of the guarantee (docs/stream-v1.md, “Laws”), so all backends share this module.
 """
 
 from __future__ import annotations

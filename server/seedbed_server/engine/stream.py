@@ -1,4 +1,4 @@
-"""Streams: which random words belong to which tensor name (docs/stream-v1.md, «Streams»)."""
+"""Streams: which random words belong to which tensor name (docs/stream-v1.md, “Streams”)."""
 
 from __future__ import annotations
 

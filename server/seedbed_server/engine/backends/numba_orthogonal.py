@@ -1,4 +1,4 @@
-"""Random orthogonal matrices («Orthogonal» of docs/stream-v1.md), by products of register tiles; the reference's bits.
+"""Random orthogonal matrices (“Orthogonal” of docs/stream-v1.md), by products of register tiles; the reference's bits.
 
 Each sum of the law is a chain of fused multiply-adds in a fixed order. A register tile is a small matrix of sums that
 stays in registers along a section of the chain; it may be stored in between, so sections can be as long as the caches

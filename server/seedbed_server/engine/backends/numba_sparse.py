@@ -1,4 +1,4 @@
-"""The mask of sparse and the permutation («Sparse» of docs/stream-v1.md), vectorised, with the bits of the reference.
+"""The mask of sparse and the permutation (“Sparse” of docs/stream-v1.md), vectorised, with the bits of the reference.
 
 A panel has up to `PANEL` slots; each holds the column and the row of one element. The Feistel network runs over all
 slots in 32-bit lanes, so keys are stored by round, in one row of a table for each. Keys are expensive and depend only

@@ -103,7 +103,7 @@ class NumpyBackend(CpuBackend):
         return np.ascontiguousarray(q)
 
 
-# Words («Words»).
+# Words (“Words”).
 
 
 def philox(block: U64, stream: Stream) -> list[U32]:
@@ -127,7 +127,7 @@ def philox(block: U64, stream: Stream) -> list[U32]:
     return [c.astype(np.uint32) for c in (c0, c1, c2, c3)]
 
 
-# Laws («Laws»). Each maps the words of n blocks to their n x 4 float32 or n x 2 float64 values.
+# Laws (“Laws”). Each maps the words of n blocks to their n x 4 float32 or n x 2 float64 values.
 
 
 def _float32_law(parameters: Parameters, words: list[U32]) -> Floats:
@@ -311,7 +311,7 @@ def polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
     return y
 
 
-# Sparse («Sparse»): a keyed permutation of each column's rows, by a Feistel network with cycle walking.
+# Sparse (“Sparse”): a keyed permutation of each column's rows, by a Feistel network with cycle walking.
 
 
 def permuted(row: U64, column: U64, mask: SparseMask, seed: int) -> U64:
@@ -346,7 +346,7 @@ def _mixed(half: U64, key: U32) -> U64:
     return (h ^ (h >> np.uint32(16))).astype(np.uint64)
 
 
-# Orthogonal («Orthogonal»).
+# Orthogonal (“Orthogonal”).
 
 
 def _orthonormal(a: F64, cancelled: IsCancelled) -> F64:
