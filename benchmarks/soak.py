@@ -54,7 +54,7 @@ SCHEMES: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
 def specs() -> list[TensorSpec]:
     """All laws in all dtypes, with few seeds, so that each reference is computed only once."""
     return [
-        seedbed.spec(scheme, shape, seed=seed, name=f"{scheme}.{dtype}", dtype=dtype, **parameters)
+        seedbed.spec(scheme, shape, seed=seed, name=f"{scheme}.{dtype}.{seed}", dtype=dtype, **parameters)
         for scheme, (shape, parameters) in SCHEMES.items()
         for dtype, seed in itertools.product(DTYPES, (1, 2))
     ]

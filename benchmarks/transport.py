@@ -68,7 +68,7 @@ class _Laws:
             f"{sizes.transport_mib} MiB in chunks of {chunk_bytes} bytes; client and server share this machine's cores",
             f"our server and the tutorial's sample with {info.backend} on {info.threads} threads; torch on one",
             "the ceiling sends a constant message, without laws, dtypes or checksums",
-            "its plain client is a process of its own, without torch's and our side effect on the C library's memory",
+            "its plain client is a separate process, without torch's and our side effect on the C library's memory",
         ]
         if self._flight is None:
             self.notes.append("Flight is skipped: pyarrow is not installed")

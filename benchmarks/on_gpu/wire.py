@@ -95,8 +95,8 @@ def _start(cache: str) -> dict[str, float]:
     """The times that a fresh process took to reach each stage."""
     begin = time.perf_counter()
     command, env = child("make_first_chunk", []), {**os.environ, "CUPY_CACHE_DIR": cache}
-    told = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=120).stdout
-    return {stage: at - begin for stage, at in json.loads(told).items()}
+    output = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, cwd=ROOT, timeout=120).stdout
+    return {stage: at - begin for stage, at in json.loads(output).items()}
 
 
 @contextlib.contextmanager
