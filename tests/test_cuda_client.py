@@ -606,9 +606,8 @@ def test_invalid_targets(target):
 
 
 def test_coroutines_are_refused():
-    words = (
-        '"local:cuda" has no coroutines; use seedbed.connect("local:cuda"), whose calls return before the GPU is done'
-    )
+    remedy = 'use seedbed.connect("local:cuda"), whose calls return before the GPU is done'
+    words = f'"local:cuda" is unavailable for asyncio; {remedy}'
     assert refusal(seedbed.aio.connect, "local:cuda") == ("target", words)
 
 

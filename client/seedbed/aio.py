@@ -89,5 +89,5 @@ def _client_of(origin: Origin) -> AsyncClient:
         return AsyncLocalClient(origin)
     if targets.is_cuda(origin.target):
         remedy = f'use seedbed.connect("{origin.target}"), whose calls return before the GPU is done'
-        raise InvalidRequest("target", f'"{origin.target}" has no coroutines; {remedy}')
+        raise InvalidRequest("target", f'"{origin.target}" is unavailable for asyncio; {remedy}')
     return AsyncClient(origin)

@@ -62,7 +62,7 @@ def server_info() -> UnaryCall[GetServerInfoResponse]:
     return UnaryCall("GetServerInfo", GetServerInfoRequest(), GetServerInfoResponse)
 
 
-def described_here(tensor_slice: TensorSlice) -> TensorDescription | None:
+def describe_literal(tensor_slice: TensorSlice) -> TensorDescription | None:
     """The description of a literal, made here to spare sending its values; None for any other tensor.
 
     Raises:
@@ -100,7 +100,7 @@ def slices(model: ModelLike) -> list[TensorSlice]:
     return [_slice(item, index) for index, item in enumerate(items)]
 
 
-def named(model: ModelLike, out: Outputs | None) -> list[TensorSlice]:
+def named_slices(model: ModelLike, out: Outputs | None) -> list[TensorSlice]:
     """The slices of a model whose names identify its tensors, as copies.
 
     Raises:

@@ -607,7 +607,7 @@ def concatenate(values: Iterable[ValueLike], axis: SupportsIndex = 0) -> Value:
     ends = np.cumsum([shape[along] for shape in shapes]).tolist()
     whole = (*shapes[0][:along], ends[-1], *shapes[0][along + 1 :])
     boxes = [(*before, slice(end - shape[along], end), ...) for end, shape in zip(ends, shapes, strict=True)]
-    return _assembled(operands, whole, boxes)
+    return _assemble(operands, whole, boxes)
 
 
 def stack(values: Iterable[ValueLike], axis: SupportsIndex = 0) -> Value:
@@ -631,7 +631,7 @@ def stack(values: Iterable[ValueLike], axis: SupportsIndex = 0) -> Value:
     (shape,) = shapes
     (along,) = _axes(axis, len(shape) + 1)
     whole = (*shape[:along], len(operands), *shape[along:])
-    return _assembled(operands, whole, [(*(slice(None),) * along, index, ...) for index in range(len(operands))])
+    return _assemble(operands, whole, [(*(slice(None),) * along, index, ...) for index in range(len(operands))])
 
 
 def _as_values(sources: Iterable[ValueLike]) -> tuple[Value, ...]:
@@ -641,6 +641,6 @@ def _as_values(sources: Iterable[ValueLike]) -> tuple[Value, ...]:
     return values
 
 
-def _assembled(values: tuple[Value, ...], shape: tuple[int, ...], boxes: Iterable[Any]) -> Value:
+def _assemble(values: tuple[Value, ...], shape: tuple[int, ...], boxes: Iterable[Any]) -> Value:
     views = [view_of(shape, lambda array, box=box: array[box], _EXPRESSION) for box in boxes]  # type: ignore[misc]
     return Value(Step(assembly=v1.Assembly(shape=shape, boxes=views)), values, shape)

@@ -80,7 +80,7 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         timeout: Timeout = ...,
     ) -> AsyncGenerator[tuple[str, Array], None]:
         """Initialise many tensors in one stream; see `seedbed.Client.init_model`."""
-        slices = requests.named(model, out)
+        slices = requests.named_slices(model, out)
         report = bars.reporter(progress, requests.label(model, slices))
         return bars.with_bar_async(report, self._model(slices, out, report, self._seconds(timeout)))
 
@@ -89,8 +89,8 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
     ) -> TensorDescription:
         """Resolve a tensor without sampling it; see `seedbed.Client.describe`."""
         seconds, tensor_slice = self._seconds(timeout), requests.tensor_slice(spec, region)
-        if literal := requests.described_here(tensor_slice):
-            return literal
+        if description := requests.describe_literal(tensor_slice):
+            return description
         return (await self._unary(requests.describe(tensor_slice), Deadline(seconds))).description
 
     async def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
@@ -122,9 +122,9 @@ class AsyncClient(BaseClient[Coroutine[Any, Any, Array], AioTransport]):
         seconds: float | None,
     ) -> Callable[[], Coroutine[Any, Any, Array]]:
         """Validate the arguments; return the coroutine function that makes the tensor."""
-        return partial(self._filled, arrays.tensor_call(spec, region, out, progress), out, progress, seconds)
+        return partial(self._fill, arrays.tensor_call(spec, region, out, progress), out, progress, seconds)
 
-    async def _filled(
+    async def _fill(
         self, call: arrays.ArrayCall, out: Array | None, progress: Progress | None, seconds: float | None
     ) -> Array:
         deadline = Deadline(seconds)

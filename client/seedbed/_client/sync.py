@@ -155,7 +155,7 @@ class Client(BaseClient[Array, Transport]):
         >>> state["bias"]
         array([0., 0., 0., 0.], dtype=float32)
         """
-        slices = requests.named(model, out)
+        slices = requests.named_slices(model, out)
         report = bars.reporter(progress, requests.label(model, slices))
         return bars.with_bar(report, self._model(slices, out, report, self._seconds(timeout)))
 
@@ -224,8 +224,8 @@ class Client(BaseClient[Array, Transport]):
         (75, 1.6666666666666667, 0.1925)
         """
         seconds, tensor_slice = self._seconds(timeout), requests.tensor_slice(spec, region)
-        if literal := requests.described_here(tensor_slice):
-            return literal
+        if description := requests.describe_literal(tensor_slice):
+            return description
         return self._unary(requests.describe(tensor_slice), Deadline(seconds)).description
 
     def calculate_gain(self, nonlinearity: str, param: float | None = None, timeout: Timeout = ...) -> float:
@@ -317,7 +317,7 @@ class Client(BaseClient[Array, Transport]):
                     if piece.values.size:
                         use(portion.tensor + piece.tensor_index, portion.first_element + piece.offset, piece.values)
             except InvalidRequest as error:
-                raise portion.renamed(error) from error
+                raise portion.renumber(error) from error
 
     def _arrays_within(self, call: arrays.ArrayCall, seconds: float | None) -> Generator[tuple[str, Array], None, None]:
         yield from self._arrays(call, Deadline(seconds))

@@ -36,7 +36,7 @@ class InsideClient(Client, Generic[_Engine]):
     def _open_engine(self) -> _Engine:
         raise NotImplementedError
 
-    def _described(
+    def _describe(
         self, method: str, slices: Sequence[TensorSlice], deadline: Deadline, first: int = 0
     ) -> list[TensorDescription]:
         """Validate and describe slices; literals are described here, since they may exceed the engine's limit."""

@@ -112,7 +112,7 @@ class LocalClient(InsideClient[Engine]):
         self, tensor_slice: TensorSlice, first: int, deadline: Deadline
     ) -> Generator[tuple[int, Array], None, None]:
         """As `iter_chunks`, with a deadline that another thread may end."""
-        [description] = self._described("InitTensor", [tensor_slice], deadline, first)
+        [description] = self._describe("InitTensor", [tensor_slice], deadline, first)
         step = _CHUNK_BYTES // dtypes.numpy_dtype(description.spec.dtype).itemsize
         for offset in range(first, description.element_count, step):
             # The array has no name, which would keep it in memory while the next one is made.
@@ -127,7 +127,7 @@ class LocalClient(InsideClient[Engine]):
     ) -> None:
         deadline, slices = Deadline(self._seconds(timeout)), requests.slices(model)
         threads = arguments.jobs(jobs, self._engine.backend.threads)
-        pieces = Shared(self._pieces_of(slices, self._described("InitModel", slices, deadline)))
+        pieces = Shared(self._pieces_of(slices, self._describe("InitModel", slices, deadline)))
 
         def work() -> None:
             buffer = np.empty(_VISIT_BYTES, np.uint8)
@@ -168,7 +168,7 @@ class LocalClient(InsideClient[Engine]):
         progress: Progress | None,
         deadline: Deadline,
     ) -> Generator[tuple[str, Array], None, None]:
-        descriptions = self._described(method, slices, deadline)
+        descriptions = self._describe(method, slices, deadline)
         meter = _Meter(progress, descriptions)
         group = _Group()
         for index, (tensor_slice, description) in enumerate(zip(slices, descriptions, strict=True)):
@@ -177,7 +177,7 @@ class LocalClient(InsideClient[Engine]):
             result = tensor_slice.spec.name, array if out is None else out
             is_alone = _is_filled_alone(description, array)
             if is_alone or not group.add(description, array, result, is_new=out is None):
-                yield from self._filled(group, meter, deadline)
+                yield from self._fill_group(group, meter, deadline)
                 group = _Group()
                 if is_alone:
                     model_index = index if method == "InitModel" else None
@@ -186,9 +186,9 @@ class LocalClient(InsideClient[Engine]):
                 else:
                     group.add(description, array, result, is_new=out is None)
             del array, out, result  # the next one may need their memory
-        yield from self._filled(group, meter, deadline)
+        yield from self._fill_group(group, meter, deadline)
 
-    def _filled(self, group: _Group, meter: _Meter, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
+    def _fill_group(self, group: _Group, meter: _Meter, deadline: Deadline) -> Generator[tuple[str, Array], None, None]:
         self._work(group.jobs, deadline)
         while group.results:
             _, _, elements = group.jobs.popleft()

@@ -128,7 +128,7 @@ class CudaClient(InsideClient[CudaEngine]):
         """
         deadline = Deadline(self._seconds(timeout))
         slices = requests.slices(model)
-        self._described("InitModel", slices, deadline)  # validates all tensors before any is sampled
+        self._describe("InitModel", slices, deadline)  # validates all tensors before any is sampled
         for index, tensor_slice in enumerate(slices):
             for first, values in self._in_pieces(tensor_slice, 0, deadline):
                 use(index, first, values)
@@ -158,7 +158,7 @@ class CudaClient(InsideClient[CudaEngine]):
     ) -> Generator[tuple[str, CupyArray], None, None]:
         """Make tensors; ``has_arrays`` means that the caller already holds the arrays that ``find`` returns."""
         deadline = Deadline(seconds)
-        descriptions = self._described(method, slices, deadline)
+        descriptions = self._describe(method, slices, deadline)
         waiting = deque(map(_Tensor, slices, descriptions))
         done, total = 0, sum(description.byte_count for description in descriptions)
         while waiting:
@@ -227,7 +227,7 @@ class CudaClient(InsideClient[CudaEngine]):
     def _in_pieces(
         self, tensor_slice: TensorSlice, first: int, deadline: Deadline
     ) -> Generator[tuple[int, CupyArray], None, None]:
-        [description] = self._described("InitTensor", [tensor_slice], deadline, first)
+        [description] = self._describe("InitTensor", [tensor_slice], deadline, first)
         end = description.element_count
         step = _PIECE_BYTES // dtypes.numpy_dtype(tensor_slice.spec.dtype).itemsize
         for offset in range(first, end, step):

@@ -45,7 +45,7 @@ class InsideTransport(Generic[_Engine]):
         try:
             return function()
         except ServiceError as error:
-            raise self._mapped(error, deadline) from error
+            raise self._map_error(error, deadline) from error
 
     def stream(self, call: StreamCall, deadline: Deadline) -> Generator[bytes, None, None]:
         raise NotImplementedError  # within a process, arrays are filled in place
@@ -60,7 +60,7 @@ class InsideTransport(Generic[_Engine]):
     def close(self) -> None:
         self._is_closed = True
 
-    def _mapped(self, error: ServiceError, deadline: Deadline) -> SeedbedError:
+    def _map_error(self, error: ServiceError, deadline: Deadline) -> SeedbedError:
         if self._is_closed:
             return closed(self._target)
         if deadline.has_passed():

@@ -93,7 +93,7 @@ class Assembler:
         """The next request: for what is missing, or as much of it as one request can hold."""
         raise NotImplementedError
 
-    def renamed(self, error: InvalidRequest) -> InvalidRequest:
+    def renumber(self, error: InvalidRequest) -> InvalidRequest:
         """Replace the field's path within the request by its path within the call."""
         return error
 
@@ -131,7 +131,7 @@ class Assembler:
             parsed = codec.parse(message, self._response)
         except ValueError as error:
             raise Corrupted(f"a message is malformed ({error})") from error
-        description = self._described(parsed)
+        description = self._description_of(parsed)
         piece = self._piece(parsed.chunk, description)
         self._advance(piece, description)
         return piece
@@ -145,7 +145,7 @@ class Assembler:
         if self._next != self._window.stop:
             raise Corrupted(f"the stream ended early, at element {self._position} of {self._label()}")
 
-    def _described(self, message: codec.StreamMessage) -> TensorDescription:
+    def _description_of(self, message: codec.StreamMessage) -> TensorDescription:
         if self._next == self._window.stop:
             raise Corrupted("more tensors arrived than were requested")
         if (number := self._window.start + message.tensor_index) != self._next:
@@ -256,8 +256,8 @@ class ModelAssembler(Assembler):
         else:
             super().finish()
 
-    def renamed(self, error: InvalidRequest) -> InvalidRequest:
-        return fields.renumbered(error, lambda index: self._remote[self._window.start + index])
+    def renumber(self, error: InvalidRequest) -> InvalidRequest:
+        return fields.renumber(error, lambda index: self._remote[self._window.start + index])
 
 
 def _windows(slices: Sequence[TensorSlice]) -> list[range]:

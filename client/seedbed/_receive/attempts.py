@@ -42,5 +42,5 @@ class Attempts:
         if self._assembler.is_complete:
             return 0.0  # only the end of the stream was lost
         if isinstance(error, InvalidRequest):
-            raise self._assembler.renamed(error) from error
+            raise self._assembler.renumber(error) from error
         return self._retry.delay(error, self._assembler.arrived)

@@ -33,9 +33,9 @@ class Portion(NamedTuple):
         """The assembler of its stream over this connection."""
         return ModelAssembler(self.slices, connection)
 
-    def renamed(self, error: InvalidRequest) -> InvalidRequest:
+    def renumber(self, error: InvalidRequest) -> InvalidRequest:
         """Replace the tensor's index within the portion by its index within the model."""
-        return fields.renumbered(error, lambda index: self.tensor + index)
+        return fields.renumber(error, lambda index: self.tensor + index)
 
 
 def portions(slices: Sequence[TensorSlice]) -> Iterator[Portion]:

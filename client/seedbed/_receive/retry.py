@@ -12,7 +12,7 @@ from seedbed.errors import Corrupted, DeadlineExceeded, SeedbedError, Unavailabl
 
 _log = logging.getLogger("seedbed")
 
-_FIRST_DELAY, _MAX_DELAY = 0.1, 5.0  # seconds, like all that follow
+_FIRST_DELAY, _MAX_DELAY = 0.1, 5.0  # seconds, like the other times here
 _QUICK_ATTEMPTS = 3
 """Made even if ``wait`` is 0, within a third of a second: a lost connection need not mean a lost server."""
 _CORRUPT_ATTEMPTS = 5

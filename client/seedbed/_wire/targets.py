@@ -72,7 +72,7 @@ class Target(NamedTuple):
         if self.address.startswith(("ipv4:", "ipv6:")):
             return self.address.count(",") + 1
         if match := _DNS.fullmatch(self.address):
-            return len(_resolved(match["host"], match["port"]) or [None])
+            return len(_resolve(match["host"], match["port"]) or [None])
         return 1
 
 
@@ -126,7 +126,7 @@ def _address(target: object) -> str:
     if target.startswith(_SCHEMES):
         return target
     endpoints = [_host_and_port(item, target) for item in target.split(",")]
-    return target if len(endpoints) == 1 else _joined(endpoints, target)
+    return target if len(endpoints) == 1 else _join(endpoints, target)
 
 
 def _host_and_port(endpoint: str, target: str) -> tuple[str, str]:
@@ -138,9 +138,9 @@ def _host_and_port(endpoint: str, target: str) -> tuple[str, str]:
     return match["host"], match["port"]
 
 
-def _joined(endpoints: list[tuple[str, str]], target: str) -> str:
+def _join(endpoints: list[tuple[str, str]], target: str) -> str:
     """A single address for gRPC, which accepts lists of IP addresses but not of names."""
-    addresses = list(dict.fromkeys(address for endpoint in endpoints for address in _resolved(*endpoint)))
+    addresses = list(dict.fromkeys(address for endpoint in endpoints for address in _resolve(*endpoint)))
     if not addresses:
         raise Unavailable(f"none of the hosts of {target} can be resolved; check their names")
     if all(family == socket.AF_INET for family, _, _ in addresses):
@@ -149,7 +149,7 @@ def _joined(endpoints: list[tuple[str, str]], target: str) -> str:
     return "ipv6:" + ",".join(f"[{host}]:{port}" for host, (_, _, port) in zip(mapped, addresses, strict=True))
 
 
-def _resolved(host: str, port: str) -> list[tuple[int, str, int]]:
+def _resolve(host: str, port: str) -> list[tuple[int, str, int]]:
     """The addresses of a host, or none; only one of ``localhost``, whose two mean one machine."""
     try:
         records = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)

@@ -79,7 +79,7 @@ class GrpcTransport:
                 send = connected.channel.unary_unary(path(call.method), serialize, call.response.FromString)
                 response: _Response = send(call.request, timeout=deadline.remaining(), metadata=self._wire.metadata)
         except self._failures as error:
-            raise self._mapped(error, deadline) from error
+            raise self._map_error(error, deadline) from error
         return response
 
     def stream(self, call: StreamCall, deadline: Deadline) -> Generator[bytes, None, None]:
@@ -115,7 +115,7 @@ class GrpcTransport:
         except self._failures as error:
             if route.moves and not has_begun and not isinstance(error, ValueError) and rerouting.is_move(error):
                 raise rerouting.Moved from error
-            raise self._mapped(error, deadline) from error
+            raise self._map_error(error, deadline) from error
         finally:
             if stream is not None:
                 stream.cancel()  # type: ignore[no-untyped-call]  # does nothing after an ordinary end
@@ -139,7 +139,7 @@ class GrpcTransport:
     def _connect(self) -> grpc.Channel:
         return channels.open_channel(self._wire)
 
-    def _mapped(self, error: grpc.RpcError | ValueError, deadline: Deadline) -> Exception:
+    def _map_error(self, error: grpc.RpcError | ValueError, deadline: Deadline) -> Exception:
         if self._is_closed:
             return closed(self._target)
         if isinstance(error, ValueError):

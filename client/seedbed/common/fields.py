@@ -30,7 +30,7 @@ def in_model(error: InvalidRequest, index: int) -> InvalidRequest:
     return InvalidRequest(f"{of_tensor(index)}.{error.field}", error.description)
 
 
-def renumbered(error: InvalidRequest, to_model: Callable[[int], int]) -> InvalidRequest:
+def renumber(error: InvalidRequest, to_model: Callable[[int], int]) -> InvalidRequest:
     """Replace the tensor's index within a request by its index within the whole model."""
     parts = split(error.field)
     if parts is None:
