@@ -1,4 +1,4 @@
-"""The service within the calling process: the client's targets ``local:`` and ``local:cuda``."""
+"""The service in the calling process, for the client's targets ``local:`` and ``local:cuda``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LocalService:
-    """Answers requests with no socket between: same validation, same errors as a server's.
+    """Serves requests without a socket, with the validation and the errors of a server.
 
     Args:
         backend: An open one, or a name for `engine.open_backend`. Default ``SEEDBED_BACKEND``, else ``auto``.
@@ -31,7 +31,7 @@ class LocalService:
         ValueError: The backend cannot be used here, or an argument is out of range.
 
     Attributes:
-        backend: What samples.
+        backend: The backend.
 
     >>> from seedbed.v1 import CalculateGainRequest, Nonlinearity
     >>> service = LocalService("numpy")
@@ -46,7 +46,7 @@ class LocalService:
         self._servicer = InitServicer(backend)
 
     def unary(self, method: str, request: Message) -> Message:
-        """Answers a request that has one answer.
+        """The response to a request that has one response.
 
         Args:
             method: The RPC, such as ``DescribeTensor``.
@@ -55,25 +55,25 @@ class LocalService:
         Raises:
             ServiceError: The call failed.
         """
-        _, answer = UNARY[method]
+        _, respond = UNARY[method]
         with _as_service_errors():
-            return answer(self._servicer, request)
+            return respond(self._servicer, request)
 
-    def describe(self, wanted: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
-        """Validates what is wanted, before any of it is made, and tells what it resolves to.
+    def describe(self, slices: Sequence[TensorSlice], method: str, first_element: int = 0) -> list[TensorDescription]:
+        """Validates tensors before any is sampled, and resolves them.
 
         Args:
-            wanted: The tensors, or one tensor.
-            method: The RPC that errors shall sound like: ``InitTensor`` or ``InitModel``.
+            slices: The parts of tensors; for ``InitTensor``, one.
+            method: The RPC whose field paths errors have: ``InitTensor`` or ``InitModel``.
             first_element: The position within the first region to begin at.
 
         Raises:
-            ServiceError: One of them cannot be served, or not from there on.
+            ServiceError: A tensor is invalid, or its region has no such position.
         """
         with _as_service_errors():
             descriptions = [
                 self._servicer.describe(part, f"{fields.of_tensor(index)}." if method == "InitModel" else "")
-                for index, part in enumerate(wanted)
+                for index, part in enumerate(slices)
             ]
             if first_element:
                 within(first_element, descriptions[0].element_count, "first_element", "the region")
@@ -88,10 +88,10 @@ class LocalService:
         """Fills arrays, which do not share memory, with elements of described regions, on all threads.
 
         Args:
-            jobs: The descriptions that `describe` answered, the positions within their regions of the first element,
-                and 1-D, C-contiguous arrays.
-            cancelled: Asked often; once it is true, the work ends with a ``ServiceError`` of code CANCELLED.
-            report: Called with the share of an orthogonal matrix that is computed, while it is.
+            jobs: Descriptions from `describe`, the position of the first element within each region, and 1-D,
+                C-contiguous arrays.
+            cancelled: Polled often; once it returns True, the work ends with a ``ServiceError`` of code CANCELLED.
+            report: Called with the fraction of an orthogonal matrix that is computed.
 
         Raises:
             ServiceError: The call failed.
@@ -101,11 +101,11 @@ class LocalService:
             self.backend.fill_all(list(itertools.starmap(engine.Job, jobs)), watch)
 
     def sampler(self, description: TensorDescription) -> Callable[[int, NDArray[Any], Callable[[], bool]], None]:
-        """The function that fills arrays with elements of one region, for callers who keep all cores busy themselves.
+        """The function that fills arrays with elements of one region, for callers with threads of their own.
 
         Args:
-            description: What `describe` answered, of a region that is not empty. The function's arguments, and the
-                errors that it raises, are those of `fill`.
+            description: From `describe`; its region is not empty. The function has the arguments and the errors of
+                `fill`.
         """
         with _as_service_errors():
             sample = self.backend.alone().sampler(description)
