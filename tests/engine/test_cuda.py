@@ -702,7 +702,7 @@ def test_the_emulated_cupy_has_nothing_that_the_real_one_lacks(cupy: ModuleType)
         for path in (
             "server/seedbed_server/engine/backends/cuda_device.py",
             "server/seedbed_server/engine/backends/cuda_kernels.py",
-            "client/seedbed/_cuda.py",
+            "client/seedbed/_inside/cuda.py",
         )
     )
     names = set(re.findall(r"(?<!\w)_?cupy\.((?:cuda\.)?\w+(?:\.[A-Z]\w+)?)", sources))

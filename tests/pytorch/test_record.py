@@ -271,7 +271,7 @@ def test_more_steps_than_an_expression_has():
         for _ in range(10_000):
             w.tanh_()
 
-    with pytest.raises(seedbed.InvalidRequest, match=r"has over 10000 steps.*test_record\.py") as error:
+    with pytest.raises(seedbed.InvalidRequest, match=r"has more than 10000 steps.*test_record\.py") as error:
         seedbed.torch.record(parameter(fill))
     assert error.value.field == "weight"
 

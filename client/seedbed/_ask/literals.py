@@ -42,7 +42,7 @@ def check(tensor_slice: TensorSlice, prefix: str = "") -> None:
     shape, data = tensor_slice.spec.shape[:], tensor_slice.spec.literal.data
     if len(data) != (size := math.prod(shape) * dtype.itemsize):
         raise InvalidRequest(
-            field, f"has {len(data)} bytes, but shape {shape} of {dtype} takes {size}; give every element once"
+            field, f"has {len(data)} bytes, but shape {shape} of {dtype} takes {size}; give each element once"
         )
     values = np.frombuffer(data, dtype)
     is_finite = np.isfinite(values)
@@ -99,7 +99,7 @@ def _stream_of(name: str) -> int:
 def _check_shape(tensor_slice: TensorSlice, field: str) -> None:
     shape = tensor_slice.spec.shape
     if len(shape) > _MAX_DIMENSIONS:
-        raise InvalidRequest(field, f"{len(shape)} dimensions are over the limit of {_MAX_DIMENSIONS}; give fewer")
+        raise InvalidRequest(field, f"{len(shape)} dimensions are over the limit of {_MAX_DIMENSIONS}; use fewer")
     for axis, size in enumerate(shape):
         if size < 0:
             raise InvalidRequest(f"{field}[{axis}]", f"{size} is negative; give 0 or more")
@@ -114,12 +114,14 @@ def _check_region(region: Region, shape: list[int], field: str) -> None:
     for bound in ("start", "stop"):
         if (rank := len(getattr(region, bound))) != len(shape):
             raise InvalidRequest(
-                f"{field}.{bound}", f"has {rank} dimensions, the shape has {len(shape)}; give one number for each"
+                f"{field}.{bound}", f"has {rank} dimensions, but the shape has {len(shape)}; give one number for each"
             )
     for axis, (start, stop, size) in enumerate(zip(region.start, region.stop, shape, strict=True)):
         if start > stop:
-            raise InvalidRequest(f"{field}.start[{axis}]", f"start {start} is after stop {stop}; exchange them")
+            raise InvalidRequest(f"{field}.start[{axis}]", f"start {start} is after stop {stop}; swap them")
         if start < 0:
             raise InvalidRequest(f"{field}.start[{axis}]", f"{start} is negative; give 0 or more")
         if stop > size:
-            raise InvalidRequest(f"{field}.stop[{axis}]", f"{stop} is outside the dimension's size {size}")
+            raise InvalidRequest(
+                f"{field}.stop[{axis}]", f"{stop} is beyond the dimension's size {size}; give at most {size}"
+            )
