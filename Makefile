@@ -27,7 +27,7 @@ test: .venv/dev.stamp  ## run the tests, the fast ones first
 test-fast: .venv/dev.stamp  ## run the fast tests alone
 	$(PYTEST) -m 'not slow and not nightly'
 
-test-nightly: .venv/dev.stamp .venv/node.stamp  ## run the tests with browsers, sites, trainers, fresh environments
+test-nightly: .venv/dev.stamp .venv/node.stamp  ## run the endurance tests, and those with browsers, the site, trainers, fresh environments
 	$(PYTEST) -m nightly
 
 # An environment of its own: torchvision wants another torch than the peers do.

@@ -130,7 +130,7 @@ def test_ten_rounds_of_the_control_are_the_engines():
 # The batteries.
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not testu01.is_installed(), reason="TestU01 is not installed")
 def test_small_crush_passes_the_engine_and_fails_randu(tmp_path):
     done = run("bits", "seeds", "randu", "--out", tmp_path)
@@ -408,7 +408,7 @@ def test_the_constants_of_float64_are_what_is_fitted(name):
     assert fitting.fitted(name) == getattr(constants, name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in fitting.NAMES if name.endswith("32")])
 def test_those_of_float32_are_as_good_as_what_is_fitted(name):
     """Another library of linear algebra may round otherwise, and find other last bits."""
@@ -510,7 +510,7 @@ def hold_as_claimed(rows):
         assert row.get("outside", 0) == row.get("falls", 0) == 0, row
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @NEEDS_LONG_DOUBLE
 def test_the_laws_run_and_hold(tmp_path):
     sizes = ["--tiny", "--set", "sample=100"]
@@ -546,7 +546,7 @@ def test_the_laws_run_and_hold(tmp_path):
     assert results["orthogonal"]["rows"][0]["determinant_p"] > IMPOSSIBLE
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_peers_run_and_seedbed_holds(tmp_path):
     done = run("peers", "--tiny", "--out", tmp_path)
     assert done.returncode == 0, done.stderr

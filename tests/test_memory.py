@@ -35,7 +35,7 @@ print(json.dumps({"bytes": checked * 4, "rss": readings}))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_tensor_larger_than_memory(start_server):
     handle = start_server(backend="auto")
     client = subprocess.Popen([sys.executable, "-c", STREAM, handle.target], stdout=subprocess.PIPE, text=True)

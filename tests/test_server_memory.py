@@ -63,7 +63,7 @@ def test_memory_does_not_grow_with_the_tensors_of_a_model(start_server):
     assert handle.rss() - before < 16 * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("scheme", [{"zeros": Zeros()}, {"normal": Normal()}])
 def test_memory_is_constant_over_gigabytes(start_server, scheme):
     handle = start_server(backend="auto")
@@ -76,7 +76,7 @@ def test_memory_is_constant_over_gigabytes(start_server, scheme):
             assert handle.rss() - before < 24 * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_is_constant_over_many_streams(start_server):
     handle = start_server()
     request = InitTensorRequest(spec=TensorSpec(shape=[1 << 20], zeros=Zeros()))

@@ -542,7 +542,7 @@ def test_more_clients_than_places(start_server, kind):
     assert memory < 700 * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "ranks", "mebibytes"), [("threads", 400, 16), ("tasks", 2000, 2)])
 def test_a_storm_of_ranks(start_server, kind, ranks, mebibytes):
     """With the server's defaults, all are served, and no limit has to be raised."""

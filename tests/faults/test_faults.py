@@ -108,7 +108,7 @@ def test_connections_that_break_are_resumed_to_the_same_bits(serving, fault):
                 assert outcome(proxy.target, 10) == "right"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_slow_network_gives_the_same_bits(serving):
     with proxied(serving.target, up=delayed(0.02), down=delayed(0.005)) as proxy:
         assert outcome(proxy.target, 30) == "right"
@@ -128,7 +128,7 @@ def test_a_flipped_bit_in_the_payload_is_noticed_and_asked_for_again(serving):
     assert corrupted(serving, "down", places, 10) == ["right"] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_flipped_bit_anywhere_is_noticed(serving, direction):
     """In HTTP/2's frames and headers, which have no checksum, it may end a call; or stall it until its deadline."""
@@ -160,7 +160,7 @@ process.run(Settings(**json.loads(sys.argv[1])))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_client_that_vanishes_without_a_word_is_given_up(start_server):
     """With keepalives of 1.5 s in place of 80 s: its stream ends, and another client gets its place."""
     handle = start_server(code=IMPATIENT, max_streams=1)
@@ -208,7 +208,7 @@ def test_clients_that_are_killed_leave_nothing_behind(serving):
         assert is_serving(serving.target)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_clients_that_are_stopped_hold_up_nobody(serving):
     with reading(serving.target, 3) as processes:
         for process in processes:
@@ -220,14 +220,14 @@ def test_clients_that_are_stopped_hold_up_nobody(serving):
         assert vitals(serving.pid).rss - stalled < 16 * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_hundred_clients_at_once_are_all_served(serving):
     with ThreadPoolExecutor(100) as pool:
         outcomes = list(pool.map(outcome, [serving.target] * 100, [60] * 100))
     assert set(outcomes) == {"right"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_256_idle_connections_cost_little(serving):
     before = vitals(serving.pid)
     with contextlib.ExitStack() as stack:
@@ -247,7 +247,7 @@ def test_256_idle_connections_cost_little(serving):
 # Servers --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 def test_a_server_that_restarts_in_a_storm_of_clients(start_server, end):
     """Streams that had begun go on with the next server; clients that find none wait for it."""
@@ -281,7 +281,7 @@ def test_a_server_that_restarts_in_a_storm_of_clients(start_server, end):
 # The clock ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
 def test_a_clock_that_jumps_neither_ends_nor_prolongs_a_call(serving, monkeypatch, jump):
     """Our deadlines are of the monotonic clock, and gRPC's become so when a stream begins."""
