@@ -7,7 +7,6 @@ import typing
 import pytest
 from _helpers.command import ROOT
 
-import seedbed
 from seedbed import _types
 from seedbed._ask.parameters import Choice
 from seedbed._ask.table import OPTIONS, SCHEMES
@@ -32,7 +31,7 @@ def test_parameters_are_the_fields_of_the_contract(scheme):
 
 
 def test_options_are_those_of_the_methods_type():
-    assert [option.name for option in OPTIONS] == list(seedbed._ask.methods.Options.__annotations__)
+    assert [option.name for option in OPTIONS] == list(_types.Options.__annotations__)
 
 
 def test_choices_are_those_of_their_types():

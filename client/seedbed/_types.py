@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import EllipsisType
-from typing import Any, Literal, Protocol, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -76,3 +76,17 @@ Outputs = Mapping[str, np.ndarray[Any, Any]] | Callable[[str], np.ndarray[Any, A
 
 Timeout = float | EllipsisType | None
 """Seconds for the whole call; None waits for ever, ``...`` is the client's timeout."""
+
+
+class Options(TypedDict, total=False):
+    """The keywords that every scheme takes; each method's documentation explains them."""
+
+    seed: SupportsIndex
+    name: str
+    dtype: DTypeLike
+    algorithm_version: SupportsIndex
+    stream: str
+    region: RegionLike | None
+    out: Array | None
+    progress: Progress | bool | None
+    timeout: Timeout

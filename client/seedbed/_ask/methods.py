@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Generic, SupportsIndex, TypedDict, TypeVar, Unpack
+from typing import Generic, SupportsIndex, TypeVar, Unpack
 
 from seedbed._types import (
-    Array,
     BoundsName,
     DistributionName,
-    DTypeLike,
     FanModeName,
     NonlinearityName,
-    Progress,
-    RegionLike,
+    Options,
     Shape,
-    Timeout,
     TorchFanModeName,
 )
 
 R = TypeVar("R")
-
-
-class Options(TypedDict, total=False):
-    """The keywords that every scheme takes; each method's documentation explains them."""
-
-    seed: SupportsIndex
-    name: str
-    dtype: DTypeLike
-    algorithm_version: SupportsIndex
-    stream: str
-    region: RegionLike | None
-    out: Array | None
-    progress: Progress | bool | None
-    timeout: Timeout
 
 
 class SchemeMethods(Generic[R]):

@@ -15,8 +15,8 @@ from google.protobuf.message import Message
 
 from seedbed import dtypes
 from seedbed._ask import arguments, table
-from seedbed._ask.methods import Options, R, SchemeMethods
-from seedbed._types import Array, Progress, RegionLike, Shape, Timeout
+from seedbed._ask.methods import R, SchemeMethods
+from seedbed._types import Array, Options, Progress, RegionLike, Shape, Timeout
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import Nonlinearity, TensorSpec
 
