@@ -578,6 +578,27 @@ def test_garbage_is_an_invalid_argument(serve, method):
     assert bad_fields(details_of(error)) == ["request"]
 
 
+NEW_FIELD = b"\xa0\x06\x01"  # field 100, a number: what a newer contract may have
+
+
+@pytest.mark.parametrize(
+    ("method", "known", "newer"),
+    [
+        ("InitTensor", InitTensorRequest(spec=zeros(2)).SerializeToString(), NEW_FIELD),
+        ("InitTensor", b"", codec.field(1, zeros(2).SerializeToString() + NEW_FIELD)),
+        ("InitModel", b"", codec.field(1, codec.field(1, zeros(2).SerializeToString() + NEW_FIELD))),
+        ("DescribeTensor", b"", codec.field(1, zeros(2).SerializeToString() + NEW_FIELD)),
+        ("CalculateGain", CalculateGainRequest(nonlinearity=1).SerializeToString(), NEW_FIELD),
+    ],
+)
+def test_fields_of_a_newer_contract_are_refused(serve, method, known, newer):
+    """Without them, the server would serve other values than the client requests."""
+    _, caller = serve()
+    error = caller.refused(method, known + newer)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == "request: has fields that this server does not know; upgrade the server"
+
+
 def test_requests_that_are_too_large_are_refused(serve):
     _, caller = serve()
     error = caller.refused("InitTensor", InitTensorRequest(spec=zeros(1, name="x" * (Settings.max_request_bytes + 1))))

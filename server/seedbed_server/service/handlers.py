@@ -76,9 +76,14 @@ def stream_handler(
 def _parsed(request_type: type[Message], request: bytes) -> Message:
     # Not gRPC's request_deserializer: if that fails, the client sees an internal error of the server.
     try:
-        return request_type.FromString(request)
+        parsed = request_type.FromString(request)
     except DecodeError as error:
         raise engine.InvalidSpec("request", f"is not a valid {request_type.DESCRIPTOR.name} message") from error
+    byte_count = parsed.ByteSize()
+    parsed.DiscardUnknownFields()
+    if parsed.ByteSize() != byte_count:  # of a newer contract: without them, other values would be served
+        raise engine.InvalidSpec("request", "has fields that this server does not know; upgrade the server")
+    return parsed
 
 
 @contextlib.contextmanager
