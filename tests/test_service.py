@@ -807,7 +807,7 @@ def test_clients_may_ping_every_ten_seconds():
     assert dict(_CHANNEL_ARGUMENTS)[PING_INTERVAL] <= 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("allowed", "is_kept"), [(500, True), (5_000, False)])
 def test_clients_that_ping_within_the_limit_keep_their_connection(serve, monkeypatch, allowed, is_kept):
     options = tuple((name, allowed if name == PING_INTERVAL else value) for name, value in _CHANNEL_ARGUMENTS)

@@ -114,7 +114,7 @@ def test_a_script_is_bash_with_options_of_sbatch(script):
     assert max(map(lines.index, directives)) < next(i for i, line in enumerate(lines) if line and line[0] != "#")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_tasks_write_one_checkpoint(batch, model, ok):
     """The first task is killed at first, and the checkpoint is whole after the second try."""
     ok("model", model, "-o", "whole", "--max-shard-size", "4KB")
@@ -143,7 +143,7 @@ def test_a_script_without_arguments_says_what_it_lacks(batch, arguments, message
     assert not Path("calls").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ranks_fill_their_own_shards(batch):
     """The weights are those that docs/howto/sharded-pytorch.md shows for any number of ranks that torchrun starts."""
     with socket.socket() as free:

@@ -136,7 +136,7 @@ def test_a_process_exports_spans_to_a_collector(collector):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_missing_collector_delays_no_call(start_server):
     handle = start_server(traces="http://127.0.0.1:1")
     with seedbed.connect(handle.target, timeout=20) as client:

@@ -51,6 +51,7 @@ def test_the_text_says_what_the_rates_say():
     assert f"{-(-10 // RATES['writer']):.0f} of them fill 10 GB/s" in text
 
 
+@pytest.mark.nightly
 def test_the_pods_of_the_job_write_one_checkpoint(ok, monkeypatch, tmp_path):
     """Each pod's command runs here, of a small model, with what Kubernetes gives it; the third one runs twice."""
     monkeypatch.chdir(tmp_path)

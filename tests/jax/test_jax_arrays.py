@@ -325,7 +325,7 @@ print(json.dumps([[part.spec.name, *part.region.start, *part.region.stop] for pa
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_ask_for_their_own_shards_only():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -510,7 +510,7 @@ def test_a_flax_model_trains_from_sharded_weights(local, mesh):
     assert losses[-1] < losses[0] / 5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_example_runs(server):
     for target in ([], [server]):
         command = [sys.executable, str(ROOT / "examples" / "jax_sharded.py"), *target]

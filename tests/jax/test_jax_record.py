@@ -123,7 +123,7 @@ def test_models_begin_as_by_their_own_init(name, local):
     assert odd == {"equinox encoder": ["scale"], "equinox with state": ["0.weight.g"]}.get(name, [])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resnet50_of_haiku(local):
     recorded = check_against_own(RESNET50, local, every=7)
     assert sum(math.prod(spec.shape) for spec in recorded.model.tensors) == 25_557_032

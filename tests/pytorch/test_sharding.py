@@ -26,7 +26,7 @@ import seedbed
 import seedbed.torch
 from seedbed._ask import regions
 
-SLOW = pytest.mark.slow  # processes that import torch
+NIGHTLY = pytest.mark.nightly  # processes that import torch
 PEAK = Path("/proc/self/clear_refs")  # 5, written to it, lets the peak VmHWM begin anew
 
 
@@ -195,7 +195,7 @@ def alone():
     return module.state_dict()
 
 
-@SLOW
+@NIGHTLY
 @pytest.mark.parametrize("name", CASES)
 def test_every_sharding_has_the_same_bits(seen, alone, name):
     for result in of_case(seen, name):
@@ -206,7 +206,7 @@ def test_every_sharding_has_the_same_bits(seen, alone, name):
         assert result["is_tied"]
 
 
-@SLOW
+@NIGHTLY
 @pytest.mark.parametrize("name", CASES)
 def test_a_fused_matrix_is_the_matrices_that_it_is_made_of(seen, name):
     for result in of_case(seen, name):
@@ -215,21 +215,21 @@ def test_a_fused_matrix_is_the_matrices_that_it_is_made_of(seen, name):
         assert torch.equal(whole["turned.weight"], whole["fused.weight"].t())
 
 
-@SLOW
+@NIGHTLY
 @pytest.mark.parametrize("name", CASES)
 def test_a_rank_asks_for_its_shards_alone(seen, name):
     for result in of_case(seen, name):
         assert result["requested"] == result["held"]
 
 
-@SLOW
+@NIGHTLY
 @pytest.mark.parametrize("name", CASES)
 def test_sharded_modules_train(seen, name):
     for result in of_case(seen, name):
         assert result["losses"][-1] < result["losses"][0]
 
 
-@SLOW
+@NIGHTLY
 def test_the_cases_are_what_they_are_for(seen):
     placements = seen[0]["FSDP x TP over 2 x 2"]["placements"]
     assert placements["up.weight"].startswith("(_StridedShard(dim=0, sf=2), Shard(dim=0)")
@@ -237,7 +237,7 @@ def test_the_cases_are_what_they_are_for(seen):
     assert "Replicate" in seen[0]["HSDP over 2 x 2"]["placements"]["up.weight"]
 
 
-@SLOW
+@NIGHTLY
 @pytest.mark.skipif(not PEAK.exists(), reason="needs Linux's /proc")
 def test_a_rank_needs_memory_for_its_shards_alone(seen):
     for rise, held in [result["large"] for result in seen]:
@@ -265,7 +265,7 @@ def client():
         yield client
 
 
-@SLOW
+@NIGHTLY
 @given(case=placed(), on_meta=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_any_placement_is_a_cut_of_the_whole(client, case, on_meta):

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 import seedbed
 import seedbed.torch
 
-SLOW = pytest.mark.slow  # processes that import torch
+NIGHTLY = pytest.mark.nightly  # processes that import torch
 
 
 class Net(nn.Module):
@@ -166,7 +166,7 @@ def see():
     return None
 
 
-@SLOW
+@NIGHTLY
 def test_each_rank_verifies_its_shards():
     first, second = ranks.run(2, see)
     assert first is None
