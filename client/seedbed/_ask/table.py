@@ -100,6 +100,49 @@ OPTIONS: Final = (
 )
 """The keywords of every scheme."""
 
+_XAVIER: Final = (
+    Parameter(
+        "gain",
+        NUMBER,
+        "Factor on the standard deviation",
+        1.0,
+        allowed="at least 0",
+        see="`Client.calculate_gain`",
+    ),
+)
+_GLOROT: Final = "Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010)"
+_KAIMING: Final = (
+    Parameter(
+        "a",
+        NUMBER,
+        "Negative slope of leaky_relu; ignored for other nonlinearities",
+        0.0,
+        label="negative_slope",
+    ),
+    Parameter(
+        "mode",
+        TORCH_FAN_MODE,
+        '"fan_in" (preserves variance in the forward pass) or "fan_out" (in the backward pass)',
+        "fan_in",
+    ),
+    Parameter(
+        "nonlinearity",
+        NONLINEARITY,
+        "The nonlinearity after the layer, which determines the gain",
+        "leaky_relu",
+        see="`Client.calculate_gain`",
+    ),
+    Parameter(
+        "gain",
+        NUMBER,
+        "Replaces the nonlinearity's gain, if given",
+        None,
+        allowed="at least 0",
+        is_keyword_only=True,
+    ),
+)
+_HE: Final = "He et al., “Delving deep into rectifiers” (2015)"
+
 _ALL: Final = (
     Scheme(
         "constant",
@@ -239,19 +282,8 @@ True
         "xavier_uniform",
         "Uniform within +-gain * sqrt(6 / (fan_in + fan_out)).",
         shape="at least 2 dimensions",
-        parameters=(
-            Parameter(
-                "gain",
-                NUMBER,
-                "Factor on the standard deviation",
-                1.0,
-                allowed="at least 0",
-                see="`Client.calculate_gain`",
-            ),
-        ),
-        source=(
-            "Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010)"
-        ),
+        parameters=_XAVIER,
+        source=_GLOROT,
         command={"shape": "4096,4096", "seed": "7"},
         example=r"""
 >>> import seedbed
@@ -265,19 +297,8 @@ True
         "xavier_normal",
         "Normal with mean 0 and std gain * sqrt(2 / (fan_in + fan_out)).",
         shape="at least 2 dimensions",
-        parameters=(
-            Parameter(
-                "gain",
-                NUMBER,
-                "Factor on the standard deviation",
-                1.0,
-                allowed="at least 0",
-                see="`Client.calculate_gain`",
-            ),
-        ),
-        source=(
-            "Glorot and Bengio, “Understanding the difficulty of training deep feedforward neural networks” (2010)"
-        ),
+        parameters=_XAVIER,
+        source=_GLOROT,
         command={"shape": "4096,4096", "seed": "7"},
         example=r"""
 >>> import seedbed
@@ -291,37 +312,8 @@ True
         "kaiming_uniform",
         "Uniform within +-gain * sqrt(3 / fan).",
         shape="at least 2 dimensions",
-        parameters=(
-            Parameter(
-                "a",
-                NUMBER,
-                "Negative slope of leaky_relu; ignored for other nonlinearities",
-                0.0,
-                label="negative_slope",
-            ),
-            Parameter(
-                "mode",
-                TORCH_FAN_MODE,
-                '"fan_in" (preserves variance in the forward pass) or "fan_out" (in the backward pass)',
-                "fan_in",
-            ),
-            Parameter(
-                "nonlinearity",
-                NONLINEARITY,
-                "The nonlinearity after the layer, which determines the gain",
-                "leaky_relu",
-                see="`Client.calculate_gain`",
-            ),
-            Parameter(
-                "gain",
-                NUMBER,
-                "Replaces the nonlinearity's gain, if given",
-                None,
-                allowed="at least 0",
-                is_keyword_only=True,
-            ),
-        ),
-        source="He et al., “Delving deep into rectifiers” (2015)",
+        parameters=_KAIMING,
+        source=_HE,
         command={"shape": "64,3,7,7", "nonlinearity": "relu", "seed": "7"},
         example=r"""
 >>> import seedbed
@@ -335,37 +327,8 @@ True
         "kaiming_normal",
         "Normal with mean 0 and std gain / sqrt(fan).",
         shape="at least 2 dimensions",
-        parameters=(
-            Parameter(
-                "a",
-                NUMBER,
-                "Negative slope of leaky_relu; ignored for other nonlinearities",
-                0.0,
-                label="negative_slope",
-            ),
-            Parameter(
-                "mode",
-                TORCH_FAN_MODE,
-                '"fan_in" (preserves variance in the forward pass) or "fan_out" (in the backward pass)',
-                "fan_in",
-            ),
-            Parameter(
-                "nonlinearity",
-                NONLINEARITY,
-                "The nonlinearity after the layer, which determines the gain",
-                "leaky_relu",
-                see="`Client.calculate_gain`",
-            ),
-            Parameter(
-                "gain",
-                NUMBER,
-                "Replaces the nonlinearity's gain, if given",
-                None,
-                allowed="at least 0",
-                is_keyword_only=True,
-            ),
-        ),
-        source="He et al., “Delving deep into rectifiers” (2015)",
+        parameters=_KAIMING,
+        source=_HE,
         command={"shape": "4096,4096", "mode": "fan_out", "nonlinearity": "relu", "seed": "7", "region": "1024:2048,:"},
         example=r"""
 A shard has the same values as that region of the tensor:
