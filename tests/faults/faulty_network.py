@@ -15,11 +15,19 @@ Fault = Callable[[bytes, int], bytes]
 """Gives what goes on of a block that begins at a position of its direction's bytes; or raises `Cut` or `Ended`."""
 
 
-class Cut(Exception):
+class Broken(Exception):
+    """The connection breaks, after some bytes: the place does not depend on how TCP divides the stream into blocks."""
+
+    def __init__(self, before: bytes) -> None:
+        super().__init__()
+        self.before = before
+
+
+class Cut(Broken):
     """The connection is reset: RST both ways."""
 
 
-class Ended(Exception):
+class Ended(Broken):
     """The connection ends as if all had been sent: FIN both ways."""
 
 
@@ -35,10 +43,10 @@ def ended_at(place: int) -> Fault:
     return _at(place, Ended)
 
 
-def _at(place: int, fault: type[Exception]) -> Fault:
+def _at(place: int, fault: type[Broken]) -> Fault:
     def act(block: bytes, position: int) -> bytes:
         if position + len(block) > place:
-            raise fault
+            raise fault(block[: place - position])
         return block
 
     return act
@@ -120,15 +128,17 @@ class Proxy:
 
     def _forward(self, source: socket.socket, sink: socket.socket, fault: Fault) -> None:
         position = 0
-        with contextlib.suppress(OSError, Ended):
+        with contextlib.suppress(OSError):
             try:
                 while block := source.recv(_BLOCK):
                     self._forwarding.wait()
                     sink.sendall(fault(block, position))
                     position += len(block)
-            except Cut:
-                for end in (source, sink):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except Broken as broken:
+                sink.sendall(broken.before)
+                if isinstance(broken, Cut):
+                    for end in (source, sink):
+                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         _close(source, sink)
 
 
