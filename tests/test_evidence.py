@@ -143,7 +143,7 @@ def test_small_crush_passes_the_engine_and_fails_randu(tmp_path):
     assert "Generator" in (tmp_path / "seeds.smallcrush.txt").read_text(encoding="utf-8")
 
 
-def test_a_missing_battery_is_told_with_the_remedy(tmp_path):
+def test_a_missing_battery_is_reported_with_the_remedy(tmp_path):
     done = run("bits", "straight", "--out", tmp_path, environment={"TESTU01_LIBRARY": "/nowhere/libtestu01.so"})
     assert done.returncode == 1
     assert "apt-get install libtestu01-0" in done.stderr
@@ -395,7 +395,7 @@ LARGEST_ERRORS = {
     "LOG32": 2**-25.3, "SIN32": 2**-28, "COS32": 2**-31, "LOG64": 2**-54.9, "SIN64": 2**-56.7, "COS64": 2**-55.1,
     "MIDDLE32": 0.5, "NEAR32": 0.2, "FAR32": 0.4,
 }  # fmt: skip
-"""Those that engine/constants.py tells."""
+"""Those in engine/constants.py."""
 
 
 @pytest.mark.parametrize("name", fitting.NAMES)
@@ -559,8 +559,8 @@ def test_the_peers_run_and_seedbed_holds(tmp_path):
         assert abs(row["std_error"]) < 6 * row["std_error_by_chance"], row
 
 
-def test_bad_arguments_are_told_with_the_remedy():
-    for arguments, told in (
+def test_bad_arguments_are_refused_with_the_remedy():
+    for arguments, message in (
         (("bits", "nonsense"), "no 'nonsense'; use one of straight"),
         (("bits", "--battery", "dieharder"), "use one of smallcrush"),
         (("laws", "nonsense"), "use one of references"),
@@ -570,7 +570,7 @@ def test_bad_arguments_are_told_with_the_remedy():
     ):
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 2, arguments
-        assert told in " ".join(done.output.split()), done.output
+        assert message in " ".join(done.output.split()), done.output
 
 
 # The document.
@@ -579,8 +579,8 @@ def test_bad_arguments_are_told_with_the_remedy():
 def test_the_document_says_what_the_published_results_say():
     text = tables.DOCUMENT.read_text(encoding="utf-8")
     assert tables.filled(text, tables.published()) == text, "run python -m evidence tables"
-    asked = {match["name"] for match in tables._BLOCK.finditer(text)}
-    assert asked == tables.TABLES.keys()
+    blocks = {match["name"] for match in tables._BLOCK.finditer(text)}
+    assert blocks == tables.TABLES.keys()
     assert "Not measured yet" not in text
 
 

@@ -81,7 +81,7 @@ def test_stand_ins_take_the_places_of_what_is_missing(tmp_path):
 
 
 @pytest.mark.nightly
-def test_a_wrong_bit_is_told_and_ends_the_run(tmp_path):
+def test_a_wrong_bit_is_reported_and_ends_the_run(tmp_path):
     done, report, tables = run(tmp_path, ["-c", WITH_A_WRONG_BIT], "--only", "bits", "engine")
     assert done.returncode == 1
     assert "BITS DIFFER" in done.stdout.splitlines()[-2]

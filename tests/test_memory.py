@@ -46,9 +46,9 @@ def test_a_tensor_larger_than_memory(start_server):
             client.wait(timeout=0.25)
         except subprocess.TimeoutExpired:
             continue
-    told = json.loads(client.stdout.read())
-    assert told["bytes"] >= 3 << 30
-    assert max(told["rss"]) - told["rss"][0] < 24 * MIB, told["rss"]
+    report = json.loads(client.stdout.read())
+    assert report["bytes"] >= 3 << 30
+    assert max(report["rss"]) - report["rss"][0] < 24 * MIB, report["rss"]
     settled = server_readings[len(server_readings) // 4]
     assert max(server_readings) - settled < 24 * MIB, server_readings
 

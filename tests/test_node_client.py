@@ -114,7 +114,7 @@ def test_files_of_little(server, tmp_path, shape):
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), np.ones(shape, np.float32), strict=True)
 
 
-def test_a_wrong_request_is_told_by_its_field(server, tmp_path):
+def test_an_invalid_request_names_its_field(server, tmp_path):
     result = run(server, {"name": "w", "shape": [4], "uniform": {"a": 2, "b": 1}}, tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("InvalidRequest: spec.uniform.a: ")
@@ -139,7 +139,7 @@ MISTAKES = {
 }
 
 
-def test_what_would_make_other_weights_is_told_before_anybody_is_asked():
+def test_what_would_make_other_weights_is_refused_before_any_call():
     """protobufjs alone would leave these out, or round them: other weights, and no error."""
     code = """
         const { Client } = await import(process.argv[1]);
@@ -158,7 +158,7 @@ def test_what_would_make_other_weights_is_told_before_anybody_is_asked():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"),
+    ("option", "value", "message"),
     [
         ("--region", "0:4,3", "InvalidRequest: region: 0:4,3 is invalid; pass START:STOP per dimension"),
         ("--timeout", "soon", "InvalidRequest: timeout: soon is invalid; pass a positive number"),
@@ -166,10 +166,10 @@ def test_what_would_make_other_weights_is_told_before_anybody_is_asked():
         ("--token-env", "NO_SUCH_TOKEN", "TypeError: the variable NO_SUCH_TOKEN is unset or empty"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, option, value, told):
+def test_options_that_cannot_be(tmp_path, option, value, message):
     result = run("127.0.0.1:1", SPEC, tmp_path, option, value)
     assert result.returncode == 1
-    assert result.stderr.startswith(told)
+    assert result.stderr.startswith(message)
 
 
 # Safety ---------------------------------------------------------------------------------------------------------------
@@ -196,10 +196,10 @@ def secured(tmp_path):
 
 def test_tls_and_a_token(secured, tmp_path):
     options = "--ca", tmp_path / "ca.pem", "--token-env", "TOKEN"
-    told = run(secured, SPEC, tmp_path, *options, env={"TOKEN": "right"})
-    assert told.returncode == 0, told.stderr
+    result = run(secured, SPEC, tmp_path, *options, env={"TOKEN": "right"})
+    assert result.returncode == 0, result.stderr
     bits = array("local:", SPEC).view(np.uint32).flat[:16]
-    assert told.stdout.splitlines()[0] == " ".join(f"{value:08x}" for value in bits)
+    assert result.stdout.splitlines()[0] == " ".join(f"{value:08x}" for value in bits)
     refused = run(secured, SPEC, tmp_path, *options, env={"TOKEN": "wrong"})
     assert refused.returncode == 1
     assert "UNAUTHENTICATED" in refused.stderr
@@ -225,15 +225,15 @@ FAULTS = {
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS.values(), ids=FAULTS)
 def test_a_connection_that_breaks(start_server, tmp_path, fault, reason):
-    """Of a real server; what it sent before is not asked for again."""
+    """Of a real server; what it sent before is not requested again."""
     server = start_server(chunk_bytes=4096)
     spec = seedbed.spec("normal", (100_000,), seed=7, name="w")
     with proxied(server.target, down=fault) as proxy:
         result = run(proxy.target, spec, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 0, result.stderr
-    [told] = result.stderr.splitlines()
-    assert told.startswith("resuming at element 14336: ")
-    assert reason in told
+    [line] = result.stderr.splitlines()
+    assert line.startswith("resuming at element 14336: ")
+    assert reason in line
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array(server.target, spec), strict=True)
 
 
@@ -317,7 +317,7 @@ def test_a_full_server_is_waited_for_with_one_ticket(scripted, tmp_path):
     assert 0 < len(tickets[0]) <= 32
 
 
-def test_full_without_a_time_to_come_again_is_told(scripted, tmp_path):
+def test_a_full_server_without_a_retry_delay_is_an_error(scripted, tmp_path):
     scripted.play(fails_with("RESOURCE_EXHAUSTED", after=0))
     result = run(scripted.target, SPEC, tmp_path)
     assert result.returncode == 1
@@ -345,7 +345,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("script", OTHERS.values(), ids=OTHERS)
-def test_what_was_not_asked_for_is_not_taken(scripted, tmp_path, script):
+def test_what_was_not_requested_is_not_accepted(scripted, tmp_path, script):
     scripted.play(script, None)
     result = run(scripted.target, SPEC, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 0, result.stderr
@@ -353,7 +353,7 @@ def test_what_was_not_asked_for_is_not_taken(scripted, tmp_path, script):
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), array("local:", SPEC), strict=True)
 
 
-def test_what_is_damaged_every_time_is_told(scripted, tmp_path):
+def test_what_is_damaged_every_time_is_an_error(scripted, tmp_path):
     scripted.play(replaces(4, set_chunk(crc32c=1)), replaces(0, set_chunk(crc32c=1)))
     result = run(scripted.target, SPEC, tmp_path, "--out", tmp_path / "w.npy")
     assert result.returncode == 1

@@ -84,11 +84,11 @@ def test_every_extra_of_the_server_is_one_of_the_client():
 
 
 def test_what_does_not_belong_is_refused(tmp_path: Path):
-    wanted = contents.expected(contents.SERVER, tmp_path / "x.whl", "1.0.0")
-    assert {"seedbed_server/py.typed", "seedbed_server/engine/backends/cuda_kernels.cu"} <= wanted
-    assert "seedbed_server-1.0.0.dist-info/licenses/LICENSE" in wanted
-    found = wanted - {"seedbed_server/py.typed"} | {"tests/test_cli.py", "seedbed_server/__pycache__/a.pyc"}
-    assert contents.complaints(found, wanted) == [
+    members = contents.expected(contents.SERVER, tmp_path / "x.whl", "1.0.0")
+    assert {"seedbed_server/py.typed", "seedbed_server/engine/backends/cuda_kernels.cu"} <= members
+    assert "seedbed_server-1.0.0.dist-info/licenses/LICENSE" in members
+    found = members - {"seedbed_server/py.typed"} | {"tests/test_cli.py", "seedbed_server/__pycache__/a.pyc"}
+    assert contents.complaints(found, members) == [
         "does not belong: seedbed_server/__pycache__/a.pyc",
         "does not belong: tests/test_cli.py",
         "is missing: seedbed_server/py.typed",

@@ -92,7 +92,7 @@ def test_the_client_works_with_the(requirements, server, tmp_path):
     command = [python, "-I", "-W", "error::DeprecationWarning:seedbed", "-c", EXCHANGE, server]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
 
     specs = [
         seedbed.spec("normal", (700, 701), seed=7, name="large"),
@@ -103,12 +103,12 @@ def test_the_client_works_with_the(requirements, server, tmp_path):
     with seedbed.connect("local:") as client:
         arrays = [client.init(spec) for spec in specs]
         arrays.append(arrays[1][1:, 2:3])
-        assert told["digests"] == [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
-        assert told["gain"] == client.calculate_gain("leaky_relu", 0.2)
+        assert report["digests"] == [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+        assert report["gain"] == client.calculate_gain("leaky_relu", 0.2)
         with pytest.raises(seedbed.InvalidRequest) as caught:
             client.uniform((3,), 2.0, 1.0)
-    assert told["refusals"][0] == [caught.value.field, str(caught.value)]
-    assert told["refusals"][1] == ["spec.uniform.a", "spec.uniform.a: a True not a valid number"]
-    assert told["refusals"][2][0] == "spec.shape"
-    assert told["local"] == told["digests"][0], "the reference backend needs no more than the client"
-    assert told["version"] == told["own"] == seedbed.__version__
+    assert report["refusals"][0] == [caught.value.field, str(caught.value)]
+    assert report["refusals"][1] == ["spec.uniform.a", "spec.uniform.a: a True not a valid number"]
+    assert report["refusals"][2][0] == "spec.shape"
+    assert report["local"] == report["digests"][0], "the reference backend needs no more than the client"
+    assert report["version"] == report["own"] == seedbed.__version__

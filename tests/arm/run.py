@@ -63,13 +63,13 @@ GUEST = {
 IN_GUEST = """
 set -e
 cd /src
-{ cat pyproject.toml server/pyproject.toml; python3 -VV; } >/tmp/wanted
-if ! cmp -s /tmp/wanted /cache/installed; then
+{ cat pyproject.toml server/pyproject.toml; python3 -VV; } >/tmp/requirements
+if ! cmp -s /tmp/requirements /cache/installed; then
   echo "installing what the tests need"
   rm -f /cache/installed
   python3 -m venv --clear /cache/venv
   /cache/venv/bin/python -m pip install --quiet --only-binary=:all: --editable '.[tests]' --editable server
-  cp /tmp/wanted /cache/installed
+  cp /tmp/requirements /cache/installed
 fi
 exec /cache/venv/bin/python -m pytest "$@"
 """
@@ -111,11 +111,11 @@ def complaint(*command: str) -> str:
     return (done.stderr or done.stdout).strip().rpartition("\n")[2] or f"exit code {done.returncode}"
 
 
-# What the guest is told of the host.
+# What the guest knows of the host.
 
 
 def pip_settings(listed: str, folder: Path) -> dict[str, str]:
-    """What ``pip config list`` tells, as variables; files are copied to a folder, which the guest has as /settings."""
+    """What ``pip config list`` prints, as variables; files are copied to a folder, which the guest has as /settings."""
     settings: dict[str, str] = {}
     for section in ("global", "install", ":env:"):  # in turn, as pip has it: the last one wins
         for line in listed.splitlines():
@@ -213,16 +213,16 @@ def chroot(arguments: Sequence[str]) -> list[str]:
     return [*enter, "sh", "-c", IN_GUEST, "sh", *arguments]
 
 
-def choose(asked: str | None) -> str:
+def choose(requested: str | None) -> str:
     """The way to go; none that was tried is passed over in silence."""
     problems: dict[str, str] = {}
-    for way in [asked] if asked else ["docker", "podman", "chroot"]:
+    for way in [requested] if requested else ["docker", "podman", "chroot"]:
         problem = problem_of_chroot() if way == "chroot" else problem_of_engine(way)
         if not problem:
             return way
         problems[way] = problem
-    told = "\n".join(f"  {way} {problem}" for way, problem in problems.items())
-    sys.exit(f"There is no way to run AArch64's programs here:\n{told}\n{ADVICE}")
+    reasons = "\n".join(f"  {way} {problem}" for way, problem in problems.items())
+    sys.exit(f"There is no way to run AArch64's programs here:\n{reasons}\n{ADVICE}")
 
 
 def main(arguments: Sequence[str]) -> int:

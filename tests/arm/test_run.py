@@ -49,15 +49,15 @@ def test_the_first_way_that_there_is_is_taken(there_is: set[str]) -> None:
     assert run.choose("chroot") == "chroot"
 
 
-@pytest.mark.parametrize(("asked", "tried"), [(None, ["docker", "podman", "chroot"]), ("docker", ["docker"])])
+@pytest.mark.parametrize(("requested", "tried"), [(None, ["docker", "podman", "chroot"]), ("docker", ["docker"])])
 def test_where_there_is_no_way_it_says_why_and_what_to_install(
-    asked: str | None, tried: list[str], there_is: set[str]
+    requested: str | None, tried: list[str], there_is: set[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        run.choose(asked)
-    told = str(ended.value)
-    assert told.endswith(run.ADVICE)
-    reasons = told.removesuffix(run.ADVICE).splitlines()[1:]
+        run.choose(requested)
+    message = str(ended.value)
+    assert message.endswith(run.ADVICE)
+    reasons = message.removesuffix(run.ADVICE).splitlines()[1:]
     assert [reason.split()[0] for reason in reasons] == tried
 
 

@@ -33,7 +33,7 @@ INSTALL = re.compile(r"(pip install .*)'seedbed(\[.*?\])'")
 
 
 class PageError(Exception):
-    """A page that is not right; the message tells where."""
+    """A page that is not right; the message says where."""
 
 
 def run(page):
@@ -67,7 +67,7 @@ def check_session(text, namespace, where, line):
 def type_in(terminal, text, ports, where):
     for command, expected in commands(text):
         code, output = terminal.run(command, TIMEOUT)
-        expected, output = ports.told(expected), ports.told(output)
+        expected, output = ports.as_shown(expected), ports.as_shown(output)
         if code:
             raise PageError(f"{where}: {command}\nexits with {code}:\n{output}")
         if expected and not matches(expected, output):
@@ -108,7 +108,7 @@ class Ports:
         text = INSTALL.sub(rf"\1'{ROOT}\2' '{ROOT}/server'", text)
         return re.sub(r"\b5005[123]\b", lambda match: self._ports[match[0]], text)
 
-    def told(self, text):
+    def as_shown(self, text):
         for shown, free in self._ports.items():
             text = re.sub(rf"\b{free}\b", shown, text)
         return text

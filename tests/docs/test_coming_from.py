@@ -162,7 +162,7 @@ ROWS = [
 
 
 def parameters(code):
-    """The initialiser's name, the names of its parameters, and the defaults that the page tells."""
+    """The initialiser's name, the names of its parameters, and the defaults on the page."""
     call = ast.parse(code, mode="eval").body
     if isinstance(call, ast.Name):
         return call.id, [], {}
@@ -192,13 +192,13 @@ def own_functions():
 def test_the_defaults_are_the_peer_s(peer):
     side = PEERS[peer]()
     for code, _ in TABLES[peer]:
-        name, names, told = parameters(code)
+        name, names, defaults = parameters(code)
         if "(" not in code:
             continue  # itself the function that others return
         signature = inspect.signature(side.find(name)).parameters
         own = {n: p.default for n, p in signature.items() if n not in side.left_out}
         assert list(own) == names, name
-        assert {n: default for n, default in own.items() if default is not inspect.Parameter.empty} == told, name
+        assert {n: default for n, default in own.items() if default is not inspect.Parameter.empty} == defaults, name
 
 
 @pytest.mark.slow
@@ -311,7 +311,7 @@ def test_the_comparison_notices_a_scale_that_is_one_per_cent_off(client):
         check_drawn(right, 1.01 * client.normal((SAMPLES,), seed=2), description, "")
 
 
-def test_torch_s_initialisers_are_all_told():
+def test_torch_s_initialisers_are_all_listed():
     torch = pytest.importorskip("torch")
     functions = {n for n, f in vars(torch.nn.init).items() if inspect.isfunction(f) and not n.startswith("_")}
     old = {n for n in functions if f"{n}_" in functions}
@@ -319,13 +319,13 @@ def test_torch_s_initialisers_are_all_told():
     assert {parameters(row[0])[0] for row in TABLES["torch.nn.init"]} == functions - old
 
 
-def test_jax_s_initialisers_are_all_told():
+def test_jax_s_initialisers_are_all_listed():
     jax = pytest.importorskip("jax")
     public = {n for n in dir(jax.nn.initializers) if not n.startswith("_")} - {"Initializer"}
     assert {parameters(row[0])[0] for row in TABLES["jax.nn.initializers"]} == public
 
 
-def test_keras_s_initialisers_are_all_told():
+def test_keras_s_initialisers_are_all_listed():
     assert {parameters(row[0])[0] for row in TABLES["keras.initializers"]} == KERAS
 
 

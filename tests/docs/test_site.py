@@ -1,4 +1,4 @@
-"""The site builds without a warning, from files alone, and tells of all that there is."""
+"""The site builds without a warning, from files alone, and covers all that there is."""
 
 import html
 import inspect

@@ -97,7 +97,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def vanish(self) -> None:
-        """Nothing arrives any more, on either side, and nobody is told: no FIN, no RST."""
+        """Nothing arrives any more, on either side, and neither side learns of it: no FIN, no RST."""
         self._forwarding.clear()
 
     def close(self) -> None:

@@ -123,7 +123,7 @@ def corrupted(serving, direction, places, timeout):
     return outcomes
 
 
-def test_a_flipped_bit_in_the_payload_is_noticed_and_asked_for_again(serving):
+def test_a_flipped_bit_in_the_payload_is_noticed_and_requested_again(serving):
     places = [300_000, 1_000_000, 1_500_001]
     assert corrupted(serving, "down", places, 10) == ["right"] * 3
 
@@ -134,9 +134,9 @@ def test_a_flipped_bit_anywhere_is_noticed(serving, direction):
     """In HTTP/2's frames and headers, which have no checksum, it may end a call; or stall it until its deadline."""
     places = [*range(0, 400, 13), *random.Random(1).sample(range(400, 2 * MIB), 15 if direction == "down" else 0)]
     outcomes = corrupted(serving, direction, places, 1.5)
-    told = {name: outcomes.count(name) for name in sorted(set(outcomes))}
-    print(f"{len(outcomes)} flipped bits {direction}: {told}")
-    assert outcomes.count("right") >= len(outcomes) // 3, told
+    counts = {name: outcomes.count(name) for name in sorted(set(outcomes))}
+    print(f"{len(outcomes)} flipped bits {direction}: {counts}")
+    assert outcomes.count("right") >= len(outcomes) // 3, counts
 
 
 def test_a_server_that_vanishes_costs_no_more_than_the_deadline(serving):
@@ -271,8 +271,8 @@ def test_a_server_that_restarts_in_a_storm_of_clients(start_server, end):
             over.set()
         for client in clients:
             client.result()
-    told = {name: outcomes.count(name) for name in sorted(set(outcomes))}
-    print(f"{len(outcomes)} tensors: {told}")
+    counts = {name: outcomes.count(name) for name in sorted(set(outcomes))}
+    print(f"{len(outcomes)} tensors: {counts}")
     assert set(outcomes) == {"right"}
     assert outcome(handle.target, 10) == "right"
     assert is_serving(handle.target)

@@ -73,9 +73,9 @@ def answer(method: str, request: bytes) -> str:
 
 def _check_stream(request: Message, serve: Callable[..., Iterable[bytes]]) -> str:
     stream = serve(_SERVICER, request, lambda: False)
-    if any(_is_slow(wanted.spec) for wanted in _wanted(request)):
+    if any(_is_slow(each.spec) for each in _slices(request)):
         return "described"
-    literals = [wanted.spec.HasField("literal") for wanted in _wanted(request)]
+    literals = [each.spec.HasField("literal") for each in _slices(request)]
     assembler = None if any(literals) else _assembler(request)  # our clients never ask for one
     for message in itertools.islice(stream, _MESSAGES_READ):
         assert len(message) <= _MAX_MESSAGE_BYTES + len(request.SerializeToString())
@@ -84,17 +84,17 @@ def _check_stream(request: Message, serve: Callable[..., Iterable[bytes]]) -> st
     return "served"
 
 
-def _wanted(request: Message) -> list[TensorSlice]:
+def _slices(request: Message) -> list[TensorSlice]:
     if isinstance(request, InitModelRequest):
         return list(request.tensors)
     return [TensorSlice(spec=request.spec, region=request.region if request.HasField("region") else None)]  # type: ignore[attr-defined]
 
 
 def _assembler(request: Message) -> Assembler:
-    """A client that asked for it, and takes nothing else."""
+    """A client that sent the request, and accepts no other response."""
     if isinstance(request, InitTensorRequest):
-        return TensorAssembler(_wanted(request)[0], request.first_element)
-    assembler = ModelAssembler(_wanted(request))
+        return TensorAssembler(_slices(request)[0], request.first_element)
+    assembler = ModelAssembler(_slices(request))
     assembler._next = assembler._index = request.resume.tensor_index  # type: ignore[attr-defined]
     assembler._position = request.resume.first_element  # type: ignore[attr-defined]
     return assembler
@@ -267,14 +267,14 @@ RIGHT_ANSWERS = {
 }
 
 
-def asked(method: str) -> Assembler:
+def assembler_of(method: str) -> Assembler:
     """A client that waits for the answers of `RIGHT_ANSWERS`."""
-    wanted = [TensorSlice(spec=spec) for spec in _MODEL]
-    return TensorAssembler(wanted[0]) if method == "InitTensor" else ModelAssembler(wanted)
+    slices = [TensorSlice(spec=spec) for spec in _MODEL]
+    return TensorAssembler(slices[0]) if method == "InitTensor" else ModelAssembler(slices)
 
 
 def _pieces(method: str) -> dict[tuple[int, int], bytes]:
-    assembler = asked(method)
+    assembler = assembler_of(method)
     pieces = map(assembler.feed, RIGHT_ANSWERS[method])
     return {(piece.tensor_index, piece.offset): piece.values.tobytes() for piece in pieces}
 
@@ -286,9 +286,9 @@ def receive(method: str, messages: Iterable[bytes]) -> str:
     """Takes the messages of a server that is not trusted, and says what became of them.
 
     Raises:
-        AssertionError: Something was accepted that is not what was asked for.
+        AssertionError: Something was accepted that is not what was requested.
     """
-    assembler = asked(method)
+    assembler = assembler_of(method)
     try:
         for message in messages:
             piece = assembler.feed(message)

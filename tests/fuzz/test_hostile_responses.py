@@ -1,4 +1,4 @@
-"""Whatever bytes a server sends, a client hands out what it asked for or says `Corrupted`, in bounded time and memory.
+"""Whatever bytes a server sends, a client hands out what it requested or raises `Corrupted`, within bounds.
 
 ``fuzz_responses.py`` goes on for as long as one likes. What streams do that break, lie or stall is in
 ``tests/test_resume.py``.
@@ -155,14 +155,14 @@ def test_any_status_is_an_error_of_ours(code, message):
     )
 
 
-def test_a_striped_tensor_is_of_the_seed_that_was_asked_for():
-    """No checksum guards the answer of DescribeTensor, by which all parts of a large tensor are asked for."""
+def test_a_striped_tensor_is_of_the_seed_that_was_requested():
+    """No checksum guards the answer of DescribeTensor, by which all parts of a large tensor are requested."""
     service = LocalService("numpy")
 
     def describe_another(request):
-        wanted = DescribeTensorRequest.FromString(request)
-        wanted.spec.seed ^= 1
-        answer = service.unary("DescribeTensor", wanted)
+        description_request = DescribeTensorRequest.FromString(request)
+        description_request.spec.seed ^= 1
+        answer = service.unary("DescribeTensor", description_request)
         assert isinstance(answer, DescribeTensorResponse)
         return [answer.SerializeToString()]
 

@@ -446,7 +446,7 @@ def test_dtypes_of_initializers(local, call):
         assert same(call(lambda: init(None, (3,), jnp.float64)), expected)
 
 
-def test_what_an_initializer_cannot_be_is_told_when_it_is_made(local):
+def test_an_invalid_initializer_is_refused_when_it_is_made(local):
     with pytest.raises(seedbed.InvalidRequest, match=r"unknown scheme kaiming"):
         initializer(local, "kaiming", "w")
     with pytest.raises(seedbed.InvalidRequest, match=r"spec.normal.std"):

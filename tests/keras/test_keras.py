@@ -286,7 +286,7 @@ def test_one_initializer_for_two_weights_is_refused():
         layers.Dense(4, kernel_initializer=initializer).build((None, 8))
 
 
-def test_its_mistakes_are_told_at_once():
+def test_its_mistakes_are_refused_at_once():
     with pytest.raises(seedbed.InvalidRequest, match="scheme"):
         seedbed.keras.Initializer("gauss", name="a")
     with pytest.raises(TypeError):

@@ -273,7 +273,7 @@ def test_progress_may_be_drawn_by_the_first_rank(client, capsys, monkeypatch):
         seedbed.torch.init_module(Net(), client, rules=RULES, progress=True)
 
 
-def test_a_failure_is_told(client):
+def test_a_failure_is_reported(client):
     """The server's errors name the tensor; no module is partly filled without an error."""
     with pytest.raises(seedbed.InvalidRequest, match="std"):
         seedbed.torch.init_module(Net(), client, rules=[("*", "normal", {"std": -1})])

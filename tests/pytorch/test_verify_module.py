@@ -83,7 +83,7 @@ def test_signs_of_zeros_differ(module, client, model):
     assert "element (2, 9) is -0.0 in the module and 0.0 in the model" in mismatch(module, client, model=model)
 
 
-def test_what_prints_alike_is_told_by_its_bits():
+def test_what_prints_alike_is_shown_by_its_bits():
     one = seedbed.torch._verify._compared
     nans = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32).numpy()
     assert one(nans[:1], nans[1:]) == "nan (0x7fc00000) in the module and nan (0x7fc00001) in the model"

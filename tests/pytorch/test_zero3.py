@@ -76,7 +76,7 @@ def test_the_runs_of_all_ranks_are_the_tensors(ranks, how):
         assert torch.equal(torch.cat(runs)[: parameter.numel()].view(parameter.shape), parameter), name
 
 
-def test_a_difference_is_told_at_its_place():
+def test_a_difference_is_reported_at_its_place():
     model = seedbed.torch.record(make, seed=7)
     part = divided(make(), 1, 2)
     with seedbed.connect("local:") as client:
