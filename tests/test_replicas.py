@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 
@@ -58,8 +59,59 @@ def test_invalid_lists(target):
 
 
 def test_hosts_that_do_not_resolve():
-    with pytest.raises(seedbed.Unavailable, match=r"none of the hosts of a\.invalid:1,b\.invalid:1 can be resolved"):
-        seedbed.connect("a.invalid:1,b.invalid:1")
+    unresolved = r"none of the hosts of a\.invalid:1,b\.invalid:1 can be resolved"
+
+    async def call():
+        async with seedbed.aio.connect("a.invalid:1,b.invalid:1", wait=0) as client:
+            await client.init(SMALL)
+
+    with (
+        seedbed.connect("a.invalid:1,b.invalid:1", wait=0) as client,
+        pytest.raises(seedbed.Unavailable, match=unresolved),
+    ):
+        client.init(SMALL)
+    with pytest.raises(seedbed.Unavailable, match=unresolved):
+        asyncio.run(call())
+
+
+@pytest.fixture
+def failing_name_service(monkeypatch):
+    """It knows the host ``replica``, and fails four times before it says so."""
+    resolve, failures = socket.getaddrinfo, iter([socket.gaierror(socket.EAI_AGAIN, "temporary failure")] * 4)
+
+    def getaddrinfo(host, *arguments, **options):
+        if host != "replica":
+            return resolve(host, *arguments, **options)
+        if failure := next(failures, None):
+            raise failure
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.usefixtures("failing_name_service")
+def test_calls_wait_for_the_name_service(server):
+    port = server.rpartition(":")[2]
+    with seedbed.connect(f"replica:{port},replica:{port}") as client:
+        np.testing.assert_array_equal(client.init(SMALL), np.zeros(4, np.float32), strict=True)
+
+
+@pytest.mark.usefixtures("failing_name_service")
+def test_calls_in_an_event_loop_wait_for_the_name_service(server):
+    port = server.rpartition(":")[2]
+
+    async def call():
+        async with seedbed.aio.connect(f"replica:{port},replica:{port}") as client:
+            return await client.init(SMALL)
+
+    np.testing.assert_array_equal(asyncio.run(call()), np.zeros(4, np.float32), strict=True)
+
+
+@pytest.mark.usefixtures("failing_name_service")
+def test_the_health_check_waits_for_the_name_service(server, seedbed_command):
+    port = server.rpartition(":")[2]
+    arguments = ("health", "--target", f"replica:{port},replica:{port}", "--wait", "60")
+    assert seedbed_command(*arguments) == (0, "serving\n", "")
 
 
 # Stripes -------------------------------------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ class AioGrpcTransport:
     @contextlib.asynccontextmanager
     async def _connected(self, connection: int) -> AsyncIterator[rerouting.Connection[grpc.aio.Channel]]:
         """A connection, opened on first use, because it belongs to the event loop that runs then."""
+        if not self._wire.target.is_resolved:
+            self._wire = await asyncio.to_thread(self._wire.resolved)
         connected = self._connections.take(connection)
         if connected is None:
             raise closed(self._target)

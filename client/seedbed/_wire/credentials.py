@@ -57,6 +57,14 @@ class Wire:
     credentials: grpc.ChannelCredentials | None
     metadata: tuple[tuple[str, str], ...] = ()
 
+    def resolved(self) -> Wire:
+        """The same with an address for gRPC.
+
+        Raises:
+            Unavailable: The target names several hosts, and none can be resolved now.
+        """
+        return dataclasses.replace(self, target=self.target.resolved())
+
 
 def with_environment(security: Security) -> Security:
     """Replace each None by the environment's setting, so that a pickled client means the same in another process.
@@ -112,7 +120,6 @@ def wire(target: object, security: Security, options: Sequence[tuple[str, Any]] 
     Raises:
         InvalidRequest: The target is not an address, arguments contradict each other, a file cannot be used, or a token
             would be sent in plaintext.
-        Unavailable: The target names several hosts, and none resolves.
     """
     parsed = targets.parse(target, options)
     if security.credentials is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -45,11 +46,25 @@ _FORMS: Final = (
 
 
 class Target(NamedTuple):
-    """An address for gRPC."""
+    """An address, and how gRPC is to reach it."""
 
     address: str
+    """For gRPC, or ``HOST:PORT,HOST:PORT`` as long as none of the hosts could be resolved."""
     options: list[tuple[str, Any]]
     """All channel arguments."""
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the address is one for gRPC."""
+        return not _is_list(self.address)
+
+    def resolved(self) -> Target:
+        """The target with an address for gRPC.
+
+        Raises:
+            Unavailable: It names several hosts, and none can be resolved now.
+        """
+        return self if self.is_resolved else self._replace(address=_join(self.address))
 
     def spread(self, connections: int) -> list[int]:
         """The connection of each stream of a large tensor.
@@ -65,11 +80,11 @@ class Target(NamedTuple):
 
     def is_one_server(self) -> bool:
         """Whether each connection leads to the same address."""
-        return not self.address.startswith(_SCHEMES)
+        return self.is_resolved and not self.address.startswith(_SCHEMES)
 
     def replicas(self) -> int:
         """The number of servers, as far as the address and the name service show it."""
-        if self.address.startswith(("ipv4:", "ipv6:")):
+        if not self.is_resolved or self.address.startswith(("ipv4:", "ipv6:")):
             return self.address.count(",") + 1
         if match := _DNS.fullmatch(self.address):
             return len(_resolve(match["host"], match["port"]) or [None])
@@ -97,7 +112,7 @@ def host_to_check(target: str) -> str | None:
 
 
 def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
-    """Parse a target.
+    """Parse a target, and resolve the hosts of a list if the name service answers.
 
     Args:
         target: As for `seedbed.connect`.
@@ -105,15 +120,17 @@ def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
 
     Raises:
         InvalidRequest: The target is not an address; the message shows the accepted forms.
-        Unavailable: The target names several hosts, and none resolves.
     """
     address = _address(target)
     ours = dict(_OPTIONS)
-    if is_on_this_machine(str(target)):
+    if is_on_this_machine(address):
         ours["grpc.enable_http_proxy"] = 0
-    if address.startswith(_SCHEMES):
+    if _is_list(address) or address.startswith(_SCHEMES):
         ours["grpc.service_config"] = json.dumps(_REPLICA_CONFIG)
-    return Target(address, list({**ours, **dict(options)}.items()))
+    parsed = Target(address, list({**ours, **dict(options)}.items()))
+    with contextlib.suppress(Unavailable):  # a name service may fail for a while: calls try again, and wait
+        return parsed.resolved()
+    return parsed
 
 
 def _address(target: object) -> str:
@@ -125,8 +142,13 @@ def _address(target: object) -> str:
         return target
     if target.startswith(_SCHEMES):
         return target
-    endpoints = [_host_and_port(item, target) for item in target.split(",")]
-    return target if len(endpoints) == 1 else _join(endpoints, target)
+    for endpoint in target.split(","):
+        _host_and_port(endpoint, target)
+    return target
+
+
+def _is_list(address: str) -> bool:
+    return "," in address and not address.startswith(("unix:", *_SCHEMES))
 
 
 def _host_and_port(endpoint: str, target: str) -> tuple[str, str]:
@@ -138,8 +160,9 @@ def _host_and_port(endpoint: str, target: str) -> tuple[str, str]:
     return match["host"], match["port"]
 
 
-def _join(endpoints: list[tuple[str, str]], target: str) -> str:
+def _join(target: str) -> str:
     """A single address for gRPC, which accepts lists of IP addresses but not of names."""
+    endpoints = [_host_and_port(endpoint, target) for endpoint in target.split(",")]
     addresses = list(dict.fromkeys(address for endpoint in endpoints for address in _resolve(*endpoint)))
     if not addresses:
         raise Unavailable(f"none of the hosts of {target} can be resolved; check their names")

@@ -67,8 +67,9 @@ class GrpcTransport:
         self._is_closed = False
         self._max_connections = connections
         self._connections = rerouting.Connections(self._connect)
-        with self._connected(0):
-            pass  # raises at once if the options are invalid
+        if self._wire.target.is_resolved:
+            with self._connected(0):
+                pass  # raises at once if the options are invalid
 
     def connections(self) -> Sequence[int]:
         return self._wire.target.spread(self._max_connections)
@@ -137,6 +138,7 @@ class GrpcTransport:
                 channel.close()
 
     def _connect(self) -> grpc.Channel:
+        self._wire = self._wire.resolved()
         return channels.open_channel(self._wire)
 
     def _map_error(self, error: grpc.RpcError | ValueError, deadline: Deadline) -> Exception:

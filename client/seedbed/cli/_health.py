@@ -35,7 +35,10 @@ def _not_serving_now(target: str, timeout: float, security: Security) -> str | N
         with seedbed.connect(target, timeout=timeout) as client:
             client.server_info()
         return None
-    wire = _credentials.wire(target, security)
+    try:
+        wire = _credentials.wire(target, security).resolved()
+    except errors.Unavailable as error:
+        return str(error)
     (address, options), credentials = wire.target, wire.credentials
     with (
         grpc.insecure_channel(address, options)
