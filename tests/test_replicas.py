@@ -41,7 +41,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
     ],
 )
 def test_targets_become_addresses_for_grpc(target, address, replicas):
-    parsed = targets.parse(target)
+    parsed = targets.parse(target).resolved()
     assert (parsed.address, parsed.replicas()) == (address, replicas)
     assert ("round_robin" in dict(parsed.options).get("grpc.service_config", "")) == (address[:3] in ("ipv", "dns"))
 

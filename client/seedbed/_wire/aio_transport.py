@@ -20,6 +20,7 @@ from seedbed._wire.transport import (
 )
 from seedbed.common.deadline import Deadline
 from seedbed.common.memory import keep_freed_memory
+from seedbed.errors import Unavailable
 
 if TYPE_CHECKING:
     import grpc
@@ -122,6 +123,8 @@ class AioGrpcTransport:
             stream.cancel()  # does nothing after an ordinary end
 
     def connections(self) -> Sequence[int]:
+        with contextlib.suppress(Unavailable):  # calls wait for a name service
+            self._wire = self._wire.resolved()
         return self._wire.target.spread(self._max_connections)
 
     async def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import socket
@@ -49,7 +48,7 @@ class Target(NamedTuple):
     """An address, and how gRPC is to reach it."""
 
     address: str
-    """For gRPC, or ``HOST:PORT,HOST:PORT`` as long as none of the hosts could be resolved."""
+    """For gRPC; a list ``HOST:PORT,HOST:PORT`` has to be `resolved` first."""
     options: list[tuple[str, Any]]
     """All channel arguments."""
 
@@ -112,7 +111,7 @@ def host_to_check(target: str) -> str | None:
 
 
 def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
-    """Parse a target, and resolve the hosts of a list if the name service answers.
+    """Parse a target, without asking a name service.
 
     Args:
         target: As for `seedbed.connect`.
@@ -127,10 +126,7 @@ def parse(target: object, options: Sequence[tuple[str, Any]] = ()) -> Target:
         ours["grpc.enable_http_proxy"] = 0
     if _is_list(address) or address.startswith(_SCHEMES):
         ours["grpc.service_config"] = json.dumps(_REPLICA_CONFIG)
-    parsed = Target(address, list({**ours, **dict(options)}.items()))
-    with contextlib.suppress(Unavailable):  # a name service may fail for a while: calls try again, and wait
-        return parsed.resolved()
-    return parsed
+    return Target(address, list({**ours, **dict(options)}.items()))
 
 
 def _address(target: object) -> str:

@@ -13,7 +13,7 @@ from seedbed._ask.requests import UnaryCall
 from seedbed._wire import channels, credentials, rerouting
 from seedbed.common.deadline import Deadline
 from seedbed.common.memory import keep_freed_memory
-from seedbed.errors import Cancelled, SeedbedError
+from seedbed.errors import Cancelled, SeedbedError, Unavailable
 
 if TYPE_CHECKING:
     import grpc
@@ -67,9 +67,8 @@ class GrpcTransport:
         self._is_closed = False
         self._max_connections = connections
         self._connections = rerouting.Connections(self._connect)
-        if self._wire.target.is_resolved:
-            with self._connected(0):
-                pass  # raises at once if the options are invalid
+        with contextlib.suppress(Unavailable), self._connected(0):  # calls wait for a name service
+            pass  # raises at once if the options are invalid
 
     def connections(self) -> Sequence[int]:
         return self._wire.target.spread(self._max_connections)
