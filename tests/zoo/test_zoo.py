@@ -1,6 +1,6 @@
 """Models of libraries that nobody here wrote: all of them right, but for those that are listed with their reasons.
 
-It needs the environment that ``make test-zoo`` sets up (requirements.txt), and some minutes for each library;
+It needs the environment that ``make test-zoo`` sets up (requirements.txt), and some minutes for each package;
 ``ZOO_EVERY=5`` takes every fifth model alone.
 """
 
@@ -18,19 +18,19 @@ EVERY = int(os.environ.get("ZOO_EVERY") or 1)
 JOBS = max(1, min(8, (os.cpu_count() or 2)))
 
 
-def listed(library):
-    """The models of a library that are not expected to be right, with what becomes of them."""
+def listed(package):
+    """The models of a package that are not expected to be right, with what becomes of them."""
     lines = (HERE / "exceptions.txt").read_text(encoding="utf-8").splitlines()
     rows = [line.split(maxsplit=2) for line in lines if line and not line.startswith("#")]
-    return {name: reason for of, name, reason in rows if of == library}
+    return {name: reason for of, name, reason in rows if of == package}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("library", zoo.LIBRARIES)
-def test_every_model_is_right_or_listed(library):
-    builders = zoo.chosen(library)[::EVERY]
+@pytest.mark.parametrize("package", zoo.PACKAGES)
+def test_every_model_is_right_or_listed(package):
+    builders = zoo.chosen(package)[::EVERY]
     outcomes = {outcome.name: outcome.outcome for outcome in zoo.run(builders, JOBS)}
-    exceptions = listed(library)
+    exceptions = listed(package)
     assert len(outcomes) == len(builders)
     too_large = [name for name, what in outcomes.items() if what.startswith("too large: ")]
     too_slow = [name for name, what in outcomes.items() if what.startswith("failed: takes more than ")]
@@ -43,5 +43,5 @@ def test_every_model_is_right_or_listed(library):
 
 
 def test_what_is_listed_exists():
-    for library in zoo.LIBRARIES:
-        assert listed(library).keys() <= {builder.name for builder in zoo.chosen(library)}
+    for package in zoo.PACKAGES:
+        assert listed(package).keys() <= {builder.name for builder in zoo.chosen(package)}

@@ -1,8 +1,8 @@
 """Models of libraries that nobody here wrote, recorded and filled, and compared with what torch itself makes of them.
 
-``python -m tests.zoo.zoo --library timm [--only PATTERN] [--jobs N] [--json OUT]`` tries one library, each model in a
+``python -m tests.zoo.zoo --package timm [--only PATTERN] [--jobs N] [--json OUT]`` tries one package, each model in a
 process of its own, and prints what is not right. It needs an environment with torch, torchvision, transformers, timm
-and torchtitan (`LIBRARIES`), and no network.
+and torchtitan (`PACKAGES`), and no network.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ LARGEST_OF_ONE_SIZE = int(os.environ.get("ZOO_LARGEST") or 50_000_000)
 class Builder(NamedTuple):
     """A model that can be tried."""
 
-    library: str
+    package: str
     name: str
     build: Build
 
 
 class CannotBuildError(Exception):
-    """The library cannot build it here, recorded or not."""
+    """The package cannot build it here, recorded or not."""
 
 
 class TooLargeError(Exception):
@@ -352,7 +352,7 @@ def _shorter(key: str, values: Sequence[Any], layers: int, kinds: frozenset[str]
     return values
 
 
-LIBRARIES: dict[str, Callable[[], list[Builder]]] = {
+PACKAGES: dict[str, Callable[[], list[Builder]]] = {
     "timm": timm_builders,
     "torchvision": torchvision_builders,
     "torchtitan": torchtitan_builders,
@@ -589,7 +589,7 @@ def _groups(tensors: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[s
 class Outcome(NamedTuple):
     """What came of one model."""
 
-    library: str
+    package: str
     name: str
     outcome: str
     seconds: float
@@ -645,7 +645,7 @@ class _Worker:
         if self.results.poll():
             try:
                 self.builder = None
-                return Outcome(builder.library, builder.name, self.results.recv(), seconds)
+                return Outcome(builder.package, builder.name, self.results.recv(), seconds)
             except EOFError:
                 text = "failed: the process ended, perhaps for want of memory"
         elif seconds > TIMEOUT:
@@ -655,7 +655,7 @@ class _Worker:
         self.builder = None
         self.stop()
         self._start()
-        return Outcome(builder.library, builder.name, text, seconds)
+        return Outcome(builder.package, builder.name, text, seconds)
 
     def stop(self) -> None:
         """Ends it."""
@@ -705,27 +705,27 @@ def report(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*lines, "", f"{len(outcomes)} tried: " + ", ".join(f"{n} {what}" for what, n in totals.items())])
 
 
-def chosen(library: str, only: str = "*") -> list[Builder]:
-    """A library's models whose names match a pattern, or several with commas between."""
+def chosen(package: str, only: str = "*") -> list[Builder]:
+    """A package's models whose names match a pattern, or several with commas between."""
     patterns = only.split(",")
-    return [builder for builder in LIBRARIES[library]() if any(fnmatch.fnmatchcase(builder.name, p) for p in patterns)]
+    return [builder for builder in PACKAGES[package]() if any(fnmatch.fnmatchcase(builder.name, p) for p in patterns)]
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--library", choices=sorted(LIBRARIES), required=True)
+    parser.add_argument("--package", choices=sorted(PACKAGES), required=True)
     parser.add_argument("--only", default="*", help="a pattern of names, or several with commas between")
     parser.add_argument("--every", type=int, default=1, help="only every so manieth of them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where all outcomes go")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     outcomes = []
-    for outcome in run(chosen(given.library, given.only)[:: given.every], given.jobs):
+    for outcome in run(chosen(options.package, options.only)[:: options.every], options.jobs):
         outcomes.append(outcome)
-        if given.json:
-            given.json.write_text(json.dumps([outcome._asdict() for outcome in outcomes], indent=1))
+        if options.json:
+            options.json.write_text(json.dumps([outcome._asdict() for outcome in outcomes], indent=1))
     print(report(outcomes))
 
 
