@@ -17,7 +17,7 @@ from seedbed._types import Array
 from seedbed.errors import InvalidRequest
 from seedbed.v1 import DATA_TYPE_FLOAT32, Law, Literal, Region, TensorDescription, TensorSlice
 
-_VERSION = 1  # that of a description whose spec names none; a literal is the same in all versions
+VERSION = 1  # that of a description whose spec names none; a literal is the same in all versions
 _MAX_DIMENSIONS = 64
 
 
@@ -77,7 +77,7 @@ def describe(tensor_slice: TensorSlice) -> TensorDescription:
         byte_count=regions.byte_count(tensor_slice),
     )
     description.spec.dtype = tensor_slice.spec.dtype or DATA_TYPE_FLOAT32
-    description.spec.algorithm_version = tensor_slice.spec.algorithm_version or _VERSION
+    description.spec.algorithm_version = tensor_slice.spec.algorithm_version or VERSION
     return description
 
 

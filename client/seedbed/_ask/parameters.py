@@ -241,6 +241,11 @@ class Scheme:
             return "The global shape"
         return f"The global shape{', ' if self.shape.startswith(('`', 'in ')) else '; '}{self.shape}"
 
+    @property
+    def shape_help(self) -> str:
+        """The help on its shape, as a text of dimensions."""
+        return f"{self.shape_meaning}. Give the dimensions, such as 4096,4096; '' means a scalar."
+
 
 def numbers_of(enum: EnumTypeWrapper, prefix: str) -> dict[str, Any]:
     """The values of an enumeration by their Python names, without the unspecified one."""

@@ -12,7 +12,7 @@ from seedbed import dtypes
 from seedbed._ask import arguments
 from seedbed._types import RegionLike
 from seedbed.errors import InvalidRequest
-from seedbed.v1 import Region, TensorSlice
+from seedbed.v1 import Region, TensorDescription, TensorSlice
 
 
 def resolve(region: RegionLike | None, shape: Sequence[int]) -> Region | None:
@@ -95,7 +95,12 @@ def _text(item: slice) -> str:
     return f"{'' if item.start is None else item.start}:{'' if item.stop is None else item.stop}"
 
 
-def bounds(tensor_slice: TensorSlice) -> tuple[list[int], list[int]]:
+def region_of(tensor_slice: TensorSlice) -> Region | None:
+    """The region of a slice; None means the whole tensor."""
+    return tensor_slice.region if tensor_slice.HasField("region") else None
+
+
+def bounds(tensor_slice: TensorSlice | TensorDescription) -> tuple[list[int], list[int]]:
     """The region's first index in each dimension, and one past its last."""
     if tensor_slice.HasField("region"):
         return tensor_slice.region.start[:], tensor_slice.region.stop[:]
@@ -103,7 +108,7 @@ def bounds(tensor_slice: TensorSlice) -> tuple[list[int], list[int]]:
     return [0] * len(shape), shape
 
 
-def extents(tensor_slice: TensorSlice) -> tuple[int, ...]:
+def extents(tensor_slice: TensorSlice | TensorDescription) -> tuple[int, ...]:
     """The region's shape."""
     if not tensor_slice.HasField("region"):
         return tuple(tensor_slice.spec.shape[:])

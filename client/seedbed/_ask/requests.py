@@ -39,8 +39,7 @@ class UnaryCall(NamedTuple, Generic[_Response]):
 
 def describe(tensor_slice: TensorSlice) -> UnaryCall[DescribeTensorResponse]:
     """The call that describes a slice of a tensor."""
-    region = tensor_slice.region if tensor_slice.HasField("region") else None
-    request = DescribeTensorRequest(spec=tensor_slice.spec, region=region)
+    request = DescribeTensorRequest(spec=tensor_slice.spec, region=regions.region_of(tensor_slice))
     return UnaryCall("DescribeTensor", request, DescribeTensorResponse)
 
 

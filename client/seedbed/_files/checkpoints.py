@@ -15,7 +15,6 @@ from typing import Any
 
 from seedbed._ask import regions
 from seedbed._files import strict_json
-from seedbed._files.errors import FileFormatError
 from seedbed.v1 import Model, TensorSlice, TensorSpec
 
 ONE_FILE = "model.safetensors"
@@ -130,11 +129,9 @@ def read_index(folder: Path) -> object:
     """
     path = folder / INDEX
     try:
-        return strict_json.loads(path.read_bytes())
+        return strict_json.load(path)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not JSON: {error}") from error
 
 
 def index_text(shards: Sequence[Shard]) -> str:

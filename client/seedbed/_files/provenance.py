@@ -16,7 +16,7 @@ from seedbed._files import strict_json
 from seedbed._files.errors import FileFormatError
 from seedbed._files.safetensors import SafetensorsFile
 from seedbed._version import __version__
-from seedbed.v1 import Model, Region, TensorSlice, TensorSpec
+from seedbed.v1 import Model, TensorSlice, TensorSpec
 
 UNNAMED = "tensor"  # the name in the file of a tensor that has none
 CHECKPOINT = "seedbed.checkpoint"
@@ -56,11 +56,6 @@ def slices(request: Model | TensorSlice) -> dict[str, TensorSlice]:
     if isinstance(request, TensorSlice):
         return {name_in_file(request.spec): request}
     return {name_in_file(spec): TensorSlice(spec=spec) for spec in request.tensors}
-
-
-def region_of(tensor_slice: TensorSlice) -> Region | None:
-    """The region of a slice; None means the whole tensor."""
-    return tensor_slice.region if tensor_slice.HasField("region") else None
 
 
 def name_in_file(spec: TensorSpec) -> str:

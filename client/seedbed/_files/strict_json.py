@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+
+from seedbed._files.errors import FileFormatError
 
 M = TypeVar("M", bound=Message)
 
@@ -36,6 +39,19 @@ def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON can be anything
     if "\\ud" in decoded or "\\uD" in decoded:
         _check_surrogates(value)
     return value
+
+
+def load(path: Path) -> Any:  # noqa: ANN401 - JSON can be anything
+    """Parses a file.
+
+    Raises:
+        FileFormatError: If it is not JSON, as `loads` reads it.
+        OSError: If it cannot be read.
+    """
+    try:
+        return loads(path.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not JSON: {error}") from error
 
 
 def to_message(fields: object, message: M) -> M:

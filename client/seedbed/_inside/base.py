@@ -8,6 +8,7 @@ from functools import partial
 from typing import Generic, TypeVar, cast
 
 from seedbed._ask import literals
+from seedbed._ask.regions import region_of
 from seedbed._client.sync import Client
 from seedbed._inside.engine import Engine
 from seedbed._inside.transport import InsideTransport
@@ -72,4 +73,4 @@ def _without_values(tensor_slice: TensorSlice) -> TensorSlice:
     if not literals.is_literal(tensor_slice):
         return tensor_slice
     spec = TensorSpec(shape=tensor_slice.spec.shape, dtype=tensor_slice.spec.dtype, zeros=Zeros())
-    return TensorSlice(spec=spec, region=tensor_slice.region if tensor_slice.HasField("region") else None)
+    return TensorSlice(spec=spec, region=region_of(tensor_slice))

@@ -216,7 +216,7 @@ class TensorAssembler(Assembler):
 
     def request(self) -> InitTensorRequest:
         [tensor_slice] = self._slices
-        region = tensor_slice.region if tensor_slice.HasField("region") else None
+        region = regions.region_of(tensor_slice)
         return InitTensorRequest(spec=tensor_slice.spec, region=region, first_element=self._position)
 
 

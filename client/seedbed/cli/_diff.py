@@ -1,6 +1,5 @@
 """The command ``diff``: where two files of tensors differ, whoever wrote them."""
 
-import fnmatch
 import io
 import json
 import math
@@ -13,7 +12,17 @@ import click
 import numpy as np
 
 from seedbed._files.errors import FileFormatError, FileSizeError
-from seedbed.cli._options import FILE, bytes_text, echo_rows, json_option, plural, progress_option, shape_text
+from seedbed.cli._options import (
+    FILE,
+    bytes_text,
+    echo_rows,
+    json_option,
+    matching,
+    plural,
+    progress_option,
+    shape_text,
+    tensors_option,
+)
 from seedbed.cli._progress import Add, adder, progress
 from seedbed.cli._stored import Stored, StoredTensor, read_stored
 
@@ -60,10 +69,7 @@ class Difference:
 @click.command(short_help="Show where two files of tensors differ")
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
-@click.option(
-    "--tensors", "patterns", multiple=True, metavar="PATTERN",
-    help="Only tensors whose names match, such as 'model.layers.[0-3].*'; may be repeated.  [default: all]",
-)  # fmt: skip
+@tensors_option
 @json_option
 @progress_option
 def diff(*, a: Path, b: Path, patterns: tuple[str, ...], as_json: bool, show_progress: bool | None) -> None:
@@ -102,19 +108,14 @@ def diff(*, a: Path, b: Path, patterns: tuple[str, ...], as_json: bool, show_pro
 def _selected(a: Stored, b: Stored, patterns: Sequence[str]) -> tuple[Stored, Stored]:
     """The tensors whose names match any of the patterns; all tensors, if there are no patterns."""
     names = [name for side in (a, b) if side.has_names for name in side.tensors]
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise click.BadParameter(f"no tensor in {a.path} or {b.path} matches {pattern!r}", param_hint="--tensors")
-    return _select(a, patterns), _select(b, patterns)
+    selection = matching(names, patterns, f"{a.path} or {b.path}")
+    return _select(a, selection), _select(b, selection)
 
 
-def _select(side: Stored, patterns: Sequence[str]) -> Stored:
-    if not patterns or not side.has_names:
+def _select(side: Stored, names: set[str]) -> Stored:
+    if not side.has_names:
         return side
-    tensors = {
-        name: tensor for name, tensor in side.tensors.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)
-    }
-    return replace(side, tensors=tensors)
+    return replace(side, tensors={name: tensor for name, tensor in side.tensors.items() if name in names})
 
 
 def _with_equal_names(a: Stored, b: Stored) -> tuple[Stored, Stored]:

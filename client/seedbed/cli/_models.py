@@ -16,9 +16,10 @@ from google.protobuf import json_format
 
 import seedbed
 from seedbed import dtypes
-from seedbed._ask import texts
+from seedbed._ask import literals, texts
+from seedbed._ask.regions import region_of
 from seedbed._files import checkpoints, provenance, strict_json
-from seedbed._files.provenance import name_in_file, region_of
+from seedbed._files.provenance import name_in_file
 from seedbed._files.safetensors import SafetensorsFile, read_safetensors
 from seedbed._show import laws
 from seedbed.cli._checkpoints import write_checkpoint, write_file
@@ -32,10 +33,12 @@ from seedbed.cli._options import (
     connect,
     echo_rows,
     json_option,
+    matching,
     plural,
     progress_option,
     shape_text,
     target_options,
+    tensors_option,
 )
 from seedbed.cli._progress import Report, adder, progress
 from seedbed.common import fields
@@ -116,7 +119,7 @@ def _fill_in_defaults(model: Model, client: seedbed.Client) -> None:
     for spec in model.tensors:
         spec.dtype = spec.dtype or dtypes.data_type("float32")
         if spec.HasField("literal"):
-            spec.algorithm_version = spec.algorithm_version or 1  # the client fills literals itself
+            spec.algorithm_version = spec.algorithm_version or literals.VERSION  # the client fills literals itself
         if not spec.algorithm_version:
             newest = newest or client.server_info().algorithm_versions[-1]
             spec.algorithm_version = newest
@@ -172,11 +175,8 @@ def _parse_worker(_context: click.Context, _parameter: click.Parameter, text: st
 
 def _select(path: Path, model: Model, patterns: Sequence[str]) -> Model:
     """The tensors whose names match any of the patterns; all tensors, if there are no patterns."""
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in model.tensors):
-            raise click.BadParameter(f"no tensor in {path} matches {pattern!r}", param_hint="--tensors")
-    specs = [spec for spec in model.tensors if any(fnmatch.fnmatchcase(spec.name, p) for p in patterns or ["*"])]
-    return Model(name=model.name, tensors=specs)
+    names = matching([spec.name for spec in model.tensors], patterns, path)
+    return Model(name=model.name, tensors=[spec for spec in model.tensors if spec.name in names])
 
 
 def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, int] | None) -> bool:
@@ -215,10 +215,7 @@ def _is_directory(output: Path, max_shard_size: int | None, worker: tuple[int, i
     "--seed", type=Typed(texts.seed), metavar="N", help="Use this seed for all tensors.  [default: each tensor's own]"
 )
 @click.option("--dtype", type=DTYPE, help="Use this dtype for all tensors.  [default: each tensor's own]")
-@click.option(
-    "--tensors", "patterns", multiple=True, metavar="PATTERN",
-    help="Only tensors whose names match, such as 'model.layers.[0-3].*'; may be repeated.  [default: all]",
-)  # fmt: skip
+@tensors_option
 @click.option(
     "--max-shard-size", callback=_parse_size, metavar="SIZE",
     help="The maximum size of a file in a directory, such as 500MB or 2GiB; a larger tensor gets a file to itself."
@@ -332,9 +329,7 @@ def _describe(client: seedbed.Client, file: Path, loaded: Model, index: int) -> 
     try:
         return client.describe(loaded.tensors[index])
     except seedbed.InvalidRequest as error:
-        field = error.field.removeprefix("spec").removeprefix(".")
-        indexed = seedbed.InvalidRequest(f"{fields.of_tensor(index)}.{field}", error.description)
-        raise _model_file_error(file, loaded, loaded.tensors, indexed) from error
+        raise _model_file_error(file, loaded, loaded.tensors, fields.in_model(error, index)) from error
 
 
 @click.command("file", short_help="The values in a safetensors file")

@@ -1,5 +1,6 @@
 """Options that several commands share, their types, and how tables are printed."""
 
+import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +100,31 @@ def progress_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Adds the option ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def tensors_option(command: Command) -> Command:
+    """Adds the option ``--tensors``, whose patterns `matching` applies."""
+    return click.option(
+        "--tensors", "patterns", multiple=True, metavar="PATTERN",
+        help="Only tensors whose names match, such as 'model.layers.[0-3].*'; may be repeated.  [default: all]",
+    )(command)  # fmt: skip
+
+
+def matching(names: Sequence[str], patterns: Sequence[str], source: object) -> set[str]:
+    """The names that match any of the patterns; all names, if there are no patterns.
+
+    Args:
+        names: The names of the tensors.
+        patterns: The values of ``--tensors``.
+        source: Where the tensors are, for the error.
+
+    Raises:
+        BadParameter: A pattern matches none of the names.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise click.BadParameter(f"no tensor in {source} matches {pattern!r}", param_hint="--tensors")
+    return {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns or ["*"])}
 
 
 def echo_rows(rows: Iterable[Sequence[str]]) -> None:

@@ -17,6 +17,7 @@ import click
 import seedbed
 from seedbed._ask import texts
 from seedbed._files import strict_json
+from seedbed._files.errors import FileFormatError
 from seedbed._files.writing import create_file
 from seedbed.cli._models import model_lines
 from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, Typed, plural
@@ -213,9 +214,9 @@ def _first_architecture(path: Path, fields: dict[str, Any]) -> str | None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        fields = strict_json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _refused_config(f"{path}: not JSON: {error}") from error
+        fields = strict_json.load(path)
+    except FileFormatError as error:
+        raise _refused_config(str(error)) from error
     if not isinstance(fields, dict) or "model_type" not in fields:
         raise _refused_config(f"{path}: not a transformers config.json: it has no model_type")
     return fields

@@ -17,6 +17,7 @@ import seedbed
 from seedbed import dtypes
 from seedbed._ask import texts
 from seedbed._ask.parameters import Option, Parameter, Scheme
+from seedbed._ask.regions import extents
 from seedbed._ask.table import OPTIONS, SCHEMES
 from seedbed._ask.texts import Slices
 from seedbed._files import provenance
@@ -82,7 +83,7 @@ def _plain(text: str) -> str:
 
 
 def _shape(scheme: Scheme) -> click.Option:
-    text = f"{_plain(scheme.shape_meaning)}. Give the dimensions, such as 4096,4096; '' means a scalar."
+    text = _plain(scheme.shape_help)
     return click.Option(["--shape"], type=Typed(texts.shape), required=True, metavar="N,N,…", help=text)
 
 
@@ -122,7 +123,7 @@ def _get(
         else:
             _write_file(client, output, request, description, seconds_allowed, add)
     seconds = time.monotonic() - start
-    shape = shape_text(_extents(description))
+    shape = shape_text(extents(description))
     click.echo(
         f"{output}: {shape} {dtypes.name_of(description.spec.dtype)}, {laws.text(description)}, "
         f"{bytes_text(description.byte_count)} in {seconds:.1f} s",
@@ -161,7 +162,7 @@ def _write_to_stdout(
 ) -> None:
     """Writes a .npy file to standard output, in order, because pipes do not support random access."""
     file = sys.stdout.buffer
-    write_npy_header(file, dtypes.numpy_dtype(request.spec.dtype), _extents(description))
+    write_npy_header(file, dtypes.numpy_dtype(request.spec.dtype), extents(description))
     for _, values in client.iter_chunks(request.spec, region=description.region, timeout=timeout):
         file.write(values.view(np.uint8).data)
         add(values.nbytes)
@@ -172,7 +173,7 @@ def _write_to_stdout(
 def _create(
     output: Path, request: TensorSlice, description: TensorDescription
 ) -> Iterator[Callable[[int, Array], None]]:
-    dtype, shape = dtypes.numpy_dtype(description.spec.dtype), _extents(description)
+    dtype, shape = dtypes.numpy_dtype(description.spec.dtype), extents(description)
     if output.suffix == ".npy":
         with create_npy(output, dtype, shape) as write:
             yield write
@@ -208,7 +209,7 @@ def _plot(
             report(done, description.byte_count)
     whole = "" if region is None else f" of {shape_text(spec.shape)}"
     facts = [
-        f"{shape_text(_extents(description))}{whole}",
+        f"{shape_text(extents(description))}{whole}",
         dtypes.name_of(description.spec.dtype),
         f"seed {spec.seed}",
     ]
@@ -221,11 +222,6 @@ def _plot(
         f"{'real parts: ' if laws.is_complex(description) else ''}"
         f"mean {histogram.mean:.5g}, std {histogram.std:.5g}"
     )
-
-
-def _extents(description: TensorDescription) -> tuple[int, ...]:
-    region = description.region
-    return tuple(stop - start for start, stop in zip(region.start, region.stop, strict=True))
 
 
 get_group = _group(

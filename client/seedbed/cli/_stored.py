@@ -106,11 +106,7 @@ def _read_index(path: Path, index: Path) -> Stored:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        content = strict_json.loads(index.read_bytes())
-    except ValueError as error:
-        raise FileFormatError(f"{index}: not JSON: {error}") from error
-    match content:
+    match strict_json.load(index):
         case {"weight_map": dict(weight_map)} if all(map(_is_file_name, weight_map.values())):
             return weight_map
     raise FileFormatError(f"{index}: not an index: its weight_map must name a file in its directory for each tensor")

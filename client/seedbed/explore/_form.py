@@ -124,7 +124,7 @@ def _fields(scheme: Scheme) -> dict[str, dict[str, Any]]:
     """The scheme's fields: the shape, the scheme's own parameters, and the fields that all schemes share."""
     example = {"seed": "7", **scheme.command, **_SMALL_EXAMPLES.get(scheme.name, {}), "region": "", "name": ""}
     fields = [
-        _field("shape", f"{scheme.shape_meaning}. Give the dimensions, such as 4096,4096; '' means a scalar."),
+        _field("shape", scheme.shape_help),
         *map(_own_field, scheme.parameters),
         *(_shared_field(_OPTIONS[name]) for name in _SHARED),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import seedbed
+from seedbed._ask import regions
 from seedbed._show import descriptions, laws
 from seedbed._show.plot import LawHistogram, NotDrawable
 from seedbed._types import Array
@@ -105,8 +106,7 @@ def _size_refusal(description: TensorDescription) -> str:
 
 def _first_elements(description: TensorDescription, limit: int) -> Region:
     """The first elements of the description's region that form a region of at most ``limit`` elements."""
-    start, stop = description.region.start, description.region.stop
-    return _region(start, _limited_extents([last - first for first, last in zip(start, stop, strict=True)], limit))
+    return _region(description.region.start, _limited_extents(regions.extents(description), limit))
 
 
 def _region(start: Sequence[int], extents: Sequence[int]) -> Region:
@@ -141,15 +141,14 @@ def _histogram(histogram: LawHistogram) -> dict[str, Any]:
 
 def _picture(client: seedbed.Client, description: TensorDescription) -> dict[str, Any]:
     """The first rows and columns of the region as a matrix: dimension 0 by all other dimensions."""
-    start, stop = description.region.start[:], description.region.stop[:]
-    extents = [last - first for first, last in zip(start, stop, strict=True)]
+    extents = regions.extents(description)
     if len(extents) < 2:
         visible = _limited_extents(extents, MAX_SIDE)
         matrix_of = [1, *extents] if extents else [1, 1]
     else:
         visible = [min(extents[0], MAX_SIDE), *_limited_extents(extents[1:], MAX_SIDE)]
         matrix_of = [extents[0], math.prod(extents[1:])]
-    values = client.init(description.spec, region=_region(start, visible)).real.astype(np.float64)
+    values = client.init(description.spec, region=_region(description.region.start, visible)).real.astype(np.float64)
     matrix = values.reshape((1, -1) if len(extents) < 2 else (visible[0], math.prod(visible[1:])))
     center = _center(description)
     deviations = matrix - center
