@@ -24,7 +24,7 @@ def install() -> dict[str, str]:
         replaced["ml_dtypes"] = "nothing, because NumPy has no bfloat16; that type is skipped everywhere"
     if is_missing("google.rpc.status_pb2") or is_missing("google.rpc.error_details_pb2"):
         _put_google_rpc()
-        replaced["google.rpc"] = "plain objects, in which errors are replaced within a process"
+        replaced["google.rpc"] = "plain objects, which carry errors within a process"
     if is_missing("click"):
         sys.modules["click"] = MagicMock()
         replaced["click"] = "nothing: no arguments go through it here"

@@ -41,14 +41,12 @@ class Layout(NamedTuple):
         return flat
 
 
-def check_region(region: Region | None, shape: Sequence[int], field: str) -> Region:
-    """Validates a region of a shape; None means the whole shape.
+def check_region(region: Region, shape: Sequence[int], field: str) -> None:
+    """Validates a region of a shape.
 
     Raises:
         InvalidSpec: The region is not within the shape.
     """
-    if region is None:
-        return Region(start=[0] * len(shape), stop=shape)
     for bound in ("start", "stop"):
         if (rank := len(getattr(region, bound))) != len(shape):
             raise InvalidSpec(
@@ -63,7 +61,6 @@ def check_region(region: Region | None, shape: Sequence[int], field: str) -> Reg
             raise InvalidSpec(
                 f"{field}.stop[{axis}]", f"{stop} is beyond the dimension's size {size}; give at most {size}"
             )
-    return region
 
 
 def layout(shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Layout:

@@ -85,8 +85,8 @@ def _macros() -> dict[str, str]:
         macros[name] = _floats([getattr(constants, name)])
     for name in ("LOG64", "SIN64", "COS64"):
         macros[name] = _doubles(getattr(constants, name))
-    for name in ("HALF_WIDTH", "HALF_WIDTH_SQUARED", "TAIL_SHIFT", "FAR_SHIFT"):
-        macros[f"QUANTILE_{name}"] = _doubles([getattr(constants, f"QUANTILE_{name}")])
+    for name in ("QUANTILE_HALF_WIDTH", "QUANTILE_HALF_WIDTH_SQUARED", "QUANTILE_TAIL_SHIFT", "QUANTILE_FAR_SHIFT"):
+        macros[name] = _doubles([getattr(constants, name)])
     for name in ("TWO_LN2", "EIGHTH_TURN"):
         macros[f"{name}_32"], macros[f"{name}_64"] = (
             write([getattr(constants, name)]) for write in (_floats, _doubles)

@@ -50,7 +50,7 @@ def planner(description: TensorDescription) -> Planner | None:
         parts = visible_parts(description)
         return None if parts is None else _Parts(description, parts)
     if law == "constant":
-        return partial(_repeated, _constant(description))
+        return partial(_repeated, _constant(description.law, description.spec.dtype))
     if law in ("eye", "dirac"):
         return partial(_ones, deterministic.one(description), deterministic.diagonal(description))
     return _Draws(description, placement_of(description))
@@ -140,7 +140,7 @@ class _Parts:
 
 def _part_planner(part: VisiblePart) -> Planner:
     if part.inner.law.WhichOneof("law") == "constant" and not part.placement.extents:
-        return partial(_repeated_within, _constant(part.inner), part.placement)
+        return partial(_repeated_within, _constant(part.inner.law, part.inner.spec.dtype), part.placement)
     if pairs.is_drawn(part.inner):
         return partial(_plan_pairs, _Draws(pairs.as_floats(part.inner), part.placement.doubled))
     return _Draws(part.inner, part.placement)
@@ -173,11 +173,7 @@ def _ones(
     return [*zeros, [Task(f"ones_{8 * one.itemsize}", -(-(end - begin) // THREADS), packed)]]
 
 
-def _constant(description: TensorDescription) -> np.unsignedinteger[Any]:
-    return _constant_bits(description.law, description.spec.dtype)
-
-
-_constant_bits = cached_by_content(maxsize=1024)(deterministic.constant)  # a model has few laws
+_constant = cached_by_content(maxsize=1024)(deterministic.constant)  # a model has few laws
 
 
 def _drawn(description: TensorDescription) -> tuple[str, bytes]:
