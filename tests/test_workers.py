@@ -179,6 +179,7 @@ def test_all_workers_reload_tokens(start_server, tmp_path, seedbed_command):
         ({"workers": 2, "metrics": "here"}, ValueError, "metrics: 'here' is not an address"),
         ({"workers": 2, "chunk_bytes": 1}, ValueError, "chunk_bytes: 1 is not between"),
         ({"workers": 2, "backend": "none"}, ValueError, "backend: 'none' is unknown"),
+        ({"workers": 2, "backend": "cupy", "device": 99}, ValueError, "backend: cupy cannot be used"),
     ],
 )
 def test_mistakes_are_reported_once(options, error, text, capfd):

@@ -283,7 +283,7 @@ REFUSED_RECIPES = {
     "a complex literal of nan": (
         literal(1.0, NAN, 2.0, 3.0, dtype=COMPLEX64), "spec.literal.data", "element 0 is (1+nanj); give finite numbers"
     ),
-    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "outside the tensor of 24"),
+    "a view outside": (boxed(shape=[5], strides=[6]), f"{PART}.view", "takes element 24, outside the tensor of 24"),
     "a view before": (boxed(shape=[2], strides=[-1]), f"{PART}.view", "takes element -1, outside"),
     "an offset outside": (boxed(offset=24), f"{PART}.view", "takes element 24, outside"),
     "a view of too few strides": (
@@ -355,7 +355,7 @@ REFUSED_RECIPES = {
     ),
     "a step of no scheme": (expression(Step(recipe=Recipe())), f"{STEPS}[0].recipe.scheme", "no scheme is set"),
     "a view outside its argument": (
-        expression(leaf(4), view(0, shape=[4], strides=[2])), f"{STEPS}[1].view", "outside the tensor of 4"
+        expression(leaf(4), view(0, shape=[4], strides=[2])), f"{STEPS}[1].view", "takes element 6, outside the tensor of 4"
     ),
     "a step too large": (
         expression(number(), view(0, shape=[2**60], strides=[0])), f"{STEPS}[1]", "has more than 2^60 elements"
