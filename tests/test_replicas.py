@@ -25,6 +25,20 @@ SMALL = seedbed.spec("zeros", (4,))
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+@contextlib.contextmanager
+def sync_client(target, **options):
+    with seedbed.connect(target, timeout=30, **options) as client:
+        yield client.init
+
+
+@contextlib.contextmanager
+def async_client(target, **options):
+    with asyncio.Runner() as runner:
+        client = seedbed.aio.connect(target, timeout=30, **options)
+        yield lambda spec, **options: runner.run(client.init(spec, **options))
+        runner.run(client.close())
+
+
 # Targets -------------------------------------------------------------------------------------------------------------
 
 
@@ -58,25 +72,16 @@ def test_invalid_lists(target):
         seedbed.connect(target)
 
 
-def test_hosts_that_do_not_resolve():
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_hosts_that_do_not_resolve(client):
     unresolved = r"none of the hosts of a\.invalid:1,b\.invalid:1 can be resolved"
-
-    async def call():
-        async with seedbed.aio.connect("a.invalid:1,b.invalid:1", wait=0) as client:
-            await client.init(SMALL)
-
-    with (
-        seedbed.connect("a.invalid:1,b.invalid:1", wait=0) as client,
-        pytest.raises(seedbed.Unavailable, match=unresolved),
-    ):
-        client.init(SMALL)
-    with pytest.raises(seedbed.Unavailable, match=unresolved):
-        asyncio.run(call())
+    with client("a.invalid:1,b.invalid:1", wait=0) as init, pytest.raises(seedbed.Unavailable, match=unresolved):
+        init(SMALL)
 
 
 @pytest.fixture
-def failing_name_service(monkeypatch):
-    """It knows the host ``replica``, and fails four times before it says so."""
+def named_late(monkeypatch, server):
+    """A target of names that the name service knows, but not at once: it fails four times."""
     resolve, failures = socket.getaddrinfo, iter([socket.gaierror(socket.EAI_AGAIN, "temporary failure")] * 4)
 
     def getaddrinfo(host, *arguments, **options):
@@ -87,31 +92,18 @@ def failing_name_service(monkeypatch):
         return resolve("127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
-
-
-@pytest.mark.usefixtures("failing_name_service")
-def test_calls_wait_for_the_name_service(server):
     port = server.rpartition(":")[2]
-    with seedbed.connect(f"replica:{port},replica:{port}") as client:
-        np.testing.assert_array_equal(client.init(SMALL), np.zeros(4, np.float32), strict=True)
+    return f"replica:{port},replica:{port}"
 
 
-@pytest.mark.usefixtures("failing_name_service")
-def test_calls_in_an_event_loop_wait_for_the_name_service(server):
-    port = server.rpartition(":")[2]
-
-    async def call():
-        async with seedbed.aio.connect(f"replica:{port},replica:{port}") as client:
-            return await client.init(SMALL)
-
-    np.testing.assert_array_equal(asyncio.run(call()), np.zeros(4, np.float32), strict=True)
+@pytest.mark.parametrize("client", [sync_client, async_client])
+def test_calls_wait_for_the_name_service(named_late, client):
+    with client(named_late) as init:
+        np.testing.assert_array_equal(init(SMALL), np.zeros(4, np.float32), strict=True)
 
 
-@pytest.mark.usefixtures("failing_name_service")
-def test_the_health_check_waits_for_the_name_service(server, seedbed_command):
-    port = server.rpartition(":")[2]
-    arguments = ("health", "--target", f"replica:{port},replica:{port}", "--wait", "60")
-    assert seedbed_command(*arguments) == (0, "serving\n", "")
+def test_the_health_check_waits_for_the_name_service(named_late, seedbed_command):
+    assert seedbed_command("health", "--target", named_late, "--wait", "60") == (0, "serving\n", "")
 
 
 # Stripes -------------------------------------------------------------------------------------------------------------
@@ -162,20 +154,6 @@ def servers():
 def counting(count):
     """The values of fake backends: element i of each stripe is i mod 2048."""
     return np.arange(count, dtype=np.float32) % 2048
-
-
-@contextlib.contextmanager
-def sync_client(target, **options):
-    with seedbed.connect(target, timeout=30, **options) as client:
-        yield client.init
-
-
-@contextlib.contextmanager
-def async_client(target):
-    with asyncio.Runner() as runner:
-        client = seedbed.aio.connect(target, timeout=30)
-        yield lambda spec, **options: runner.run(client.init(spec, **options))
-        runner.run(client.close())
 
 
 def connect_to_all(init, backends):

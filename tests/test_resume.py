@@ -8,7 +8,6 @@ import gc
 import os
 import re
 import signal
-import socket
 import threading
 import time
 
@@ -16,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from _helpers.messages import messages
+from _helpers.ports import free_port
 from _helpers.scripted import CHUNK, ScriptedServer, fails_with, replaces, sealed, sends, set_chunk
 from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
@@ -274,9 +274,7 @@ def test_a_failed_call_returns_no_array_as_complete(scripted, impatient):
 
 def test_no_server():
     start = time.monotonic()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        target = f"127.0.0.1:{free.getsockname()[1]}"
+    target = f"127.0.0.1:{free_port()}"
     for call in (sync_tensor, aio_tensor):
         with pytest.raises(seedbed.Unavailable, match="no Seedbed server answers at 127") as caught:
             call(target, wait=0)
@@ -286,8 +284,7 @@ def test_no_server():
 
 @pytest.mark.parametrize("call", [sync_tensor, aio_tensor])
 def test_calls_wait_for_servers_behind_a_name(start_server, call, caplog):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     later = []
     threading.Timer(2, lambda: later.append(start_server(listen=[f"127.0.0.1:{port}"]))).start()
     np.testing.assert_array_equal(call(f"dns:///127.0.0.1:{port}"), sync_tensor("local:"))
@@ -532,10 +529,7 @@ class Assassin:
     """Kills the server after some bytes have arrived, and starts another at its address a moment later."""
 
     def __init__(self, start_server, times=1):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.target = f"127.0.0.1:{port}"
+        self.target = f"127.0.0.1:{free_port()}"
         self._start = lambda: start_server(listen=[self.target], chunk_bytes=16384)
         self._server = self._start()
         self._times = times

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import trustme
 from _helpers.command import process
+from _helpers.ports import free_port
 from _helpers.servers import servers_here
 from _helpers.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -497,9 +498,7 @@ def bound(port):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "0"])
 def test_a_server_that_others_reach_in_plaintext_does_not_start(tokens, files, host):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(ValueError, match=r"is open to other machines; give --tls-cert and --tls-key .* or --insecure"):
         run(Settings(listen=[f"127.0.0.1:{port}", f"{host}:0"], backend="numpy"))
     assert not bound(port)

@@ -5,13 +5,13 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from _helpers import command as _command
+from _helpers.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -146,9 +146,6 @@ def test_a_script_without_arguments_says_what_it_lacks(batch, arguments, message
 @pytest.mark.nightly
 def test_ranks_fill_their_own_shards(batch):
     """The weights are those that docs/howto/sharded-pytorch.md shows for any number of ranks that torchrun starts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    done = batch(TRAIN, MASTER_PORT=str(port), **slurm(2))
+    done = batch(TRAIN, MASTER_PORT=str(free_port()), **slurm(2))
     assert done.returncode == 0, done.stderr
     assert re.search(r"^weights f41ec487c3c23f1c; losses 7\.160", done.stdout, re.MULTILINE)

@@ -5,7 +5,6 @@ import collections
 import json
 import logging
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import crc32c
 import grpc
 import numpy as np
 import pytest
+from _helpers.ports import free_port
 from _helpers.servers import servers_here
 from _helpers.waiting import wait_until
 from google.rpc import error_details_pb2, status_pb2
@@ -74,11 +74,6 @@ def aio_tensor(target, spec=SMALL, **options):
             return await client.init(spec)
 
     return asyncio.run(call())
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 # A full server --------------------------------------------------------------------------------------------------------

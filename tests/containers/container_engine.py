@@ -78,13 +78,10 @@ def find_compose(program: str) -> tuple[str, ...]:
 def _problem(program: str) -> str | None:
     """Why an engine cannot be used, with the remedy; None if it can."""
     kind = _kind(program)
-    try:
-        done = _probe(program, "ps")
-    except subprocess.TimeoutExpired:
-        return f"{program} did not respond within {PROBE_SECONDS:g} s; {START[kind]}"
+    done = _probe(program, "ps")
     if done.returncode == 0:
         return None
-    reason = _last_line(done.stderr) or f"`{program} ps` exited with {done.returncode}"
+    reason = last_line(done.stderr) or f"`{program} ps` exited with {done.returncode}"
     if "permission denied" in done.stderr.lower():
         return f"{program} refuses this user ({reason}); {ALLOW[kind]}"
     return f"{program} does not work ({reason}); {START[kind]}"
@@ -95,10 +92,7 @@ def _kind(program: str) -> str:
     """``docker`` or ``podman``. The package podman-docker installs podman as ``docker``."""
     if "podman" in program:
         return "podman"
-    try:
-        return "podman" if "podman" in _probe(program, "--version").stdout else "docker"
-    except subprocess.TimeoutExpired:
-        return "docker"
+    return "podman" if "podman" in _probe(program, "--version").stdout else "docker"
 
 
 def _probe(*command: str) -> subprocess.CompletedProcess[str]:
@@ -106,9 +100,12 @@ def _probe(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, text=True, capture_output=True, check=False, timeout=PROBE_SECONDS)
     except OSError as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no response within {PROBE_SECONDS:g} s")
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line, without the line break."""
     return text.strip().rpartition("\n")[2]
 
 

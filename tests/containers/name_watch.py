@@ -48,15 +48,10 @@ class NameWatch:
         self._engine = engine
         self._container = container
 
-    def latest(self) -> Lookup | None:
-        """The last lookup that has ended; None if there is none yet."""
-        lookups = self._lookups("--tail", "3")
-        return lookups[-1] if lookups else None
-
     def lists(self, addresses: set[str]) -> bool:
         """Whether the name stands for at least one of some addresses."""
-        latest = self.latest()
-        return latest is not None and not latest.addresses.isdisjoint(addresses)
+        lookups = self._lookups("--tail", "3")  # the last line may not be complete yet
+        return bool(lookups) and not lookups[-1].addresses.isdisjoint(addresses)
 
     def summary(self) -> str:
         """How often and how long the name did not resolve."""
@@ -67,7 +62,7 @@ class NameWatch:
 
     def report(self) -> str:
         """All lookups, consecutive ones with the same outcome as one line."""
-        lines = [f"  {_clock(group[0].start)}  {len(group):4} lookups  {group[0].outcome}" for group in self._groups()]
+        lines = [f"  {clock(group[0].start)}  {len(group):4} lookups  {group[0].outcome}" for group in self._groups()]
         return "\n".join([f"the name `{NAME}`, as another container resolved it ({self.summary()}):", *lines])
 
     def _groups(self) -> list[list[Lookup]]:
@@ -97,5 +92,6 @@ def _parsed(line: str) -> Lookup:
     return Lookup(float(start), float(end), addresses, result.removeprefix("! ") if is_error else "")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time since the epoch, as the time of day in UTC."""
     return time.strftime("%H:%M:%S", time.gmtime(seconds))

@@ -31,8 +31,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from container_engine import ROOT, Engine, FailedError, UnusableError, find_compose, find_engine
-from name_watch import NAME, NameWatch, watching
+from container_engine import ROOT, Engine, FailedError, UnusableError, find_compose, find_engine, last_line
+from name_watch import NAME, NameWatch, clock, watching
 
 PROJECT = f"seedbed-{uuid.uuid4().hex[:8]}"
 READY_IMAGE = os.environ.get("SEEDBED_IMAGE", "")
@@ -63,8 +63,8 @@ WRITE_TO_ROOT = "import errno\ntry: open('/x', 'w')\nexcept OSError as e: print(
 
 
 def say(result: str, what: str, detail: object = "") -> None:
-    """Prints a line with the time in UTC, as the report on the name does."""
-    print(f"{time.strftime('%H:%M:%S', time.gmtime())} {result:6} {what}{f': {detail}' if detail else ''}", flush=True)
+    """Prints a line with the time, as the report on the name does."""
+    print(f"{clock(time.time())} {result:6} {what}{f': {detail}' if detail else ''}", flush=True)
 
 
 def check(what: str, is_right: object, detail: object = "") -> None:
@@ -134,6 +134,14 @@ def lone_server(engine: Engine, *options: str) -> Iterator[tuple[str, float]]:
         engine("rm", "--force", "--volumes", name, code=None)
 
 
+def stop(engine: Engine, container: str, grace: int, what: str) -> None:
+    """Stops a container, within seconds of grace, and checks that it exits with 0."""
+    start = time.monotonic()
+    engine("stop", "-t", str(grace), container)
+    seconds = time.monotonic() - start
+    check(what, engine.state(container)["ExitCode"] == 0, f"{seconds:.1f} s")
+
+
 def test_image(engine: Engine) -> None:
     image: dict[str, Any] = engine.image(IMAGE)
     check("the image has a numeric user", image["Config"]["User"] == "10001:10001", image["Config"]["User"])
@@ -145,9 +153,7 @@ def test_one_container(engine: Engine) -> None:
         until_healthy(engine, name)
         say("ok", "a read-only container without volumes serves and is healthy")
         say("ok", "its memory", status(engine, name)["VmRSS"].strip())
-        start = time.monotonic()
-        engine("stop", "-t", "30", name)
-        check("SIGTERM ends it with 0", engine.state(name)["ExitCode"] == 0, f"{time.monotonic() - start:.1f} s")
+        stop(engine, name, 30, "SIGTERM ends it with 0")
     with lone_server(engine, "--env", "NUMBA_CPU_NAME=generic") as (_, other_seconds):
         say("ok", "it starts on a processor other than the one that built the image", f"{other_seconds:.1f} s")
     if not READY_IMAGE:
@@ -234,7 +240,7 @@ class Trainer:
         until("the trainer ends", self.has_ended, seconds)
         if self._process.returncode != 0:
             raise FailedError(f"the trainer exited with {self._process.returncode}:\n{self.output()}")
-        return self.output().rpartition("\n")[2]
+        return last_line(self.output())
 
     def output(self) -> str:
         self._log.seek(0)
@@ -280,7 +286,7 @@ def test_checkpoint(engine: Engine, model: str) -> None:
     volume = ("--volume", f"{PROJECT}_checkpoint:/checkpoint:ro")
     verify = ("verify", "--target", "local:", model)
     output = engine("run", "--rm", "--read-only", "--network", "none", *volume, IMAGE, *verify)
-    say("ok", f"{model} is what a container without a network samples", output.strip().rpartition("\n")[2])
+    say("ok", f"{model} is what a container without a network samples", last_line(output))
 
 
 def test_all_replicas_send(engine: Engine, replicas: list[str]) -> None:
@@ -314,11 +320,7 @@ def test_rolling_restart(engine: Engine, watch: NameWatch, replicas: list[str]) 
 
 
 def restart(engine: Engine, replica: str) -> None:
-    start = time.monotonic()
-    engine("stop", "-t", "40", replica)
-    seconds = time.monotonic() - start
-    code = engine.state(replica)["ExitCode"]
-    check(f"{replica} finished its streams and exited with 0", code == 0, f"{seconds:.1f} s")
+    stop(engine, replica, 40, f"{replica} finished its streams and exited with 0")
     engine("start", replica)
     until_healthy(engine, replica)
 

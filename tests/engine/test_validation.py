@@ -355,7 +355,9 @@ REFUSED_RECIPES = {
     ),
     "a step of no scheme": (expression(Step(recipe=Recipe())), f"{STEPS}[0].recipe.scheme", "no scheme is set"),
     "a view outside its argument": (
-        expression(leaf(4), view(0, shape=[4], strides=[2])), f"{STEPS}[1].view", "takes element 6, outside the tensor of 4"
+        expression(leaf(4), view(0, shape=[4], strides=[2])),
+        f"{STEPS}[1].view",
+        "takes element 6, outside the tensor of 4",
     ),
     "a step too large": (
         expression(number(), view(0, shape=[2**60], strides=[0])), f"{STEPS}[1]", "has more than 2^60 elements"

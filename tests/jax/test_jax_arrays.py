@@ -1,7 +1,6 @@
 """JAX's adapter, on eight devices of this machine's CPU."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from _helpers.ports import free_port
 from flax import linen, nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -327,9 +327,7 @@ print(json.dumps([[part.spec.name, *part.region.start, *part.region.stop] for pa
 
 @pytest.mark.nightly
 def test_two_processes_ask_for_their_own_shards_only():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    coordinator = f"127.0.0.1:{free_port()}"
     processes = [
         subprocess.Popen([sys.executable, "-c", PROCESS, coordinator, str(i)], stdout=subprocess.PIPE, text=True)
         for i in range(2)
