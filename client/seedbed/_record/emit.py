@@ -259,7 +259,7 @@ class Emitter(abc.ABC):
         """Values that travel with the message, without repetitions along an axis."""
         known = self.recognised(node)
         if not isinstance(known, Literal):
-            return self._made(known, None) if not known.arguments else self._value(known)
+            return self._value(known)
         values = self.array(node)
         if values.dtype.kind == "c":  # no expression broadcasts them
             return _values.literal(values)
@@ -319,7 +319,7 @@ def _check_literals(message: TensorSpec) -> None:
     Raises:
         InvalidRequest: There is too much of it.
     """
-    if message.HasField("literal") or (size := _literal_bytes(message)) <= _MOST_LITERAL_BYTES:
+    if message.HasField("literal") or (size := literal_bytes(message)) <= _MOST_LITERAL_BYTES:
         return
     raise InvalidRequest(
         message.name,
@@ -328,10 +328,11 @@ def _check_literals(message: TensorSpec) -> None:
     )
 
 
-def _literal_bytes(recipe: TensorSpec | Recipe) -> int:
+def literal_bytes(recipe: TensorSpec | Recipe) -> int:
+    """The bytes of all literals within a recipe."""
     within = [part.recipe for part in recipe.parts.parts]
     within += [step.recipe for step in recipe.expression.steps if step.HasField("recipe")]
-    return len(recipe.literal.data) + sum(map(_literal_bytes, within))
+    return len(recipe.literal.data) + sum(map(literal_bytes, within))
 
 
 def _with_shape(value: Value, shape: Shape) -> Value:

@@ -150,10 +150,11 @@ class Problem(Node):
 
     text: str
     site: object = None
-    """The line of the code, as text."""
+    """The line of the code, as text; empty if there is none."""
 
     def __str__(self) -> str:
-        return f"{self.text} ({self.site})" if self.site else self.text
+        where = "" if self.site is None else str(self.site)
+        return f"{self.text} ({where})" if where else self.text
 
     @functools.cached_property
     def facts(self) -> Facts:

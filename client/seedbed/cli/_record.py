@@ -19,9 +19,10 @@ from seedbed._ask import texts
 from seedbed._files import strict_json
 from seedbed._files.errors import FileFormatError
 from seedbed._files.writing import create_file
+from seedbed._record.emit import literal_bytes
 from seedbed.cli._models import model_lines
 from seedbed.cli._options import DTYPE, FILE, STANDARD_OUTPUT, Typed, plural
-from seedbed.v1 import Model, Recipe, TensorSpec
+from seedbed.v1 import Model
 
 Build = Callable[[], Any]
 
@@ -280,19 +281,8 @@ def _summary(model: Model) -> str:
     order = ["by one scheme", *_KINDS.values()]
     counts_text = ", ".join(f"{counts[kind]:,} {kind}" for kind in order if counts[kind]) or "none"
     elements = sum(math.prod(spec.shape) for spec in model.tensors)
-    literals = sum(map(_literal_bytes, model.tensors))
+    literals = sum(map(literal_bytes, model.tensors))
     return (
         f"{plural(len(model.tensors), 'tensor')}, {plural(elements, 'parameter')}: {counts_text}; "
         f"{literals / 2**20:.1f} MiB of literals"
     )
-
-
-def _literal_bytes(recipe: TensorSpec | Recipe) -> int:
-    kind = recipe.WhichOneof("scheme")
-    if kind == "literal":
-        return len(recipe.literal.data)
-    if kind == "parts":
-        return sum(_literal_bytes(part.recipe) for part in recipe.parts.parts)
-    if kind == "expression":
-        return sum(_literal_bytes(step.recipe) for step in recipe.expression.steps if step.HasField("recipe"))
-    return 0

@@ -128,27 +128,22 @@ def _is_array(leaf: object) -> bool:
 
 def _leaf(name: str, value: Any) -> Any:  # noqa: ANN401
     """A leaf as a node; or as it is, if it is not served."""
-    if not isinstance(value, Node):
-        if not _is_served(value.dtype):
-            return jax.numpy.asarray(value)
-        node = _nodes.literal(np.asarray(value))
-    elif not is_drawn(value):
-        if _is_served(value.dtype) and _nodes.is_few_numbers(value) and _are_finite(value):
-            return value
-        node = _nodes.literal(np.ascontiguousarray(_nodes.evaluated(value)))
-    else:
+    if isinstance(value, Node) and is_drawn(value):
         return _drawn(name, value)
-    numbers = node.values if isinstance(node, Literal) else node.value if isinstance(node, Full) else None
-    is_whole = _is_served(node.dtype) and bool(np.isfinite(np.asarray(numbers)).all())
-    return node if is_whole else jax.numpy.asarray(value if not isinstance(value, Node) else _nodes.evaluated(value))
+    if isinstance(value, Node) and _is_served(value.dtype) and _nodes.is_few_numbers(value) and _are_finite(value):
+        return value
+    values = _nodes.evaluated(value) if isinstance(value, Node) else value
+    if _is_served(values.dtype):
+        node = _nodes.literal(np.asarray(values, order="C"))
+        if _are_finite(node):
+            return node
+    return jax.numpy.asarray(values)
 
 
 def _drawn(name: str, node: Node) -> Node:
     problem = problem_of(node)
     if problem is not None:
-        site = str(problem.site) if problem.site is not None else ""
-        where = f" ({site})" if site else ""
-        raise InvalidRequest(name, f"{problem.text}{where}; {_REMEDY}")
+        raise InvalidRequest(name, f"{problem}; {_REMEDY}")
     if not _are_finite(node):
         raise InvalidRequest(
             name, f"is computed from drawn values{_where(node)} and from values that are not finite; {_REMEDY}"

@@ -22,7 +22,6 @@ _NOT_HAAR = "uses a QR decomposition otherwise than as `q * sign(diagonal(r))`, 
 class Call(NamedTuple):
     """One equation, of whose arguments some are drawn."""
 
-    name: str
     bind: Callable[..., Any]
     """Computes the primitive on known arrays."""
     parameters: dict[str, Any]
@@ -316,8 +315,8 @@ def _gathered(call: Call) -> Node:
     if found.size and (found.min() < 0 or found.max() >= math.prod(small)):
         return call.problem("takes elements at indices outside of the array")
     places = _Places.found(found, small, x.shape, slices)
-    if places.box is not None:
-        return viewed(x, places.box)
+    if (box := places.box) is not None:
+        return viewed(x, box)
     return _one_by_one(x, places, call)
 
 
@@ -375,7 +374,7 @@ def _as_box(places: Array) -> Box | None:
     return Box(tuple(places.shape), tuple(strides), int(first)) if np.array_equal(expected, places) else None
 
 
-def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> tuple[slice, ...] | None:
+def _start(starts: Sequence[Node], extents: Shape, shape: Shape) -> tuple[slice, ...] | None:
     """A dynamic slice, clamped to the array as JAX does it; None if its start is drawn."""
     if any(map(is_drawn, starts)):
         return None
@@ -387,13 +386,13 @@ def _start(call: Call, starts: Sequence[Node], extents: Shape, shape: Shape) -> 
 
 def _dynamic_slice(call: Call) -> Node:
     x, *starts = call.arguments
-    slices = _start(call, starts, call.shape, x.shape)
+    slices = _start(starts, call.shape, x.shape)
     return call.problem("takes elements at drawn indices") if slices is None else _slice(x, slices)
 
 
 def _dynamically_updated(call: Call) -> Node:
     x, update, *starts = call.arguments
-    slices = _start(call, starts, update.shape, x.shape)
+    slices = _start(starts, update.shape, x.shape)
     if slices is None:
         return call.problem("writes elements at drawn indices")
     place = box_by(call.shape, lambda array: array[(*slices, ...)])
@@ -468,8 +467,7 @@ def reduced(x: Node, reducer: str, axes: tuple[int, ...], shape: Shape, dtype: D
         return Problem(shape, dtype, _nodes.NOT_COMPLEX)
     if not axes:
         return x
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-    return viewed(Reduce(kept, dtype, reducer, tuple(sorted(axes)), x), whole(shape))
+    return viewed(Reduce(_without(x.shape, axes), dtype, reducer, tuple(sorted(axes)), x), whole(shape))
 
 
 _MOST_PRODUCTS = 1 << 26
@@ -506,9 +504,7 @@ def _half(function: Callable[[Node, Node], Node]) -> Callable[[Node], Node]:
 
 
 RULES: dict[str, Rule] = {
-    **{
-        name: _function(name) for name in ("add", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh")
-    },
+    **{name: _function(name) for name in ("add", "sqrt", "rsqrt", "expm1", "log", "log1p", "sin", "cos", "tanh")},
     "add_any": _function("add"),
     "sub": _function("subtract"),
     "mul": _multiply,

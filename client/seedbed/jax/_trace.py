@@ -206,7 +206,6 @@ class _Interpreter:
     def _call(self, equation: Any, arguments: Iterable[Node]) -> _rules.Call:  # noqa: ANN401
         out = equation.outvars[0].aval
         return _rules.Call(
-            equation.primitive.name,
             equation.primitive.bind,
             equation.params,
             tuple(arguments),

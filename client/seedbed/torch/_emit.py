@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ml_dtypes
 import torch
 
 from seedbed._record import emit, patterns
@@ -13,6 +12,7 @@ from seedbed._record.emit import Held
 from seedbed._record.nodes import Literal, Node, is_drawn, leaves
 from seedbed._types import Array
 from seedbed.torch import _nodes
+from seedbed.torch._module import as_array
 from seedbed.v1 import TensorSpec
 
 
@@ -41,7 +41,7 @@ class _Emitter(emit.Emitter):
         return dtype.is_floating_point
 
     def array(self, node: Literal) -> Array:
-        return _array(node.values)
+        return as_array(node.values.contiguous())
 
     def viewed(self, node: Node, box: Box) -> Node:
         return _nodes.viewed(node, box)
@@ -55,11 +55,4 @@ def recognised(node: Node) -> Node:
     if not isinstance(node, Literal) and not is_drawn(node) and any(isinstance(leaf, Literal) for leaf in leaves(node)):
         values = _nodes.evaluated(node).contiguous()
         node = Literal(node.shape, values.dtype, values)
-    return patterns.recognised(node, _array(node.values)) if isinstance(node, Literal) else node
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    tensor = tensor.contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+    return patterns.recognised(node, as_array(node.values.contiguous())) if isinstance(node, Literal) else node

@@ -21,6 +21,7 @@ from seedbed._show import bars
 from seedbed._types import Array, Progress
 from seedbed.common import fields
 from seedbed.errors import InvalidRequest
+from seedbed.torch import _nodes
 from seedbed.torch._shards import check_not_copied, global_shape, local_parts
 from seedbed.v1 import Model, Recipe, TensorSlice, TensorSpec
 
@@ -100,6 +101,16 @@ def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tens
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
+    # `to` and `to_empty` call this; FSDP overrides it.
+    module._apply(once(change))  # type: ignore[no-untyped-call]
+    for first, *others in names.values():
+        for other in others:
+            owner, _, name = other.rpartition(".")
+            setattr(module.get_submodule(owner), name, module.get_parameter(first))
+
+
+def once(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same change, made once of each tensor, so that tied tensors stay tied."""
     changed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old tensor, so that no other gets its id
 
     def change_once(tensor: torch.Tensor) -> torch.Tensor:
@@ -107,12 +118,7 @@ def convert(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tens
             changed[id(tensor)] = tensor, change(tensor)
         return changed[id(tensor)][1]
 
-    # `to` and `to_empty` call this; FSDP overrides it.
-    module._apply(change_once)  # type: ignore[no-untyped-call]
-    for first, *others in names.values():
-        for other in others:
-            owner, _, name = other.rpartition(".")
-            setattr(module.get_submodule(owner), name, module.get_parameter(first))
+    return change_once
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
@@ -122,7 +128,7 @@ def dtype_name(tensor: torch.Tensor) -> str:
 
 def served_dtype(tensor: torch.Tensor) -> str:
     """The dtype that a tensor is served in: its own, or float64 for integers."""
-    return dtype_name(tensor) if _is_served(tensor) else "float64"
+    return dtype_name(tensor) if _nodes.is_served(tensor.dtype) else "float64"
 
 
 def specs_of(
@@ -356,19 +362,14 @@ def _fill(slots: Sequence[_Slot], client: Client, progress: Progress | bool | No
 
 def _destination(memory: torch.Tensor, client: Client) -> Any:  # noqa: ANN401 - an array, or an object that CuPy accepts as one
     """What the client fills: the tensor's own memory, if the client can reach it."""
-    if isinstance(client, CudaClient) and _is_served(memory):
+    if isinstance(client, CudaClient) and _nodes.is_served(memory.dtype):
         return memory
     return as_array(memory) if _is_in_reach(memory) else None
 
 
 def _is_in_reach(memory: torch.Tensor) -> bool:
     """Whether NumPy can write values there as they are served."""
-    return memory.device.type == "cpu" and _is_served(memory)
-
-
-def _is_served(tensor: torch.Tensor) -> bool:
-    """Whether its dtype is served, without conversion."""
-    return tensor.is_floating_point() or tensor.is_complex()
+    return memory.device.type == "cpu" and _nodes.is_served(memory.dtype)
 
 
 def as_array(tensor: torch.Tensor) -> Array:

@@ -275,9 +275,18 @@ def cast(node: Node, dtype: torch.dtype) -> Node:  # noqa: PLR0911 - a case for 
     if dtype == torch.bool:
         return with_dtype(apply("subtract", 1.0, apply("equal", node, 0.0)), dtype)
     if not dtype.is_floating_point and node.dtype.is_floating_point:
-        down, up = apply("floor", node), apply("negate", apply("floor", apply("negate", node)))
-        return with_dtype(apply("where", apply("less", node, 0.0), up, down), dtype)
+        return with_dtype(truncated(node), dtype)
     return Cast(node.shape, dtype, node)
+
+
+def ceil(node: Node) -> Node:
+    """Rounded up to integers."""
+    return apply("negate", apply("floor", apply("negate", node)))
+
+
+def truncated(node: Node) -> Node:
+    """Rounded towards 0 to integers."""
+    return apply("where", apply("less", node, 0.0), ceil(node), apply("floor", node))
 
 
 _NOT_COMPLEX = "is computed from complex numbers, of which only draws and their real multiples are served"

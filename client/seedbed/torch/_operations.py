@@ -67,12 +67,7 @@ def _div(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
     mode = arguments.get("rounding_mode")
     if mode == "floor":
         return apply("floor", quotient)
-    return _trunc_of(quotient) if mode == "trunc" else quotient
-
-
-def _trunc_of(node: Node) -> Node:
-    up = apply("negate", apply("floor", apply("negate", node)))
-    return apply("where", apply("less", node, 0.0), up, apply("floor", node))
+    return _nodes.truncated(quotient) if mode == "trunc" else quotient
 
 
 def _remainder(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
@@ -82,7 +77,7 @@ def _remainder(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
 
 def _fmod(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
     a, b = arguments["self"], arguments["other"]
-    return apply("subtract", a, apply("multiply", _trunc_of(apply("divide", a, b)), b), dtype=dtype)
+    return apply("subtract", a, apply("multiply", _nodes.truncated(apply("divide", a, b)), b), dtype=dtype)
 
 
 def _power(arguments: Arguments, _shape: Shape, dtype: torch.dtype) -> Node:
@@ -194,15 +189,23 @@ def _hyperbolic(sign: str) -> Callable[[Node], Node]:
 def _reduced(
     node: Node, reducer: str, dims: Sequence[int] | int | None, shape: Shape, dtype: torch.dtype, p: float = 2.0
 ) -> Node:
-    rank = len(node.shape)
-    axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-    axes = tuple(sorted({axis % rank for axis in axes})) if rank else ()
+    axes = _axes(len(node.shape), dims)
     if isinstance(node, _nodes.Problem):
         return _nodes.propagated(node, shape, dtype)
     if not axes:
         return viewed(node, whole(shape))
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(node.shape))
-    return viewed(Reduce(kept, dtype, reducer, axes, node, p), whole(shape))
+    return viewed(Reduce(_kept(node.shape, axes), dtype, reducer, axes, node, p), whole(shape))
+
+
+def _axes(rank: int, dims: Sequence[int] | int | None) -> tuple[int, ...]:
+    """The axes that torch's ``dim`` names, in order; all of them for None or an empty list."""
+    axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+    return tuple(sorted({axis % rank for axis in axes})) if rank else ()
+
+
+def _kept(shape: Shape, axes: Sequence[int]) -> Shape:
+    """A shape with size 1 along some axes."""
+    return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
 
 
 def _reduction(reducer: str) -> Operation:
@@ -229,9 +232,7 @@ def _variance(node: Node, arguments: Arguments, shape: Shape, dtype: torch.dtype
     correction = arguments.get("correction")
     if correction is None:
         correction = 1 if arguments.get("unbiased", True) else 0
-    rank = len(node.shape)
-    axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-    kept = tuple(1 if axis in {a % rank for a in axes} else size for axis, size in enumerate(node.shape))
+    kept = _kept(node.shape, _axes(len(node.shape), dims))
     centred = apply("subtract", node, _reduced(node, "mean", dims, kept, dtype))
     total = _reduced(apply("multiply", centred, centred), "sum", dims, shape, dtype)
     return apply("divide", total, float(count - correction))
@@ -247,7 +248,7 @@ def _std(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
 
 def _softmax(arguments: Arguments, shape: Shape, dtype: torch.dtype) -> Node:
     node, dim = arguments["self"], arguments["dim"]
-    kept = tuple(1 if axis == dim % len(shape) else size for axis, size in enumerate(shape))
+    kept = _kept(shape, _axes(len(shape), dim))
     powers = apply("exp", apply("subtract", node, _reduced(node, "maximum", dim, kept, dtype)))
     return apply("divide", powers, _reduced(powers, "sum", dim, kept, dtype), dtype=dtype)
 
@@ -567,9 +568,9 @@ OPERATIONS: dict[str, Operation] = {
     "exp2": _by(lambda x: apply("power", 2.0, x)),
     "log2": _by(lambda x: apply("divide", apply("log", x), math.log(2))),
     "log10": _by(lambda x: apply("divide", apply("log", x), math.log(10))),
-    "ceil": _by(lambda x: apply("negate", apply("floor", apply("negate", x)))),
-    "trunc": _by(_trunc_of),
-    "frac": _by(lambda x: apply("subtract", x, _trunc_of(x))),
+    "ceil": _by(_nodes.ceil),
+    "trunc": _by(_nodes.truncated),
+    "frac": _by(lambda x: apply("subtract", x, _nodes.truncated(x))),
     "round": _round,
     "sign": _by(_sign),
     "sgn": _by(_sign),

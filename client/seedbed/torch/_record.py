@@ -231,13 +231,7 @@ def _put_on_meta(traced: Trace) -> torch.nn.Module:
     """The module with its parameters and its drawn buffers on the meta device, and all others with values."""
     module = traced.module
     assert isinstance(module, torch.nn.Module)  # for mypy
-    replaced: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old tensor, so that no other gets its id
-
-    def change(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in replaced:
-            replaced[id(tensor)] = tensor, _without_fakes(tensor, traced)
-        return replaced[id(tensor)][1]
-
+    change = _module.once(lambda tensor: _without_fakes(tensor, traced))
     for part in module.modules():
         for tensors in (part._parameters, part._buffers):
             for name, tensor in _present(tensors):

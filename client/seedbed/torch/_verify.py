@@ -14,6 +14,7 @@ import torch
 from seedbed._client.sync import Client
 from seedbed._types import Array
 from seedbed.errors import InvalidRequest, Mismatch
+from seedbed.torch import _nodes
 from seedbed.torch._module import Rule, as_array, specs_of, tensors_of
 from seedbed.torch._shards import Part, local_parts
 from seedbed.v1 import Model, TensorSlice, TensorSpec
@@ -140,7 +141,7 @@ def _mismatch(name: str, differences: Sequence[_Difference], held: int) -> Misma
 def _as_held(made: Any, dtype: torch.dtype) -> Array:  # noqa: ANN401 - CuPy has no types
     """Sampled values as an array on the host, converted as `init_module` converts them for integers."""
     values: Array = made if isinstance(made, np.ndarray) else made.get()
-    return values if dtype.is_floating_point or dtype.is_complex else torch.from_numpy(values.copy()).to(dtype).numpy()
+    return values if _nodes.is_served(dtype) else torch.from_numpy(values.copy()).to(dtype).numpy()
 
 
 def _words(values: Array) -> Array:
