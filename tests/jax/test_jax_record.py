@@ -335,6 +335,18 @@ def test_what_is_computed_of_a_draw_is_computed_of_its_very_values(local):
         np.testing.assert_allclose(local.init(made[name]), value, precision, precision, err_msg=name)
 
 
+def test_a_draw_as_the_bound_of_a_clamp(local):
+    def init():
+        x, half = jax.random.uniform(a_key(), (50,)), jnp.full((50,), 0.5)
+        low, high = jax.lax.clamp(x, half, jnp.ones((50,))), jax.lax.clamp(jnp.zeros((50,)), half, x)
+        return {"x": x, "low": low, "high": high, "clamped": jax.lax.clamp(0.0, x, 1.0)}
+
+    made = {name: local.init(spec) for name, spec in specs(init).items()}
+    np.testing.assert_array_equal(made["low"], np.maximum(made["x"], np.float32(0.5)), strict=True)
+    np.testing.assert_array_equal(made["high"], np.minimum(made["x"], np.float32(0.5)), strict=True)
+    np.testing.assert_array_equal(made["clamped"], made["x"], strict=True)
+
+
 def test_what_is_zero_or_in_order_is_so_here():
     with seedbed.connect("local:") as client:
         table = client.init(spec_of(FORMULAS["a row of zeros"]))

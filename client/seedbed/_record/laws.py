@@ -37,6 +37,8 @@ def folded(function: str, values: Sequence[float | None], draw: Draw, *, is_comp
         factor, shift = AFFINE[function](values)
         is_finite = math.isfinite(factor) and math.isfinite(shift)
         return None if not is_finite or (is_complex and shift) else _affine(draw, factor, shift)
+    if function == "clamp" and values[0] is not None:
+        return None  # the draw is a bound
     if function in CLAMPS and draw.scheme in ("trunc_normal", "uniform"):
         return _clamped(draw, *_bounds(function, values))
     return None
