@@ -12,7 +12,7 @@ NPM := ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 # The tests start hundreds of processes; each would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-nightly test-zoo test-containers test-arm lint breaking types bench docs proto schemes release-check stamp clean
+.PHONY: help demo test test-fast test-nightly test-zoo test-containers test-arm lint breaking types types-packages types-tests bench docs proto schemes release-check stamp clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,8 +54,12 @@ breaking: .venv/dev.stamp  ## compare the contract with the last release's
 	  || { echo "there is no release yet to compare the contract with"; exit 0; }; \
 	$(BIN)/buf breaking --against ".git#tag=$$last"
 
-types: .venv/dev.stamp  ## check types
+types: types-packages types-tests  ## check types
+
+types-packages: .venv/dev.stamp
 	$(BIN)/mypy
+
+types-tests: .venv/dev.stamp
 	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks release
 
 bench: .venv/bench.stamp  ## measure all, beside its peers, in a quarter of an hour (BENCH="--help" tells of parts)
